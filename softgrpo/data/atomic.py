@@ -1,0 +1,117 @@
+"""RecBole atomic files: tab-separated tables whose header names each column as `name:type`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from softgrpo.errors import DataError, nearest
+
+FORMAT_RULE = "an atomic file is UTF-8 text, tab-separated, with a header of name:type columns"
+
+
+def _error(path: Path, line: int, what: str, rule: str = FORMAT_RULE) -> DataError:
+    return DataError(f"{path}, line {line}: {what}", rule, "Correct the line, or remove it")
+
+
+def read_header(path: Path) -> list[str]:
+    """Returns the column names of an atomic file, without their types.
+
+    Raises:
+        DataError: The file is empty, is no text, or its header is not of the form name:type.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            header = file.readline().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise _error(path, 1, f"byte {error.start} is not UTF-8") from error
+    if not header:
+        raise _error(path, 1, "the file is empty")
+    fields = header.split("\t")
+    for field in fields:
+        if field.count(":") != 1 or not all(field.split(":")):
+            raise _error(path, 1, f"header column '{field}' has no type")
+    names = [field.split(":")[0] for field in fields]
+    if len(set(names)) < len(names):
+        raise _error(path, 1, f"the header names a column twice: {', '.join(names)}")
+    return names
+
+
+def read_atomic(path: Path) -> pd.DataFrame:
+    """Reads an atomic file as text, row i being line i + 2 of the file.
+
+    Returns:
+        One column of strings per column of the file, without types in the names.
+
+    Raises:
+        DataError: A line has another number of fields than the header, or the file is not UTF-8 text.
+    """
+    names = read_header(path)
+    _check_field_counts(path, len(names))
+    return pd.read_csv(
+        path, sep="\t", skiprows=1, header=None, names=names, dtype=str, na_filter=False,
+        quoting=csv.QUOTE_NONE, skip_blank_lines=False, index_col=False,
+    )  # fmt: skip
+
+
+def _check_field_counts(path: Path, expected: int) -> None:
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.count("\t") != expected - 1:
+                    found = line.count("\t") + 1 if line.strip() else 0
+                    raise _error(path, number, f"{found} fields, the header has {expected}")
+    except UnicodeDecodeError as error:
+        raise _error(path, number + 1, f"a byte is not UTF-8 ({error.reason})") from error
+    if number == 1:
+        raise _error(path, 2, "there is no row below the header")
+
+
+def require_columns(path: Path, table: pd.DataFrame, columns: dict[str, str]) -> None:
+    """Checks that a table has the columns that settings name.
+
+    Args:
+        path: The file, for the message.
+        table: Its content.
+        columns: Setting to column name.
+
+    Raises:
+        DataError: A column is missing; the message names the setting that chooses it.
+    """
+    for setting, column in columns.items():
+        if column not in table.columns:
+            raise DataError(
+                f"{path} has no column '{column}'",
+                f"the setting {setting} names a column of this file",
+                f"Set --{setting} to one of its columns. {nearest(column, table.columns)}",
+            )
+
+
+def numbers(path: Path, table: pd.DataFrame, column: str) -> NDArray[np.float64]:
+    """Returns a column as finite numbers, (rows,) float64.
+
+    Raises:
+        DataError: A value is not a finite number; the message names its line.
+    """
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        what = f"{column} is '{table[column].iloc[bad[0]]}'"
+        raise _error(path, int(bad[0]) + 2, what, f"{column} must be a finite number ({len(bad)} lines break the rule)")
+    return values
+
+
+def tokens(path: Path, table: pd.DataFrame, column: str) -> pd.Series:
+    """Returns a column of identifiers as text.
+
+    Raises:
+        DataError: An identifier is empty; the message names its line.
+    """
+    bad = np.flatnonzero((table[column].str.strip() == "").to_numpy())
+    if len(bad):
+        raise _error(path, int(bad[0]) + 2, f"{column} is empty", f"every row needs a {column}")
+    return table[column]

@@ -1,0 +1,100 @@
+"""Where a dataset's files are: the data path, the ml-100k packaged inside recbole, or RecBole's download address."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import os
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from softgrpo.config import DataConfig
+from softgrpo.errors import DataError, nearest
+
+logger = logging.getLogger(__name__)
+
+DATA_VARIABLE = "SOFTGRPO_DATA"
+TIMEOUT_SECONDS = 5
+SUFFIXES = (".inter", ".item", ".user")
+
+
+def data_paths(config: DataConfig) -> list[Path]:
+    """Returns the folders that may hold dataset folders, in the order in which they are searched."""
+    if config.data_path is not None:
+        return [config.data_path]
+    paths = [Path(os.environ[DATA_VARIABLE])] if os.environ.get(DATA_VARIABLE) else []
+    paths.append(Path("data"))
+    recbole = _recbole_folder()
+    return [*paths, recbole / "dataset_example"] if recbole is not None else paths
+
+
+def _recbole_folder() -> Path | None:
+    spec = importlib.util.find_spec("recbole")
+    return Path(spec.submodule_search_locations[0]) if spec is not None and spec.submodule_search_locations else None
+
+
+def known_datasets(config: DataConfig) -> dict[str, Path]:
+    """Returns the datasets whose files are on this machine: name to folder."""
+    found: dict[str, Path] = {}
+    for path in data_paths(config):
+        for file in sorted(path.glob("*/*.inter")) if path.is_dir() else ():
+            if file.stem == file.parent.name:
+                found.setdefault(file.stem, file.parent)
+    return found
+
+
+def download_address(dataset: str) -> str | None:
+    """Returns the address that RecBole knows for a dataset, or None."""
+    recbole = _recbole_folder()
+    if recbole is None:
+        return None
+    addresses: dict[str, str] = yaml.safe_load((recbole / "properties/dataset/url.yaml").read_text(encoding="utf-8"))
+    return addresses.get(dataset) or addresses.get(dataset.lower().replace("_", "-"))
+
+
+def locate(config: DataConfig) -> Path:
+    """Returns the folder with a dataset's atomic files; downloads it where RecBole knows an address.
+
+    Raises:
+        DataError: The files are not there and cannot be fetched.
+    """
+    folder = known_datasets(config).get(config.dataset)
+    if folder is not None:
+        return folder
+    searched = ", ".join(str(path) for path in data_paths(config))
+    address = download_address(config.dataset)
+    remedy = (
+        f"Put {config.dataset}.inter into <data path>/{config.dataset}/ and name the data path with "
+        f"--data-path or {DATA_VARIABLE}. {nearest(config.dataset, known_datasets(config))}"
+    )
+    received = f"dataset '{config.dataset}' has no {config.dataset}/{config.dataset}.inter in {searched}"
+    if address is None:
+        raise DataError(received, "its atomic files must be in the data path, and RecBole knows no download address", remedy)
+    if not config.download:
+        raise DataError(received, "downloads are switched off (data.download)", remedy)
+    target = (config.data_path or Path(os.environ.get(DATA_VARIABLE) or "data")) / config.dataset
+    logger.warning("dataset %s is not in %s: trying %s", config.dataset, searched, address)
+    try:
+        _download(address, config.dataset, target)
+    except (urllib.error.URLError, TimeoutError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(received, f"its download from {address} failed ({error})", remedy) from error
+    return target
+
+
+def _download(address: str, dataset: str, target: Path) -> None:
+    with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - address from RecBole's list
+        archive = zipfile.ZipFile(io.BytesIO(response.read()))
+    wanted = {PurePosixPath(name).suffix: name for name in archive.namelist() if name.endswith(SUFFIXES)}
+    if ".inter" not in wanted:
+        raise zipfile.BadZipFile("the archive holds no .inter file")
+    target.mkdir(parents=True, exist_ok=True)
+    # the .inter file is what makes a folder a dataset, so it comes last
+    for suffix in sorted(wanted, key=lambda suffix: suffix == ".inter"):
+        aside = target / f".{dataset}{suffix}.part"
+        aside.write_bytes(archive.read(wanted[suffix]))
+        aside.replace(target / f"{dataset}{suffix}")

@@ -1,0 +1,165 @@
+"""One leak-free split: cuts per user, windows of targets, and the check that nothing leaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from softgrpo.columns import Columns
+from softgrpo.config import SplitConfig
+from softgrpo.errors import DataError, LeakageError
+from softgrpo.records import Corpus, Part, Windows
+
+Positions = NDArray[np.int64]
+
+
+def _floor(values: NDArray[np.float64]) -> Positions:
+    # 0.6 + 0.2 + 0.1 is a little below 0.9 in floating point, and 0.9 * 10 must be 9
+    return np.floor(values + 1e-9).astype(np.int64)
+
+
+def part_ends(corpus: Corpus, split: SplitConfig) -> Positions:
+    """Returns where each user's parts end, (U, 4) int64: recaller, policy, valid, test, as positions in the sequence.
+
+    Raises:
+        DataError: global_time without times, or leave_last with a user of fewer than four items.
+    """
+    lengths = np.diff(corpus.offsets)  # (U,)
+    if split.method == "leave_last":
+        if lengths.min() < 4:
+            raise DataError(
+                f"a user with {lengths.min()} items",
+                "split.method leave_last needs four per user: one each for recaller, policy, valid and test",
+                "Raise data.min_user_items to 4",
+            )
+        return lengths[:, None] - np.array([3, 2, 1, 0])
+    shares = np.cumsum([split.recaller, split.policy, split.valid])
+    if split.method == "ratio":
+        return np.column_stack([*(_floor(share * lengths) for share in shares), lengths])
+    if np.isnan(corpus.time).any():
+        raise DataError("a dataset without times", "split.method global_time cuts by time", "Set data.time_field")
+    cuts = np.quantile(corpus.time, shares)  # (3,)
+    before = corpus.time[:, None] < cuts  # (N, 3); each user's times ascend
+    counts = np.add.reduceat(before, corpus.offsets[:-1], axis=0)
+    return np.column_stack([counts, lengths])
+
+
+def make_windows(corpus: Corpus, split: SplitConfig) -> Windows:
+    """Cuts every user's sequence and lists the prediction windows.
+
+    A window never crosses the end of its part. Record and policy parts give up to `windows_per_user` consecutive windows, the
+    latest; valid and test give the first window of their part.
+
+    Returns:
+        Windows sorted by (user, part, start).
+
+    Raises:
+        DataError: No user has a window of some part.
+    """
+    ends = part_ends(corpus, split)
+    lengths = np.diff(corpus.offsets)
+    held_back = np.minimum(_floor(split.record * lengths), np.maximum(ends[:, 0] - 1, 0))
+    train_end = ends[:, 0] - held_back
+    starts = np.column_stack([train_end, ends])  # (U, 5): the parts of Part lie between neighbours
+    rows: list[tuple[int, int, int, int]] = []
+    for user in range(corpus.num_users):
+        for part in Part:
+            begin, end = int(starts[user, part]), int(starts[user, part + 1])
+            if begin == 0:
+                continue  # a window needs a history
+            windows = [(user, int(part), at, min(at + split.window, end)) for at in range(begin, end, split.window)]
+            rows += windows[-split.windows_per_user :] if part in (Part.RECORD, Part.POLICY) else windows[:1]
+    table = np.array(rows, dtype=np.int64).reshape(-1, 4)
+    for part in (Part.POLICY, Part.VALID, Part.TEST):
+        if not (table[:, 1] == part).any():
+            raise DataError(
+                f"no user has a {part.name.lower()} window",
+                "policy, valid and test need at least one target each",
+                "Use split.method leave_last for short histories, or change the shares of the split",
+            )
+    return Windows(
+        user=table[:, 0].astype(np.int32),
+        part=table[:, 1].astype(np.int8),
+        start=table[:, 2].astype(np.int32),
+        end=table[:, 3].astype(np.int32),
+        train_end=train_end.astype(np.int32),
+    )
+
+
+def targets_of(corpus: Corpus, windows: Windows) -> NDArray[np.int32]:
+    """Returns the target items of every window, (W, T) int32, -1 behind the last target."""
+    lengths = windows.end - windows.start
+    columns = np.arange(lengths.max(initial=0))
+    inside = columns < lengths[:, None]
+    at = corpus.offsets[windows.user][:, None] + windows.start[:, None] + columns
+    return np.where(inside, corpus.item[np.minimum(at, len(corpus.item) - 1)], -1).astype(np.int32)
+
+
+def history_of(corpus: Corpus, windows: Windows, window: int) -> NDArray[np.int32]:
+    """Returns the items before a window in time order, (n,) int32."""
+    return corpus.sequence(int(windows.user[window]))[: windows.start[window]]
+
+
+def tied_target_share(corpus: Corpus, windows: Windows) -> float:
+    """Returns the share of targets whose time equals that of another interaction of the same user; NaN without times."""
+    if np.isnan(corpus.time).any():
+        return float("nan")
+    same = (np.diff(corpus.time) == 0) & (np.diff(corpus.user) == 0)
+    tied = np.concatenate([[False], same]) | np.concatenate([same, [False]])  # (N,)
+    positions = _target_positions(corpus, windows)
+    return float(tied[positions].mean())
+
+
+def _target_positions(corpus: Corpus, windows: Windows) -> Positions:
+    begin = corpus.offsets[windows.user] + windows.start
+    lengths = (windows.end - windows.start).astype(np.int64)
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.repeat(begin, lengths) + within
+
+
+def check_no_leak(corpus: Corpus, windows: Windows) -> None:
+    """Checks, by pairs of (user, item) and not by positions, that no target is visible where it must not be.
+
+    Raises:
+        LeakageError: A target is in the recallers' training input, or two windows share a target.
+    """
+    pairs = corpus.user.astype(np.int64) * corpus.num_items + corpus.item  # (N,)
+    within = np.arange(len(pairs)) - corpus.offsets[corpus.user]
+    trained = pairs[within < windows.train_end[corpus.user]]
+    targets = pairs[_target_positions(corpus, windows)]
+    leaked = np.isin(targets, trained)
+    if leaked.any():
+        raise LeakageError(
+            f"{int(leaked.sum())} of {len(targets)} targets are in the recallers' training input",
+            "recallers train on nothing that later serves as a target",
+            "This is a defect of the split: keep the data and report it",
+        )
+    if len(np.unique(targets)) < len(targets):
+        raise LeakageError(
+            f"{len(targets) - len(np.unique(targets))} targets belong to two windows",
+            "windows share no target",
+            "This is a defect of the split: keep the data and report it",
+        )
+
+
+def write_windows(folder: Path, windows: Windows) -> None:
+    """Writes `windows.parquet` and `train_end.parquet`."""
+    table = {Columns.User: windows.user, Columns.Part: windows.part, Columns.Start: windows.start, Columns.End: windows.end}
+    pd.DataFrame(table).to_parquet(folder / "windows.parquet", index=False)
+    pd.DataFrame({Columns.End: windows.train_end}).to_parquet(folder / "train_end.parquet", index=False)
+
+
+def load_windows(folder: Path) -> Windows:
+    """Reads what `write_windows` wrote."""
+    table = pd.read_parquet(folder / "windows.parquet")
+    train_end = pd.read_parquet(folder / "train_end.parquet")
+    return Windows(
+        user=table[Columns.User].to_numpy(np.int32),
+        part=table[Columns.Part].to_numpy(np.int8),
+        start=table[Columns.Start].to_numpy(np.int32),
+        end=table[Columns.End].to_numpy(np.int32),
+        train_end=train_end[Columns.End].to_numpy(np.int32),
+    )

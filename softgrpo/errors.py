@@ -1,0 +1,68 @@
+"""One error type per boundary. Every message says what was received, the rule, and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SoftGRPOError(Exception):
+    """Base of all errors meant for people.
+
+    Args:
+        received: What was received, with the value.
+        rule: The rule that it breaks.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, received: str, rule: str, remedy: str) -> None:
+        self.received = received.rstrip(".")
+        self.rule = rule.rstrip(".")
+        self.remedy = remedy.rstrip(".")
+        super().__init__(received, rule, remedy)
+
+    def __str__(self) -> str:
+        return f"{self.received}. {self.rule}. {self.remedy}."
+
+
+class ConfigError(SoftGRPOError):
+    """A setting, flag, preset or combination of them is wrong."""
+
+
+class DataError(SoftGRPOError):
+    """An input file is missing, malformed or too small."""
+
+
+class LeakageError(SoftGRPOError):
+    """A later interaction is visible where only earlier ones may be."""
+
+
+class RecallerError(SoftGRPOError):
+    """A recaller is unknown, cannot be trained, or diverged."""
+
+
+class CandidateError(SoftGRPOError):
+    """Candidate lists are incomplete, of another shape, or hold forbidden items."""
+
+
+class PolicyError(SoftGRPOError):
+    """A language model cannot be found, loaded or adapted."""
+
+
+class TrainingError(SoftGRPOError):
+    """Training met a value it must not go on with (NaN, a reward of a wrong shape)."""
+
+
+class StoreError(SoftGRPOError):
+    """A stored artifact is missing, damaged, or cannot be written."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns the sentence that helps with a misspelt name: the nearest known one, and all of them if they are few."""
+    options = sorted(known)
+    if not options:
+        return "None is known here"
+    by_lower = {option.lower(): option for option in options}
+    match = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    hint = f"Did you mean '{by_lower[match[0]]}'? " if match else ""
+    return hint + (f"Known: {', '.join(options)}" if len(options) <= 20 else f"{len(options)} names are known")

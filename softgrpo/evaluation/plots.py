@@ -1,0 +1,130 @@
+"""Figures of the report, as PNG and SVG; the same input gives the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from softgrpo.config import EvaluationConfig
+from softgrpo.evaluation.significance import paired_bootstrap
+
+COLOURS = {"single": "#9aa5b1", "static": "#5b8db8", "learned": "#d1603d", "oracle": "#d9dde2"}
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "softgrpo",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e9ed",
+}
+
+
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Writes `<name>.png` and `<name>.svg` and returns their paths. Figures are drawn without a display."""
+    paths = folder / f"{name}.png", folder / f"{name}.svg"
+    with mpl.rc_context(_STYLE):
+        figure.savefig(paths[0], dpi=150, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(paths[1], bbox_inches="tight", metadata={"Date": None})
+    return paths
+
+
+def comparison_figure(table: pd.DataFrame, k: int) -> Figure:
+    """Draws NDCG@k of every method, and its difference to the best single recaller with the interval."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9.5, 0.36 * len(table) + 1.1))
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1])
+        rows = np.arange(len(table))
+        colours = [COLOURS[kind] for kind in table["kind"]]
+        left.barh(rows, table[f"ndcg@{k}"], color=colours, height=0.7)
+        for row, value in zip(rows, table[f"ndcg@{k}"], strict=True):
+            left.text(value, row, f" {value:.4f}", va="center", fontsize=8)
+        left.set_yticks(rows, table["label"])
+        left.invert_yaxis()
+        left.margins(x=0.15)
+        left.set_title(f"NDCG@{k}")
+        right.axvline(0, color="#333333", linewidth=0.8)
+        middle, low, high = (table[f"vs_single{end}"].to_numpy() for end in ("", "_low", "_high"))
+        for row, colour in zip(rows, colours, strict=True):
+            right.plot([low[row], high[row]], [row, row], color=colour, linewidth=3, solid_capstyle="round")
+            right.plot(middle[row], row, "o", color=colour, markeredgecolor="#333333", markersize=5)
+        right.grid(axis="x")
+        right.set_title(f"NDCG@{k} minus that of the best single recaller")
+        figure.tight_layout()
+    return figure
+
+
+def weights_figure(weights: Mapping[str, NDArray[np.float64]], recallers: tuple[str, ...]) -> Figure:
+    """Draws how the weight of each recaller is spread over test windows; one panel per method, weights (W, M)."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6 * len(weights), 0.55 * len(recallers) + 1.2))
+        panels = figure.subplots(1, len(weights), squeeze=False, sharey=True)[0]
+        for axis, (label, values) in zip(panels, weights.items(), strict=True):
+            axis.boxplot(
+                list(values.T[::-1]),
+                orientation="horizontal",
+                tick_labels=recallers[::-1],
+                whis=(5, 95),
+                showfliers=False,
+                widths=0.55,
+                patch_artist=True,
+                boxprops={"facecolor": "#f3d9cf", "edgecolor": COLOURS["learned"]},
+                medianprops={"color": COLOURS["learned"], "linewidth": 2},
+            )
+            axis.plot(values.mean(0)[::-1], np.arange(len(recallers)) + 1, "D", color="#333333", markersize=4)
+            axis.set_xlim(-0.02, 1.02)
+            axis.grid(axis="x")
+            axis.set_title(f"{label}: weight per recaller")
+            axis.set_xlabel("box: middle half of users, whiskers: 5 to 95 %, diamond: mean", fontsize=7)
+        figure.tight_layout()
+    return figure
+
+
+def curves_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draws training curves, one panel each; frames have the columns `step` and `value`."""
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3.4 * columns, 2.3 * rows))
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, (name, frame) in zip(panels, curves.items(), strict=False):
+            marker = "o" if len(frame) <= 10 else ""
+            axis.plot(frame["step"], frame["value"], color="#d1603d", linewidth=1.2, marker=marker, markersize=3)
+            axis.set_title(name)
+            axis.set_xlabel("step", fontsize=7)
+            axis.grid()
+        for axis in panels[len(curves) :]:
+            axis.set_visible(False)
+        figure.tight_layout()
+    return figure
+
+
+def history_figure(
+    gain: NDArray[np.float64], length: NDArray[np.integer], label: str, settings: EvaluationConfig, seed: int
+) -> Figure:
+    """Draws the mean gain (W,) in fifths by history length (W,), with bootstrap intervals over windows."""
+    fifth = pd.qcut(length, 5, labels=False, duplicates="drop")  # equal lengths stay together: fewer groups than 5
+    groups = [np.flatnonzero(np.nan_to_num(fifth) == value) for value in np.unique(np.nan_to_num(fifth))]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6, 2.8))
+        axis = figure.subplots()
+        axis.axhline(0, color="#333333", linewidth=0.8)
+        for place, group in enumerate(groups):
+            result = paired_bootstrap(gain[group], settings.bootstrap, settings.confidence, seed)
+            axis.plot([place, place], [result.low[0], result.high[0]], color=COLOURS["learned"], linewidth=3, alpha=0.6)
+            axis.plot(place, result.mean[0], "o", color=COLOURS["learned"])
+        axis.set_xticks(range(len(groups)), [f"{length[group].min()} to {length[group].max()}" for group in groups])
+        axis.set_xlabel("items in the history (fifths of the users)")
+        axis.set_title(f"{label}: NDCG gain over the best single recaller")
+        axis.grid(axis="y")
+        figure.tight_layout()
+    return figure

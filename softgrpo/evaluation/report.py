@@ -1,0 +1,208 @@
+"""The report of one run: Markdown, a self-contained HTML page, and the table for the terminal."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.evaluation import plots
+from softgrpo.evaluation.cases import Case, gains
+from softgrpo.evaluation.static import StaticMixture
+from softgrpo.evaluation.table import Comparison
+
+PROTOCOLS = {
+    "ratio": "each user's sequence cut in time order into recaller, policy, validation and test parts",
+    "leave_last": "each user's last item test, the one before validation, the one before that policy",
+    "global_time": "the same three points in time for all users",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report tells.
+
+    Attributes:
+        config: Of the run.
+        comparison: The result.
+        static: The search for the best static mixture.
+        facts: More on data and run, label to value, shown in order (see `softgrpo.evaluation.cases.data_facts`).
+        focus: Key of the method whose weights, cases and gains are shown, e.g. `grpo_multi`.
+        history: (W,) items in the history of each test window.
+        curves: Training curves, name to a frame with `step` and `value`; may be empty.
+        cases: Of the focus against the best single recaller.
+    """
+
+    config: ExperimentConfig
+    comparison: Comparison
+    static: StaticMixture
+    facts: Mapping[str, str]
+    focus: str
+    history: NDArray[np.integer]
+    curves: Mapping[str, pd.DataFrame]
+    cases: tuple[Case, ...]
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Writes `report.html` (figures embedded), `report.md` and its `figures/*.png`, `figures/*.svg`."""
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    paths = draw_figures(report, figures)
+    links = {name: path.with_suffix(".png").relative_to(folder).as_posix() for name, path in paths.items()}
+    (folder / "report.md").write_text(render_markdown(report, links), encoding="utf-8")
+    (folder / "report.html").write_text(render_html(report, paths), encoding="utf-8")
+
+
+def draw_figures(report: Report, folder: Path) -> dict[str, Path]:
+    """Draws all figures into a folder and returns the SVG file of each title, in the order of the report."""
+    config, comparison = report.config, report.comparison
+    method = comparison.method(report.focus)
+    gain = gains(comparison, report.focus, comparison.best_single, f"ndcg@{config.fusion.k}")
+    learned = {
+        row.label: row.weights.numpy()
+        for row in comparison.methods
+        if row.kind == "learned" and row.key.endswith("_multi")
+    }
+    drawn = {"Comparison": ("comparison", plots.comparison_figure(comparison.table, config.fusion.k))}
+    if learned:
+        drawn["Weights"] = ("weights", plots.weights_figure(learned, config.recall.recallers))
+    if report.curves:
+        drawn["Training"] = ("training", plots.curves_figure(report.curves))
+    by_history = plots.history_figure(gain, report.history, method.label, config.evaluation, config.seed)
+    drawn["Gain by history length"] = ("history", by_history)
+    return {title: plots.save(figure, folder, name)[1] for title, (name, figure) in drawn.items()}
+
+
+def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, smallest_p: float = 0.0) -> str:
+    """Says in one sentence what a row's comparison shows; a p-value of 0.05 or more is called what it is.
+
+    Args:
+        row: A row of `Comparison.table`.
+        reference: `vs_single` or `vs_static`.
+        name: What the reference is called.
+        k: Cut-off of the NDCG.
+        smallest_p: Smallest p-value that the number of bootstrap draws allows.
+    """
+    difference, p = row[reference], row[f"{reference}_p"]
+    interval = f"[{row[f'{reference}_low']:+.4f}, {row[f'{reference}_high']:+.4f}]"
+    if math.isnan(p):
+        return f"{row['label']} is not tested against {name}."
+    relative = _percent(row[f"{reference}_relative"])
+    numbers = f"{difference:+.4f} NDCG@{k} ({relative}), interval {interval}, corrected p = {p:.2g}"
+    if smallest_p >= 0.05:
+        return f"Too few bootstrap draws to tell {row['label']} from {name}: {numbers}."
+    if p >= 0.05:
+        return f"{row['label']} cannot be told apart from {name}: {numbers}."
+    return f"{row['label']} is {'better' if difference > 0 else 'worse'} than {name}: {numbers}."
+
+
+def render_markdown(report: Report, figures: Mapping[str, str]) -> str:
+    """Returns the report as Markdown; `figures` maps titles to links."""
+    return _environment(False).get_template("report.md.j2").render(_content(report), figures=figures)
+
+
+def render_html(report: Report, figures: Mapping[str, Path]) -> str:
+    """Returns the report as one HTML page, text escaped; `figures` maps titles to SVG files, which are embedded."""
+    embedded = {title: base64.b64encode(path.read_bytes()).decode() for title, path in figures.items()}
+    return _environment(True).get_template("report.html.j2").render(_content(report), figures=embedded)
+
+
+def render_terminal(table: pd.DataFrame, k: int = 10) -> Table:
+    """Returns the comparison table for a terminal: NDCG and Recall at 10 and 20 as far as they were computed.
+
+    Args:
+        table: `Comparison.table`.
+        k: Cut-off that the differences are about.
+    """
+    shown = [name for name in ("ndcg@10", "ndcg@20", "recall@10", "recall@20") if name in table]
+    title = f"Test windows, means over users; Δ in NDCG@{k} against the best single recaller"
+    rich = Table(title=title, title_justify="left")
+    rich.add_column("method", no_wrap=True)
+    for name in (*shown, "Δ", "Δ %", "interval", "p (Holm)"):
+        rich.add_column(_heading(name), justify="right", no_wrap=True)
+    for row in _rows(table):
+        delta = ["", "", "", ""]
+        if not math.isnan(row["vs_single"]):
+            delta = [
+                f"{row['vs_single']:+.4f}",
+                _percent(row["vs_single_relative"]),
+                f"[{row['vs_single_low']:+.4f}, {row['vs_single_high']:+.4f}]",
+                _p(row["vs_single_p"]),
+            ]
+        style = {"learned": "bold", "oracle": "dim"}.get(row["kind"], "")
+        rich.add_row(Text(row["label"]), *[f"{row[name]:.4f}" for name in shown], *delta, style=style)
+    return rich
+
+
+def _content(report: Report) -> dict[str, Any]:
+    config, comparison = report.config, report.comparison
+    k = config.fusion.k
+    rows = _rows(comparison.table)
+    tests = int(comparison.table[["vs_single_p", "vs_static_p"]].notna().to_numpy().sum())
+    smallest_p = 2 * tests / (config.evaluation.bootstrap + 1)
+    focus = next(row for row in rows if row["method"] == report.focus)
+    users = comparison.windows["user"].nunique()
+    return {
+        "config": config,
+        "k": k,
+        "rows": rows,
+        "metrics": [name for name in rows[0] if name.startswith(("ndcg@", "recall@", "hit@", "mrr"))],
+        "main": [name for name in (f"ndcg@{k}", "ndcg@20", f"recall@{k}", "recall@20") if name in comparison.table],
+        "verdicts": [
+            verdict(focus, "vs_single", f"the best single recaller ({comparison.best_single})", k, smallest_p),
+            verdict(focus, "vs_static", "the best static mixture", k, smallest_p),
+        ],
+        "static": report.static,
+        "protocol": PROTOCOLS[config.split.method],
+        "facts": {"test users evaluated": f"{users:,}", "seed": str(config.seed)} | dict(report.facts),
+        "cases": report.cases,
+        "focus": focus["label"],
+        "recallers": config.recall.recallers,
+    }
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _environment(autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("softgrpo.evaluation", "."),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": _percent, "p": _p, "heading": _heading, "cell": _markdown_cell}
+    environment.tests["nan"] = math.isnan
+    return environment
+
+
+def _percent(share: float) -> str:
+    return "" if math.isnan(share) else f"{share:+.1%}"
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
+
+
+def _heading(name: str) -> str:
+    return name.replace("ndcg", "NDCG").replace("recall@", "Recall@").replace("hit@", "Hit@").replace("mrr", "MRR")
+
+
+def _markdown_cell(text: str) -> str:
+    """Titles come from data files: keep them from acting as Markdown or HTML."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in escaped)

@@ -1,0 +1,182 @@
+"""The comparison table: every method on the same test windows. Legend: W windows, M recallers, U users."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softgrpo.columns import Columns
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import DataError
+from softgrpo.evaluation.oracle import oracle_recaller, oracle_weights
+from softgrpo.evaluation.significance import Bootstrap, holm, paired_bootstrap, per_user
+from softgrpo.evaluation.static import StaticMixture, weight_grid
+from softgrpo.rewards import JudgedLists
+
+Kind = Literal["single", "static", "learned", "oracle"]
+LEARNED_LABELS = {"sft": "SFT", "grpo": "SofT-GRPO"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Attributes:
+        key: Unique short name, e.g. `BPR`, `uniform`, `static`, `sft_single`, `grpo_multi`, `oracle_weights`.
+        label: What people read.
+        kind: Oracles are upper bounds: they get no p-value.
+        weights: (W, M) weights on the test windows.
+    """
+
+    key: str
+    label: str
+    kind: Kind
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All methods on the test windows.
+
+    Attributes:
+        table: One row per method, in the order given. Columns: `method`, `label`, `kind`; `ndcg@k`, `recall@k`, `hit@k` for
+            each cut-off and `mrr`, means over users; then for `vs_single` (best single recaller, chosen on validation) and
+            `vs_static` (best static mixture): `vs_x` (difference in NDCG@`fusion.k`), `vs_x_relative` (that over the reference's
+            NDCG), `vs_x_low` and `vs_x_high` (paired bootstrap interval of the difference), `vs_x_p` (p-value, Holm-corrected
+            over the whole table). NaN where a row is compared with itself; p is NaN for oracles too.
+        windows: One row per method and window. Columns: `method`, `window`, `user`, then the metrics.
+        methods: What was compared.
+        best_single: Key of the reference of `vs_single`.
+        best_static: Key of the reference of `vs_static`.
+    """
+
+    table: pd.DataFrame
+    windows: pd.DataFrame
+    methods: tuple[Method, ...]
+    best_single: str
+    best_static: str
+
+    def method(self, key: str) -> Method:
+        """Returns the method of a key."""
+        return next(method for method in self.methods if method.key == key)
+
+
+def argmax_one_hot(weights: Tensor) -> Tensor:
+    """Returns one-hot weights (W, M) at the largest weight, the earlier recaller of equal ones."""
+    return torch.nn.functional.one_hot(weights.argmax(-1), weights.shape[-1]).to(weights)
+
+
+def standard_methods(
+    judged: JudgedLists,
+    recallers: tuple[str, ...],
+    static: StaticMixture,
+    learned: Mapping[str, Tensor],
+    config: ExperimentConfig,
+) -> tuple[Method, ...]:
+    """Lists the rows of the published table, in order.
+
+    Args:
+        judged: The W test windows; only the oracles look at their targets.
+        recallers: The M names.
+        static: From `softgrpo.evaluation.static.best_static_mixture`.
+        learned: Weights (W, M) per learned policy, keys among `sft` and `grpo`; each gives a row `<key>_single` (all weight
+            to its best recaller) and a row `<key>_multi`.
+        config: For the grid of the oracle.
+    """
+    ones = torch.ones(len(judged), 1, dtype=torch.float64)
+    grid = weight_grid(len(recallers), config.evaluation.grid_steps, config.seed)
+    best = static.best_single.name
+    rows = [
+        Method(name, f"{name} (best single)" if name == best else name, "single", ones * corner)
+        for name, corner in zip(recallers, torch.eye(len(recallers), dtype=torch.float64), strict=True)
+    ]
+    rows.append(Method("uniform", "Uniform merge", "static", ones * grid[len(recallers)]))
+    found = {"grid": "grid search", "uniform": "the uniform one"}.get(static.best.name, f"{static.best.name} alone")
+    mixture = ones * torch.tensor(static.best.weights, dtype=torch.float64)
+    rows.append(Method("static", f"Best static mixture ({found})", "static", mixture))
+    for key, weights in learned.items():
+        label = LEARNED_LABELS[key]
+        rows.append(Method(f"{key}_single", f"{label} single", "learned", argmax_one_hot(weights)))
+        rows.append(Method(f"{key}_multi", f"{label} multi", "learned", weights))
+    rows.append(Method("oracle_recaller", "Oracle recaller", "oracle", oracle_recaller(judged)))
+    rows.append(Method("oracle_weights", "Oracle weights", "oracle", oracle_weights(judged, grid)))
+    return tuple(rows)
+
+
+def compare(
+    judged: JudgedLists,
+    users: NDArray[np.integer],
+    windows: NDArray[np.integer],
+    methods: Sequence[Method],
+    best_single: str,
+    config: ExperimentConfig,
+    best_static: str = "static",
+) -> Comparison:
+    """Evaluates all methods on the same windows.
+
+    Args:
+        judged: The W test windows.
+        users: (W,) user ids; windows of a user are averaged before anything else.
+        windows: (W,) window numbers, for `Comparison.windows`.
+        methods: The rows.
+        best_single: Key of the best single recaller, chosen on validation.
+        config: Cut-offs, bootstrap and seed.
+        best_static: Key of the best static mixture.
+
+    Raises:
+        DataError: There is no test window.
+    """
+    if len(judged) == 0:
+        raise DataError(
+            "no test window",
+            "a comparison needs users with at least one item in the test part",
+            "use more users, longer histories or other shares of the split",
+        )
+    ks = tuple(sorted({*config.evaluation.ks, config.fusion.k}))
+    frames = []
+    for method in methods:
+        values = {name: value.numpy() for name, value in judged.metrics(method.weights, ks).items()}
+        frames.append(pd.DataFrame({"method": method.key, Columns.Window: windows, Columns.User: users} | values))
+    metrics = list(frames[0].columns[3:])
+    by_user = [per_user(frame[metrics].to_numpy(), users) for frame in frames]  # each (U, metrics)
+    table = pd.DataFrame(
+        {
+            "method": [method.key for method in methods],
+            "label": [method.label for method in methods],
+            "kind": [method.kind for method in methods],
+        }
+    )
+    table[metrics] = np.stack([values.mean(0) for values in by_user])
+    primary = np.stack([values[:, metrics.index(f"ndcg@{config.fusion.k}")] for values in by_user], axis=1)  # (U, rows)
+    keys = list(table["method"])
+    references = {"vs_single": keys.index(best_single), "vs_static": keys.index(best_static)}
+    table = pd.concat([table, _differences(primary, references, table["kind"] == "oracle", config)], axis=1)
+    return Comparison(table, pd.concat(frames, ignore_index=True), tuple(methods), best_single, best_static)
+
+
+def _differences(
+    scores: NDArray[np.float64], references: Mapping[str, int], untested: pd.Series[bool], config: ExperimentConfig
+) -> pd.DataFrame:
+    """The columns `vs_...` from the scores (U, rows) and the row number of each reference."""
+    settings = config.evaluation
+    columns: dict[str, NDArray[np.float64]] = {}
+    for name, reference in references.items():
+        difference = scores - scores[:, [reference]]
+        result: Bootstrap = paired_bootstrap(difference, settings.bootstrap, settings.confidence, config.seed)
+        base = scores[:, reference].mean()
+        relative = result.mean / base if base > 0 else np.full_like(result.mean, np.nan)
+        itself = np.arange(scores.shape[1]) == reference
+        pieces = {"": result.mean, "_relative": relative, "_low": result.low, "_high": result.high}
+        columns |= {f"{name}{piece}": np.where(itself, np.nan, values) for piece, values in pieces.items()}
+        columns[f"{name}_p"] = np.where(itself | untested.to_numpy(), np.nan, result.p)
+    corrected = holm(np.concatenate([columns[f"{name}_p"] for name in references]))
+    for name, values in zip(references, np.split(corrected, len(references)), strict=True):
+        columns[f"{name}_p"] = values
+    return pd.DataFrame(columns)

@@ -1,0 +1,129 @@
+"""What makes two stage runs the same: settings, upstream content, the code that is reached, library versions.
+
+No run ids, paths, host names or times enter a key. The code fingerprint covers every module of this package that the stage's
+module reaches by import; comments, formatting and docstrings do not count. `softgrpo.config` is left out: what a setting says
+reaches a stage only as a value, and the values are in the key.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.stages import Node
+
+PACKAGE = "softgrpo"
+NOT_CODE = frozenset({"softgrpo.config"})
+
+
+def digest_json(value: Any) -> str:
+    """Returns the SHA-256 of JSON-able data, independent of the order of keys, 64 hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_folder(folder: Path) -> str:
+    """Returns the SHA-256 over the relative names and the bytes of all files below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_json({path.relative_to(folder).as_posix(): digest_file(path) for path in files})
+
+
+def _module_path(module: str) -> Path | None:
+    spec = importlib.util.find_spec(module)
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None
+
+
+def _imported_modules(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] == PACKAGE and name not in NOT_CODE}
+
+
+
+def _without_docstrings(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+@cache
+def reached_modules(module: str) -> tuple[str, ...]:
+    """Returns the names of all modules of this package that a module reaches by import, itself included, sorted."""
+    seen: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        try:
+            path = _module_path(name)
+        except ModuleNotFoundError:  # `from package.module import name`: the name is not a module
+            continue
+        if path is None:
+            continue
+        seen.add(name)
+        waiting |= _imported_modules(ast.parse(path.read_text(encoding="utf-8"))) - seen
+    return tuple(sorted(seen))
+
+
+@cache
+def code_fingerprint(module: str) -> str:
+    """Returns the digest of the code that a module reaches, and of the templates beside it."""
+    parts: dict[str, str] = {}
+    for name in reached_modules(module):
+        path = _module_path(name)
+        assert path is not None
+        parts[name] = hashlib.sha256(_without_docstrings(ast.parse(path.read_text(encoding="utf-8"))).encode()).hexdigest()
+        parts |= {f"{name}/{template.name}": digest_file(template) for template in sorted(path.parent.glob("*.j2"))}
+    return digest_json(parts)
+
+
+def library_versions(names: Iterable[str]) -> dict[str, str]:
+    """Returns the installed version of each distribution.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: One of them is not installed.
+    """
+    return {name: importlib.metadata.version(name) for name in sorted(names)}
+
+
+def stage_key(node: Node, config: ExperimentConfig, upstream: Mapping[str, str]) -> str:
+    """Returns the identity of one stage run.
+
+    Args:
+        node: The stage to run.
+        config: The resolved configuration; only the settings that matter to the stage enter.
+        upstream: Content digest of each upstream node, by node name.
+
+    Returns:
+        `<node name>-<20 hex digits>`.
+    """
+    identity = {
+        "parameters": node.stage.parameters(config, node.variant),
+        "upstream": [upstream[name] for name in node.upstream],
+        "code": code_fingerprint(node.stage.module),
+        "libraries": library_versions(node.stage.libraries),
+    }
+    return f"{node.name}-{digest_json(identity)[:20]}"

@@ -1,0 +1,138 @@
+"""Folders of finished stages on this machine: filled aside, moved into place whole, marked last.
+
+A stage's payload is `<root>/<key>/`; `<root>/<key>.json` is its commit mark and holds the payload's digest. A payload without a
+mark, or one whose bytes do not give the mark's digest, is never used. One process at a time works on a key: the lock is an
+advisory file lock, which the system drops when a process dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from softgrpo.errors import StoreError
+from softgrpo.identity import digest_folder
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A finished stage.
+
+    Attributes:
+        key: The stage's identity, see `softgrpo.identity.stage_key`.
+        digest: Digest of the payload's bytes.
+        format: Version of the store's layout.
+    """
+
+    key: str
+    digest: str
+    format: int = FORMAT
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes a text file so that it is there whole or not at all."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+class LocalStore:
+    """Finished stages below one folder.
+
+    Args:
+        root: Folder of the store; it is made when the first stage is committed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def payload(self, key: str) -> Path:
+        """Returns where the payload of a key is, or would be."""
+        return self.root / key
+
+    def _mark(self, key: str) -> Path:
+        return self.root / f"{key}.json"
+
+    def find(self, key: str) -> Committed | None:
+        """Returns the commit of a key whose payload has the digest it was committed with, or None.
+
+        Raises:
+            StoreError: The mark was written by a newer version of this store.
+        """
+        mark = self._mark(key)
+        if not mark.is_file() or not self.payload(key).is_dir():
+            return None
+        try:
+            committed = Committed(**json.loads(mark.read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, TypeError):
+            return None  # a damaged mark commits nothing; the stage is repeated
+        if committed.format > FORMAT:
+            raise StoreError(
+                f"'{mark}' has store format {committed.format}",
+                f"this version reads formats up to {FORMAT}",
+                "Use the softgrpo version that wrote it, or another --output folder",
+            )
+        return committed if digest_folder(self.payload(key)) == committed.digest else None
+
+    def work(self, key: str) -> Path:
+        """Returns the folder for a stage's checkpoints, made if needed; it outlives a crash and goes with the commit."""
+        folder = self.root / ".work" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @contextmanager
+    def staging(self, key: str) -> Iterator[Path]:
+        """Gives an empty folder to fill aside; it is removed afterwards unless it was committed."""
+        folder = self.root / ".staging" / f"{key}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, key: str, folder: Path) -> Committed:
+        """Moves a filled folder into place and marks it; call with the key's lock held.
+
+        Args:
+            key: The stage's identity.
+            folder: A folder on the same file system, such as one from `staging`.
+
+        Returns:
+            The commit.
+        """
+        committed = Committed(key, digest_folder(folder))
+        self.forget(key)
+        folder.replace(self.payload(key))
+        write_atomic(self._mark(key), json.dumps(asdict(committed)))
+        shutil.rmtree(self.root / ".work" / key, ignore_errors=True)
+        return committed
+
+    def forget(self, key: str) -> None:
+        """Removes a key's mark and payload, the mark first."""
+        self._mark(key).unlink(missing_ok=True)
+        if self.payload(key).exists():
+            shutil.rmtree(self.payload(key))
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Waits until no other process works on this key, and keeps others out until the block ends."""
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with (locks / key).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

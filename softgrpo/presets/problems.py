@@ -1,0 +1,54 @@
+"""pydantic's validation errors as one readable ConfigError."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from softgrpo.errors import ConfigError, nearest
+from softgrpo.presets.settings import settings, shown
+
+LISTING = "`softgrpo config --settings` lists all settings"
+
+
+def _owner(location: tuple[int | str, ...]) -> str:
+    """Returns the path of the setting that an error's location lies in: `recall.recallers.0` lies in `recall.recallers`."""
+    words = [str(part) for part in location]
+    known = [".".join(words[:length]) for length in range(len(words), 0, -1)]
+    return next((path for path in known if path in settings()), ".".join(words))
+
+
+def _unknown(path: str, value: object) -> tuple[str, str, str]:
+    """Returns received, rule and remedy for a setting that does not exist."""
+    last = path.split(".")[-1]
+    same_word = [known for known in settings() if known.split(".")[-1] == last]
+    remedy = f"Did you mean '{same_word[0]}'? {LISTING}" if same_word else nearest(path, settings())
+    return f"Setting '{path}' = {shown(value)}", "There is no setting of that name", remedy
+
+
+def _explain(error: ErrorDetails) -> tuple[str, str, str]:
+    """Returns received, rule and remedy of one problem."""
+    path = _owner(error["loc"])
+    if error["type"] == "extra_forbidden":
+        return _unknown(path, error["input"])
+    message = error["msg"].removeprefix("Value error, ")
+    if path not in settings():  # a rule on a section or between settings; its message names them and their values
+        together = f"The settings of section '{path}'" if path else "The settings"
+        return (
+            f"{together} do not fit together",
+            message,
+            "Change one of them; `softgrpo config` shows all values",
+        )
+    setting = settings()[path]
+    rule = message.replace("Input should", "The value should")
+    default = "" if setting.default is None else f" (default {shown(setting.default)})"
+    return f"{path} = {shown(error['input'])}", rule, f"Give a value that fits{default}. {path}: {setting.description}"
+
+
+def as_config_error(error: ValidationError) -> ConfigError:
+    """Returns one error that lists every problem: what was received, the rule, the remedy."""
+    problems = [_explain(detail) for detail in error.errors(include_url=False, include_context=False)]
+    if len(problems) == 1:
+        return ConfigError(*problems[0])
+    lines = "".join(f"\n  - {ConfigError(*problem)}" for problem in problems)
+    return ConfigError(f"{len(problems)} settings are wrong", f"Each has its rule:{lines}", f"\n{LISTING}")

@@ -1,0 +1,159 @@
+"""Which RecBole models can be recallers, and which settings they know; read from RecBole's files, without importing it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from softgrpo.errors import RecallerError, nearest
+
+_FOLDERS = {"general": "general_recommender", "sequential": "sequential_recommender"}
+_CLASS = re.compile(r"^class (\w+)\((?:\w*Recommender|DiffRec)\b", re.MULTILINE)
+_FEATURES = "it reads item or user features, and recallers are trained on interactions alone"
+_PRETRAINED = "it needs a model pretrained in a run of its own"
+_TARGET = "it asks for the target item while it scores"
+UNSUPPORTED = {
+    "ConvNCF": _PRETRAINED,
+    "DIEN": _FEATURES,
+    "DIN": _FEATURES,
+    "FDSA": _FEATURES,
+    "GRU4RecCPR": _TARGET,
+    "GRU4RecF": _FEATURES,
+    "GRU4RecKG": _FEATURES,
+    "KSR": _FEATURES,
+    "NAIS": _PRETRAINED,
+    "NCL": "it needs the package faiss",
+    "RaCT": _PRETRAINED,
+    "Random": "it draws new scores at every call, so that no list can be repeated",
+    "S3Rec": _FEATURES,
+    "SASRecCPR": _TARGET,
+    "SASRecF": _FEATURES,
+}
+TRAINING_SETTINGS: dict[str, Any] = {
+    "epochs": 300,
+    "train_batch_size": 2048,
+    "eval_batch_size": 4096,
+    "learner": "adam",
+    "learning_rate": 0.001,
+    "weight_decay": 0.0,
+    "clip_grad_norm": None,
+    "train_neg_sample_args": None,
+    "eval_step": 1,
+    "stopping_step": 10,
+    "MAX_ITEM_LIST_LENGTH": 50,
+    "require_pow": False,
+    "enable_amp": False,
+    "enable_scaler": False,
+    "transform": None,
+    "shuffle": True,
+    "use_gpu": True,
+    "worker": 0,
+}
+_AT_LEAST_ONE = ("epochs", "train_batch_size", "eval_batch_size", "MAX_ITEM_LIST_LENGTH")
+_SAFE_TEXT = re.compile(r"[\w.@+\-\[\], ]*")
+
+
+def _recbole_folder() -> Path:
+    spec = importlib.util.find_spec("recbole")
+    if spec is None or spec.origin is None:
+        raise RecallerError(
+            "recbole is not installed", "Recallers are RecBole models", "Run: pip install recbole==1.2.1"
+        )
+    return Path(spec.origin).parent
+
+
+@cache
+def _all_models() -> dict[str, str]:
+    return {
+        name: kind
+        for kind, folder in _FOLDERS.items()
+        for path in sorted((_recbole_folder() / "model" / folder).glob("*.py"))
+        for name in _CLASS.findall(path.read_text(encoding="utf-8"))
+    }
+
+
+def known_recallers() -> dict[str, str]:
+    """Returns the usable RecBole models: name -> `general` or `sequential`.
+
+    Raises:
+        RecallerError: RecBole is not installed.
+    """
+    return {name: kind for name, kind in _all_models().items() if name not in UNSUPPORTED}
+
+
+def check_recallers(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns the names in RecBole's spelling; upper and lower case may be mixed.
+
+    Raises:
+        RecallerError: A name is unknown (with the nearest one), not usable here (with the reason), or given twice.
+    """
+    known = known_recallers()
+    by_lower = {name.lower(): name for name in known}
+    reasons = {name.lower(): reason for name, reason in UNSUPPORTED.items()}
+    found: list[str] = []
+    for name in names:
+        if name.lower() in reasons:
+            raise RecallerError(
+                f"Recaller '{name}'", f"RecBole has it, but {reasons[name.lower()]}", "Take another one"
+            )
+        if name.lower() not in by_lower:
+            rule = "A recaller is a general or sequential RecBole model, by name"
+            raise RecallerError(f"Recaller '{name}'", rule, nearest(name, known))
+        found.append(by_lower[name.lower()])
+    if len(set(found)) < len(found):
+        raise RecallerError(
+            f"Recallers {', '.join(found)}", "A pool holds each recaller once", "Drop the repeated name"
+        )
+    return tuple(found)
+
+
+def known_settings(name: str) -> dict[str, Any]:
+    """Returns the settings that a recaller knows, with RecBole's defaults: the model's own and those of training."""
+    path = _recbole_folder() / "properties" / "model" / f"{name}.yaml"
+    own = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return {**TRAINING_SETTINGS, **(own or {})}
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """Checks the names and kinds of a recaller's settings; RecBole itself accepts any name in silence.
+
+    Args:
+        name: The recaller, in RecBole's spelling.
+        settings: Its settings.
+
+    Raises:
+        RecallerError: A setting is unknown, of the wrong kind, out of range, or a text with characters that RecBole
+            could evaluate as code.
+    """
+    known = known_settings(name)
+    for key, value in settings.items():
+        if key not in known:
+            rule = f"It is not a setting of {name} that may be chosen here"
+            raise RecallerError(f"Setting '{key}' of recaller {name}", rule, nearest(key, known))
+        problem = _problem(key, value, known[key])
+        if problem:
+            received = f"Setting {key} = {value!r} of recaller {name}"
+            raise RecallerError(received, problem, f"RecBole's default is {known[key]!r}")
+
+
+def _problem(key: str, value: Any, default: Any) -> str:
+    """Returns what is wrong with a value, "" where nothing is."""
+    if isinstance(value, str) and not _SAFE_TEXT.fullmatch(value):
+        return "RecBole evaluates texts, so only letters, digits and . _ - + @ [ ] and commas are accepted"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key in _AT_LEAST_ONE and not (isinstance(value, int) and is_number and value >= 1):
+        return "It must be a whole number of at least 1"
+    if key == "learning_rate" and not (is_number and 0 < value < float("inf")):
+        return "It must be a number above 0"
+    if isinstance(default, bool) and not isinstance(value, bool):
+        return "It must be true or false"
+    wants_number = isinstance(default, int | float) and not isinstance(default, bool)
+    if wants_number and not is_number:
+        return "It must be a number"
+    return ""

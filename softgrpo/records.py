@@ -1,0 +1,102 @@
+"""Small frozen results that stages exchange. Legend: U users, I items, N interactions, W windows, M recallers, D depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+class Part(IntEnum):
+    """Which part of a user's sequence a window's targets lie in, in time order."""
+
+    RECORD = 0
+    POLICY = 1
+    VALID = 2
+    TEST = 3
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All interactions after filtering, sorted by (user, time order).
+
+    Attributes:
+        users: One row per user, row number = user id 0..U-1; column `token` and the user's fields as text.
+        items: One row per item, row number = item id 0..I-1; columns `token`, `title`, `genres` ("" where unknown).
+        user: (N,) int32 user id.
+        item: (N,) int32 item id.
+        time: (N,) float64 time stamp in the file's own unit; all NaN where the file has none.
+        offsets: (U+1,) int64; the sequence of user u is `item[offsets[u]:offsets[u + 1]]`.
+    """
+
+    users: pd.DataFrame
+    items: pd.DataFrame
+    user: NDArray[np.int32]
+    item: NDArray[np.int32]
+    time: NDArray[np.float64]
+    offsets: NDArray[np.int64]
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return len(self.offsets) - 1
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return len(self.items)
+
+    def sequence(self, user: int) -> NDArray[np.int32]:
+        """Returns the items of one user in time order, (n,)."""
+        return self.item[self.offsets[user] : self.offsets[user + 1]]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Prediction windows: the next items after a position of a user's sequence.
+
+    The history of window w is `sequence(user[w])[:start[w]]`, its targets `sequence(user[w])[start[w]:end[w]]`.
+
+    Attributes:
+        user: (W,) int32.
+        part: (W,) int8, a `Part`.
+        start: (W,) int32, position in the user's sequence.
+        end: (W,) int32, exclusive, greater than `start`.
+        train_end: (U,) int32; recallers may train on `sequence(u)[:train_end[u]]` and on nothing else.
+    """
+
+    user: NDArray[np.int32]
+    part: NDArray[np.int8]
+    start: NDArray[np.int32]
+    end: NDArray[np.int32]
+    train_end: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def of(self, part: Part) -> NDArray[np.int64]:
+        """Returns the window numbers of one part, (w,) int64, ascending."""
+        return np.flatnonzero(self.part == part)
+
+
+@dataclass(frozen=True)
+class CandidateLists:
+    """Ranked candidate lists of M recallers for W windows; the lists may be shorter than D.
+
+    Attributes:
+        recallers: The M names, in pool order.
+        items: (W, M, D) int32 item ids, best first, -1 behind the end of a shorter list.
+        scores: (W, M, D) float32, descending, NaN behind the end of a shorter list.
+    """
+
+    recallers: tuple[str, ...]
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+    @property
+    def depth(self) -> int:
+        """D."""
+        return int(self.items.shape[2])

@@ -1,0 +1,146 @@
+"""What the later stages read of the earlier ones. Legend: W windows, M recallers, T targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from softgrpo.candidates import read_candidates
+from softgrpo.config import ExperimentConfig
+from softgrpo.data.corpus import load_corpus
+from softgrpo.data.windows import load_windows, targets_of
+from softgrpo.errors import DataError
+from softgrpo.evaluation.static import Candidate, StaticMixture
+from softgrpo.features import Features, load_features
+from softgrpo.prompts import EncodedPrompts, encode, load_prompts
+from softgrpo.records import CandidateLists, Corpus, Part, Windows
+from softgrpo.rewards import JudgedLists, RankingReward
+
+STATIC, PLATT = "static.json", "platt.json"
+
+
+def save_static(folder: Path, static: StaticMixture) -> None:
+    """Writes the outcome of the search for the best static mixture."""
+    (folder / STATIC).write_text(json.dumps(asdict(static), indent=2), encoding="utf-8")
+
+
+def load_static(folder: Path) -> StaticMixture:
+    """Reads what `save_static` wrote."""
+    stored = json.loads((folder / STATIC).read_text(encoding="utf-8"))
+
+    def candidate(values: dict[str, object]) -> Candidate:
+        weights = values["weights"]
+        assert isinstance(weights, list)
+        return Candidate(**{**values, "weights": tuple(weights)})  # type: ignore[arg-type]
+
+    return StaticMixture(
+        candidate(stored["best"]), candidate(stored["best_single"]), tuple(candidate(each) for each in stored["candidates"])
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Output of the stages `split` and `data`, read on demand.
+
+    Attributes:
+        config: The resolved configuration.
+        split: Folder of the stage `split`.
+        data: Folder of the stage `data`.
+    """
+
+    config: ExperimentConfig
+    split: Path
+    data: Path
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, inputs: Mapping[str, Path]) -> Prepared:
+        """Returns the output that a stage gets as its inputs."""
+        return cls(config, inputs["split"], inputs["data"])
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """All interactions."""
+        return load_corpus(self.split)
+
+    @cached_property
+    def windows(self) -> Windows:
+        """All windows."""
+        return load_windows(self.split)
+
+    @cached_property
+    def lists(self) -> CandidateLists:
+        """Candidate lists of all windows."""
+        return read_candidates(self.data / "candidates.parquet")
+
+    @cached_property
+    def features(self) -> Features:
+        """Features of all windows."""
+        return load_features(self.data / "features.safetensors")
+
+    @cached_property
+    def static(self) -> StaticMixture:
+        """The best static mixture."""
+        return load_static(self.data)
+
+    def judged(self, rows: NDArray[np.int64]) -> JudgedLists:
+        """Returns lists and targets of some windows, in their order."""
+        stored = self.data / PLATT
+        platt = torch.tensor(json.loads(stored.read_text(encoding="utf-8")), dtype=torch.float64) if stored.is_file() else None
+        return judge(self.lists, targets_of(self.corpus, self.windows), rows, self.config, platt)
+
+    def reward(self, rows: NDArray[np.int64]) -> RankingReward:
+        """Returns the reward over some windows, whose number is their place in `rows`."""
+        judged = self.judged(rows)
+        return RankingReward(judged.aligned, judged.targets, judged.fusion)
+
+    def encoded(self, rows: NDArray[np.int64], tokenizer: PreTrainedTokenizerBase) -> EncodedPrompts:
+        """Returns the token ids of the prompts of some windows, in their order."""
+        return encode(load_prompts(self.data / "prompts.parquet", rows), tokenizer, self.config.prompt.max_length)
+
+    def training_rows(self, drop_unhit: bool) -> NDArray[np.int64]:
+        """Returns the policy windows to train on, ascending.
+
+        Args:
+            drop_unhit: Leave out windows in which no recaller hits.
+
+        Raises:
+            DataError: None is left.
+        """
+        rows = self.windows.of(Part.POLICY)
+        if drop_unhit:
+            rows = rows[self.features.ndcg[rows].max(1) > 0]
+        if not len(rows):
+            raise DataError(
+                "no policy window with a hit of any recaller",
+                "SFT learns from windows in which a recaller finds a target",
+                "Use better recallers, a larger recall.depth or fusion.k, or --labels.drop_unhit false",
+            )
+        limit = self.config.train.max_train_windows
+        if limit is not None and limit < len(rows):
+            rows = np.sort(np.random.default_rng(self.config.seed).choice(rows, limit, replace=False))
+        return rows
+
+
+def judge(
+    lists: CandidateLists,
+    targets: NDArray[np.int32],
+    rows: NDArray[np.int64],
+    config: ExperimentConfig,
+    platt: torch.Tensor | None,
+) -> JudgedLists:
+    """Returns the lists (W, M, D) and targets (W, T) of some windows as tensors for merging and scoring."""
+    return JudgedLists.build(
+        torch.from_numpy(lists.items[rows]),
+        torch.from_numpy(lists.scores[rows]),
+        torch.from_numpy(targets[rows]),
+        config.fusion,
+        platt,
+    )

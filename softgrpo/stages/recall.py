@@ -1,0 +1,67 @@
+"""Stage `recall`: train one recaller and write its candidate lists for all windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from softgrpo.candidates import build_candidates, check_candidates, write_candidates
+from softgrpo.config import ExperimentConfig
+from softgrpo.data.corpus import load_corpus
+from softgrpo.data.windows import load_windows, targets_of
+from softgrpo.errors import RecallerError
+from softgrpo.features import own_ndcg, own_ranks
+from softgrpo.recallers.recbole_adapter import train_recaller
+from softgrpo.records import CandidateLists, Part
+from softgrpo.stages import Stage, StageContext
+
+
+def settings_of(config: ExperimentConfig, recaller: str) -> dict[str, Any]:
+    """Returns the RecBole settings of one recaller: those of `all`, then its own."""
+    settings = config.recall.settings
+    return {**settings.get("all", {}), **settings.get(recaller, {})}
+
+
+def _parameters(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "recaller": variant,
+        "settings": settings_of(config, variant),
+        "depth": config.recall.depth,
+        "targets_per_user": config.recall.targets_per_user,
+        "k": config.fusion.k,
+    }
+
+
+def _run(context: StageContext) -> dict[str, float]:
+    config, name = context.config, context.variant
+    corpus, windows = load_corpus(context.inputs["split"]), load_windows(context.inputs["split"])
+    model = train_recaller(
+        name,
+        corpus,
+        windows,
+        settings_of(config, name),
+        seed=config.seed,
+        targets_per_user=config.recall.targets_per_user,
+        work=context.work,
+        reporter=context.reporter,
+    )
+    model.save(context.out / "model")
+    items, scores = build_candidates(
+        model, corpus, windows, config.recall.depth, config.recall.batch_size, f"{name} candidates"
+    )
+    lists = CandidateLists((name,), items[:, None], scores[:, None])
+    check_candidates(lists, corpus, windows)
+    valid = windows.of(Part.VALID)
+    if not (lists.items[valid] >= 0).any():
+        raise RecallerError(f"{name} gives no candidate at all", "a recaller ranks at least one unseen item", "Drop it")
+    write_candidates(context.out / "candidates.parquet", lists)
+    targets = targets_of(corpus, windows)
+    k = config.fusion.k
+    ndcg = own_ndcg(own_ranks(lists.items[valid], targets[valid]), (targets[valid] >= 0).sum(1), k)
+    filled = (lists.items >= 0).sum(2)
+    return {f"valid_ndcg@{k}": float(ndcg.mean()), "mean_list_length": float(np.mean(filled))}
+
+
+RECALL = Stage("recall", _run, _parameters, __name__, ("numpy", "pandas", "pyarrow", "recbole", "scipy", "torch"))

@@ -1,0 +1,75 @@
+"""The pipeline's own MLflow run, which is what people compare: settings, versions, final metrics, links to every stage's run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+
+import softgrpo
+from softgrpo.config import ExperimentConfig
+from softgrpo.identity import library_versions
+from softgrpo.local_store import LocalStore
+from softgrpo.pipeline import read_metrics
+from softgrpo.stages import Node
+from tasks.runs import Runs, git_commit
+from tasks.stage import Progress
+from tasks.store import ArtifactStore
+from tasks.tracking import open_tracking, store_errors
+
+UNPREFIXED = "test"  # its metrics keep their names, `<method>/<metric>`; those of other nodes go under the node's name
+
+
+def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
+    """Opens MLflow and the folder of finished stages.
+
+    Args:
+        config: The resolved configuration; its dataset names the experiment.
+        output: Folder of all that is written.
+
+    Raises:
+        StoreError: The folder cannot be written, or MLflow does not answer.
+    """
+    local = LocalStore(output.resolve() / "stages")
+    return ArtifactStore(Runs(open_tracking(output, f"softgrpo/{config.data.dataset}", local)), local)
+
+
+@contextmanager
+def pipeline_run(store: ArtifactStore, config: ExperimentConfig, nodes: Sequence[Node], name: str) -> Iterator[str]:
+    """Gives the id of the pipeline's run, which carries what is known beforehand.
+
+    Args:
+        store: The open store.
+        config: The resolved configuration.
+        nodes: The plan.
+        name: Name of the run.
+    """
+    tags = {"stage": "pipeline", "seed": str(config.seed), "version.python": platform.python_version()}
+    libraries = library_versions({library for node in nodes for library in node.stage.libraries})
+    tags |= {f"version.{library}": version for library, version in libraries.items()}
+    if commit := git_commit(Path(softgrpo.__file__).parent):
+        tags[MLFLOW_GIT_COMMIT] = commit
+    settings = config.model_dump(mode="json")
+    runs = store.runs
+    with runs.recorded(name, tags) as run_id:
+        runs.params(run_id, settings)
+        with store_errors(runs.tracking.uri):
+            runs.tracking.client.log_text(run_id, yaml.safe_dump(settings, sort_keys=False), "config.yaml")
+        yield run_id
+
+
+def note_node(progress: Progress, node: Node) -> None:
+    """Adds a finished node, run or reused, to the pipeline's run: link to its run, digest of the data, final metrics."""
+    runs, parent, reference = progress.store.runs, progress.parent_run, progress.references[node.name]
+    tags = {f"stage_run.{node.name}": reference["run_id"], "reused": " ".join(progress.reused())}
+    if not node.upstream:
+        tags["data_digest"] = reference["digest"]
+        progress.store.note_dataset(parent, progress.config.data.dataset, reference["digest"])
+    runs.tag(parent, tags)
+    metrics = read_metrics(progress.store.local.payload(reference["key"]))
+    prefix = "" if node.stage.name == UNPREFIXED else f"{node.name}/"
+    runs.metrics(parent, {f"{prefix}{name}": value for name, value in metrics.items()})

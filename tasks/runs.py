@@ -1,0 +1,147 @@
+"""Runs of MLflow: started, filled and ended so that their state is true however the work ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
+
+from tasks.tracking import Tracking, store_errors
+
+PARAMS_PER_REQUEST = 100  # limits of MLflow's log_batch
+METRICS_PER_REQUEST = 1000
+PARAM_CHARACTERS = 6000
+FLUSH_POINTS = 500
+FLUSH_SECONDS = 5.0
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Returns nested settings as `section.setting` -> text, cut to what MLflow stores."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            flat[f"{prefix}{name}"] = text[:PARAM_CHARACTERS]
+    return flat
+
+
+def metric_name(name: str) -> str:
+    """Returns a name that MLflow accepts: `ndcg@10` -> `ndcg_at_10`, other strange characters -> `_`."""
+    return re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_"))
+
+
+def git_commit(folder: Path) -> str | None:
+    """Returns the commit that is checked out around a folder, None outside a checkout or without git."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=False
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+class Runs:
+    """Starts, fills and ends runs.
+
+    Args:
+        tracking: An open connection.
+    """
+
+    def __init__(self, tracking: Tracking) -> None:
+        self.tracking = tracking
+
+    @contextmanager
+    def recorded(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> Iterator[str]:
+        """Gives the id of a new run that ends as FINISHED, FAILED after an error, or KILLED after an interrupt.
+
+        Args:
+            name: Name of the run.
+            tags: Tags it starts with.
+            parent: Id of the run it is a child of.
+        """
+        tags = {MLFLOW_SOURCE_NAME: "softgrpo", **tags}
+        if parent is not None:
+            tags[MLFLOW_PARENT_RUN_ID] = parent
+        client = self.tracking.client
+        with store_errors(self.tracking.uri):
+            run_id = client.create_run(self.tracking.experiment_id, tags=tags, run_name=name).info.run_id
+        status = "KILLED"  # what is neither a success nor an error came from outside: Ctrl-C, a signal
+        try:
+            yield run_id
+            status = "FINISHED"
+        except Exception:
+            status = "FAILED"
+            raise
+        finally:
+            with store_errors(self.tracking.uri):
+                client.set_terminated(run_id, status)
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Sets tags of a run."""
+        with store_errors(self.tracking.uri):
+            self.tracking.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def params(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Logs nested settings as flat parameters."""
+        params = [Param(name, value) for name, value in flatten(values).items()]
+        with store_errors(self.tracking.uri):
+            for start in range(0, len(params), PARAMS_PER_REQUEST):
+                self.tracking.client.log_batch(run_id, params=params[start : start + PARAMS_PER_REQUEST])
+
+    def points(self, run_id: str, points: Sequence[tuple[str, float, int, int]]) -> None:
+        """Logs points of curves, each (name, value, time in ms, step)."""
+        metrics = [Metric(metric_name(name), float(value), moment, step) for name, value, moment, step in points]
+        with store_errors(self.tracking.uri):
+            for start in range(0, len(metrics), METRICS_PER_REQUEST):
+                self.tracking.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
+
+    def metrics(self, run_id: str, values: Mapping[str, float]) -> None:
+        """Logs final metrics."""
+        moment = int(time.time() * 1000)
+        self.points(run_id, [(name, value, moment, 0) for name, value in values.items()])
+
+
+class RunReporter:
+    """Sends a stage's curves to its run, in batches so that training hardly waits, and its lines to a log.
+
+    Args:
+        runs: Where to log.
+        run_id: The stage's run.
+        logger: Receives the lines.
+    """
+
+    def __init__(self, runs: Runs, run_id: str, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+        self._runs = runs
+        self._run_id = run_id
+        self._logger = logger
+        self._waiting: list[tuple[str, float, int, int]] = []
+        self._sent = time.monotonic()
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Takes one point of each named curve; they are sent with the first point that comes some seconds later."""
+        moment = int(time.time() * 1000)
+        self._waiting += [(name, value, moment, step) for name, value in values.items()]
+        if len(self._waiting) >= FLUSH_POINTS or time.monotonic() - self._sent > FLUSH_SECONDS:
+            self.flush()
+
+    def info(self, message: str) -> None:
+        """Takes one line for the log."""
+        self._logger.info(message)
+
+    def flush(self) -> None:
+        """Sends what waits."""
+        self._runs.points(self._run_id, self._waiting)
+        self._waiting = []
+        self._sent = time.monotonic()

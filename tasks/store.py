@@ -1,0 +1,160 @@
+"""Finished stages in MLflow, which is the durable index, with the local folder as a cache of their files.
+
+A stage's run carries its key, the digest of its files and, set last, the mark `committed`. Only a FINISHED run with that mark
+counts, and its files count only if they give the digest; a run that was cut off anywhere is never taken for a result.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+import mlflow
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import DatasetInput, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
+
+from softgrpo.identity import digest_folder
+from softgrpo.local_store import Committed, LocalStore
+from softgrpo.stages import Node
+from tasks.runs import Runs, flatten
+from tasks.tracking import store_errors
+
+logger = logging.getLogger("softgrpo.store")
+
+MODEL_STAGES = frozenset({"sft", "grpo"})
+PAYLOAD = "payload"
+DIGEST_CHARACTERS = 36  # MLflow stores no more of a dataset's digest
+CANDIDATES = 5  # committed runs of one key that are tried, the latest first
+
+
+class Reference(TypedDict):
+    """What is passed on about a finished stage: small, JSON-able, enough to find and verify its files."""
+
+    stage: str
+    key: str
+    digest: str
+    run_id: str
+
+
+class ArtifactStore:
+    """Finds, verifies and publishes finished stages.
+
+    Args:
+        runs: Access to the runs of one experiment.
+        local: Files of finished stages on this machine.
+    """
+
+    def __init__(self, runs: Runs, local: LocalStore) -> None:
+        self.runs = runs
+        self.local = local
+
+    @property
+    def _uri(self) -> str:
+        return self.runs.tracking.uri
+
+    def _committed(self, key: str) -> list[Run]:
+        query = f"tags.key = '{key}' and tags.committed = 'true' and attributes.status = 'FINISHED'"
+        with store_errors(self._uri):
+            found = self.runs.tracking.client.search_runs(
+                [self.runs.tracking.experiment_id], query, max_results=CANDIDATES, order_by=["attributes.end_time DESC"]
+            )
+            return list(found)
+
+    def _download(self, run: Run, stage: str) -> Reference | None:
+        key, digest = run.data.tags["key"], run.data.tags["digest"]
+        with self.local.staging(key) as folder, store_errors(self._uri):
+            try:
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=run.data.tags["files"], dst_path=str(folder), tracking_uri=self._uri
+                )
+            except (MlflowException, OSError) as error:
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    raise
+                logger.warning("files of MLflow run %s cannot be read: %s", run.info.run_id, error)
+                return None
+            if digest_folder(folder / PAYLOAD) != digest:
+                logger.warning("files of MLflow run %s are damaged: their digest is another one", run.info.run_id)
+                return None
+            self.local.commit(key, folder / PAYLOAD)
+        return Reference(stage=stage, key=key, digest=digest, run_id=run.info.run_id)
+
+    def find(self, stage: str, key: str) -> Reference | None:
+        """Returns a committed stage whose files are on this machine, whole, downloading them if needed; holds the key's lock.
+
+        Args:
+            stage: Name of the node, for the reference.
+            key: The stage's identity.
+        """
+        runs = self._committed(key)
+        if not runs:
+            return None
+        here = self.local.find(key)
+        for run in runs:
+            if here is not None and run.data.tags["digest"] == here.digest:
+                return Reference(stage=stage, key=key, digest=here.digest, run_id=run.info.run_id)
+        return next((found for run in runs if (found := self._download(run, stage)) is not None), None)
+
+    def holds(self, reference: Reference) -> bool:
+        """Tells whether a remembered stage still stands: its run committed, its files here and whole."""
+        with self.local.lock(reference["key"]):
+            return self.find(reference["stage"], reference["key"]) == reference
+
+    def publish(self, node: Node, committed: Committed, run_id: str, settings: Mapping[str, Any]) -> Reference:
+        """Uploads a stage's files to its run, then marks the run as committed; call with the key's lock held.
+
+        Args:
+            node: The stage.
+            committed: Its commit in the local folder.
+            run_id: Its run, which has to end as FINISHED for the commit to count.
+            settings: Parameters of the stage; a model shows them.
+        """
+        folder, client = self.local.payload(committed.key), self.runs.tracking.client
+        with store_errors(self._uri):
+            if node.stage.name in MODEL_STAGES:
+                files = self._publish_model(node, folder, run_id, settings)
+            else:
+                client.log_artifacts(run_id, str(folder), PAYLOAD)
+                files = f"{client.get_run(run_id).info.artifact_uri}/{PAYLOAD}"
+        self.runs.tag(run_id, {"files": files, "digest": committed.digest})
+        self.runs.tag(run_id, {"committed": "true"})
+        return Reference(stage=node.name, key=committed.key, digest=committed.digest, run_id=run_id)
+
+    def _publish_model(self, node: Node, folder: Path, run_id: str, settings: Mapping[str, Any]) -> str:
+        tracking = self.runs.tracking
+        mlflow.set_tracking_uri(tracking.uri)  # the next function knows no client
+        model = mlflow.create_external_model(
+            name=node.name, source_run_id=run_id, params=flatten(settings), experiment_id=tracking.experiment_id
+        )
+        status = LoggedModelStatus.FAILED
+        try:
+            tracking.client.log_model_artifacts(model.model_id, str(folder), PAYLOAD)
+            status = LoggedModelStatus.READY
+        finally:
+            tracking.client.finalize_logged_model(model.model_id, status)
+        tracking.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        self.runs.tag(run_id, {"model_id": model.model_id})
+        return f"{model.artifact_location}/{PAYLOAD}"
+
+    def note_inputs(self, run_id: str, upstream: Mapping[str, Reference]) -> None:
+        """Writes down what a stage reads: digest and run of each upstream stage, and the models among them."""
+        tags = {f"upstream_digest.{name}": reference["digest"] for name, reference in upstream.items()}
+        tags |= {f"upstream_run.{name}": reference["run_id"] for name, reference in upstream.items()}
+        self.runs.tag(run_id, tags)
+        client = self.runs.tracking.client
+        with store_errors(self._uri):
+            found = [client.get_run(reference["run_id"]).data.tags.get("model_id") for reference in upstream.values()]
+            models = [LoggedModelInput(model_id) for model_id in found if model_id is not None]
+            if models:
+                client.log_inputs(run_id, models=models)
+
+    def note_dataset(self, run_id: str, name: str, digest: str) -> None:
+        """Writes down the dataset a run works on, as MLflow's dataset input."""
+        source = CodeDatasetSource(tags={"source": f"RecBole atomic files of {name}"})
+        dataset = MetaDataset(source, name=name, digest=digest[:DIGEST_CHARACTERS])
+        with store_errors(self._uri):
+            self.runs.tracking.client.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), tags=[])])

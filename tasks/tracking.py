@@ -1,0 +1,140 @@
+"""Where MLflow is, whether it answers, and what it says when it fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from safetensors import SafetensorError
+
+from softgrpo.errors import StoreError
+from softgrpo.local_store import LocalStore
+
+TIMEOUT_SECONDS = 5.0
+DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """An open connection to MLflow.
+
+    Attributes:
+        client: Talks to the tracking store; it depends on no global state of MLflow.
+        uri: Address of the tracking store.
+        experiment_id: The experiment that all runs of one dataset belong to.
+    """
+
+    client: MlflowClient
+    uri: str
+    experiment_id: str
+
+    def run_link(self, run_id: str) -> str:
+        """Returns the address of a run's page, or for a local database the command that shows it."""
+        if urlsplit(self.uri).scheme in ("http", "https"):
+            return f"{self.uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        return f"run {run_id} in {self.uri} (show it with: mlflow ui --backend-store-uri {self.uri})"
+
+
+def tracking_uri(output: Path) -> str:
+    """Returns MLFLOW_TRACKING_URI, or the address of the database in the output folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.resolve() / 'mlflow.db'}"
+
+
+def check_answers(uri: str, setting: str) -> None:
+    """Asks whether somebody answers at a network address; addresses of local files always pass.
+
+    Args:
+        uri: Address of a server or a database.
+        setting: Environment variable it came from, for the message.
+
+    Raises:
+        StoreError: Nobody answers within some seconds.
+    """
+    address = urlsplit(uri)
+    scheme = address.scheme.split("+")[0]
+    try:
+        if scheme in ("http", "https"):
+            requests.get(uri, timeout=TIMEOUT_SECONDS, stream=True).close()
+        elif scheme in DEFAULT_PORTS and address.hostname:
+            port = address.port or DEFAULT_PORTS[scheme]
+            socket.create_connection((address.hostname, port), timeout=TIMEOUT_SECONDS).close()
+    except OSError as error:  # requests' errors are OSErrors too
+        raise StoreError(
+            f"{setting}={_without_password(uri)}",
+            f"nobody answers there within {TIMEOUT_SECONDS:g} s",
+            f"Start the server, correct the address, or unset {setting} to use the output folder",
+        ) from error
+
+
+def _without_password(uri: str) -> str:
+    address = urlsplit(uri)
+    return uri.replace(f":{address.password}@", ":***@") if address.password else uri
+
+
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Turns what MLflow and a full disk raise into one readable error.
+
+    Raises:
+        StoreError: MLflow refused a request, or no space is left.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        said = str(error).strip().splitlines()[0]
+        raise StoreError(
+            f"MLflow at {_without_password(uri)} said: {said}",
+            "Every stage is recorded there before it counts as done",
+            "Check the server or the database and run the same command again; finished stages are reused",
+        ) from error
+    except (OSError, SafetensorError) as error:
+        full = error.errno == errno.ENOSPC if isinstance(error, OSError) else "No space left" in str(error)
+        if not full:
+            raise
+        raise StoreError(
+            "no space is left on the disk",
+            "A stage counts only when all its files are written",
+            "Free some space, or choose another --output, and run the same command again; finished stages are reused",
+        ) from error
+
+
+def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name, artifact_location=artifacts))
+    if found.lifecycle_stage == "deleted":
+        raise StoreError(
+            f"MLflow experiment '{name}' is deleted",
+            "Runs cannot be added to a deleted experiment",
+            f"Restore it: mlflow experiments restore --experiment-id {found.experiment_id}",
+        )
+    return str(found.experiment_id)
+
+
+def open_tracking(output: Path, experiment: str, local: LocalStore) -> Tracking:
+    """Opens MLflow and finds or makes the experiment.
+
+    Args:
+        output: Folder that holds the default database and its artifacts.
+        experiment: Name of the experiment.
+        local: Gives the lock that keeps two first runs from making the same database at once.
+
+    Raises:
+        StoreError: MLflow does not answer within 10 s, or refuses.
+    """
+    uri = tracking_uri(output)
+    check_answers(uri, "MLFLOW_TRACKING_URI")
+    server = urlsplit(uri).scheme in ("http", "https", "databricks")
+    artifacts = None if server else (output.resolve() / "mlartifacts").as_uri()
+    with local.lock("mlflow"), store_errors(uri):
+        client = MlflowClient(tracking_uri=uri)
+        return Tracking(client, uri, _experiment(client, experiment, artifacts))

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from softgrpo.evaluation.cases import data_facts, extreme_cases, tied_target_share
+from softgrpo.evaluation.report import Report, render_terminal, verdict, write_report
+from softgrpo.records import Part
+from tests.evaluation.setup_small import HISTORY, USERS, Small
+
+
+def make_report(case: Small) -> Report:
+    cases = extreme_cases(
+        case.comparison, case.judged, case.corpus, case.windows, "grpo_multi", case.comparison.best_single, count=2
+    )
+    curve = pd.DataFrame({"step": [0, 1, 2], "value": [0.1, 0.2, 0.3]})
+    facts = data_facts(case.corpus, case.windows)
+    history = np.full(USERS, HISTORY)
+    return Report(case.config, case.comparison, case.static, facts, "grpo_multi", history, {"reward": curve}, cases)
+
+
+@pytest.fixture(scope="module")
+def written(case: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_report(make_report(case), folder)
+    return folder
+
+
+def test_winners_and_losers(case: Small) -> None:
+    winners = [item for item in make_report(case).cases if item.gain > 0]
+    assert len(winners) == 2
+    first = winners[0]
+    assert first.gain >= winners[1].gain
+    assert first.history == HISTORY
+    assert len(first.targets) == 2
+    assert any(shown.hit for shown in first.merged)
+    assert {shown.title for shown in first.merged if shown.hit} <= set(first.targets)
+
+
+def test_items_without_a_title_show_their_token(case: Small) -> None:
+    from softgrpo.evaluation.cases import _title
+
+    assert _title(case.corpus, 0) == "item 0"
+
+
+def test_html_is_self_contained_and_escaped(written: Path) -> None:
+    page = (written / "report.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert page.count("data:image/svg+xml;base64,") == 4
+    assert "<b>" not in page
+    assert "&lt;small&gt;" in page
+    assert "nan" not in page.lower().split("base64")[0]
+
+
+def test_markdown_table_is_rectangular_and_escaped(written: Path) -> None:
+    text = (written / "report.md").read_text()
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert len(tables) == 2
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
+    assert tables[0].count("\n") == 2 + 10
+    assert "<b>" not in text
+    for link in re.findall(r"\]\((.*?)\)", text):
+        assert (written / link).stat().st_size > 1000
+
+
+def test_the_same_run_writes_the_same_bytes(case: Small, written: Path, tmp_path: Path) -> None:
+    write_report(make_report(case), tmp_path)
+    for path in written.rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / path.relative_to(written)).read_bytes(), path.name
+
+
+def test_a_run_without_curves_and_cases(case: Small, tmp_path: Path) -> None:
+    write_report(dataclasses.replace(make_report(case), curves={}, cases=()), tmp_path)
+    assert "Users who won" not in (tmp_path / "report.md").read_text()
+
+
+def test_verdicts_are_honest() -> None:
+    row = {"label": "X", "vs_single": 0.01, "vs_single_relative": 0.1, "vs_single_low": -0.01, "vs_single_high": 0.03}
+    assert "X cannot be told apart from B: +0.0100 NDCG@5 (+10.0%)" in verdict(
+        row | {"vs_single_p": 0.2}, "vs_single", "B", 5
+    )
+    assert "X is better than B" in verdict(row | {"vs_single_p": 0.01}, "vs_single", "B", 5)
+    assert "X is worse than B" in verdict(row | {"vs_single": -0.01, "vs_single_p": 0.01}, "vs_single", "B", 5)
+    assert verdict(row | {"vs_single_p": 0.2}, "vs_single", "B", 5, 0.06).startswith("Too few bootstrap draws")
+    assert "not tested" in verdict(row | {"vs_single_p": math.nan}, "vs_single", "B", 5)
+
+
+def test_terminal_table(case: Small) -> None:
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(render_terminal(case.comparison.table, 5))
+    text = console.export_text()
+    assert "SofT-GRPO multi" in text
+    assert f"{case.comparison.table['ndcg@10'][0]:.4f}" in text
+
+
+def test_tied_targets(case: Small) -> None:
+    assert tied_target_share(case.corpus, case.windows, Part.TEST) == 0
+    time = case.corpus.time.copy()
+    time[HISTORY] = time[HISTORY - 1]  # the first target of user 0 is tied with the item before it
+    time[HISTORY + 2] = time[HISTORY + 1]  # across users: no tie
+    tied = dataclasses.replace(case.corpus, time=time)
+    assert tied_target_share(tied, case.windows, Part.TEST) == 1 / (2 * USERS)
+    timeless = dataclasses.replace(case.corpus, time=np.full_like(time, np.nan))
+    assert math.isnan(tied_target_share(timeless, case.windows, Part.TEST))
+    assert data_facts(timeless, case.windows)["test targets with a tied time"] == "no usable times"

