@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 STAGES = ("recall", "data", "sft", "grpo", "test", "full", "standalone", "debug")
+REPEATABLE = ("split", "recall", "data", "sft", "grpo", "test")
 
 Job = Callable[[], int]
 """What a sub-command does once its arguments are found to be right; returns the exit code."""
@@ -38,6 +39,13 @@ def _resolve(arguments: argparse.Namespace, dataset: str, stage: str, size: str)
     """Returns the configuration; --dataset and --size win over the positions, with their presets."""
     said = overrides(arguments)
     return resolve(said.get("data.dataset", dataset), said.get("policy.size", size), stage, said)
+
+
+def _check_stage(name: str, known: tuple[str, ...]) -> str:
+    """Returns the name of a stage. `softgrpo.pipeline` checks it too, but takes seconds to import."""
+    if name not in known:
+        raise ConfigError(f"Stage '{name}'", "There is no such stage", nearest(name, known))
+    return name
 
 
 def _check_output(output: Path) -> None:
@@ -73,13 +81,11 @@ def _log_to_console() -> None:
 
 def _pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
     """Returns the run of a checked configuration."""
-    from softgrpo.pipeline import check_force, check_stage
     from softgrpo.preflight import preflight
 
-    force = check_force(tuple(arguments.force))
-    check_stage(until)
+    force = tuple(_check_stage(name, REPEATABLE) for name in arguments.force)
     _check_output(arguments.output)
-    for note in preflight(config):
+    for note in preflight(config, until):
         print(f"note: {note}", file=sys.stderr)
 
     def job() -> int:
@@ -99,9 +105,7 @@ def _pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until
 
 def prepare_run(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo run DATASET STAGE SIZE`."""
-    stage = arguments.STAGE
-    if stage not in STAGES:
-        raise ConfigError(f"Stage '{stage}'", "There is no such stage", nearest(stage, STAGES))
+    stage = _check_stage(arguments.STAGE, STAGES)
     config = _resolve(arguments, arguments.DATASET, stage, arguments.SIZE)
     until = "test" if stage in ("full", "standalone", "debug") else stage
     return _pipeline_job(arguments, config, until, standalone=stage == "standalone")

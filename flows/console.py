@@ -26,6 +26,8 @@ def make_readable() -> None:
     for name in RUN_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, PrefectConsoleHandler) and not any(isinstance(old, ForPeople) for old in handler.filters):
+        if isinstance(handler, PrefectConsoleHandler) and not any(
+            isinstance(old, ForPeople) for old in handler.filters
+        ):
             handler.addFilter(ForPeople())
             handler.setFormatter(logging.Formatter("%(asctime)s | %(message)s", "%H:%M:%S"))

@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 from softgrpo.errors import StoreError
+from tasks.addresses import check_answers
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -48,9 +49,12 @@ def prepare(output: Path) -> None:
         output: Prefect's home becomes `<output>/prefect`, unless PREFECT_HOME or PREFECT_API_URL is set.
 
     Raises:
-        StoreError: The output folder cannot be written.
+        StoreError: The output folder cannot be written, or a server that the environment names does not answer.
     """
     check_writable(output)
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        if name in os.environ:
+            check_answers(os.environ[name], name)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:

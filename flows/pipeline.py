@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flows.environment import prepare
 from softgrpo.config import ExperimentConfig, Section
-from softgrpo.pipeline import RunResult
+from softgrpo.local_store import LocalStore
 from softgrpo.presets import resolve
+
+if TYPE_CHECKING:
+    from softgrpo.pipeline import RunResult
 
 
 def difference(config: Section, base: Section, prefix: str = "") -> dict[str, Any]:
@@ -34,20 +36,24 @@ def run_pipeline(
         config: The resolved configuration.
         until: Last stage wanted.
         force: Stages to repeat even if they are stored.
-        output: Folder of all that is written: stages, and unless the environment says otherwise the databases of MLflow and Prefect.
+        output: Folder of all that is written: stages, and unless the environment says otherwise MLflow's and Prefect's databases.
 
     Returns:
         Folders, table, links and what was reused.
 
     Raises:
+        ConfigError: There is no such stage.
         StoreError: The folder cannot be written, no space is left, or MLflow or Prefect does not answer.
     """
     prepare(output)
-    from flows.recipe import softgrpo_flow  # imports Prefect and MLflow
-    from tasks.tracking import check_answers
+    from prefect.client.orchestration import get_client
 
-    if address := os.environ.get("PREFECT_API_URL"):
-        check_answers(address, "PREFECT_API_URL")
+    from flows.recipe import StageName, softgrpo_flow
+    from softgrpo.pipeline import check_stage
+
+    with LocalStore(output / "stages").lock("prefect"):  # two first runs at once must not both make Prefect's database
+        get_client(sync_client=True)
     dataset, size = config.data.dataset, config.policy.size
     overrides = difference(config, resolve(dataset, size))
-    return softgrpo_flow(dataset, size, until, force, overrides, output)
+    stage = cast("StageName", check_stage(until))
+    return softgrpo_flow(dataset, size, stage, force, overrides, output)

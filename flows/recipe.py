@@ -19,6 +19,8 @@ from softgrpo.stages import Node
 from tasks.pipeline_run import note_node, open_store, pipeline_run
 from tasks.stage import Progress, advance
 
+StageName = Literal["recall", "data", "sft", "grpo", "test"]
+
 
 def execute(
     nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str, ...] = (), output: Path = Path("outputs")
@@ -46,7 +48,9 @@ def execute(
             advance(progress, node)
             note_node(progress, node)
     result = RunResult(read_table(progress.folders()), progress.folders(), progress.reused(), links(progress))
-    create_markdown_artifact(summary_markdown(result.table, result.links, result.reused), key="comparison", description=name)
+    create_markdown_artifact(
+        summary_markdown(result.table, result.links, result.reused), key="comparison", description=name
+    )
     return result
 
 
@@ -54,7 +58,7 @@ def execute(
 def softgrpo_flow(
     dataset: str = "ml-100k",
     size: Literal["tiny", "mini", "small", "large"] = "tiny",
-    stage: Literal["recall", "data", "sft", "grpo", "test"] = "test",
+    stage: StageName = "test",
     force: tuple[str, ...] = (),
     overrides: dict[str, Any] | None = None,
     output: Path = Path("outputs"),

@@ -106,13 +106,17 @@ class RecallConfig(Section):
     batch_size: Count = 512
     """Windows scored at a time."""
 
+    def settings_of(self, recaller: str) -> dict[str, Any]:
+        """Returns the RecBole settings of one recaller: those of `all`, then its own."""
+        return {**self.settings.get("all", {}), **self.settings.get(recaller, {})}
+
 
 class FusionConfig(Section):
     """How weighted candidate lists become one list; rewards, labels, search and evaluation use the same."""
 
-    method: Literal["score", "quota", "rrf"] = "score"
+    method: Literal["score", "quota", "rrf"] = "rrf"
     """score: sum of weight times normalised score; quota: weighted turns; rrf: weighted reciprocal rank fusion."""
-    normalisation: Normalisation = "rank_reciprocal"
+    normalisation: Normalisation = "minmax"
     """Normalisation of scores over the retrieved list (score only)."""
     rrf_k: Positive = 60.0
     """Constant of reciprocal rank fusion (rrf only)."""

@@ -72,9 +72,10 @@ def own_ndcg(ranks: Floats, num_targets: NDArray[np.int64], k: int) -> Floats:
         num_targets: (W,) at least 1.
         k: Cut-off.
     """
-    gains = np.where(ranks <= k, 1.0 / np.log2(ranks + 1.0), 0.0).sum(2)
+    gains: NDArray[np.float64] = np.where(ranks <= k, 1.0 / np.log2(ranks + 1.0), 0.0).sum(2)
     ideal = np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))
-    return (gains / ideal[np.minimum(num_targets, k) - 1][:, None]).astype(np.float32)
+    ndcg: Floats = (gains / ideal[np.minimum(num_targets, k) - 1][:, None]).astype(np.float32)
+    return ndcg
 
 
 def _quantiles(values: Floats, sample: NDArray[np.int64]) -> Floats:
@@ -93,14 +94,16 @@ def _overlap(items: NDArray[np.int32], k: int) -> Floats:
     tops = items[:, :, :k]
     count = tops.shape[1]
     result = np.zeros(tops.shape[:2], dtype=np.float32)
+    filled = np.maximum((tops >= 0).sum(2), 1)  # (W, M): shorter lists have fewer than k
     for begin in range(0, len(tops), CHUNK):
         part = tops[begin : begin + CHUNK]
         for one in range(count):
             for other in range(count):
                 if one != other:
                     same = (part[:, one, :, None] == part[:, other, None, :]) & (part[:, one, :, None] >= 0)
-                    result[begin : begin + CHUNK, one] += same.any(2).sum(1) / k / (count - 1)
-    return result
+                    result[begin : begin + CHUNK, one] += same.any(2).sum(1)
+    share: Floats = np.asarray(result / (filled * max(count - 1, 1)), dtype=np.float32)
+    return share
 
 
 def track_record(windows: Windows, ndcg: Floats, best_rank: Floats) -> tuple[Floats, Floats, Floats]:
@@ -125,7 +128,8 @@ def track_record(windows: Windows, ndcg: Floats, best_rank: Floats) -> tuple[Flo
     def mean_before(values: NDArray[np.float64]) -> NDArray[np.float64]:
         total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])  # total[w]: all before w
         with np.errstate(invalid="ignore"):
-            return (total[:-1] - total[start]) / np.where(count, count, np.nan)[:, None]
+            mean: NDArray[np.float64] = (total[:-1] - total[start]) / np.where(count, count, np.nan)[:, None]
+        return mean
 
     inverse = mean_before(1.0 / best_rank.astype(np.float64))
     with np.errstate(divide="ignore"):

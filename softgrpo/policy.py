@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from httpx2 import HTTPError
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
@@ -27,6 +29,7 @@ from softgrpo.errors import PolicyError
 PACKAGE_PREFIX = "package:"
 CARD = "policy.json"
 WEIGHTS = "model.safetensors"
+HUB_TIMEOUT_SECONDS = 4
 
 
 class PriorHead(nn.Module):
@@ -127,24 +130,36 @@ def locate_weights(model_name: str) -> tuple[str, str | None]:
     return str(path), None
 
 
-def check_reachable(model_name: str) -> None:
-    """Checks that a model's configuration can be read, without loading weights.
+def check_reachable(model_name: str, max_length: int) -> None:
+    """Checks that a model's configuration can be read and that prompts fit it, without loading weights.
+
+    Args:
+        model_name: See `PolicyConfig.model_name`.
+        max_length: Tokens per prompt.
 
     Raises:
-        PolicyError: It cannot, with the remedy.
+        PolicyError: It cannot be read, or reads fewer tokens.
     """
     source, gguf = locate_weights(model_name)
-    if gguf is not None or Path(source).exists():
-        return
+    if gguf is not None:
+        return  # its header is read with the weights
     try:
-        AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
+        if not Path(source).exists() and try_to_load_from_cache(source, "config.json") is None:
+            # one request without the loader's retries, so that an answer comes within seconds
+            get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=HUB_TIMEOUT_SECONDS)
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, HTTPError) as error:
         first = str(error).strip().splitlines()[0]
         raise PolicyError(
             f"model '{model_name}'",
             f"it is neither on this machine nor reachable on the hub ({first})",
-            "Name a local folder or GGUF file with --model_name, use --size tiny or mini (packaged), or go online",
+            "Name a local folder or GGUF file with --model_name, use size tiny or mini (packaged), or go online",
         ) from error
+    positions = config.to_dict().get("max_position_embeddings")
+    if positions is not None and positions < max_length:
+        raise PolicyError(
+            f"prompt.max_length = {max_length}", f"{model_name} reads at most {positions} tokens", "Lower --prompt.max_length"
+        )
 
 
 def load_tokenizer(source: str, gguf: str | None) -> PreTrainedTokenizerBase:
@@ -236,14 +251,8 @@ def create_policy(
         PolicyError: The model cannot be found, read or adapted.
     """
     source, gguf = locate_weights(config.model_name)
-    check_reachable(config.model_name)
+    check_reachable(config.model_name, max_length)
     tokenizer = load_tokenizer(source, gguf)
-    if len(tokenizer) and tokenizer.model_max_length < max_length:
-        raise PolicyError(
-            f"prompt.max_length = {max_length}",
-            f"{config.model_name} reads at most {tokenizer.model_max_length} tokens",
-            "Lower --prompt.max_length",
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _load_base(config.model_name, len(recallers))
@@ -264,7 +273,7 @@ def save_policy(folder: Path, policy: Policy) -> None:
     card = policy.card
     if isinstance(policy.model, PeftModel):
         policy.model.peft_config["default"].base_model_name_or_path = card.model_name  # not where it lies on this machine
-        policy.model.save_pretrained(folder)
+        policy.model.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the hub
         policy.model.get_base_model().config.save_pretrained(folder)
     else:
         policy.model.save_pretrained(folder)  # type: ignore[operator]

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from softgrpo.columns import Columns
 from softgrpo.config import PromptConfig
 from softgrpo.data.windows import history_of
 from softgrpo.errors import PolicyError
@@ -24,7 +25,7 @@ from softgrpo.records import CandidateLists, Corpus, Windows
 LEVELS = ("very low", "low", "medium", "high", "very high")
 TRACK_LEVELS = ((0.0, "none"), (0.1, "poor"), (0.25, "fair"), (0.5, "good"))
 TITLE_CHARACTERS = 40
-SECONDS_FROM = 1e8  # smaller times are positions or years, not seconds since 1970
+SECONDS_FROM, SECONDS_TO = 1e8, 1e10  # smaller times are positions or years, larger ones milliseconds since 1970
 DAY_SECONDS = 86_400.0
 DESCRIPTIONS = {
     "BPR": "matrix factorisation, long-term taste",
@@ -93,12 +94,12 @@ class PromptFormatter:
         self._windows = windows
         self._lists = lists
         self._features = features
-        tokens = corpus.items["token"].tolist()
-        titles = corpus.items["title"].tolist() if config.titles else [""] * len(tokens)
+        tokens = corpus.items[Columns.Token].tolist()
+        titles = corpus.items[Columns.Title].tolist() if config.titles else [""] * len(tokens)
         self._names = [short(title) or f"item {token}" for title, token in zip(titles, tokens, strict=True)]
-        self._genres = corpus.items["genres"].tolist()
-        self._fields = [column for column in corpus.users.columns if column != "token"]
-        self._seconds = bool(len(corpus.time)) and bool(np.nanmin(corpus.time, initial=np.inf) >= SECONDS_FROM)
+        self._genres = corpus.items[Columns.Genres].tolist()
+        self._fields = [column for column in corpus.users.columns if column != Columns.Token]
+        self._seconds = bool(((corpus.time >= SECONDS_FROM) & (corpus.time < SECONDS_TO)).all())  # NaN is neither
 
     def parts(self, window: int) -> PromptParts:
         """Returns the prompt of one window."""
@@ -109,7 +110,8 @@ class PromptFormatter:
         return PromptParts(head, self._history(user, history), f"{tail}Which recaller serves this user best now?")
 
     def _user(self, user: int, length: int) -> str:
-        values = [str(self._corpus.users[field].iloc[user]) for field in self._fields] if self._config.user_fields else []
+        fields = self._fields if self._config.user_fields else []
+        values = [str(self._corpus.users[field].iloc[user]) for field in fields]
         known = [value for value in values if value]
         return f"User: {', '.join([*known, f'{length} items'])}.\n"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softgrpo.errors import TrainingError
 
@@ -67,7 +67,8 @@ def top_p_support(logits: Tensor, top_p: float) -> Tensor:
     if top_p >= 1.0:
         return torch.ones_like(logits, dtype=torch.bool)
     probabilities, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
-    mass_before = probabilities.cumsum(-1) - probabilities  # a class stays while the mass before it is below top_p
+    mass_before = nn.functional.pad(probabilities.cumsum(-1)[..., :-1], (1, 0))
+    # a class stays while the mass before it is below top_p
     return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, mass_before < top_p)
 
 
@@ -152,11 +153,11 @@ def log_density(logits: Tensor, perturbed: Tensor, support: Tensor, tau: float, 
 
 
 def group_advantages(rewards: Tensor, scale: ScaleRewards = "group") -> Tensor:
-    """Returns `(R - mean_G R) / (std + 1e-4)`; groups of equal rewards get 0.
+    """Returns `(R - mean_G R) / (std + 1e-4)`; groups of equal rewards get exactly 0.
 
     Args:
         rewards: (B, G) finite, G at least 2.
-        scale: Standard deviation of the group, of the batch, or 1 (names as in TRL).
+        scale: Standard deviation of the group, of all rewards given, or 1 (names as in TRL).
 
     Returns:
         (B, G) float32.
@@ -167,7 +168,8 @@ def group_advantages(rewards: Tensor, scale: ScaleRewards = "group") -> Tensor:
     rewards = _check_finite("rewards", rewards)
     if rewards.shape[1] < 2:
         raise TrainingError(f"G = {rewards.shape[1]} generations", "a group needs two to compare", "Raise num_generations")
-    centred = rewards - rewards.mean(1, keepdim=True)
+    equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)
+    centred = (rewards - rewards.mean(1, keepdim=True)).masked_fill(equal, 0.0)  # the mean of equal numbers is rounded
     if scale == "none":
         return centred
     spread = rewards.std(1, keepdim=True) if scale == "group" else rewards.std()

@@ -187,30 +187,58 @@ class Report(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """One progress bar over the optimiser steps.
+    """One progress bar over the optimiser steps, one over each evaluation, and an evaluation behind the last step.
 
     Args:
-        label: What stands before the bar.
+        label: What stands before the bars.
     """
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._bar: tqdm[Any] | None = None
+        self._steps: tqdm[Any] | None = None
+        self._validation: tqdm[Any] | None = None
+        self._shown: dict[str, str] = {}
 
-    def on_train_begin(
+    def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:  # fmt: skip
-        """Opens the bar."""
-        self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self._label, unit="step", mininterval=1.0)
+    ) -> None:
+        """Opens the bar, behind the evaluation of the start, which would spoil its estimate of the time left."""
+        if self._steps is None:
+            self._steps = tqdm(
+                total=state.max_steps, initial=state.global_step, desc=self._label, unit="step", mininterval=1.0
+            )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Moves the bar, and asks for an evaluation behind the last step."""
-        assert self._bar is not None
-        self._bar.update(state.global_step - self._bar.n)
+        assert self._steps is not None
+        self._steps.update(state.global_step - self._steps.n)
         if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
+
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: DataLoader[Row],
+        **kwargs: Any,
+    ) -> None:
+        """Moves the bar of an evaluation."""
+        if self._validation is None:
+            self._validation = tqdm(
+                total=len(eval_dataloader), desc=f"{self._label} validation", unit="batch", leave=False, delay=2.0
+            )
+        self._validation.update(1)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Closes the bar of an evaluation."""
+        if self._validation is not None:
+            self._validation.close()
+            self._validation = None
 
     def on_log(
         self,
@@ -221,16 +249,16 @@ class Progress(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Shows the newest loss, reward and validation NDCG."""
-        shown = {name: f"{logs[name]:.4f}" for name in ("loss", "reward", BEST_METRIC) if logs and name in logs}
-        if self._bar is not None and shown:
-            self._bar.set_postfix(shown)
+        self._shown |= {name: f"{logs[name]:.4f}" for name in ("loss", "reward", BEST_METRIC) if logs and name in logs}
+        if self._steps is not None:
+            self._steps.set_postfix(self._shown)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Closes the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        if self._steps is not None:
+            self._steps.close()
 
 
 def common_arguments(
@@ -264,7 +292,7 @@ def common_arguments(
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "bf16": config.bf16,
-        "gradient_checkpointing": config.gradient_checkpointing,
+        "activation_checkpointing": config.gradient_checkpointing,
         "use_cpu": config.device == "cpu" or not torch.cuda.is_available(),
         "seed": seed,
         "eval_strategy": "steps",
@@ -277,6 +305,7 @@ def common_arguments(
         "greater_is_better": True,
         "eval_on_start": True,
         "logging_steps": logging_steps,
+        "logging_nan_inf_filter": False,
         "remove_unused_columns": False,
         "report_to": [],
         "disable_tqdm": True,

@@ -8,6 +8,7 @@ Legend: B prompts, G generations, M classes.
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ RewardFunction = Callable[[Tensor, Mapping[str, Any]], Tensor]
 class SoftGRPOConfig(_BaseConfig):
     """Arguments of `SoftGRPOTrainer`, beside those of `transformers.TrainingArguments`; names as in TRL where TRL has them.
 
+    Other than in TRL, activation checkpointing is off unless asked for: a prompt is short and there is no completion.
+
     Args:
         num_generations: Soft samples per prompt (G), at least 2.
         num_iterations: Optimiser steps per set of samples.
@@ -52,7 +55,7 @@ class SoftGRPOConfig(_BaseConfig):
         epsilon: Lower clip range, and the upper one where epsilon_high is None.
         epsilon_high: Upper clip range.
         beta: Weight of the exact KL divergence from the model as it is before training.
-        scale_rewards: group, batch or none.
+        scale_rewards: group, batch (the prompts of one forward pass) or none.
         disable_dropout: Switch dropout off, so that old and new policy are the same function.
     """
 
@@ -66,6 +69,7 @@ class SoftGRPOConfig(_BaseConfig):
     beta: float = field(default=0.01, metadata={"help": "Weight of the exact KL divergence."})
     scale_rewards: str = field(default="group", metadata={"help": "group, batch or none."})
     disable_dropout: bool = field(default=True, metadata={"help": "Switch dropout off."})
+    activation_checkpointing: bool | None = field(default=False, metadata={"help": "Recompute activations."})
 
     def __post_init__(self) -> None:
         """Checks the values that the base class does not know.
@@ -77,15 +81,16 @@ class SoftGRPOConfig(_BaseConfig):
         rules: list[tuple[str, bool, str]] = [
             ("num_generations", self.num_generations >= 2, "a group needs at least 2 samples to compare"),
             ("num_iterations", self.num_iterations >= 1, "it must be at least 1"),
-            ("tau_gumbel", self.tau_gumbel > 0, "it must be positive"),
+            ("tau_gumbel", 0 < self.tau_gumbel < math.inf, "it must be positive and finite"),
             ("top_p", 0 < self.top_p <= 1, "it must be in (0, 1]"),
             ("importance_ratio", self.importance_ratio in ("noise", "concrete"), "it must be noise or concrete"),
             ("epsilon", self.epsilon >= 0, "it must not be negative"),
-            ("beta", self.beta >= 0, "it must not be negative"),
+            ("epsilon_high", self.epsilon_high is None or self.epsilon_high >= 0, "it must not be negative"),
+            ("beta", 0 <= self.beta < math.inf, "it must be finite and not negative"),
             ("scale_rewards", self.scale_rewards in ("group", "batch", "none"), "it must be group, batch or none"),
             (
                 "save_steps",
-                self.save_strategy != "steps" or self.save_steps % self.num_iterations == 0,
+                self.num_iterations == 1 or self.save_strategy != "steps" or self.save_steps % self.num_iterations == 0,
                 f"checkpoints fall between sets of samples: a multiple of num_iterations = {self.num_iterations}",
             ),
         ]
@@ -200,7 +205,7 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):
         args, old = self.args, logits.detach()
         noise = self._noise(batch["index"], generation, old.shape[-1])
         samples = sample(old, noise, args.tau_gumbel, args.top_p, args.importance_ratio)
-        rewards = self.reward(samples.weights, batch)
+        rewards = self.reward(samples.weights, batch).float()
         if rewards.shape != samples.weights.shape[:2]:
             raise TrainingError(
                 f"rewards of shape {tuple(rewards.shape)}",
@@ -242,6 +247,12 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):
         logits = policy_logits(model, inputs)
         if iteration == 0:
             self._buffer[slot] = self._draw(logits, inputs, generation)
+        elif slot not in self._buffer:
+            raise TrainingError(
+                f"a start at step {step}",
+                f"samples are drawn at multiples of num_iterations = {args.num_iterations} and are not part of a checkpoint",
+                "Resume from a checkpoint at such a step",
+            )
         experience = self._buffer[slot]
         assert torch.equal(experience.rows, inputs["index"])
         samples = experience.samples

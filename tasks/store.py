@@ -7,15 +7,14 @@ counts, and its files count only if they give the digest; a run that was cut off
 from __future__ import annotations
 
 import errno
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 import mlflow
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.entities import Dataset, DatasetInput, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 
 from softgrpo.identity import digest_folder
@@ -154,7 +153,7 @@ class ArtifactStore:
 
     def note_dataset(self, run_id: str, name: str, digest: str) -> None:
         """Writes down the dataset a run works on, as MLflow's dataset input."""
-        source = CodeDatasetSource(tags={"source": f"RecBole atomic files of {name}"})
-        dataset = MetaDataset(source, name=name, digest=digest[:DIGEST_CHARACTERS])
+        source = json.dumps({"tags": {"source": f"RecBole atomic files of {name}"}})
+        dataset = Dataset(name, digest[:DIGEST_CHARACTERS], source_type="code", source=source)
         with store_errors(self._uri):
-            self.runs.tracking.client.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), tags=[])])
+            self.runs.tracking.client.log_inputs(run_id, [DatasetInput(dataset)])

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from safetensors import SafetensorError
 
 from softgrpo.errors import StoreError
 from softgrpo.local_store import LocalStore
-
-TIMEOUT_SECONDS = 5.0
-DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+from tasks.addresses import check_answers, without_password
 
 
 @dataclass(frozen=True)
@@ -49,37 +45,6 @@ def tracking_uri(output: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.resolve() / 'mlflow.db'}"
 
 
-def check_answers(uri: str, setting: str) -> None:
-    """Asks whether somebody answers at a network address; addresses of local files always pass.
-
-    Args:
-        uri: Address of a server or a database.
-        setting: Environment variable it came from, for the message.
-
-    Raises:
-        StoreError: Nobody answers within some seconds.
-    """
-    address = urlsplit(uri)
-    scheme = address.scheme.split("+")[0]
-    try:
-        if scheme in ("http", "https"):
-            requests.get(uri, timeout=TIMEOUT_SECONDS, stream=True).close()
-        elif scheme in DEFAULT_PORTS and address.hostname:
-            port = address.port or DEFAULT_PORTS[scheme]
-            socket.create_connection((address.hostname, port), timeout=TIMEOUT_SECONDS).close()
-    except OSError as error:  # requests' errors are OSErrors too
-        raise StoreError(
-            f"{setting}={_without_password(uri)}",
-            f"nobody answers there within {TIMEOUT_SECONDS:g} s",
-            f"Start the server, correct the address, or unset {setting} to use the output folder",
-        ) from error
-
-
-def _without_password(uri: str) -> str:
-    address = urlsplit(uri)
-    return uri.replace(f":{address.password}@", ":***@") if address.password else uri
-
-
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
     """Turns what MLflow and a full disk raise into one readable error.
@@ -92,7 +57,7 @@ def store_errors(uri: str) -> Iterator[None]:
     except MlflowException as error:
         said = str(error).strip().splitlines()[0]
         raise StoreError(
-            f"MLflow at {_without_password(uri)} said: {said}",
+            f"MLflow at {without_password(uri)} said: {said}",
             "Every stage is recorded there before it counts as done",
             "Check the server or the database and run the same command again; finished stages are reused",
         ) from error

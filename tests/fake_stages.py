@@ -56,7 +56,10 @@ class FakeStages:
                 ("split", "recall-A", "recall-B"),
             ),
             Node(
-                "test", self._stage("test", lambda config, _: {"k": config.fusion.k}), "", ("split", "recall-A", "recall-B", "sft")
+                "test",
+                self._stage("test", lambda config, _: {"k": config.fusion.k}),
+                "",
+                ("split", "recall-A", "recall-B", "sft"),
             ),
         )
 

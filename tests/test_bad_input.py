@@ -141,9 +141,7 @@ SETTINGS = [
     ),
     Case("seed", f"{RUN} --seed x", "seed = x", "valid integer", "default 42"),
     Case("switch", f"{RUN} --bf16 maybe", "train.bf16 = maybe", "valid boolean", "default false"),
-    Case(
-        "choice", f"{RUN} --fusion.method borda", "fusion.method = borda", "'score', 'quota' or 'rrf'", "default score"
-    ),
+    Case("choice", f"{RUN} --train.device tpu", "train.device = tpu", "'auto', 'cpu' or 'cuda'", "default auto"),
     Case("two at once", f"{RUN} --top_p 2 --seed=-1", "grpo.top_p = 2", "seed = -1", "default 42"),
     Case("pool of one", f"{RUN} --recbole_models BPR", "holds 1", "at least two recallers", "Change"),
     Case("empty pool", f"{RUN} --recbole_models", "holds 0", "at least two recallers", "Change"),

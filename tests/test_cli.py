@@ -18,7 +18,7 @@ from flows.command_line import build_parser
 from flows.options import ALIASES, overrides
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, StoreError, TrainingError
-from softgrpo.pipeline import RunResult
+from softgrpo.pipeline import STAGES, RunResult
 from softgrpo.presets import Setting, resolve, settings, validate
 
 ORIGINAL = "--dataset ml-1m --recbole_models BPR SASRec"
@@ -306,7 +306,7 @@ def test_the_end_of_a_run_says_where_things_are(tmp_path: Path, capsys: pytest.C
 
 def test_a_run_hands_everything_to_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
-    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config: [])
+    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: [])
 
     def run(config: ExperimentConfig, until: str, force: tuple[str, ...], output: Path) -> RunResult:
         called.append((config, until, force, output))
@@ -321,3 +321,8 @@ def test_a_run_hands_everything_to_the_pipeline(tmp_path: Path, monkeypatch: pyt
 def test_a_flag_given_twice_counts_as_it_stands_last() -> None:
     words = ["run", "a", "full", "tiny", "--top_p", "0.1", "--grpo.top-p", "0.2"]
     assert overrides(build_parser(words).parse_args(words)) == {"grpo.top_p": "0.2"}
+
+
+def test_the_stages_are_those_of_the_pipeline() -> None:
+    assert cli.STAGES[: len(STAGES)] == STAGES
+    assert ("split", *STAGES) == cli.REPEATABLE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,24 @@ def _error(path: Path, line: int, what: str, rule: str = FORMAT_RULE) -> DataErr
     return DataError(f"{path}, line {line}: {what}", rule, "Correct the line, or remove it")
 
 
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields line numbers from 1 and lines without their ends; only a line feed ends a line, as in `read_atomic`."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise _error(path, number, f"byte {error.start + 1} of the line is not UTF-8") from error
+            yield number, text.removesuffix("\n").removesuffix("\r")
+
+
 def read_header(path: Path) -> list[str]:
     """Returns the column names of an atomic file, without their types.
 
     Raises:
         DataError: The file is empty, is no text, or its header is not of the form name:type.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            header = file.readline().rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise _error(path, 1, f"byte {error.start} is not UTF-8") from error
+    _, header = next(_lines(path), (1, ""))
     if not header:
         raise _error(path, 1, "the file is empty")
     fields = header.split("\t")
@@ -52,21 +60,19 @@ def read_atomic(path: Path) -> pd.DataFrame:
     """
     names = read_header(path)
     _check_field_counts(path, len(names))
-    return pd.read_csv(
+    table = pd.read_csv(
         path, sep="\t", skiprows=1, header=None, names=names, dtype=str, na_filter=False,
-        quoting=csv.QUOTE_NONE, skip_blank_lines=False, index_col=False,
+        quoting=csv.QUOTE_NONE, skip_blank_lines=False, index_col=False, lineterminator="\n",
     )  # fmt: skip
+    return table.assign(**{names[-1]: table[names[-1]].str.removesuffix("\r")})
 
 
 def _check_field_counts(path: Path, expected: int) -> None:
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                if line.count("\t") != expected - 1:
-                    found = line.count("\t") + 1 if line.strip() else 0
-                    raise _error(path, number, f"{found} fields, the header has {expected}")
-    except UnicodeDecodeError as error:
-        raise _error(path, number + 1, f"a byte is not UTF-8 ({error.reason})") from error
+    number = 0
+    for number, line in _lines(path):
+        if line.count("\t") != expected - 1:
+            found = line.count("\t") + 1 if line.strip() else 0
+            raise _error(path, number, f"{found} fields, the header has {expected}")
     if number == 1:
         raise _error(path, 2, "there is no row below the header")
 

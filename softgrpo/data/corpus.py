@@ -133,7 +133,7 @@ def _read_items(path: Path, wanted: NDArray[np.object_], config: DataConfig) -> 
     if title is not None:
         items[Columns.Title] = [html.unescape(text).strip() for text in rows[title]]
     if genres is not None:
-        items[Columns.Genres] = [text.strip() for text in rows[genres]]
+        items[Columns.Genres] = [html.unescape(text).strip() for text in rows[genres]]
     return items
 
 
@@ -141,7 +141,9 @@ def _read_users(path: Path, wanted: NDArray[np.object_], config: DataConfig) -> 
     users = pd.DataFrame({Columns.Token: wanted}, dtype=object)
     if not path.is_file():
         if config.user_fields:
-            raise DataError(f"{path} is missing", "data.user_fields names columns of it", "Add it, or clear the setting")
+            raise DataError(
+                f"{path} is missing", "data.user_fields names columns of it", "Add it, or clear the setting"
+            )
         return users
     table = read_atomic(path)
     require_columns(path, table, {"data.user_field": config.user_field})

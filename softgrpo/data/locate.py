@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import io
 import logging
 import os
-import urllib.error
+import shutil
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import yaml
+from tqdm.auto import tqdm
 
 from softgrpo.config import DataConfig
 from softgrpo.errors import DataError, nearest
@@ -21,6 +24,7 @@ logger = logging.getLogger(__name__)
 DATA_VARIABLE = "SOFTGRPO_DATA"
 TIMEOUT_SECONDS = 5
 SUFFIXES = (".inter", ".item", ".user")
+RECBOLE_NAMES = {"steam": "steam-merged", "amazon-all-beauty": "amazon-all-beauty-18"}  # of several variants
 
 
 def data_paths(config: DataConfig) -> list[Path]:
@@ -54,7 +58,8 @@ def download_address(dataset: str) -> str | None:
     if recbole is None:
         return None
     addresses: dict[str, str] = yaml.safe_load((recbole / "properties/dataset/url.yaml").read_text(encoding="utf-8"))
-    return addresses.get(dataset) or addresses.get(dataset.lower().replace("_", "-"))
+    name = dataset.lower().replace("_", "-")
+    return addresses.get(dataset) or addresses.get(RECBOLE_NAMES.get(name, name))
 
 
 def locate(config: DataConfig) -> Path:
@@ -74,22 +79,31 @@ def locate(config: DataConfig) -> Path:
     )
     received = f"dataset '{config.dataset}' has no {config.dataset}/{config.dataset}.inter in {searched}"
     if address is None:
-        raise DataError(received, "its atomic files must be in the data path, and RecBole knows no download address", remedy)
+        raise DataError(
+            received, "its atomic files must be in the data path, and RecBole knows no download address", remedy
+        )
     if not config.download:
         raise DataError(received, "downloads are switched off (data.download)", remedy)
     target = (config.data_path or Path(os.environ.get(DATA_VARIABLE) or "data")) / config.dataset
     logger.warning("dataset %s is not in %s: trying %s", config.dataset, searched, address)
     try:
         _download(address, config.dataset, target)
-    except (urllib.error.URLError, TimeoutError, OSError, zipfile.BadZipFile) as error:
+    except (OSError, http.client.HTTPException, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(received, f"its download from {address} failed ({error})", remedy) from error
     return target
 
 
 def _download(address: str, dataset: str, target: Path) -> None:
-    with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - address from RecBole's list
-        archive = zipfile.ZipFile(io.BytesIO(response.read()))
-    wanted = {PurePosixPath(name).suffix: name for name in archive.namelist() if name.endswith(SUFFIXES)}
+    body = io.BytesIO()
+    with (
+        urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as response,
+        tqdm.wrapattr(response, "read", response.length, desc=f"{dataset} download", delay=2.0) as source,
+    ):
+        shutil.copyfileobj(source, body)
+    archive = zipfile.ZipFile(body)
+    names = [PurePosixPath(name) for name in archive.namelist()]
+    # hidden files are what some systems add to an archive; the first file of a kind counts
+    wanted = {name.suffix: str(name) for name in reversed(names) if name.suffix in SUFFIXES and name.name[0] != "."}
     if ".inter" not in wanted:
         raise zipfile.BadZipFile("the archive holds no .inter file")
     target.mkdir(parents=True, exist_ok=True)

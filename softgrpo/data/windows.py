@@ -18,7 +18,7 @@ Positions = NDArray[np.int64]
 
 def _floor(values: NDArray[np.float64]) -> Positions:
     # 0.6 + 0.2 + 0.1 is a little below 0.9 in floating point, and 0.9 * 10 must be 9
-    return np.floor(values + 1e-9).astype(np.int64)
+    return (values + 1e-9).astype(np.int64)  # shares are not negative: this is the floor
 
 
 def part_ends(corpus: Corpus, split: SplitConfig) -> Positions:
@@ -35,7 +35,7 @@ def part_ends(corpus: Corpus, split: SplitConfig) -> Positions:
                 "split.method leave_last needs four per user: one each for recaller, policy, valid and test",
                 "Raise data.min_user_items to 4",
             )
-        return lengths[:, None] - np.array([3, 2, 1, 0])
+        return lengths[:, None] - np.array([3, 2, 1, 0], dtype=np.int64)
     shares = np.cumsum([split.recaller, split.policy, split.valid])
     if split.method == "ratio":
         return np.column_stack([*(_floor(share * lengths) for share in shares), lengths])
@@ -51,7 +51,7 @@ def make_windows(corpus: Corpus, split: SplitConfig) -> Windows:
     """Cuts every user's sequence and lists the prediction windows.
 
     A window never crosses the end of its part. Record and policy parts give up to `windows_per_user` consecutive windows, the
-    latest; valid and test give the first window of their part.
+    latest; valid and test give the first window of their part. A history holds at least one item.
 
     Returns:
         Windows sorted by (user, part, start).
@@ -67,9 +67,8 @@ def make_windows(corpus: Corpus, split: SplitConfig) -> Windows:
     rows: list[tuple[int, int, int, int]] = []
     for user in range(corpus.num_users):
         for part in Part:
-            begin, end = int(starts[user, part]), int(starts[user, part + 1])
-            if begin == 0:
-                continue  # a window needs a history
+            # a window needs a history, so a user's first item is never a target
+            begin, end = max(int(starts[user, part]), 1), int(starts[user, part + 1])
             windows = [(user, int(part), at, min(at + split.window, end)) for at in range(begin, end, split.window)]
             rows += windows[-split.windows_per_user :] if part in (Part.RECORD, Part.POLICY) else windows[:1]
     table = np.array(rows, dtype=np.int64).reshape(-1, 4)
@@ -117,7 +116,8 @@ def _target_positions(corpus: Corpus, windows: Windows) -> Positions:
     begin = corpus.offsets[windows.user] + windows.start
     lengths = (windows.end - windows.start).astype(np.int64)
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.repeat(begin, lengths) + within
+    positions: Positions = np.repeat(begin, lengths) + within
+    return positions
 
 
 def check_no_leak(corpus: Corpus, windows: Windows) -> None:
@@ -147,7 +147,12 @@ def check_no_leak(corpus: Corpus, windows: Windows) -> None:
 
 def write_windows(folder: Path, windows: Windows) -> None:
     """Writes `windows.parquet` and `train_end.parquet`."""
-    table = {Columns.User: windows.user, Columns.Part: windows.part, Columns.Start: windows.start, Columns.End: windows.end}
+    table = {
+        Columns.User: windows.user,
+        Columns.Part: windows.part,
+        Columns.Start: windows.start,
+        Columns.End: windows.end,
+    }
     pd.DataFrame(table).to_parquet(folder / "windows.parquet", index=False)
     pd.DataFrame({Columns.End: windows.train_end}).to_parquet(folder / "train_end.parquet", index=False)
 

@@ -153,11 +153,9 @@ def _similarity(name: str, model: Any, data: TrainingData) -> SimilarityRecaller
     else:
         return None
     ids = data.item_ids  # 0, RecBole's padding, stands for unknown items; its row and column are empty
-    full = sp.csr_matrix(matrix, dtype=np.float32)
+    full = sp.csr_matrix(matrix, dtype=np.float32) if sp.issparse(matrix) else np.asarray(matrix, dtype=np.float32)
     offset = None
     if name == "ADMMSLIM" and model.center_columns:
         means = model.item_means.astype(np.float32)
         offset = (means - means @ full)[ids]
-    aligned = full[ids][:, ids]
-    aligned.sort_indices()
-    return SimilarityRecaller(name, aligned, offset, ids > 0)
+    return SimilarityRecaller(name, full[ids][:, ids], offset, ids > 0)

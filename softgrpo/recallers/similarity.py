@@ -36,19 +36,20 @@ class SimilarityRecaller:
 
     Attributes:
         name: RecBole's name of the model.
-        matrix: (I, I) float32; row: item of the history, column: item to score.
+        matrix: (I, I) float32, sparse or dense as RecBole computes it; row: item of the history, column: item to score.
         offset: (I,) float32, or None (ADMMSLIM alone has one: its scores are around the items' mean popularity).
         trained: (I,) bool, items that the training data hold.
     """
 
     name: str
-    matrix: sp.csr_matrix
+    matrix: sp.csr_matrix | NDArray[np.float32]
     offset: NDArray[np.float32] | None
     trained: NDArray[np.bool_]
 
     def score(self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]) -> torch.Tensor:
         """See `RecallerModel.score`; who the users are does not matter."""
-        scores = np.asarray((multi_hot(histories, len(self.trained)) @ self.matrix).todense(), dtype=np.float32)
+        product = multi_hot(histories, len(self.trained)) @ self.matrix
+        scores = np.asarray(product.toarray() if sp.issparse(product) else product, dtype=np.float32)
         linked = scores != 0.0 if self.offset is None else np.ones_like(scores, dtype=np.bool_)
         if self.offset is not None:
             scores = scores + self.offset
@@ -60,12 +61,11 @@ class SimilarityRecaller:
 
     def save(self, folder: Path) -> None:
         """See `RecallerModel.save`; writes `recaller.json` and `model.safetensors`."""
-        arrays = {
-            "data": self.matrix.data,
-            "indices": self.matrix.indices,
-            "indptr": self.matrix.indptr,
-            "trained": self.trained,
-        }
+        arrays: dict[str, NDArray[Any]] = {"trained": self.trained}
+        if isinstance(self.matrix, np.ndarray):
+            arrays["matrix"] = self.matrix
+        else:
+            arrays |= {"data": self.matrix.data, "indices": self.matrix.indices, "indptr": self.matrix.indptr}
         if self.offset is not None:
             arrays["offset"] = self.offset
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,5 +78,8 @@ class SimilarityRecaller:
         name = json.loads((folder / "recaller.json").read_text(encoding="utf-8"))["name"]
         arrays = load_file(folder / "model.safetensors")
         size = len(arrays["trained"])
-        matrix = sp.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size))
+        if "matrix" in arrays:
+            matrix = arrays["matrix"]
+        else:
+            matrix = sp.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size))
         return cls(name, matrix, arrays.get("offset"), arrays["trained"])

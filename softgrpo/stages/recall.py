@@ -12,22 +12,15 @@ from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.errors import RecallerError
 from softgrpo.features import own_ndcg, own_ranks
-from softgrpo.recallers.recbole_adapter import train_recaller
 from softgrpo.records import CandidateLists, Part
 from softgrpo.stages import Stage, StageContext
-
-
-def settings_of(config: ExperimentConfig, recaller: str) -> dict[str, Any]:
-    """Returns the RecBole settings of one recaller: those of `all`, then its own."""
-    settings = config.recall.settings
-    return {**settings.get("all", {}), **settings.get(recaller, {})}
 
 
 def _parameters(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     return {
         "seed": config.seed,
         "recaller": variant,
-        "settings": settings_of(config, variant),
+        "settings": config.recall.settings_of(variant),
         "depth": config.recall.depth,
         "targets_per_user": config.recall.targets_per_user,
         "k": config.fusion.k,
@@ -35,13 +28,15 @@ def _parameters(config: ExperimentConfig, variant: str) -> dict[str, Any]:
 
 
 def _run(context: StageContext) -> dict[str, float]:
+    from softgrpo.recallers.recbole_adapter import train_recaller  # recbole only where it is used
+
     config, name = context.config, context.variant
     corpus, windows = load_corpus(context.inputs["split"]), load_windows(context.inputs["split"])
     model = train_recaller(
         name,
         corpus,
         windows,
-        settings_of(config, name),
+        config.recall.settings_of(name),
         seed=config.seed,
         targets_per_user=config.recall.targets_per_user,
         work=context.work,

@@ -164,11 +164,13 @@ def test_a_failing_stage_commits_nothing_and_stops_the_run(go: Any, fakes: FakeS
     assert raised.value is error
     assert fakes.calls == ["split", "recallA", "recallB", "sft"]
     statuses = {run.data.tags.get("node", "pipeline"): run.info.status for run in runs(output)}
-    assert statuses == {"pipeline": "FAILED", "sft": "FAILED"} | dict.fromkeys(("split", "recall-A", "recall-B"), "FINISHED")
+    assert statuses == {"pipeline": "FAILED", "sft": "FAILED"} | dict.fromkeys(
+        ("split", "recall-A", "recall-B"), "FINISHED"
+    )
     assert runs(output, "tags.node = 'sft' and tags.committed = 'true'") == []
     assert not list(output.rglob("half"))
     fakes.before.clear()
-    result, calls = go()
+    _, calls = go()
     assert calls == ["sft", "test"]
 
 

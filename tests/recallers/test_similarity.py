@@ -21,17 +21,18 @@ def histories(*lists: list[int]) -> list[np.ndarray]:
     return [np.array(one, dtype=np.int32) for one in lists]
 
 
-def recaller(offset: list[float] | None = None) -> SimilarityRecaller:
+def recaller(offset: list[float] | None = None, dense: bool = False) -> SimilarityRecaller:
     values = None if offset is None else np.array(offset, dtype=np.float32)
-    return SimilarityRecaller("EASE", sp.csr_matrix(MATRIX), values, TRAINED)
+    return SimilarityRecaller("EASE", MATRIX if dense else sp.csr_matrix(MATRIX), values, TRAINED)
 
 
 def test_multi_hot_counts_a_repeated_item_once_and_accepts_empty_histories() -> None:
     assert multi_hot(histories([2, 0, 2], [], [3]), 4).toarray().tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
 
 
-def test_scores_are_sums_of_similarities_and_unrelated_items_get_none() -> None:
-    scores = recaller().score(np.zeros(3, np.int64), histories([0, 1], [2], []))
+@pytest.mark.parametrize("dense", [False, True])
+def test_scores_are_sums_of_similarities_and_unrelated_items_get_none(dense: bool) -> None:
+    scores = recaller(dense=dense).score(np.zeros(3, np.int64), histories([0, 1], [2], []))
     expected = [[0.5, 0.5, 0.25 + 1.0, -INF], [0.25, 1.0, -INF, -INF], [-INF] * 4]
     assert scores.tolist() == expected
 
@@ -46,9 +47,10 @@ def test_a_score_that_is_not_a_number_is_an_error() -> None:
         recaller([np.nan, 0, 0, 0]).score(np.zeros(1, np.int64), histories([0]))
 
 
+@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("offset", [None, [0.5, -1.0, 0.0, 9.0]])
-def test_round_trip(tmp_path: Path, offset: list[float] | None) -> None:
-    before = recaller(offset)
+def test_round_trip(tmp_path: Path, offset: list[float] | None, dense: bool) -> None:
+    before = recaller(offset, dense)
     before.save(tmp_path / "saved")
     after = SimilarityRecaller.load(tmp_path / "saved")
     users, past = np.zeros(2, np.int64), histories([0, 1], [2])

@@ -1,0 +1,58 @@
+"""All checks that can be made before anything is trained or written, in the order of what they cost."""
+
+from __future__ import annotations
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.data.corpus import read_corpus
+from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
+from softgrpo.errors import ConfigError, DataError
+from softgrpo.recallers.registry import check_recallers, check_settings
+
+TIED_SHARE_WORTH_A_NOTE = 0.5
+
+
+def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
+    """Checks recallers, their settings, the data and, where the plan needs one, the language model.
+
+    Args:
+        config: The resolved configuration.
+        until: Last stage wanted; a model is not looked for where none is needed.
+
+    Returns:
+        Notes for the reader, one line each.
+
+    Raises:
+        SoftGRPOError: Something would fail later.
+    """
+    for name in check_recallers(config.recall.recallers):
+        check_settings(name, config.recall.settings_of(name))
+    notes = _check_data(config)
+    if until not in ("recall", "data"):
+        _check_model(config)
+    return notes
+
+
+def _check_data(config: ExperimentConfig) -> list[str]:
+    corpus = read_corpus(config.data, config.seed)
+    windows = make_windows(corpus, config.split)
+    check_no_leak(corpus, windows)
+    if corpus.num_items <= config.fusion.k:
+        raise DataError(
+            f"dataset '{config.data.dataset}' keeps {corpus.num_items} items",
+            f"a list of fusion.k = {config.fusion.k} must be a choice among more items than that",
+            "Lower data.k_core or fusion.k, or bring more data",
+        )
+    tied = tied_target_share(corpus, windows)
+    if tied > TIED_SHARE_WORTH_A_NOTE and config.data.ties == "hash":
+        return [f"{tied:.0%} of the targets share their time with another item; their order is a seeded hash (data.ties)"]
+    return []
+
+
+def _check_model(config: ExperimentConfig) -> None:
+    import torch  # a second that the checks above need not wait for
+
+    from softgrpo.policy import check_reachable
+
+    if config.train.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device = cuda", "torch finds no GPU here", "Use --train.device cpu, or auto")
+    check_reachable(config.policy.model_name, config.prompt.max_length)

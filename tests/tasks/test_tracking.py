@@ -1,0 +1,75 @@
+"""Addresses that do not answer, and what becomes of MLflow's errors."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from softgrpo.errors import StoreError
+from softgrpo.local_store import LocalStore
+from tasks.addresses import check_answers
+from tasks.tracking import open_tracking, store_errors, tracking_uri
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_server_that_is_not_there_is_named_within_seconds(
+    scheme: str, closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://127.0.0.1:{closed_port}/db")
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r"MLFLOW_TRACKING_URI.*nobody answers.*unset"):
+        open_tracking(tmp_path, "softgrpo/x", LocalStore(tmp_path / "stages"))
+    assert time.monotonic() - began < 10
+
+
+def test_a_server_that_accepts_and_says_nothing_is_named_within_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.addresses.TIMEOUT_SECONDS", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(StoreError, match="nobody answers"):
+            check_answers(f"http://127.0.0.1:{silent.getsockname()[1]}", "PREFECT_API_URL")
+
+
+def test_files_and_local_databases_need_no_answer() -> None:
+    check_answers("sqlite:////nowhere/mlflow.db", "MLFLOW_TRACKING_URI")
+
+
+def test_no_password_is_shown(closed_port: int) -> None:
+    with pytest.raises(StoreError) as raised:
+        check_answers(f"http://me:secret@127.0.0.1:{closed_port}", "MLFLOW_TRACKING_URI")
+    assert "secret" not in str(raised.value)
+
+
+def test_the_default_address_is_a_database_in_the_output_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("error", "rule"),
+    [(MlflowException("broken\ndetails"), "said: broken"), (OSError(errno.ENOSPC, "full"), "no space is left")],
+)
+def test_errors_become_readable(error: Exception, rule: str) -> None:
+    with pytest.raises(StoreError, match=rule) as raised, store_errors("sqlite:///x.db"):
+        raise error
+    assert raised.value.__cause__ is error
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(FileNotFoundError), store_errors("sqlite:///x.db"):
+        raise FileNotFoundError("x")

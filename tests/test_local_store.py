@@ -1,0 +1,128 @@
+"""The commit protocol: whole or not at all, verified, one process at a time."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from softgrpo.errors import StoreError
+from softgrpo.local_store import FORMAT, LocalStore, write_atomic
+
+
+def fill(store: LocalStore, key: str, text: str = "x") -> None:
+    with store.staging(key) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text(text)
+        store.commit(key, folder)
+
+
+def test_a_commit_is_found_with_its_digest_and_leaves_nothing_aside(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "stages")
+    assert store.find("a-1") is None
+    (store.work("a-1") / "checkpoint").write_text("x")
+    fill(store, "a-1")
+    found = store.find("a-1")
+    assert found is not None and found.key == "a-1" and found.format == FORMAT
+    assert (store.payload("a-1") / "deep" / "file").read_text() == "x"
+    assert not (store.root / ".work" / "a-1").exists()
+    assert list((store.root / ".staging").iterdir()) == []
+
+
+def test_the_digest_depends_on_names_and_bytes_only(tmp_path: Path) -> None:
+    digests = []
+    for root, text in (("a", "x"), ("b", "x"), ("c", "y")):
+        store = LocalStore(tmp_path / root)
+        fill(store, "k", text)
+        found = store.find("k")
+        assert found is not None
+        digests.append(found.digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_an_error_while_filling_commits_nothing(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    with pytest.raises(ValueError, match="stop"), store.staging("k") as folder:
+        (folder / "half").write_text("x")
+        raise ValueError("stop")
+    assert store.find("k") is None
+    assert not list(tmp_path.rglob("half"))
+
+
+def test_every_damage_is_seen(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    file, mark = store.payload("k") / "deep" / "file", tmp_path / "k.json"
+    damages = (
+        lambda: file.write_text("y"),
+        lambda: file.write_text(""),
+        lambda: file.unlink(),
+        lambda: file.rename(file.with_name("other")),
+        lambda: file.with_name("more").write_text("x"),
+        lambda: mark.unlink(),
+        lambda: mark.write_text(mark.read_text()[:-5]),
+        lambda: mark.write_text('{"key": "k"}'),
+    )
+    for damage in damages:
+        fill(store, "k")
+        assert store.find("k") is not None
+        damage()
+        assert store.find("k") is None
+
+
+def test_a_second_commit_replaces_the_first(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    fill(store, "k", "old")
+    fill(store, "k", "new")
+    assert store.find("k") is not None
+    assert (store.payload("k") / "deep" / "file").read_text() == "new"
+
+
+def test_a_newer_format_is_refused_and_not_overwritten(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    fill(store, "k")
+    mark = tmp_path / "k.json"
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"format": FORMAT + 1}))
+    with pytest.raises(StoreError, match="format"):
+        store.find("k")
+
+
+def test_write_atomic_leaves_the_old_text_when_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "\ud800")
+    assert path.read_text() == "old"
+    assert [child.name for child in tmp_path.iterdir()] == ["file"]
+
+
+def _hold(root: Path, entered: Event, leave: Event) -> None:
+    with LocalStore(root).lock("k"):
+        entered.set()
+        leave.wait(10)
+
+
+def _enter(root: Path, entered: Event) -> None:
+    with LocalStore(root).lock("k"):
+        entered.set()
+
+
+@pytest.mark.parametrize("ending", ["leaves", "is killed"])
+def test_the_lock_keeps_others_out_until_the_holder_leaves_or_dies(tmp_path: Path, ending: str) -> None:
+    context = multiprocessing.get_context("fork")
+    held, leave, entered = context.Event(), context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, held, leave))
+    holder.start()
+    assert held.wait(10)
+    waiter = context.Process(target=_enter, args=(tmp_path, entered))
+    waiter.start()
+    assert not entered.wait(0.3)
+    if ending == "leaves":
+        leave.set()
+    else:
+        holder.kill()
+    assert entered.wait(10)
+    holder.join()
+    waiter.join()

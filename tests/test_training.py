@@ -1,0 +1,304 @@
+"""What SFT and SofT-GRPO share: batches, evaluation, checkpoints, the best model by validation NDCG."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import EvalPrediction, TrainerCallback, TrainingArguments
+
+from softgrpo.config import TrainConfig
+from softgrpo.errors import TrainingError
+from softgrpo.policy import trainable_state
+from softgrpo.sft import RecallerSFTTrainer
+from softgrpo.training import (
+    Progress,
+    PromptCollator,
+    PromptRows,
+    Report,
+    common_arguments,
+    curves,
+    last_checkpoint,
+    policy_logits,
+    predict_logits,
+    ranking_metrics,
+    train_keeping_best,
+)
+from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
+from tests.toy_policy import OPTIMA, toy_decoder, toy_encoder, toy_reward, toy_rows, toy_tokenizer
+
+RECALLERS = ("A", "B", "C")
+
+
+class Notes:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[int, dict[str, float]]] = []
+        self.lines: list[str] = []
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Takes a point."""
+        self.points.append((step, dict(values)))
+
+    def info(self, message: str) -> None:
+        """Takes a line."""
+        self.lines.append(message)
+
+
+def judged(weights: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Returns the toy reward by row number alone, as a ranking reward does."""
+    colours = torch.tensor(toy_rows().columns["colour"])
+    return toy_reward(weights, {"colour": colours[batch["index"]]})
+
+
+def settings(**changes: Any) -> TrainConfig:
+    """Returns shared settings for the toy problem."""
+    return TrainConfig(**{"per_device_train_batch_size": 8, "device": "cpu", "lr_scheduler": "constant_with_warmup", **changes})
+
+
+def make_grpo(work: Path, notes: Notes, epochs: int = 4, rate: float = 1e-2, iterations: int = 2, **changes: Any) -> SoftGRPOTrainer:
+    """Returns a SofT-GRPO trainer as the stage makes it."""
+    rows = toy_rows()
+    common = common_arguments(settings(**changes), rate, epochs, len(rows), 42, work, iterations)
+    return SoftGRPOTrainer(
+        model=toy_encoder(),
+        reward=judged,
+        args=SoftGRPOConfig(**common, num_iterations=iterations),
+        train_dataset=PromptRows(rows.input_ids, {}),
+        processing_class=toy_tokenizer(),
+        eval_dataset=PromptRows(rows.input_ids, {}),
+        compute_metrics=ranking_metrics(judged, RECALLERS, 0.5),
+        callbacks=[Report(notes), Progress("test")],
+    )
+
+
+def make_sft(work: Path, notes: Notes, model: nn.Module | None = None, rate: float = 1e-2, epochs: int = 4) -> RecallerSFTTrainer:
+    """Returns an SFT trainer as the stage makes it."""
+    rows = toy_rows()
+    return RecallerSFTTrainer(
+        model=toy_encoder() if model is None else model,
+        args=TrainingArguments(**common_arguments(settings(), rate, epochs, len(rows), 42, work)),
+        data_collator=PromptCollator(toy_tokenizer()),
+        train_dataset=PromptRows(rows.input_ids, {"label": OPTIMA[torch.tensor(rows.columns["colour"])].numpy()}),
+        eval_dataset=PromptRows(rows.input_ids, {}),
+        compute_metrics=ranking_metrics(judged, RECALLERS, 1.0),
+        callbacks=[Report(notes), Progress("test")],
+    )
+
+
+def evaluated(trainer: Any) -> float:
+    """Returns the validation number of the model as it is."""
+    return float(trainer.evaluate()["eval_ndcg_multi"])
+
+
+# ---------------------------------------------------------------- batches and evaluation
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_collator_pads_on_the_side_of_the_tokenizer(side: str) -> None:
+    rows = PromptRows([[3, 6], [4, 7, 8]], {"label": np.array([[0.5, 0.5], [1.0, 0.0]], np.float32)})
+    batch = PromptCollator(toy_tokenizer(side))([rows[0], rows[1]])
+    assert batch["input_ids"].tolist() == [[3, 6, 0] if side == "right" else [0, 3, 6], [4, 7, 8]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0] if side == "right" else [0, 1, 1], [1, 1, 1]]
+    assert batch["index"].tolist() == [0, 1] and batch["label"].tolist() == [[0.5, 0.5], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize("make", [toy_encoder, toy_decoder])
+def test_predicted_logits_do_not_depend_on_the_batch(make: Any) -> None:
+    model, rows, collator = make(), toy_rows(), PromptCollator(toy_tokenizer())
+    model.train()
+    one, many = (predict_logits(model, rows, collator, size, False, "test") for size in (1, 16))
+    assert torch.allclose(one, many, atol=1e-5) and one.shape == (24, 3) and not one.is_inference()
+    assert model.training  # as it was before
+    half = predict_logits(model, rows, collator, 16, True, "test")
+    assert half.dtype == torch.float32 and torch.allclose(half, many, atol=0.1) and not torch.equal(half, many)
+
+
+def test_ranking_metrics_by_hand() -> None:
+    # logits log (0.6, 0.3, 0.1); the reward is the weight of the first recaller.
+    # multi: 0.6; tau = 0.5: squares 0.36 / (0.36 + 0.09 + 0.01) = 0.36 / 0.46; single: 1
+    compute = ranking_metrics(lambda weights, batch: weights[..., 0], RECALLERS, tau=0.5)
+    found = compute(EvalPrediction(np.log([[0.6, 0.3, 0.1]]), np.array([0])))
+    assert found == pytest.approx(
+        {"ndcg_multi": 0.6, "ndcg_multi_tau": 0.36 / 0.46, "ndcg_single": 1.0, "weight_A": 0.6, "weight_B": 0.3, "weight_C": 0.1}
+    )
+
+
+def test_evaluation_keeps_rows_and_logits_together(tmp_path: Path) -> None:
+    trainer = make_sft(tmp_path, Notes())
+    output = trainer.predict(trainer.eval_dataset)
+    expected = predict_logits(trainer.model, toy_rows(), PromptCollator(toy_tokenizer()), 64, False, "test")
+    assert output.label_ids.tolist() == list(range(24))
+    assert torch.allclose(torch.from_numpy(output.predictions), expected, atol=1e-5)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "iterations", "evaluations"), [(24, 4, 2, 4), (1000, 3, 1, 4), (5, 1, 3, 4), (1000, 2, 3, 100), (90, 0.5, 2, 2)]
+)
+def test_evaluations_and_checkpoints_fall_between_sets_of_samples(
+    tmp_path: Path, rows: int, epochs: float, iterations: int, evaluations: int
+) -> None:  # fmt: skip
+    found = common_arguments(settings(evaluations=evaluations), 1e-3, epochs, rows, 1, tmp_path, iterations)
+    assert found["eval_steps"] == found["save_steps"]
+    assert found["save_steps"] % iterations == 0 and found["save_steps"] % found["logging_steps"] == 0
+
+
+def test_nothing_deprecated_is_used(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        for wanted in (True, False):
+            common = common_arguments(settings(gradient_checkpointing=wanted), 1e-3, 1, 24, 1, tmp_path)
+            assert TrainingArguments(**common).activation_checkpointing is wanted
+            assert SoftGRPOConfig(**common).activation_checkpointing is wanted
+
+
+def test_activation_checkpointing_changes_no_number(tmp_path: Path) -> None:
+    states = []
+    for wanted in (False, True):
+        trainer = make_grpo(tmp_path / str(wanted), Notes(), epochs=1, gradient_checkpointing=wanted)
+        assert trainer.model.is_gradient_checkpointing is False
+        train_keeping_best(trainer, tmp_path / str(wanted), Notes())
+        assert trainer.model.is_gradient_checkpointing is wanted
+        states.append(trainable_state(trainer.model))
+    assert all(torch.allclose(states[0][name], states[1][name], atol=1e-6) for name in states[0])
+
+
+def test_bfloat16_trains(tmp_path: Path) -> None:
+    trainer = make_grpo(tmp_path, Notes(), bf16=True)
+    result = train_keeping_best(trainer, tmp_path, Notes())
+    assert result["best_ndcg"] > result["start_ndcg"]
+    assert {value.dtype for value in trainable_state(trainer.model).values()} == {torch.float32}
+
+
+# ---------------------------------------------------------------- the best model, and resuming
+
+
+@pytest.mark.parametrize("make", [make_grpo, make_sft])
+def test_the_best_model_is_kept(tmp_path: Path, make: Any) -> None:
+    notes = Notes()
+    trainer = make(tmp_path, notes)
+    result = train_keeping_best(trainer, tmp_path, notes)
+    points = {step: values["eval_ndcg_multi"] for step, values in notes.points if "eval_ndcg_multi" in values}
+    assert result["best_ndcg"] == max(points.values()) == points[int(result["best_step"])]
+    assert result["start_ndcg"] == points[0] < result["best_ndcg"]
+    assert result["steps"] == max(points) == (24 if make is make_grpo else 12)  # 4 epochs of 3 groups, 2 iterations
+    assert evaluated(trainer) == pytest.approx(result["best_ndcg"], abs=1e-6)
+
+
+def test_the_start_is_kept_where_nothing_beats_it(tmp_path: Path) -> None:
+    good = make_sft(tmp_path / "good", Notes(), epochs=20)
+    train_keeping_best(good, tmp_path / "good", Notes())
+    start, notes = trainable_state(good.model), Notes()
+    ruin = make_sft(tmp_path / "ruin", notes, good.model, rate=0.5)
+    result = train_keeping_best(ruin, tmp_path / "ruin", notes)
+    assert result["best_step"] == 0 and result["best_ndcg"] == result["start_ndcg"]
+    after = trainable_state(ruin.model)
+    assert all(torch.equal(start[name], after[name]) for name in start)
+    assert "no evaluation beats the starting point on validation windows: it is kept" in notes.lines
+
+
+class StopAt(TrainerCallback):
+    """A crash behind a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Crashes."""
+        if state.global_step == self._step:
+            raise InterruptedError
+
+
+@pytest.mark.parametrize(("make", "steps"), [(make_grpo, (7, 15)), (make_sft, (4, 8))])
+def test_a_run_that_crashed_twice_equals_an_uninterrupted_one(tmp_path: Path, make: Any, steps: tuple[int, ...]) -> None:
+    through = make(tmp_path / "a", Notes())
+    expected = train_keeping_best(through, tmp_path / "a", Notes())
+    for step in steps:
+        crashing = make(tmp_path / "b", Notes())
+        crashing.add_callback(StopAt(step))
+        with pytest.raises(InterruptedError):
+            train_keeping_best(crashing, tmp_path / "b", Notes())
+    resumed, notes = make(tmp_path / "b", Notes()), Notes()
+    assert train_keeping_best(resumed, tmp_path / "b", notes) == expected
+    assert any(line.startswith("resuming from checkpoint-") for line in notes.lines)
+    first, second = trainable_state(through.model), trainable_state(resumed.model)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert curves(through) == curves(resumed)
+
+
+def test_incomplete_checkpoints_are_removed(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path / "nowhere") is None
+    for step, state in ((2, "{}"), (10, "{}"), (12, '{"step": 1'), (14, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
+
+
+def test_curves_hold_no_times(tmp_path: Path) -> None:
+    trainer = make_grpo(tmp_path, Notes())
+    train_keeping_best(trainer, tmp_path, Notes())
+    found = curves(trainer)
+    assert {"loss", "reward", "kl", "grad_norm", "learning_rate", "eval_ndcg_multi", "eval_weight_A"} <= set(found)
+    assert not [name for name in found if any(word in name for word in ("time", "second", "epoch", "flos"))]
+    assert all(len(each["step"]) == len(each["value"]) and each["step"] == sorted(each["step"]) for each in found.values())
+    assert found["eval_ndcg_multi"]["step"][0] == 0.0
+    json.dumps(found)
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_checkpoint(tmp_path: Path) -> None:
+    class Poison(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            if state.global_step == 4:
+                with torch.no_grad():
+                    model.classifier.bias.fill_(math.nan)
+
+    trainer = make_sft(tmp_path, Notes())
+    trainer.add_callback(Poison())
+    with pytest.raises(TrainingError, match="loss is nan at step 5"):
+        train_keeping_best(trainer, tmp_path, Notes())
+    checkpoint = last_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None and checkpoint.name == "checkpoint-3"
+    assert train_keeping_best(make_sft(tmp_path, Notes()), tmp_path, Notes())["steps"] == 12
+
+
+def test_a_finished_training_whose_stage_crashed_gives_the_same_again(tmp_path: Path) -> None:
+    first, second = make_grpo(tmp_path, Notes()), make_grpo(tmp_path, Notes())
+    expected = train_keeping_best(first, tmp_path, Notes())
+    assert train_keeping_best(second, tmp_path, Notes()) == expected
+    states = trainable_state(first.model), trainable_state(second.model)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_policy_logits_are_float32() -> None:
+    batch = PromptCollator(toy_tokenizer())([toy_rows()[0]])
+    assert policy_logits(toy_encoder().bfloat16(), batch).dtype == torch.float32
+
+
+def test_a_lost_best_checkpoint_does_not_pass_for_the_best(tmp_path: Path) -> None:
+    """The checkpoint of the best model is gone, a worse one is left."""
+    trainer = make_sft(tmp_path, Notes())
+    train_keeping_best(trainer, tmp_path, Notes())
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    assert Path(state["best_model_checkpoint"]) == checkpoint
+    moved = tmp_path / "elsewhere"
+    shutil.move(tmp_path / "checkpoints", moved / "checkpoints")
+    again = make_sft(moved, Notes())
+    result = train_keeping_best(again, moved, Notes())
+    assert evaluated(again) == pytest.approx(result["best_ndcg"], abs=1e-6)
