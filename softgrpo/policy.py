@@ -158,7 +158,9 @@ def check_reachable(model_name: str, max_length: int) -> None:
     positions = config.to_dict().get("max_position_embeddings")
     if positions is not None and positions < max_length:
         raise PolicyError(
-            f"prompt.max_length = {max_length}", f"{model_name} reads at most {positions} tokens", "Lower --prompt.max_length"
+            f"prompt.max_length = {max_length}",
+            f"{model_name} reads at most {positions} tokens",
+            "Lower --prompt.max_length",
         )
 
 
@@ -197,7 +199,11 @@ def _load_base(model_name: str, classes: int) -> nn.Module:
 
 
 def _find_head(model: nn.Module, classes: int) -> str:
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module.out_features == classes]
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == classes
+    ]
     if not names:
         raise PolicyError(
             f"a {type(model).__name__} without a linear layer of {classes} outputs",
@@ -272,8 +278,11 @@ def save_policy(folder: Path, policy: Policy) -> None:
     policy.tokenizer.save_pretrained(folder)
     card = policy.card
     if isinstance(policy.model, PeftModel):
-        policy.model.peft_config["default"].base_model_name_or_path = card.model_name  # not where it lies on this machine
+        policy.model.peft_config[
+            "default"
+        ].base_model_name_or_path = card.model_name  # not where it lies on this machine
         policy.model.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the hub
+        (folder / "README.md").unlink()  # an empty form, but for the path of the base model on this machine
         policy.model.get_base_model().config.save_pretrained(folder)
     else:
         policy.model.save_pretrained(folder)  # type: ignore[operator]
@@ -288,10 +297,14 @@ def load_card(folder: Path) -> PolicyCard:
     """
     path = folder / CARD
     if not path.is_file():
-        raise PolicyError(f"'{folder}' holds no {CARD}", "a saved policy has one", "Name a folder that save_policy wrote")
+        raise PolicyError(
+            f"'{folder}' holds no {CARD}", "a saved policy has one", "Name a folder that save_policy wrote"
+        )
     values = json.loads(path.read_text(encoding="utf-8"))
     prior = values["prior"]
-    return PolicyCard(**{**values, "recallers": tuple(values["recallers"]), "prior": None if prior is None else tuple(prior)})
+    return PolicyCard(
+        **{**values, "recallers": tuple(values["recallers"]), "prior": None if prior is None else tuple(prior)}
+    )
 
 
 def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] | None = None) -> Policy:
@@ -303,7 +316,7 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
         recallers: The pool it is wanted for; None takes any.
 
     Raises:
-        PolicyError: It is no policy, or one over another list of recallers.
+        PolicyError: It is no policy, or one over another list of recallers or with adapters of another rank or scale.
     """
     card = load_card(folder)
     if recallers is not None and recallers != card.recallers:
@@ -314,6 +327,13 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
         )
     tokenizer = load_tokenizer(str(folder), None)
     if card.adapter == "lora":
+        stored = LoraConfig.from_pretrained(folder)
+        if (stored.r, stored.lora_alpha) != (config.lora_r, config.lora_alpha):
+            raise PolicyError(
+                f"adapters of rank {stored.r} and scale {stored.lora_alpha}",
+                f"this run has policy.lora_r = {config.lora_r} and policy.lora_alpha = {config.lora_alpha}",
+                "Set the values that the policy was trained with",
+            )
         base = _load_base(card.model_name, len(card.recallers))
         base.config.pad_token_id = tokenizer.pad_token_id
         model = _adapt(base, card, config)

@@ -207,26 +207,32 @@ def encode(parts: Sequence[PromptParts], tokenizer: PreTrainedTokenizerBase, max
     Args:
         parts: The prompts.
         tokenizer: Of the language model.
-        max_length: Tokens per prompt; longer prompts lose their oldest items, one by one.
+        max_length: Tokens per prompt; longer prompts lose their oldest items, as few as it takes (bisection).
 
     Raises:
         PolicyError: A prompt is too long even without any history item.
     """
-    dropped = [0] * len(parts)
     ids: list[list[int]] = [[] for _ in parts]
-    waiting = list(range(len(parts)))
+    low, high = (
+        [0] * len(parts),
+        [len(part.items) + 1 for part in parts],
+    )  # fewest items to drop; from `high` on it fits
+    tried, waiting = list(low), list(range(len(parts)))  # most prompts fit whole, so that is tried first
     while waiting:
-        for index, encoded in zip(
-            waiting, _tokenise([parts[i].text(dropped[i]) for i in waiting], tokenizer), strict=True
-        ):
-            ids[index] = encoded
-        waiting = [index for index in waiting if len(ids[index]) > max_length]
-        for index in waiting:
-            if dropped[index] == len(parts[index].items):
-                raise PolicyError(
-                    f"a prompt of {len(ids[index])} tokens without any history item",
-                    f"prompt.max_length = {max_length} tokens must hold the user line, the recallers and the track record",
-                    "Raise --prompt.max_length, or switch parts of the prompt off (--prompt.top_items 0)",
-                )
-            dropped[index] += 1
-    return EncodedPrompts(ids, float(np.mean([count > 0 for count in dropped])) if parts else 0.0)
+        encoded = _tokenise([parts[index].text(tried[index]) for index in waiting], tokenizer)
+        for index, found in zip(waiting, encoded, strict=True):
+            if len(found) <= max_length:
+                ids[index], high[index] = found, tried[index]
+            else:
+                low[index] = tried[index] + 1
+            tried[index] = (low[index] + high[index]) // 2
+        # a middle is below `high`, so no more items are dropped than there are
+        waiting = [index for index in waiting if low[index] < high[index]]
+    bare = next((part for part, drop in zip(parts, high, strict=True) if drop > len(part.items)), None)
+    if bare is not None:
+        raise PolicyError(
+            f"a prompt of {len(_tokenise([bare.text(len(bare.items))], tokenizer)[0])} tokens without any history item",
+            f"prompt.max_length = {max_length} tokens must hold the user line, the recallers and the track record",
+            "Raise --prompt.max_length, or switch parts of the prompt off (--prompt.top_items 0)",
+        )
+    return EncodedPrompts(ids, float(np.mean([drop > 0 for drop in high])) if parts else 0.0)

@@ -86,7 +86,9 @@ def support_log_softmax(logits: Tensor, support: Tensor) -> Tensor:
         TrainingError: A row of the support is empty, or a logit is not finite.
     """
     if not support.any(-1).all():
-        raise TrainingError("a support mask without any class", "each prompt needs at least one class", "Correct the mask")
+        raise TrainingError(
+            "a support mask without any class", "each prompt needs at least one class", "Correct the mask"
+        )
     return _check_finite("logits", logits).masked_fill(~support, -torch.inf).log_softmax(-1)
 
 
@@ -167,7 +169,9 @@ def group_advantages(rewards: Tensor, scale: ScaleRewards = "group") -> Tensor:
     """
     rewards = _check_finite("rewards", rewards)
     if rewards.shape[1] < 2:
-        raise TrainingError(f"G = {rewards.shape[1]} generations", "a group needs two to compare", "Raise num_generations")
+        raise TrainingError(
+            f"G = {rewards.shape[1]} generations", "a group needs two to compare", "Raise num_generations"
+        )
     equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)
     centred = (rewards - rewards.mean(1, keepdim=True)).masked_fill(equal, 0.0)  # the mean of equal numbers is rounded
     if scale == "none":

@@ -58,7 +58,11 @@ class PromptRows(Dataset[Row]):
         return len(self.input_ids)
 
     def __getitem__(self, row: int) -> Row:
-        return {"input_ids": self.input_ids[row], "index": row, **{name: values[row] for name, values in self.columns.items()}}
+        return {
+            "input_ids": self.input_ids[row],
+            "index": row,
+            **{name: values[row] for name, values in self.columns.items()},
+        }
 
 
 class PromptCollator:
@@ -208,9 +212,7 @@ class Progress(TrainerCallback):
                 total=state.max_steps, initial=state.global_step, desc=self._label, unit="step", mininterval=1.0
             )
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Moves the bar, and asks for an evaluation behind the last step."""
         assert self._steps is not None
         self._steps.update(state.global_step - self._steps.n)
@@ -232,9 +234,7 @@ class Progress(TrainerCallback):
             )
         self._validation.update(1)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Closes the bar of an evaluation."""
         if self._validation is not None:
             self._validation.close()
@@ -313,15 +313,19 @@ def common_arguments(
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Returns the newest complete checkpoint; incomplete ones (the process died while writing) are removed."""
+    """Returns the newest usable checkpoint; the others are removed.
+
+    Unusable: incomplete (the process died while writing), or the best model that it speaks of is gone.
+    """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for checkpoint in found:
         try:
-            json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+            state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
-            shutil.rmtree(checkpoint)
-            continue
-        return checkpoint
+            state = None
+        if state is not None and Path(state.get("best_model_checkpoint") or checkpoint).is_dir():
+            return checkpoint
+        shutil.rmtree(checkpoint)
     return None
 
 
@@ -343,7 +347,9 @@ def train_keeping_best(trainer: Trainer, work: Path, reporter: Reporter) -> dict
     if checkpoint is not None:
         reporter.info(f"resuming from {checkpoint.name}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    evaluations = {int(entry["step"]): entry[BEST_METRIC] for entry in trainer.state.log_history if BEST_METRIC in entry}
+    evaluations = {
+        int(entry["step"]): entry[BEST_METRIC] for entry in trainer.state.log_history if BEST_METRIC in entry
+    }
     best_step = max(sorted(evaluations), key=lambda step: evaluations[step])
     if best_step == 0:
         restore_state(trainer.model, start)
@@ -361,7 +367,11 @@ def curves(trainer: Trainer) -> dict[str, dict[str, list[float]]]:
     result: dict[str, dict[int, float]] = {}
     for entry in trainer.state.log_history:
         for name, value in entry.items():
-            if name not in ("step", "epoch", "total_flos") and not name.endswith(("runtime", "per_second")) and "train_" not in name:
+            if (
+                name not in ("step", "epoch", "total_flos")
+                and not name.endswith(("runtime", "per_second"))
+                and "train_" not in name
+            ):
                 result.setdefault(name, {})[int(entry["step"])] = float(value)
     return {
         name: {"step": [float(step) for step in sorted(points)], "value": [points[step] for step in sorted(points)]}

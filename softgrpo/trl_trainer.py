@@ -182,7 +182,12 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):
         """Computes the reference logits of all training rows once (beta > 0), then trains; arguments as in transformers."""
         if self.args.beta > 0 and self.reference_logits is None:
             self.reference_logits = predict_logits(
-                self.model, self.train_dataset, self.data_collator, self.args.per_device_eval_batch_size, self.args.bf16, "reference"
+                self.model,
+                self.train_dataset,
+                self.data_collator,
+                self.args.per_device_eval_batch_size,
+                self.args.bf16,
+                "reference",
             )
         self._micro_step = None
         return super().train(*args, **kwargs)
@@ -215,7 +220,9 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):
         single_class = (samples.support.sum(-1) == 1).float().mean().item()
         if single_class > 0.5 and old.shape[-1] > 1 and not self._warned:
             self._warned = True
-            logger.warning("%.0f %% of the prompts keep one class at top_p = %g and teach nothing", 100 * single_class, args.top_p)
+            logger.warning(
+                "%.0f %% of the prompts keep one class at top_p = %g and teach nothing", 100 * single_class, args.top_p
+            )
         self._note(
             reward=rewards.mean(),
             reward_std=rewards.std(1).mean(),

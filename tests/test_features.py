@@ -50,6 +50,7 @@ def test_own_ndcg_by_hand() -> None:
     assert own_ndcg(ranks, count, 1).tolist() == [[1, 0], [0, 0]]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.data())
 def test_own_ndcg_equals_the_metric(k: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 6))
@@ -98,6 +99,7 @@ def test_gaps_between_windows_are_legal() -> None:
     assert track_record(windows_of(rows, [1]), values, values)[2].tolist() == [0, 1]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=5).filter(any), st.data())
 def test_the_record_knows_nothing_of_its_own_and_later_windows(counts: list[int], data: st.DataObject) -> None:
     windows = user_windows(counts)

@@ -41,7 +41,9 @@ def test_hard_labels(ndcg: list[float], expected: list[float]) -> None:
 def test_soft_labels() -> None:
     # exp(0.2 / 0.1) = e^2, exp(0.1 / 0.1) = e, exp(0) = 1
     total = math.e**2 + math.e + 1
-    assert labels([0.2, 0.1, 0.0], kind="soft", temperature=0.1) == pytest.approx([math.e**2 / total, math.e / total, 1 / total])
+    assert labels([0.2, 0.1, 0.0], kind="soft", temperature=0.1) == pytest.approx(
+        [math.e**2 / total, math.e / total, 1 / total]
+    )
     assert labels([0.0, 0.0], kind="soft") == pytest.approx([0.5, 0.5])
     assert labels([1.0, 0.0], kind="soft", temperature=1e-6) == pytest.approx([1.0, 0.0])  # no overflow
 
@@ -57,7 +59,9 @@ def test_smoothing() -> None:
     st.floats(0.01, 10),
     st.floats(0, 0.9),
 )
-def test_labels_are_distributions_in_the_order_of_ndcg(ndcg: list[float], kind: str, tau: float, smoothing: float) -> None:
+def test_labels_are_distributions_in_the_order_of_ndcg(
+    ndcg: list[float], kind: str, tau: float, smoothing: float
+) -> None:
     found = np.array(labels(ndcg, kind=kind, temperature=tau, smoothing=smoothing))
     assert found.sum() == pytest.approx(1.0, abs=1e-5) and (found >= 0).all()
     assert found[int(np.argmax(ndcg))] == found.max()
@@ -72,7 +76,9 @@ def test_the_loss_is_that_of_torch() -> None:
     assert soft_cross_entropy(logits.bfloat16(), target).dtype == torch.float32
 
 
-def make(folder: Path, batch: int = 8, accumulation: int = 1, dropout: float = 0.0, **changes: Any) -> RecallerSFTTrainer:
+def make(
+    folder: Path, batch: int = 8, accumulation: int = 1, dropout: float = 0.0, **changes: Any
+) -> RecallerSFTTrainer:
     """Returns a trainer whose labels are the best weights of each colour."""
     rows = toy_rows()
     arguments: dict[str, Any] = {

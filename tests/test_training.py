@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 
-from softgrpo.config import TrainConfig
+from softgrpo.config import PolicyConfig, TrainConfig
 from softgrpo.errors import TrainingError
-from softgrpo.policy import trainable_state
+from softgrpo.policy import create_policy, trainable_state
 from softgrpo.sft import RecallerSFTTrainer
 from softgrpo.training import (
     Progress,
@@ -34,7 +34,7 @@ from softgrpo.training import (
     train_keeping_best,
 )
 from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
-from tests.toy_policy import OPTIMA, toy_decoder, toy_encoder, toy_reward, toy_rows, toy_tokenizer
+from tests.toy_policy import OPTIMA, save_base, toy_decoder, toy_encoder, toy_reward, toy_rows, toy_tokenizer
 
 RECALLERS = ("A", "B", "C")
 
@@ -63,10 +63,14 @@ def judged(weights: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
 
 def settings(**changes: Any) -> TrainConfig:
     """Returns shared settings for the toy problem."""
-    return TrainConfig(**{"per_device_train_batch_size": 8, "device": "cpu", "lr_scheduler": "constant_with_warmup", **changes})
+    return TrainConfig(
+        **{"per_device_train_batch_size": 8, "device": "cpu", "lr_scheduler": "constant_with_warmup", **changes}
+    )
 
 
-def make_grpo(work: Path, notes: Notes, epochs: int = 4, rate: float = 1e-2, iterations: int = 2, **changes: Any) -> SoftGRPOTrainer:
+def make_grpo(
+    work: Path, notes: Notes, epochs: int = 4, rate: float = 1e-2, iterations: int = 2, **changes: Any
+) -> SoftGRPOTrainer:
     """Returns a SofT-GRPO trainer as the stage makes it."""
     rows = toy_rows()
     common = common_arguments(settings(**changes), rate, epochs, len(rows), 42, work, iterations)
@@ -82,7 +86,9 @@ def make_grpo(work: Path, notes: Notes, epochs: int = 4, rate: float = 1e-2, ite
     )
 
 
-def make_sft(work: Path, notes: Notes, model: nn.Module | None = None, rate: float = 1e-2, epochs: int = 4) -> RecallerSFTTrainer:
+def make_sft(
+    work: Path, notes: Notes, model: nn.Module | None = None, rate: float = 1e-2, epochs: int = 4
+) -> RecallerSFTTrainer:
     """Returns an SFT trainer as the stage makes it."""
     rows = toy_rows()
     return RecallerSFTTrainer(
@@ -130,7 +136,14 @@ def test_ranking_metrics_by_hand() -> None:
     compute = ranking_metrics(lambda weights, batch: weights[..., 0], RECALLERS, tau=0.5)
     found = compute(EvalPrediction(np.log([[0.6, 0.3, 0.1]]), np.array([0])))
     assert found == pytest.approx(
-        {"ndcg_multi": 0.6, "ndcg_multi_tau": 0.36 / 0.46, "ndcg_single": 1.0, "weight_A": 0.6, "weight_B": 0.3, "weight_C": 0.1}
+        {
+            "ndcg_multi": 0.6,
+            "ndcg_multi_tau": 0.36 / 0.46,
+            "ndcg_single": 1.0,
+            "weight_A": 0.6,
+            "weight_B": 0.3,
+            "weight_C": 0.1,
+        }
     )
 
 
@@ -146,7 +159,8 @@ def test_evaluation_keeps_rows_and_logits_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "epochs", "iterations", "evaluations"), [(24, 4, 2, 4), (1000, 3, 1, 4), (5, 1, 3, 4), (1000, 2, 3, 100), (90, 0.5, 2, 2)]
+    ("rows", "epochs", "iterations", "evaluations"),
+    [(24, 4, 2, 4), (1000, 3, 1, 4), (5, 1, 3, 4), (1000, 2, 3, 100), (90, 0.5, 2, 2)],
 )
 def test_evaluations_and_checkpoints_fall_between_sets_of_samples(
     tmp_path: Path, rows: int, epochs: float, iterations: int, evaluations: int
@@ -169,9 +183,9 @@ def test_activation_checkpointing_changes_no_number(tmp_path: Path) -> None:
     states = []
     for wanted in (False, True):
         trainer = make_grpo(tmp_path / str(wanted), Notes(), epochs=1, gradient_checkpointing=wanted)
-        assert trainer.model.is_gradient_checkpointing is False
+        assert trainer.model.is_activation_checkpointing is False
         train_keeping_best(trainer, tmp_path / str(wanted), Notes())
-        assert trainer.model.is_gradient_checkpointing is wanted
+        assert trainer.model.is_activation_checkpointing is wanted
         states.append(trainable_state(trainer.model))
     assert all(torch.allclose(states[0][name], states[1][name], atol=1e-6) for name in states[0])
 
@@ -223,7 +237,9 @@ class StopAt(TrainerCallback):
 
 
 @pytest.mark.parametrize(("make", "steps"), [(make_grpo, (7, 15)), (make_sft, (4, 8))])
-def test_a_run_that_crashed_twice_equals_an_uninterrupted_one(tmp_path: Path, make: Any, steps: tuple[int, ...]) -> None:
+def test_a_run_that_crashed_twice_equals_an_uninterrupted_one(
+    tmp_path: Path, make: Any, steps: tuple[int, ...]
+) -> None:
     through = make(tmp_path / "a", Notes())
     expected = train_keeping_best(through, tmp_path / "a", Notes())
     for step in steps:
@@ -237,6 +253,26 @@ def test_a_run_that_crashed_twice_equals_an_uninterrupted_one(tmp_path: Path, ma
     first, second = trainable_state(through.model), trainable_state(resumed.model)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert curves(through) == curves(resumed)
+
+
+def test_adapters_train_resume_and_keep_the_best(tmp_path: Path) -> None:
+    name = save_base(tmp_path / "base", toy_encoder(dropout=0.0), toy_tokenizer())
+    config = PolicyConfig(model_name=name, adapter="lora", lora_r=4, static_prior=True)
+
+    def fresh() -> nn.Module:
+        return create_policy(config, RECALLERS, 32, np.array([0.6, 0.3, 0.1]), seed=1).model
+
+    through, crashing, resumed = (make_sft(tmp_path / folder, Notes(), fresh()) for folder in "abb")
+    frozen = {key: value.clone() for key, value in through.model.named_parameters() if not value.requires_grad}
+    expected = train_keeping_best(through, tmp_path / "a", Notes())
+    assert expected["best_ndcg"] > expected["start_ndcg"] and evaluated(through) == pytest.approx(expected["best_ndcg"])
+    assert all(torch.equal(value, dict(through.model.named_parameters())[key]) for key, value in frozen.items())
+    crashing.add_callback(StopAt(8))
+    with pytest.raises(InterruptedError):
+        train_keeping_best(crashing, tmp_path / "b", Notes())
+    assert train_keeping_best(resumed, tmp_path / "b", Notes()) == expected
+    first, second = trainable_state(through.model), trainable_state(resumed.model)
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_incomplete_checkpoints_are_removed(tmp_path: Path) -> None:
@@ -256,7 +292,9 @@ def test_curves_hold_no_times(tmp_path: Path) -> None:
     found = curves(trainer)
     assert {"loss", "reward", "kl", "grad_norm", "learning_rate", "eval_ndcg_multi", "eval_weight_A"} <= set(found)
     assert not [name for name in found if any(word in name for word in ("time", "second", "epoch", "flos"))]
-    assert all(len(each["step"]) == len(each["value"]) and each["step"] == sorted(each["step"]) for each in found.values())
+    assert all(
+        len(each["step"]) == len(each["value"]) and each["step"] == sorted(each["step"]) for each in found.values()
+    )
     assert found["eval_ndcg_multi"]["step"][0] == 0.0
     json.dumps(found)
 
@@ -291,7 +329,7 @@ def test_policy_logits_are_float32() -> None:
 
 
 def test_a_lost_best_checkpoint_does_not_pass_for_the_best(tmp_path: Path) -> None:
-    """The checkpoint of the best model is gone, a worse one is left."""
+    """A folder that was moved: the path of the best model in it leads nowhere, so training starts again."""
     trainer = make_sft(tmp_path, Notes())
     train_keeping_best(trainer, tmp_path, Notes())
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
@@ -300,5 +338,7 @@ def test_a_lost_best_checkpoint_does_not_pass_for_the_best(tmp_path: Path) -> No
     moved = tmp_path / "elsewhere"
     shutil.move(tmp_path / "checkpoints", moved / "checkpoints")
     again = make_sft(moved, Notes())
-    result = train_keeping_best(again, moved, Notes())
+    notes = Notes()
+    result = train_keeping_best(again, moved, notes)
+    assert not any(line.startswith("resuming") for line in notes.lines)
     assert evaluated(again) == pytest.approx(result["best_ndcg"], abs=1e-6)

@@ -124,10 +124,19 @@ def test_the_log_holds_what_a_reader_needs(tmp_path: Path) -> None:
 
 def test_the_loss_of_a_step_is_the_formula(tmp_path: Path) -> None:
     """The first two steps of one set of samples, recomputed from the tensor functions."""
-    changes = {"num_iterations": 2, "beta": 0.5, "epsilon": 0.05, "epsilon_high": 0.1, "tau_gumbel": 0.7, "scale_rewards": "none"}
+    changes = {
+        "num_iterations": 2,
+        "beta": 0.5,
+        "epsilon": 0.05,
+        "epsilon_high": 0.1,
+        "tau_gumbel": 0.7,
+        "scale_rewards": "none",
+    }
     model = toy_encoder(dropout=0.0)
     rows, seen = toy_rows(8), []
-    model.register_forward_hook(lambda module, args, kwargs, output: seen.append(output.logits.detach().clone()), with_kwargs=True)
+    model.register_forward_hook(
+        lambda module, args, kwargs, output: seen.append(output.logits.detach().clone()), with_kwargs=True
+    )
     trainer = make(tmp_path, model, rows=rows, num_train_epochs=1, **changes)
     trainer.train()
     reference, old, new = seen
@@ -137,13 +146,18 @@ def test_the_loss_of_a_step_is_the_formula(tmp_path: Path) -> None:
     advantages = group_advantages(rewards, "none")
     for logits, entry in zip((old, new), logs(trainer), strict=True):
         density = log_density(logits, drawn.perturbed, drawn.support, 0.7, "noise")
-        loss = clipped_loss(density, drawn.log_density, advantages, 0.05, 0.1).loss + 0.5 * exact_kl(logits, reference[index]).mean()
+        loss = (
+            clipped_loss(density, drawn.log_density, advantages, 0.05, 0.1).loss
+            + 0.5 * exact_kl(logits, reference[index]).mean()
+        )
         assert entry["loss"] == pytest.approx(loss.item(), abs=1e-5)
 
 
 def test_equal_rewards_teach_nothing_and_are_counted(tmp_path: Path) -> None:
     start = trainable_state(toy_encoder())
-    trainer = make(tmp_path, reward=lambda weights, batch: torch.full(weights.shape[:2], 0.1), beta=0.0, num_train_epochs=1)
+    trainer = make(
+        tmp_path, reward=lambda weights, batch: torch.full(weights.shape[:2], 0.1), beta=0.0, num_train_epochs=1
+    )
     trainer.train()
     assert distance(start, trainable_state(trainer.model)) == 0.0
     assert all(entry["frac_reward_zero_std"] == 1.0 for entry in logs(trainer))
@@ -152,7 +166,12 @@ def test_equal_rewards_teach_nothing_and_are_counted(tmp_path: Path) -> None:
 def test_one_class_trains_without_a_change(tmp_path: Path) -> None:
     model = toy_encoder(classes=1)
     start = trainable_state(model)
-    after = trained(tmp_path, model, reward=lambda weights, batch: weights.sum(-1) * torch.rand(weights.shape[:2]), num_train_epochs=1)
+    after = trained(
+        tmp_path,
+        model,
+        reward=lambda weights, batch: weights.sum(-1) * torch.rand(weights.shape[:2]),
+        num_train_epochs=1,
+    )
     assert distance(start, after) == 0.0
 
 
@@ -183,7 +202,9 @@ def test_gradient_accumulation_changes_nothing(tmp_path: Path, scale: str, batch
     # SGD, so that the step is the gradient; the sums are taken in another order: some 1e-7 of float32
     common = {"optim": "sgd", "learning_rate": 0.1, "scale_rewards": scale, "num_iterations": 2, "max_grad_norm": 0.0}
     whole = trained(tmp_path / "a", **common)
-    split = trained(tmp_path / "b", per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, **common)
+    split = trained(
+        tmp_path / "b", per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, **common
+    )
     assert distance(trainable_state(toy_encoder()), whole) > 1e-2
     assert distance(whole, split) < 2e-6
 
@@ -227,7 +248,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, iterations: i
     assert resumed.state.global_step == through.state.global_step == 6 * iterations
     assert distance(trainable_state(through.model), trainable_state(resumed.model)) == 0.0
     times = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"}
-    histories = [[{k: v for k, v in e.items() if k not in times} for e in t.state.log_history] for t in (through, resumed)]
+    histories = [
+        [{k: v for k, v in e.items() if k not in times} for e in t.state.log_history] for t in (through, resumed)
+    ]
     assert histories[0] == histories[1]
 
 

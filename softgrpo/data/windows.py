@@ -17,7 +17,7 @@ Positions = NDArray[np.int64]
 
 
 def _floor(values: NDArray[np.float64]) -> Positions:
-    # 0.6 + 0.2 + 0.1 is a little below 0.9 in floating point, and 0.9 * 10 must be 9
+    # 0.7 + 0.1 + 0.1 is a little below 0.9 in floating point, and 0.9 * 10 must be 9
     return (values + 1e-9).astype(np.int64)  # shares are not negative: this is the floor
 
 

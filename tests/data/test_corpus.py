@@ -189,7 +189,7 @@ def test_round_trip(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(again.items, corpus.items, check_dtype=False)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("uvwxyz"), st.integers(0, 4)), min_size=1), st.randoms()
 )
