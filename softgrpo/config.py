@@ -33,7 +33,7 @@ class DataConfig(Section):
     dataset: str = "ml-100k"
     """Name of the dataset: the folder `<data_path>/<dataset>` with `<dataset>.inter` and, if there, `.item` and `.user`."""
     data_path: Path | None = None
-    """Folder that holds dataset folders. Default: the environment variable SOFTGRPO_DATA, then `./data`, then the ml-100k packaged in recbole."""
+    """Folder that holds dataset folders; null: SOFTGRPO_DATA, then `./data`, then the ml-100k packaged in recbole."""
     user_field: str = "user_id"
     """Column of the user in `.inter` and `.user`."""
     item_field: str = "item_id"
@@ -68,7 +68,8 @@ class SplitConfig(Section):
     """One leak-free split for recallers and policy, per user and in time order."""
 
     method: Literal["ratio", "leave_last", "global_time"] = "ratio"
-    """ratio: shares of each user's sequence; leave_last: the last item test, the one before valid, the one before policy; global_time: cuts at quantiles of all times."""
+    """ratio: shares of each user's sequence; leave_last: last item test, the one before valid, the one before policy;
+    global_time: cuts at quantiles of all times."""
     recaller: Probability = 0.6
     """Share of the recaller part (ratio, global_time)."""
     policy: Probability = 0.2
@@ -86,9 +87,13 @@ class SplitConfig(Section):
     def _shares(self) -> Self:
         total = self.recaller + self.policy + self.valid
         if self.method != "leave_last" and total >= 1.0 - 1e-9:
-            raise ValueError(f"recaller + policy + valid = {total:g}; the three must leave a share for test (sum below 1)")
+            raise ValueError(
+                f"recaller + policy + valid = {total:g}; the three must leave a share for test (sum below 1)"
+            )
         if self.record >= self.recaller:
-            raise ValueError(f"record = {self.record:g} must be smaller than recaller = {self.recaller:g}, whose end it is")
+            raise ValueError(
+                f"record = {self.record:g} must be smaller than recaller = {self.recaller:g}, whose end it is"
+            )
         return self
 
 

@@ -43,8 +43,13 @@ def digest_folder(folder: Path) -> str:
 
 
 def _module_path(module: str) -> Path | None:
-    spec = importlib.util.find_spec(module)
-    return Path(spec.origin) if spec is not None and spec.origin is not None else None
+    """Returns the file of a module of this package, or None; found without importing anything below the package."""
+    package, *inside = module.split(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        return None
+    base = Path(spec.submodule_search_locations[0]).joinpath(*inside)
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
 def _imported_modules(tree: ast.AST) -> set[str]:
@@ -58,12 +63,15 @@ def _imported_modules(tree: ast.AST) -> set[str]:
     return {name for name in names if name.split(".")[0] == PACKAGE and name not in NOT_CODE}
 
 
-
 def _without_docstrings(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = node.body[1:]
     return ast.dump(tree)
 
@@ -77,11 +85,8 @@ def reached_modules(module: str) -> tuple[str, ...]:
         name = waiting.pop()
         if name in seen:
             continue
-        try:
-            path = _module_path(name)
-        except ModuleNotFoundError:  # `from package.module import name`: the name is not a module
-            continue
-        if path is None:
+        path = _module_path(name)
+        if path is None:  # `from package.module import name`: the name is not a module
             continue
         seen.add(name)
         waiting |= _imported_modules(ast.parse(path.read_text(encoding="utf-8"))) - seen
@@ -95,7 +100,9 @@ def code_fingerprint(module: str) -> str:
     for name in reached_modules(module):
         path = _module_path(name)
         assert path is not None
-        parts[name] = hashlib.sha256(_without_docstrings(ast.parse(path.read_text(encoding="utf-8"))).encode()).hexdigest()
+        parts[name] = hashlib.sha256(
+            _without_docstrings(ast.parse(path.read_text(encoding="utf-8"))).encode()
+        ).hexdigest()
         parts |= {f"{name}/{template.name}": digest_file(template) for template in sorted(path.parent.glob("*.j2"))}
     return digest_json(parts)
 

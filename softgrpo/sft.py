@@ -33,7 +33,7 @@ def make_labels(ndcg: NDArray[np.float32], config: LabelConfig) -> NDArray[np.fl
         scaled = ndcg / config.temperature
         powers = np.exp(scaled - scaled.max(1, keepdims=True))
         labels = powers / powers.sum(1, keepdims=True)
-    smoothed = (1.0 - config.smoothing) * labels + config.smoothing / ndcg.shape[1]
+    smoothed: NDArray[np.float64] = (1.0 - config.smoothing) * labels + config.smoothing / ndcg.shape[1]
     return smoothed.astype(np.float32)
 
 

@@ -224,13 +224,16 @@ class Progress(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        eval_dataloader: DataLoader[Row],
         **kwargs: Any,
     ) -> None:
         """Moves the bar of an evaluation."""
         if self._validation is None:
             self._validation = tqdm(
-                total=len(eval_dataloader), desc=f"{self._label} validation", unit="batch", leave=False, delay=2.0
+                total=len(kwargs["eval_dataloader"]),
+                desc=f"{self._label} validation",
+                unit="batch",
+                leave=False,
+                delay=2.0,
             )
         self._validation.update(1)
 

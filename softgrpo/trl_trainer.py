@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ from trl.trainer.base_trainer import _BaseTrainer
 
 from softgrpo.errors import ConfigError, TrainingError
 from softgrpo.soft_grpo import (
+    ImportanceRatio,
+    ScaleRewards,
     SoftSamples,
     clipped_loss,
     entropy,
@@ -63,11 +65,11 @@ class SoftGRPOConfig(_BaseConfig):
     num_iterations: int = field(default=1, metadata={"help": "Optimiser steps per set of samples."})
     tau_gumbel: float = field(default=1.0, metadata={"help": "Temperature of the samples."})
     top_p: float = field(default=0.9, metadata={"help": "Mass of the classes that are sampled."})
-    importance_ratio: str = field(default="noise", metadata={"help": "noise or concrete."})
+    importance_ratio: ImportanceRatio = field(default="noise", metadata={"help": "noise or concrete."})
     epsilon: float = field(default=0.2, metadata={"help": "Lower clip range of the ratio."})
     epsilon_high: float | None = field(default=None, metadata={"help": "Upper clip range; None takes epsilon."})
     beta: float = field(default=0.01, metadata={"help": "Weight of the exact KL divergence."})
-    scale_rewards: str = field(default="group", metadata={"help": "group, batch or none."})
+    scale_rewards: ScaleRewards = field(default="group", metadata={"help": "group, batch or none."})
     disable_dropout: bool = field(default=True, metadata={"help": "Switch dropout off."})
     activation_checkpointing: bool | None = field(default=False, metadata={"help": "Recompute activations."})
 
@@ -77,7 +79,7 @@ class SoftGRPOConfig(_BaseConfig):
         Raises:
             ConfigError: One is outside its range.
         """
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
         rules: list[tuple[str, bool, str]] = [
             ("num_generations", self.num_generations >= 2, "a group needs at least 2 samples to compare"),
             ("num_iterations", self.num_iterations >= 1, "it must be at least 1"),
@@ -136,7 +138,7 @@ class _Experience:
     advantages: Tensor  # (B, G)
 
 
-class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):
+class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):  # type: ignore[misc]  # two annotations of one attribute
     """Trains a sequence classifier by SofT-GRPO.
 
     Args:
@@ -149,6 +151,10 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):
     """
 
     _name = "SofT-GRPO"
+    args: SoftGRPOConfig
+    model: nn.Module
+    train_dataset: Dataset[Row]
+    data_collator: PromptCollator
 
     def __init__(
         self,
@@ -163,7 +169,7 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):
             for module in model.modules():
                 if isinstance(module, nn.Dropout):
                     module.p = 0.0
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             model=model,
             args=args,
             data_collator=PromptCollator(processing_class),
@@ -186,16 +192,17 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):
                 self.train_dataset,
                 self.data_collator,
                 self.args.per_device_eval_batch_size,
-                self.args.bf16,
+                bool(self.args.bf16),
                 "reference",
             )
         self._micro_step = None
         return super().train(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset[Row] | None = None) -> Sampler[int]:
-        args = self.args
+        args, rows = self.args, self.train_dataset
+        assert isinstance(rows, Sized)
         group = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return GroupSampler(len(self.train_dataset), group, args.num_iterations, args.seed)
+        return GroupSampler(len(rows), group, args.num_iterations, args.seed)
 
     def _noise(self, rows: Tensor, generation: int, classes: int) -> Tensor:
         """Returns (B, G, M) noise that depends on (seed, generation, row) only, so batch size and resuming change nothing."""

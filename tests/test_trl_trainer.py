@@ -44,8 +44,12 @@ def arguments(folder: Path, **changes: Any) -> SoftGRPOConfig:
 
 
 def make(
-    folder: Path, model: nn.Module | None = None, reward: RewardFunction = toy_reward, rows: PromptRows | None = None, **changes: Any
-) -> SoftGRPOTrainer:  # fmt: skip
+    folder: Path,
+    model: nn.Module | None = None,
+    reward: RewardFunction = toy_reward,
+    rows: PromptRows | None = None,
+    **changes: Any,
+) -> SoftGRPOTrainer:
     """Returns a trainer on the toy problem."""
     return SoftGRPOTrainer(
         toy_encoder() if model is None else model,

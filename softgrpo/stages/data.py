@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import torch
 
 from softgrpo.candidates import check_candidates, combine, read_candidates, write_candidates
-from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import check_no_leak, load_windows, targets_of
 from softgrpo.evaluation.static import best_static_mixture
@@ -17,25 +15,17 @@ from softgrpo.features import make_features, save_features
 from softgrpo.normalisation import fit_platt
 from softgrpo.prompts import PromptFormatter, save_prompts
 from softgrpo.records import Part
-from softgrpo.stages import Stage, StageContext
+from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import PLATT, judge, save_static
 
 
-def _parameters(config: ExperimentConfig, variant: str) -> dict[str, Any]:
-    return {
-        "seed": config.seed,
-        "recallers": list(config.recall.recallers),
-        "fusion": config.fusion.model_dump(mode="json"),
-        "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
-        "grid_steps": config.evaluation.grid_steps,
-    }
-
-
-def _run(context: StageContext) -> dict[str, float]:
+def run(context: StageContext) -> dict[str, float]:
     config, inputs, out = context.config, context.inputs, context.out
     corpus, windows = load_corpus(inputs["split"]), load_windows(inputs["split"])
     check_no_leak(corpus, windows)
-    lists = combine([read_candidates(inputs[f"recall-{name}"] / "candidates.parquet") for name in config.recall.recallers])
+    lists = combine(
+        [read_candidates(inputs[f"recall-{name}"] / "candidates.parquet") for name in config.recall.recallers]
+    )
     check_candidates(lists, corpus, windows)
     write_candidates(out / "candidates.parquet", lists)
     targets = targets_of(corpus, windows)
@@ -61,7 +51,9 @@ def _run(context: StageContext) -> dict[str, float]:
     save_prompts(out / "prompts.parquet", prompts)
     (out / "example_prompt.txt").write_text(prompts[int(policy[0])].text(), encoding="utf-8")
     mixture = dict(zip(lists.recallers, static.best.weights, strict=True))
-    context.reporter.info(f"best static mixture ({static.best.name}): {mixture}, valid NDCG {static.best.valid_ndcg:.4f}")
+    context.reporter.info(
+        f"best static mixture ({static.best.name}): {mixture}, valid NDCG {static.best.valid_ndcg:.4f}"
+    )
     k = config.fusion.k
     metrics = {f"static_weight_{name}": weight for name, weight in mixture.items()}
     metrics |= {f"valid_ndcg@{k}_{each.name}": each.valid_ndcg for each in static.candidates}
@@ -70,6 +62,3 @@ def _run(context: StageContext) -> dict[str, float]:
         ((features.ndcg[policy] == features.ndcg[policy].max(1, keepdims=True)).sum(1) > 1).mean()
     )
     return metrics
-
-
-DATA = Stage("data", _run, _parameters, __name__, ("numpy", "pandas", "pyarrow", "safetensors", "scikit-learn", "torch"))

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import torch
 
-from softgrpo.config import ExperimentConfig
 from softgrpo.policy import Policy, load_policy, save_policy
 from softgrpo.records import Part
-from softgrpo.stages import Stage, StageContext
+from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import Prepared
-from softgrpo.stages.sft import LIBRARIES, shared_parameters
 from softgrpo.training import (
     Progress,
     PromptCollator,
@@ -28,15 +25,17 @@ from softgrpo.training import (
 from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 
 
-def _parameters(config: ExperimentConfig, variant: str) -> dict[str, Any]:
-    return {**shared_parameters(config), "grpo": config.grpo.model_dump(mode="json")}
-
-
 def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> SoftGRPOTrainer:
     config, grpo = context.config, context.config.grpo
     rows, valid = prepared.training_rows(drop_unhit=False), prepared.windows.of(Part.VALID)
     common = common_arguments(
-        config.train, grpo.learning_rate, grpo.num_train_epochs, len(rows), config.seed, context.work, grpo.num_iterations
+        config.train,
+        grpo.learning_rate,
+        grpo.num_train_epochs,
+        len(rows),
+        config.seed,
+        context.work,
+        grpo.num_iterations,
     )
     chosen = grpo.model_dump(exclude={"learning_rate", "num_train_epochs"})
     context.reporter.info(f"SofT-GRPO on {len(rows)} windows, {grpo.num_generations} generations each")
@@ -68,7 +67,7 @@ def _choose_reading(prepared: Prepared, policy: Policy) -> tuple[float, dict[str
     return list(readings)[best], metrics
 
 
-def _run(context: StageContext) -> dict[str, float]:
+def run(context: StageContext) -> dict[str, float]:
     config = context.config
     prepared = Prepared.of(config, context.inputs)
     policy = load_policy(context.inputs["sft"], config.policy, prepared.lists.recallers)
@@ -78,6 +77,3 @@ def _run(context: StageContext) -> dict[str, float]:
     save_policy(context.out, Policy(policy.model, policy.tokenizer, replace(policy.card, reading_tau=tau)))
     (context.out / "curves.json").write_text(json.dumps(curves(trainer)), encoding="utf-8")
     return metrics | readings | {"reading_tau": tau}
-
-
-GRPO = Stage("grpo", _run, _parameters, __name__, (*LIBRARIES, "trl"))

@@ -42,7 +42,9 @@ def load_static(folder: Path) -> StaticMixture:
         return Candidate(**{**values, "weights": tuple(weights)})  # type: ignore[arg-type]
 
     return StaticMixture(
-        candidate(stored["best"]), candidate(stored["best_single"]), tuple(candidate(each) for each in stored["candidates"])
+        candidate(stored["best"]),
+        candidate(stored["best_single"]),
+        tuple(candidate(each) for each in stored["candidates"]),
     )
 
 
@@ -93,7 +95,11 @@ class Prepared:
     def judged(self, rows: NDArray[np.int64]) -> JudgedLists:
         """Returns lists and targets of some windows, in their order."""
         stored = self.data / PLATT
-        platt = torch.tensor(json.loads(stored.read_text(encoding="utf-8")), dtype=torch.float64) if stored.is_file() else None
+        platt = (
+            torch.tensor(json.loads(stored.read_text(encoding="utf-8")), dtype=torch.float64)
+            if stored.is_file()
+            else None
+        )
         return judge(self.lists, targets_of(self.corpus, self.windows), rows, self.config, platt)
 
     def reward(self, rows: NDArray[np.int64]) -> RankingReward:

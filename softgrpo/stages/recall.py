@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from softgrpo.candidates import build_candidates, check_candidates, write_candidates
-from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.errors import RecallerError
 from softgrpo.features import own_ndcg, own_ranks
 from softgrpo.records import CandidateLists, Part
-from softgrpo.stages import Stage, StageContext
+from softgrpo.stages import StageContext
 
 
-def _parameters(config: ExperimentConfig, variant: str) -> dict[str, Any]:
-    return {
-        "seed": config.seed,
-        "recaller": variant,
-        "settings": config.recall.settings_of(variant),
-        "depth": config.recall.depth,
-        "targets_per_user": config.recall.targets_per_user,
-        "k": config.fusion.k,
-    }
-
-
-def _run(context: StageContext) -> dict[str, float]:
+def run(context: StageContext) -> dict[str, float]:
     from softgrpo.recallers.recbole_adapter import train_recaller  # recbole only where it is used
 
     config, name = context.config, context.variant
@@ -57,6 +43,3 @@ def _run(context: StageContext) -> dict[str, float]:
     ndcg = own_ndcg(own_ranks(lists.items[valid], targets[valid]), (targets[valid] >= 0).sum(1), k)
     filled = (lists.items >= 0).sum(2)
     return {f"valid_ndcg@{k}": float(ndcg.mean()), "mean_list_length": float(np.mean(filled))}
-
-
-RECALL = Stage("recall", _run, _parameters, __name__, ("numpy", "pandas", "pyarrow", "recbole", "scipy", "torch"))

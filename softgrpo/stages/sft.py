@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 from transformers import TrainingArguments
 
-from softgrpo.config import ExperimentConfig
 from softgrpo.policy import Policy, create_policy, save_policy
 from softgrpo.records import Part
 from softgrpo.sft import RecallerSFTTrainer, make_labels
-from softgrpo.stages import Stage, StageContext
+from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import Prepared
 from softgrpo.training import (
     Progress,
@@ -24,28 +22,6 @@ from softgrpo.training import (
     ranking_metrics,
     train_keeping_best,
 )
-
-LIBRARIES = ("accelerate", "numpy", "peft", "safetensors", "tokenizers", "torch", "transformers")
-
-
-def shared_parameters(config: ExperimentConfig) -> dict[str, Any]:
-    """Returns the settings that decide the numbers of SFT and SofT-GRPO alike."""
-    return {
-        "seed": config.seed,
-        "recallers": list(config.recall.recallers),
-        "fusion": config.fusion.model_dump(mode="json"),
-        "max_length": config.prompt.max_length,
-        "policy": config.policy.model_dump(mode="json", exclude={"size"}),
-        "train": config.train.model_dump(mode="json"),
-    }
-
-
-def _parameters(config: ExperimentConfig, variant: str) -> dict[str, Any]:
-    return {
-        **shared_parameters(config),
-        "labels": config.labels.model_dump(mode="json"),
-        "sft": config.sft.model_dump(mode="json"),
-    }
 
 
 def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> tuple[RecallerSFTTrainer, float]:
@@ -71,7 +47,7 @@ def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> 
     return trainer, prompts.truncated_share
 
 
-def _run(context: StageContext) -> dict[str, float]:
+def run(context: StageContext) -> dict[str, float]:
     config = context.config
     prepared = Prepared.of(config, context.inputs)
     weights = np.asarray(prepared.static.best.weights)
@@ -81,6 +57,3 @@ def _run(context: StageContext) -> dict[str, float]:
     save_policy(context.out, policy)
     (context.out / "curves.json").write_text(json.dumps(curves(trainer)), encoding="utf-8")
     return metrics | {"truncated_prompts": truncated_share}
-
-
-SFT = Stage("sft", _run, _parameters, __name__, LIBRARIES)

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 
-from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import read_corpus, write_corpus
-from softgrpo.data.locate import SUFFIXES, locate
 from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share, write_windows
-from softgrpo.identity import digest_file
 from softgrpo.records import Part
-from softgrpo.stages import Stage, StageContext
+from softgrpo.stages import StageContext
 
 
-def _parameters(config: ExperimentConfig, variant: str) -> dict[str, Any]:
-    folder = locate(config.data)
-    paths = [folder / f"{config.data.dataset}{suffix}" for suffix in SUFFIXES]
-    files = {path.suffix: digest_file(path) for path in paths if path.is_file()}
-    return {
-        "seed": config.seed,
-        "data": config.data.model_dump(mode="json", exclude={"data_path", "download"}),
-        "split": config.split.model_dump(mode="json"),
-        "files": files,
-    }
-
-
-def _run(context: StageContext) -> dict[str, float]:
+def run(context: StageContext) -> dict[str, float]:
     config = context.config
     corpus = read_corpus(config.data, config.seed)
     windows = make_windows(corpus, config.split)
@@ -49,8 +33,7 @@ def _run(context: StageContext) -> dict[str, float]:
     context.reporter.info(
         f"{corpus.num_users} users, {corpus.num_items} items, {len(corpus.item)} interactions, {len(windows)} windows"
     )
-    (context.out / "protocol.json").write_text(json.dumps(config.split.model_dump(mode="json"), indent=2), encoding="utf-8")
+    (context.out / "protocol.json").write_text(
+        json.dumps(config.split.model_dump(mode="json"), indent=2), encoding="utf-8"
+    )
     return metrics
-
-
-SPLIT = Stage("split", _run, _parameters, __name__, ("numpy", "pandas", "pyarrow"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -16,9 +15,8 @@ from softgrpo.evaluation.report import Report, write_report
 from softgrpo.evaluation.table import Comparison, compare, standard_methods
 from softgrpo.policy import load_policy
 from softgrpo.records import Part
-from softgrpo.stages import Stage, StageContext
+from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import Prepared
-from softgrpo.stages.sft import LIBRARIES
 from softgrpo.training import PromptCollator, PromptRows, predict_logits
 
 FOCUS = "grpo_multi"
@@ -32,13 +30,6 @@ SHOWN_CURVES = {
 }
 
 
-def _parameters(config: ExperimentConfig, variant: str) -> dict[str, Any]:
-    return {
-        "seed": config.seed,
-        "config": config.model_dump(mode="json", exclude={"data": {"data_path", "download"}}),
-    }
-
-
 def policy_weights(folder: Path, config: ExperimentConfig, prepared: Prepared, label: str) -> Tensor:
     """Returns the weights (W, M) float64 of a stored policy on the test windows."""
     policy = load_policy(folder, config.policy, prepared.lists.recallers)
@@ -46,7 +37,9 @@ def policy_weights(folder: Path, config: ExperimentConfig, prepared: Prepared, l
     if train.device != "cpu" and torch.cuda.is_available():
         policy.model.to("cuda")
     rows = PromptRows(prepared.encoded(prepared.windows.of(Part.TEST), policy.tokenizer).input_ids, {})
-    logits = predict_logits(policy.model, rows, PromptCollator(policy.tokenizer), train.eval_batch_size, train.bf16, label)
+    logits = predict_logits(
+        policy.model, rows, PromptCollator(policy.tokenizer), train.eval_batch_size, train.bf16, label
+    )
     return (logits.double() / policy.card.reading_tau).softmax(-1)
 
 
@@ -65,7 +58,7 @@ def _final_metrics(comparison: Comparison) -> dict[str, float]:
     return metrics
 
 
-def _run(context: StageContext) -> dict[str, float]:
+def run(context: StageContext) -> dict[str, float]:
     config, out = context.config, context.out
     prepared = Prepared.of(config, context.inputs)
     rows = prepared.windows.of(Part.TEST)
@@ -93,6 +86,3 @@ def _run(context: StageContext) -> dict[str, float]:
     )
     write_report(report, out)
     return _final_metrics(comparison)
-
-
-TEST = Stage("test", _run, _parameters, __name__, (*LIBRARIES, "matplotlib", "pandas", "pyarrow"))

@@ -1,0 +1,92 @@
+"""What the stages are: their settings, code and libraries. A stage's own module is imported when it runs, and not before."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.data.locate import SUFFIXES, locate
+from softgrpo.identity import digest_file
+from softgrpo.stages import Stage, StageContext
+
+Parameters = Callable[[ExperimentConfig, str], dict[str, Any]]
+
+TABLES = ("numpy", "pandas", "pyarrow")
+TRAINING = ("accelerate", "numpy", "peft", "safetensors", "tokenizers", "torch", "transformers")
+
+
+def _split(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    folder = locate(config.data)
+    paths = [folder / f"{config.data.dataset}{suffix}" for suffix in SUFFIXES]
+    return {
+        "seed": config.seed,
+        "data": config.data.model_dump(mode="json", exclude={"data_path", "download"}),
+        "split": config.split.model_dump(mode="json"),
+        "files": {path.suffix: digest_file(path) for path in paths if path.is_file()},
+    }
+
+
+def _recall(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "recaller": variant,
+        "settings": config.recall.settings_of(variant),
+        **config.recall.model_dump(mode="json", exclude={"recallers", "settings"}),
+        "k": config.fusion.k,
+    }
+
+
+def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "recallers": list(config.recall.recallers),
+        "fusion": config.fusion.model_dump(mode="json"),
+        "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
+        "grid_steps": config.evaluation.grid_steps,
+    }
+
+
+def _training(config: ExperimentConfig) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "recallers": list(config.recall.recallers),
+        "fusion": config.fusion.model_dump(mode="json"),
+        "max_length": config.prompt.max_length,
+        "policy": config.policy.model_dump(mode="json", exclude={"size"}),
+        "train": config.train.model_dump(mode="json"),
+    }
+
+
+def _sft(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    own = {"labels": config.labels.model_dump(mode="json"), "sft": config.sft.model_dump(mode="json")}
+    return _training(config) | own
+
+
+def _grpo(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return _training(config) | {"grpo": config.grpo.model_dump(mode="json")}
+
+
+def _test(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "config": config.model_dump(mode="json", exclude={"data": {"data_path", "download"}})
+    }  # the report tells it all
+
+
+def _stage(name: str, parameters: Parameters, libraries: tuple[str, ...]) -> Stage:
+    module = f"softgrpo.stages.{name}"
+
+    def run(context: StageContext) -> dict[str, float]:
+        metrics: dict[str, float] = importlib.import_module(module).run(context)
+        return metrics
+
+    return Stage(name, run, parameters, module, libraries)
+
+
+SPLIT = _stage("split", _split, TABLES)
+RECALL = _stage("recall", _recall, (*TABLES, "recbole", "scipy", "torch"))
+DATA = _stage("data", _data, (*TABLES, "safetensors", "scikit-learn", "torch"))
+SFT = _stage("sft", _sft, TRAINING)
+GRPO = _stage("grpo", _grpo, (*TRAINING, "trl"))
+TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow"))
