@@ -22,7 +22,13 @@ class SoftGRPOError(Exception):
         super().__init__(received, rule, remedy)
 
     def __str__(self) -> str:
-        return f"{self.received}. {self.rule}. {self.remedy}."
+        return f"{self.received}. {_sentence(self.rule)}. {_sentence(self.remedy)}."
+
+
+def _sentence(text: str) -> str:
+    """Returns a text with a capital at its start, unless it starts with a name such as `data.k_core`."""
+    first = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if first.isalpha() else text
 
 
 class ConfigError(SoftGRPOError):

@@ -15,7 +15,7 @@ from softgrpo.fusion import ABSENT, align, merged_lists, target_positions, targe
 from tests.fusion_cases import Lists, merge_by_quota, merge_by_value, pad, weights_for, windows
 
 NORMALISATIONS = [name for name in get_args(Normalisation) if name != "platt"]
-ALL = [FusionConfig(normalisation=name) for name in NORMALISATIONS] + [
+ALL = [FusionConfig(method="score", normalisation=name) for name in NORMALISATIONS] + [
     FusionConfig(method="rrf"),
     FusionConfig(method="quota"),
 ]
@@ -30,7 +30,9 @@ def merge(lists: Lists, weights: list[float], fusion: FusionConfig, k: int = 8) 
 
 
 def test_alignment_of_two_lists() -> None:
-    aligned = align(*pad([[[5, 2], [2, 9, 5]]], [[[3.0, 1.0], [9.0, 8.0, 7.0]]]), FusionConfig(normalisation="none"))
+    aligned = align(
+        *pad([[[5, 2], [2, 9, 5]]], [[[3.0, 1.0], [9.0, 8.0, 7.0]]]), FusionConfig(method="score", normalisation="none")
+    )
     assert aligned.items.tolist() == [[2, 5, 9]]
     assert aligned.ranks.tolist() == [[[1, 0, 3], [0, 2, 1]]]
     assert aligned.values.tolist() == [[[1, 3, 0], [9, 7, 8]]]
@@ -41,11 +43,16 @@ def test_alignment_of_two_lists() -> None:
 
 def test_score_by_hand() -> None:
     # item 1: 0.7/1 + 0.3/3 = 0.8; item 2: 0.7/2 + 0.3/1 = 0.65; item 4: 0.7/3 = 0.233; item 3: 0.3/2 = 0.15
-    assert merge([[1, 2, 4], [2, 3, 1]], [0.7, 0.3], FusionConfig(normalisation="rank_reciprocal")) == [1, 2, 4, 3]
+    assert merge([[1, 2, 4], [2, 3, 1]], [0.7, 0.3], FusionConfig(method="score", normalisation="rank_reciprocal")) == [
+        1,
+        2,
+        4,
+        3,
+    ]
 
 
 def test_ties_break_by_best_rank_then_item() -> None:
-    fusion = FusionConfig(normalisation="percentile")
+    fusion = FusionConfig(method="score", normalisation="percentile")
     assert merge([[9, 3], [4, 8]], [0.5, 0.5], fusion) == [4, 9, 3, 8]
 
 
@@ -163,10 +170,10 @@ def ranx_lists() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(
     ("fusion", "norm"),
     [
-        (FusionConfig(normalisation="minmax"), "min-max"),
-        (FusionConfig(normalisation="zscore"), "zmuv"),
-        (FusionConfig(normalisation="percentile"), "rank"),
-        (FusionConfig(normalisation="none"), None),
+        (FusionConfig(method="score", normalisation="minmax"), "min-max"),
+        (FusionConfig(method="score", normalisation="zscore"), "zmuv"),
+        (FusionConfig(method="score", normalisation="percentile"), "rank"),
+        (FusionConfig(method="score", normalisation="none"), None),
         (FusionConfig(method="rrf", rrf_k=60), "rrf"),
     ],
 )

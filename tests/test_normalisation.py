@@ -20,7 +20,7 @@ PLATT = torch.tensor([[1.0, -2.0], [0.5, 0.0], [0.0, 0.0]], dtype=torch.float64)
 def values(name: Normalisation, scores: list[list[list[float]]] = SCORES) -> list[list[float]]:
     items = [[list(range(len(row))) for row in window] for window in scores]
     ids, padded = pad(items, scores)
-    config = FusionConfig(normalisation=name, rank_exp_tau=2.0)
+    config = FusionConfig(method="score", normalisation=name, rank_exp_tau=2.0)
     return normalisation.list_values(padded, ids >= 0, config, PLATT)[0].tolist()
 
 
@@ -70,7 +70,7 @@ def test_every_normalisation_is_finite_and_keeps_the_order(name: Normalisation, 
     ids, scores = pad(*case)
     valid = ids >= 0
     parameters = torch.tensor([[0.7, -1.0]] * ids.shape[1], dtype=torch.float64)
-    result = normalisation.list_values(scores, valid, FusionConfig(normalisation=name), parameters)
+    result = normalisation.list_values(scores, valid, FusionConfig(method="score", normalisation=name), parameters)
     assert result.dtype == torch.float32
     assert result.isfinite().all()
     assert (result[~valid] == 0).all()
@@ -81,7 +81,7 @@ def test_every_normalisation_is_finite_and_keeps_the_order(name: Normalisation, 
 def test_platt_without_parameters_is_refused() -> None:
     ids, scores = pad([[[1]]], [[[1.0]]])
     with pytest.raises(CandidateError, match="fit_platt"):
-        normalisation.list_values(scores, ids >= 0, FusionConfig(normalisation="platt"), None)
+        normalisation.list_values(scores, ids >= 0, FusionConfig(method="score", normalisation="platt"), None)
 
 
 def test_fit_platt_recovers_a_known_curve() -> None:

@@ -101,7 +101,9 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
     assert table.loc["oracle_recaller", "ndcg@10"] >= singles.max()
     assert table.loc["oracle_weights", "ndcg@10"] >= table.loc["oracle_recaller", "ndcg@10"]
     others = table.drop(index=singles.index)
-    assert (others["vs_single_low"] <= others["vs_single"]).all() and (others["vs_single"] <= others["vs_single_high"]).all()
+    assert (others["vs_single_low"] <= others["vs_single"]).all() and (
+        others["vs_single"] <= others["vs_single_high"]
+    ).all()
 
     assert "SofT-GRPO multi" in first.stdout and "Oracle weights" in first.stdout
     for name in ("sft", "grpo"):
@@ -114,7 +116,9 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
     assert "SofT-GRPO multi" in report and "leak" not in first.stderr.lower()
     assert (output / "mlflow.db").is_file()
     stored = [path.read_bytes() for path in sorted((output / "stages").rglob("*")) if path.is_file()]
-    assert not any(str(tmp_path).encode() in content for content in stored), "a stored file names a folder of this machine"
+    assert not any(str(tmp_path).encode() in content for content in stored), (
+        "a stored file names a folder of this machine"
+    )
 
     second = run(*words)
     assert second.returncode == 0, second.stderr

@@ -23,7 +23,6 @@ from softgrpo.errors import PolicyError
 from softgrpo.policy import (
     Policy,
     PriorHead,
-    check_reachable,
     create_policy,
     load_policy,
     load_tokenizer,
@@ -33,6 +32,7 @@ from softgrpo.policy import (
     trainable_state,
 )
 from softgrpo.training import PromptCollator, policy_logits, predict_logits
+from softgrpo.weights import check_reachable
 from tests.toy_policy import save_base, toy_decoder, toy_encoder, toy_rows, toy_tokenizer
 
 RECALLERS = ("BPR", "SASRec", "ItemKNN")

@@ -12,7 +12,7 @@ from softgrpo.fusion import align
 from softgrpo.rewards import JudgedLists, RankingReward
 from tests.fusion_cases import pad
 
-FUSION = FusionConfig(normalisation="rank_reciprocal", k=2)
+FUSION = FusionConfig(method="score", normalisation="rank_reciprocal", k=2)
 ITEMS = [[[1, 2], [3, 4]], [[5], [6, 7]], [[], [9]]]
 SCORES = [[[2.0, 1.0], [2.0, 1.0]], [[1.0], [2.0, 1.0]], [[], [1.0]]]
 TARGETS = torch.tensor([[3, 8], [5, -1], [9, -1]])

@@ -16,15 +16,14 @@ import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 
+from softgrpo.callbacks import Progress, Report
 from softgrpo.config import PolicyConfig, TrainConfig
 from softgrpo.errors import TrainingError
 from softgrpo.policy import create_policy, trainable_state
 from softgrpo.sft import RecallerSFTTrainer
 from softgrpo.training import (
-    Progress,
     PromptCollator,
     PromptRows,
-    Report,
     common_arguments,
     curves,
     last_checkpoint,

@@ -7,15 +7,14 @@ from dataclasses import replace
 
 import torch
 
+from softgrpo.callbacks import Progress, Report
 from softgrpo.policy import Policy, load_policy, save_policy
 from softgrpo.records import Part
 from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import Prepared
 from softgrpo.training import (
-    Progress,
     PromptCollator,
     PromptRows,
-    Report,
     common_arguments,
     curves,
     predict_logits,

@@ -7,16 +7,15 @@ import json
 import numpy as np
 from transformers import TrainingArguments
 
+from softgrpo.callbacks import Progress, Report
 from softgrpo.policy import Policy, create_policy, save_policy
 from softgrpo.records import Part
 from softgrpo.sft import RecallerSFTTrainer, make_labels
 from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import Prepared
 from softgrpo.training import (
-    Progress,
     PromptCollator,
     PromptRows,
-    Report,
     common_arguments,
     curves,
     ranking_metrics,

