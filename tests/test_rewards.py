@@ -89,5 +89,5 @@ def test_chunks_change_nothing(method, monkeypatch: pytest.MonkeyPatch) -> None:
     picked = judged.select(torch.tensor([4, 4]))
     for row, g in itertools.product(range(2), range(6)):
         assert picked.ndcg(grid)[row, g] == whole[4, g]
-    with pytest.raises(TrainingError, match="there are 11 windows"):
+    with pytest.raises(TrainingError, match="There are 11 windows"):
         judged.ndcg(grid.expand(3, -1, -1))

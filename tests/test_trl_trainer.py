@@ -320,7 +320,7 @@ def test_a_large_beta_holds_the_policy_at_the_reference(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_generations": 1}, "num_generations = 1. a group needs at least 2"),
+        ({"num_generations": 1}, "num_generations = 1. A group needs at least 2"),
         ({"num_iterations": 0}, "num_iterations = 0"),
         ({"tau_gumbel": 0.0}, "tau_gumbel = 0.0"),
         ({"tau_gumbel": -1.0}, "tau_gumbel = -1.0"),

@@ -21,7 +21,7 @@ from recbole.utils import get_model, init_seed
 from softgrpo.columns import Columns
 from softgrpo.errors import RecallerError, StoreError
 from softgrpo.recallers.model import RecallerModel
-from softgrpo.recallers.recbole_compat import Printed, restore_aliases, shielded
+from softgrpo.recallers.recbole_compat import Printed, import_models, restore_aliases, shielded
 from softgrpo.recallers.recbole_data import (
     TrainingData,
     make_config,
@@ -117,6 +117,7 @@ def load_recaller(folder: Path, corpus: Corpus) -> RecallerModel:
 def _build(recipe: Recipe, corpus: Corpus, work: Path) -> tuple[TrainingData, Any]:
     """Returns RecBole's data sets and an untrained model (Pop and the like: computed already)."""
     restore_aliases()
+    import_models()
     init_seed(recipe.seed, True)
     write_atomic(recipe.interactions, work)
     cutoff = min(_CUTOFF, recipe.interactions[Columns.Item].nunique())

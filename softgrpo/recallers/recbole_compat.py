@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import os
@@ -55,6 +56,12 @@ def restore_aliases() -> None:
     if "_update" not in sp.dok_matrix.__dict__:
         # LightGCN, NGCF and others fill a matrix from a dict of positions at once
         sp.dok_matrix._update = lambda self, data: self._dict.update(data)
+
+
+def import_models() -> None:
+    """Imports RecBole's models; one of them (SINE) switches autograd's anomaly detection on for the whole process."""
+    with torch.autograd.set_detect_anomaly(torch.is_anomaly_enabled()):  # restored at the end: it makes training slow
+        importlib.import_module("recbole.model.sequential_recommender")
 
 
 def visible_devices(use_gpu: bool) -> str:

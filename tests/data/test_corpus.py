@@ -105,7 +105,7 @@ def test_min_rating_keeps_that_rating_and_comes_before_repeats(tmp_path: Path) -
     assert corpus.time.tolist() == [2, 3, 1]
     with pytest.raises(DataError, match=r"toy.inter, line 3: rating is '\?'"):
         read_corpus(dataset(tmp_path, [rows[0], ("a", "x", "?", 2)], RATED, min_rating=3), 1)
-    with pytest.raises(DataError, match="a rating filter needs ratings"):
+    with pytest.raises(DataError, match="A rating filter needs ratings"):
         read_corpus(dataset(tmp_path, rows, RATED, min_rating=3, rating_field=None), 1)
 
 

@@ -111,7 +111,7 @@ def test_unknown_datasets_are_refused_without_a_download(tmp_path: Path, monkeyp
     put(tmp_path, "shop")
     with pytest.raises(DataError, match=r"no download address.*--data-path or SOFTGRPO_DATA.*Did you mean 'shop'"):
         locate(DataConfig(dataset="shopp", data_path=tmp_path))
-    with pytest.raises(DataError, match=r"downloads are switched off"):
+    with pytest.raises(DataError, match=r"Downloads are switched off"):
         locate(DataConfig(dataset=NAME, data_path=tmp_path, download=False))
 
 
