@@ -121,6 +121,7 @@ def test_a_full_disk_is_one_readable_error(small_disk: Path, tmp_path: Path) -> 
     assert "data" in digests(output) and "grpo" not in digests(output)
 
 
+@pytest.mark.timeout(2400)
 def test_the_main_job(tmp_path: Path) -> None:
     """All users, all stages, the whole preset; its repetition reuses everything."""
     output, log = tmp_path / "out", tmp_path / "log"

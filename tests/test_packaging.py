@@ -53,7 +53,9 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs make in a folder that holds the Makefile and what it watches."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
-    return subprocess.run(["make", *words], cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["make", "--no-print-directory", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize("python", ["no-such-python", "false"])
@@ -88,7 +90,9 @@ def test_make_sets_up_once(tmp_path: Path) -> None:
     make(tmp_path, "help")  # copies the files before the stamp is made, which must be the younger one
     (tmp_path / ".venv" / ".installed").touch()
     words = ["run", "DATASET=steam", "STAGE=debug", "ARGS=--seed 7"]
-    done = subprocess.run(["make", *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", *words], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "run steam debug tiny --seed 7\n"
 
 

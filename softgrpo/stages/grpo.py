@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import torch
-
 from softgrpo.callbacks import Progress, Report
 from softgrpo.policy import Policy, load_policy, save_policy
 from softgrpo.records import Part
@@ -17,7 +15,6 @@ from softgrpo.training import (
     PromptRows,
     common_arguments,
     curves,
-    predict_logits,
     ranking_metrics,
     train_keeping_best,
 )
@@ -50,20 +47,19 @@ def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> 
     )
 
 
-def _choose_reading(prepared: Prepared, policy: Policy) -> tuple[float, dict[str, float]]:
-    """Chooses, on validation windows, between the weights softmax(z) and softmax(z / tau_gumbel)."""
-    config = prepared.config
-    valid = prepared.windows.of(Part.VALID)
-    rows = PromptRows(prepared.encoded(valid, policy.tokenizer).input_ids, {})
-    train = config.train
-    logits = predict_logits(
-        policy.model, rows, PromptCollator(policy.tokenizer), train.eval_batch_size, train.bf16, "validation"
+def choose_reading(drawn: dict[str, dict[str, list[float]]], step: float, tau: float) -> float:
+    """Returns the temperature, 1 or tau, whose reading softmax(z / temperature) is better on validation windows.
+
+    Args:
+        drawn: Curves of the training, from `softgrpo.training.curves`.
+        step: Step of the model that was kept.
+        tau: Temperature of the samples.
+    """
+    plain, tempered = (
+        dict(zip(drawn[name]["step"], drawn[name]["value"], strict=True))[step]
+        for name in ("eval_ndcg_multi", "eval_ndcg_multi_tau")
     )
-    readings = {tau: (logits / tau).softmax(-1) for tau in dict.fromkeys((1.0, config.grpo.tau_gumbel))}
-    scores = prepared.judged(valid).ndcg(torch.stack(list(readings.values()), dim=1).double()).mean(0).tolist()
-    best = max(range(len(readings)), key=lambda index: scores[index])
-    metrics = {f"valid_ndcg_reading_{tau:g}": score for tau, score in zip(readings, scores, strict=True)}
-    return list(readings)[best], metrics
+    return tau if tempered > plain else 1.0
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -72,7 +68,8 @@ def run(context: StageContext) -> dict[str, float]:
     policy = load_policy(context.inputs["sft"], config.policy, prepared.lists.recallers)
     trainer = _make_trainer(context, prepared, policy)
     metrics = train_keeping_best(trainer, context.work, context.reporter)
-    tau, readings = _choose_reading(prepared, policy)
+    drawn = curves(trainer)
+    tau = choose_reading(drawn, metrics["best_step"], config.grpo.tau_gumbel)
     save_policy(context.out, Policy(policy.model, policy.tokenizer, replace(policy.card, reading_tau=tau)))
-    (context.out / "curves.json").write_text(json.dumps(curves(trainer)), encoding="utf-8")
-    return metrics | readings | {"reading_tau": tau}
+    (context.out / "curves.json").write_text(json.dumps(drawn), encoding="utf-8")
+    return metrics | {"reading_tau": tau}
