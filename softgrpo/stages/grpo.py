@@ -11,7 +11,6 @@ from softgrpo.records import Part
 from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import Prepared
 from softgrpo.training import (
-    PromptCollator,
     PromptRows,
     common_arguments,
     curves,
