@@ -35,7 +35,15 @@ def start(output: Path, *words: str, log: Path) -> subprocess.Popen[str]:
     """Starts a run in a process group of its own, with all it says in a file."""
     command = [sys.executable, "-m", "flows.cli", "run", *words, "--output", str(output)]
     with log.open("w") as file:
-        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, text=True)
+        return subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+            # a shell starts its background jobs deaf to Ctrl-C, and children inherit that
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
 
 
 def wait_for(pattern: str, output: Path, process: subprocess.Popen[str], log: Path) -> None:
