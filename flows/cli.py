@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from flows.command_line import OTHER_FLAGS, PURE_STAGES, build_parser
 from flows.doctor import as_text, examine, is_healthy, is_writable
-from flows.options import listing, overrides, refuse_unknown
+from flows.options import complete_switches, listing, overrides, refuse_unknown
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError, nearest
 from softgrpo.presets import resolve, settings
@@ -57,13 +57,14 @@ def _check_output(output: Path) -> None:
         )
 
 
-def _announce(result: RunResult) -> None:
+def _announce(result: RunResult, k: int) -> None:
+    """Prints the comparison and where things are; k is the cut-off that the comparison is about."""
     if result.table is not None:
         from rich.console import Console
 
         from softgrpo.evaluation.report import render_terminal
 
-        Console(width=None if sys.stdout.isatty() else 160).print(render_terminal(result.table))
+        Console(width=None if sys.stdout.isatty() else 160).print(render_terminal(result.table, k))
     rows = dict(result.links)
     rows |= {f"{name} model": str(result.folders[name]) for name in ("sft", "grpo") if name in result.folders}
     rows["stages run"] = ", ".join(name for name in result.folders if name not in result.reused) or "none"
@@ -93,11 +94,11 @@ def _pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until
             from softgrpo.pipeline import run_standalone
 
             _log_to_console()
-            _announce(run_standalone(config, until, force, arguments.output))
+            _announce(run_standalone(config, until, force, arguments.output), config.fusion.k)
         else:
             from flows.pipeline import run_pipeline
 
-            _announce(run_pipeline(config, until, force, arguments.output))
+            _announce(run_pipeline(config, until, force, arguments.output), config.fusion.k)
         return OK
 
     return job
@@ -173,6 +174,7 @@ def prepare(words: Sequence[str]) -> Job:
     """
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise ConfigError(f"Command '{words[0]}'", "There is no such command", nearest(words[0], COMMANDS))
+    words = complete_switches(words)
     arguments, unknown = build_parser(words).parse_known_args(words)
     refuse_unknown(unknown, OTHER_FLAGS)
     return COMMANDS[arguments.command](arguments)
@@ -193,6 +195,13 @@ def _readable(error: SoftGRPOError | OSError) -> SoftGRPOError:
         "Files that a run reads and writes must be accessible",
         "Mend it and repeat the command; --debug shows where it happened",
     )
+
+
+def _unexpected(error: Exception) -> str:
+    """Returns one line about an error that nobody foresaw."""
+    message = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+    kept = "Finished stages are kept; the same command goes on from there"
+    return f"unexpected error, probably a fault of softgrpo: {message}. {kept}. --debug shows the traceback."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,6 +232,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"softgrpo: {_readable(error)}", file=sys.stderr)
         return code
+    except Exception as error:  # broad: this is the last place that can say something to people, and it hides nothing
+        if "--debug" in words:
+            traceback.print_exc()
+        print(f"softgrpo: {_unexpected(error)}", file=sys.stderr)
+        return FAILED
 
 
 if __name__ == "__main__":

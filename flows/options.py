@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -42,17 +43,56 @@ The common ones, given as --flag VALUE with hyphens or underscores; every other 
 shows the values of a run."""
 
 
+def _folder(text: str) -> Path:
+    """Returns a folder; Path("") would be the working directory, which an unset shell variable does not mean."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("'' is no folder; . is the working directory")
+    return Path(text)
+
+
+def _numbers(value: Any) -> Any:
+    """Returns what YAML read with the numbers that YAML 1.1 takes for texts, such as 1e-3."""
+    if isinstance(value, dict):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbers(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _yaml_value(text: str) -> Any:
+    """Returns what a flag's YAML means.
+
+    Raises:
+        argparse.ArgumentTypeError: It is no YAML, or a date that does not exist.
+    """
+    try:
+        return _numbers(yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not readable: the value must be YAML, such as 5, 0.1, CE or [64, 32]"
+        ) from error
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports a wrong command line as a ConfigError and completes no flags."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
+        self.register("type", Path, _folder)  # every flag that takes a folder
+
     def error(self, message: str) -> NoReturn:
         """Raises what argparse has to say as a ConfigError."""
         usage = " ".join(self.format_usage().removeprefix("usage: ").split())
         remedy = f"`{self.prog} --help` explains it"
-        if "expected one argument" in message:
+        if "arguments are required" in message:
+            remedy = f"Flags go behind the words in capitals. {remedy}"
+        elif "expected one argument" in message:
             remedy = f"A value that begins with - is written --flag=VALUE. {remedy}"
         raise ConfigError(f"Command line: {message}", f"The form is: {usage}", remedy)
 
@@ -76,9 +116,22 @@ def add_settings(parser: Parser, arguments: Sequence[str]) -> None:
             if spelling not in seen:
                 _add(parser, setting, spelling, hidden=True)
     for path in _below_mappings(arguments):
-        parser.add_argument(
-            f"--{path}", dest=path, type=yaml.safe_load, default=argparse.SUPPRESS, help=argparse.SUPPRESS
-        )
+        parser.add_argument(f"--{path}", dest=path, type=_yaml_value, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def complete_switches(words: Sequence[str]) -> list[str]:
+    """Returns a command line on which a switch has its own value, so that it takes no other word for it.
+
+    Args:
+        words: The command line; `--bf16 ml-100k` becomes `--bf16=true ml-100k`, `--bf16 false` stays.
+    """
+    paths = [path for path, setting in settings().items() if bool in setting.kinds]
+    names = paths + [alias for alias, path in ALIASES.items() if path in paths]
+    switches = {f"--{spelling}" for name in names for spelling in (name, name.replace("_", "-"))}
+    return [
+        f"{word}=true" if word in switches and follower.lower() not in ("true", "false") else word
+        for word, follower in zip(words, [*words[1:], ""], strict=False)
+    ]
 
 
 def _below_mappings(arguments: Iterable[str]) -> set[str]:
@@ -107,7 +160,7 @@ def _value(setting: Setting, given: str | list[str]) -> Any:
     words = given if isinstance(given, list) else [given]
     if setting.nullable and words == ["null"]:
         return None
-    return yaml.safe_load(words[0]) if dict in setting.kinds else given
+    return _yaml_value(words[0]) if dict in setting.kinds else given
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -121,7 +174,7 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         if path in settings():
             try:
                 found[path] = _value(settings()[path], given)
-            except yaml.YAMLError as error:
+            except argparse.ArgumentTypeError as error:
                 raise ConfigError(
                     f"--{path} {given}", "The value must be YAML, such as {SASRec: {epochs: 5}}", "Correct it"
                 ) from error
@@ -151,7 +204,7 @@ def refuse_unknown(arguments: Sequence[str], others: Iterable[str]) -> None:
         raise ConfigError(
             f"'{' '.join(arguments)}' at the end of the command line",
             "Nothing is expected there",
-            "Values with spaces need quotes",
+            "Values with spaces need quotes; a switch takes true or false or nothing",
         )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.environment import prepare
@@ -25,6 +28,21 @@ def difference(config: Section, base: Section, prefix: str = "") -> dict[str, An
         elif value != other:
             found[f"{prefix}{name}"] = plain[name]
     return found
+
+
+def shield_server_from_ctrl_c() -> None:
+    """Lets Prefect start its temporary server in a process group of its own.
+
+    A terminal sends Ctrl-C to the whole foreground group. The server would end before the flow that still has to report its
+    end to it, and the flow would try to reach it for minutes.
+    """
+    from prefect.server.api import server
+
+    class Apart(subprocess.Popen[Any]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, process_group=0, **kwargs)
+
+    vars(server)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": Apart})  # it has no setting for this
 
 
 def run_pipeline(
@@ -51,6 +69,8 @@ def run_pipeline(
     from flows.recipe import StageName, softgrpo_flow
     from softgrpo.pipeline import check_stage
 
+    if "PREFECT_API_URL" not in os.environ:
+        shield_server_from_ctrl_c()
     with LocalStore(output / "stages").lock("prefect"):  # two first runs at once must not both make Prefect's database
         get_client(sync_client=True)
     dataset, size = config.data.dataset, config.policy.size

@@ -155,7 +155,7 @@ class PromptConfig(Section):
     track_record: bool = True
     """How each recaller ranked this user's earlier targets."""
     max_length: Annotated[int, Field(ge=32)] = 512
-    """Tokens per prompt; longer prompts lose their oldest items."""
+    """Tokens per prompt; longer prompts lose their oldest items, then top items, then the recallers' lines."""
 
 
 class LabelConfig(Section):

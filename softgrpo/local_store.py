@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -21,6 +22,7 @@ from softgrpo.errors import StoreError
 from softgrpo.identity import digest_folder
 
 FORMAT = 1
+log = logging.getLogger("softgrpo.local_store")
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,13 @@ class LocalStore:
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Waits until no other process works on this key, and keeps others out until the block ends."""
+        """Waits, and says so, until no other process works on this key; keeps others out until the block ends."""
         locks = self.root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         with (locks / key).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("waiting for another run that works on %s", key)
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -29,10 +29,11 @@ from transformers.utils import logging as transformers_logging
 
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
-from softgrpo.weights import check_reachable, locate_weights
+from softgrpo.weights import check_reachable, identify_weights, locate_weights
 
 CARD = "policy.json"
 WEIGHTS = "model.safetensors"
+PLAIN_ENGLISH = "a red house, a green tree and a blue sea"
 
 
 class PriorHead(nn.Module):
@@ -56,9 +57,11 @@ class PriorHead(nn.Module):
         self.register_buffer("prior", prior.float())
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Returns logits (..., M) for hidden states (..., H)."""
-        logits: Tensor = self.linear(hidden)
-        return logits + self.prior.to(logits.dtype)
+        """Returns float32 logits (..., M) for hidden states (..., H) of any precision."""
+        # in float32 also under autocast: bfloat16 would round the prior, and training would start beside the static mixture
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits: Tensor = self.linear(hidden.float()) + self.prior
+        return logits
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class PolicyCard:
 
     Attributes:
         model_name: Where the base weights came from.
+        weights: What tells them from others, see `identify_weights`.
         recallers: The classes, in the order of the logits.
         max_length: Tokens per prompt in training.
         adapter: none or lora.
@@ -75,6 +79,7 @@ class PolicyCard:
     """
 
     model_name: str
+    weights: dict[str, str]
     recallers: tuple[str, ...]
     max_length: int
     adapter: str
@@ -98,15 +103,42 @@ class Policy:
 
 
 def load_tokenizer(source: str, gguf: str | None) -> PreTrainedTokenizerBase:
-    """Returns a model's tokenizer; where it has no padding token, the end token pads."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **({"gguf_file": gguf} if gguf else {}))
+    """Returns a model's tokenizer; where it has no padding token, the end token pads.
+
+    Raises:
+        PolicyError: It cannot be loaded, has neither token, or does not know the words of a plain English sentence.
+    """
+    options = {"gguf_file": gguf} if gguf else {}
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise PolicyError(
+            f"the tokenizer of '{source}'", f"it cannot be loaded ({error})", "Add the model's tokenizer files"
+        ) from error
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise PolicyError(
+                f"the tokenizer of '{source}' without a padding and without an end token",
+                "prompts of a batch are padded to one length",
+                "Name a pad_token in its tokenizer_config.json",
+            )
         tokenizer.pad_token = tokenizer.eos_token
+    # without vocabulary files some tokenizers load all the same, and then every word is unknown, or nothing at all
+    tokens = tokenizer(PLAIN_ENGLISH, add_special_tokens=False)["input_ids"]
+    known = [token for token in tokens if token not in tokenizer.all_special_ids]
+    if 2 * len(known) <= len(tokens):
+        raise PolicyError(
+            f"the tokenizer of '{source}', which knows {len(known)} of {len(tokens)} tokens of '{PLAIN_ENGLISH}'",
+            "a tokenizer knows most tokens of plain English",
+            "Add the model's tokenizer files",
+        )
     return tokenizer
 
 
 def _empty_model(config: PreTrainedConfig) -> PreTrainedModel:
-    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    model = AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
+        config, dtype=torch.float32, trust_remote_code=False
+    )
     assert isinstance(model, PreTrainedModel)
     return model
 
@@ -124,7 +156,7 @@ def _load_base(model_name: str, classes: int) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=classes, dtype=torch.float32, **options
+            source, num_labels=classes, dtype=torch.float32, trust_remote_code=False, **options
         )
     except (OSError, ValueError) as error:
         raise PolicyError(f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name") from error
@@ -207,7 +239,8 @@ def create_policy(
         model.config.id2label = dict(enumerate(recallers))
         model.config.label2id = {name: index for index, name in enumerate(recallers)}
         prior = static_prior(static_weights, config.prior_floor) if config.static_prior else None
-        card = PolicyCard(config.model_name, recallers, max_length, config.adapter, prior)
+        weights = identify_weights(config.model_name)
+        card = PolicyCard(config.model_name, weights, recallers, max_length, config.adapter, prior)
         return Policy(_adapt(model, card, config), tokenizer, card)
 
 
@@ -254,11 +287,12 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
 
     Args:
         folder: Of the saved policy.
-        config: The settings it was made with (rank and scale of adapters).
+        config: The settings it was made with; for adapters their rank and scale, and where the base weights are now.
         recallers: The pool it is wanted for; None takes any.
 
     Raises:
-        PolicyError: It is no policy, or one over another list of recallers or with adapters of another rank or scale.
+        PolicyError: It is no policy, or one over another list of recallers or with adapters of another rank or scale
+            or for other base weights.
     """
     card = load_card(folder)
     if recallers is not None and recallers != card.recallers:
@@ -276,12 +310,19 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
                 f"this run has policy.lora_r = {config.lora_r} and policy.lora_alpha = {config.lora_alpha}",
                 "Set the values that the policy was trained with",
             )
-        base = _load_base(card.model_name, len(card.recallers))
+        # the same weights may lie elsewhere by now, so their content decides and not their place
+        if identify_weights(config.model_name) != card.weights:
+            raise PolicyError(
+                f"adapters for '{card.model_name}'",
+                f"the weights of policy.model_name = {config.model_name} are others",
+                "Name the model that the adapters were trained on",
+            )
+        base = _load_base(config.model_name, len(card.recallers))
         base.config.pad_token_id = tokenizer.pad_token_id
         model = _adapt(base, card, config)
         set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
         return Policy(model, tokenizer, card)
-    base = _empty_model(AutoConfig.from_pretrained(folder))
+    base = _empty_model(AutoConfig.from_pretrained(folder, trust_remote_code=False))
     model = _adapt(base, card, config)
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     return Policy(model, tokenizer, card)

@@ -1,7 +1,8 @@
 """The one prompt formatter: SFT, SofT-GRPO and test all read a window through this module.
 
-A prompt has a head, the history's items from oldest to newest, and a tail. Over-long prompts lose their oldest items, never the
-end. Nothing in a prompt comes from behind the window's history.
+A prompt has a head, the history's items from oldest to newest, and a tail. Over-long prompts lose their oldest items first, then
+the recallers' top items, then the recallers' lines; never the user line, the track record and the question. Nothing in a prompt
+comes from behind the window's history.
 """
 
 from __future__ import annotations
@@ -46,18 +47,26 @@ class PromptParts:
     Attributes:
         head: Text before the history.
         items: The history's items, oldest first.
-        tail: Text behind the history; always kept whole.
+        tail: Text behind the history; kept whole as long as there is history left to lose.
+        shorter: Stand-ins for the tail once all items are lost, each shorter than the one before.
     """
 
     head: str
     items: tuple[str, ...]
     tail: str
+    shorter: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """The most that `text` can drop: every item, then every tail but the last."""
+        return len(self.items) + len(self.shorter)
 
     def text(self, dropped: int = 0) -> str:
-        """Returns the prompt without its `dropped` oldest items."""
+        """Returns the prompt after `dropped` of its `steps`: without its oldest items, then with a shorter tail."""
         kept = self.items[dropped:]
         history = f"History, newest last: {'; '.join(kept)}.\n" if kept else ""
-        return f"{self.head}{history}{self.tail}"
+        tail = (self.tail, *self.shorter)[max(dropped - len(self.items), 0)]
+        return f"{self.head}{history}{tail}"
 
 
 def short(text: str) -> str:
@@ -96,7 +105,7 @@ class PromptFormatter:
         self._features = features
         tokens = corpus.items[Columns.Token].tolist()
         titles = corpus.items[Columns.Title].tolist() if config.titles else [""] * len(tokens)
-        self._names = [short(title) or f"item {token}" for title, token in zip(titles, tokens, strict=True)]
+        self._names = [short(title or f"item {token}") for title, token in zip(titles, tokens, strict=True)]
         self._genres = corpus.items[Columns.Genres].tolist()
         self._fields = [column for column in corpus.users.columns if column != Columns.Token]
         self._seconds = bool(((corpus.time >= SECONDS_FROM) & (corpus.time < SECONDS_TO)).all())  # NaN is neither
@@ -106,8 +115,14 @@ class PromptFormatter:
         user = int(self._windows.user[window])
         history = history_of(self._corpus, self._windows, window)
         head = self._user(user, len(history))
-        tail = "".join(f"{line}\n" for line in [*self._recallers(window), *self._track(window)])
-        return PromptParts(head, self._history(user, history), f"{tail}Which recaller serves this user best now?")
+        tail, *shorter = self._tails(window)
+        return PromptParts(head, self._history(user, history), tail, tuple(shorter))
+
+    def _tails(self, window: int) -> list[str]:
+        """Returns the tail, then what is left of it without top items, and without the recallers' lines."""
+        end = [*self._track(window), "Which recaller serves this user best now?"]
+        choices: list[list[str]] = [self._recallers(window, self._config.top_items), self._recallers(window, 0), []]
+        return list(dict.fromkeys("\n".join([*lines, *end]) for lines in choices))  # what is switched off is no step
 
     def _user(self, user: int, length: int) -> str:
         fields = self._fields if self._config.user_fields else []
@@ -129,7 +144,7 @@ class PromptFormatter:
             lines.append(f"{gap}{self._names[item]}{genres}")
         return tuple(lines)
 
-    def _recallers(self, window: int) -> list[str]:
+    def _recallers(self, window: int, top_items: int) -> list[str]:
         config, features, lines = self._config, self._features, []
         for index, name in enumerate(self._lists.recallers):
             facts: list[str] = []
@@ -143,8 +158,8 @@ class PromptFormatter:
                 facts.append(f"strength {level(float(strength))}, peak {level(float(peak))}")
             if config.overlap:
                 facts.append(f"overlap {round(100 * float(features.overlap[window, index]))}%")
-            if config.top_items:
-                top = self._lists.items[window, index, : config.top_items]
+            if top_items:
+                top = self._lists.items[window, index, :top_items]
                 facts.append("top " + " | ".join(self._names[item] for item in top[top >= 0]))
             if facts:
                 lines.append(f"{name}: {', '.join(facts)}")
@@ -165,16 +180,18 @@ class PromptFormatter:
 
 def save_prompts(path: Path, parts: Sequence[PromptParts]) -> None:
     """Writes one row per window."""
-    table = {"head": [p.head for p in parts], "items": [list(p.items) for p in parts], "tail": [p.tail for p in parts]}
-    pd.DataFrame(table).to_parquet(path, index=False)
+    rows = [(part.head, list(part.items), part.tail, list(part.shorter)) for part in parts]
+    pd.DataFrame(rows, columns=["head", "items", "tail", "shorter"]).to_parquet(path, index=False)
 
 
 def load_prompts(path: Path, rows: NDArray[np.int64]) -> list[PromptParts]:
     """Reads the prompts of some windows, in the order asked for."""
     table = pd.read_parquet(path).iloc[rows]
     return [
-        PromptParts(head, tuple(items), tail)
-        for head, items, tail in zip(table["head"], table["items"], table["tail"], strict=True)
+        PromptParts(head, tuple(items), tail, tuple(shorter))
+        for head, items, tail, shorter in zip(
+            table["head"], table["items"], table["tail"], table["shorter"], strict=True
+        )
     ]
 
 
@@ -184,7 +201,7 @@ class EncodedPrompts:
 
     Attributes:
         input_ids: One list per prompt, special tokens and chat template included, nothing padded.
-        truncated_share: Share of prompts that lost at least one history item.
+        truncated_share: Share of prompts that lost anything, at least one history item.
     """
 
     input_ids: list[list[int]]
@@ -207,16 +224,14 @@ def encode(parts: Sequence[PromptParts], tokenizer: PreTrainedTokenizerBase, max
     Args:
         parts: The prompts.
         tokenizer: Of the language model.
-        max_length: Tokens per prompt; longer prompts lose their oldest items, as few as it takes (bisection).
+        max_length: Tokens per prompt; longer prompts lose as few of their steps as it takes (bisection), see `PromptParts`.
 
     Raises:
-        PolicyError: A prompt is too long even without any history item.
+        PolicyError: A prompt is too long even without all that it may lose.
     """
     ids: list[list[int]] = [[] for _ in parts]
-    low, high = (
-        [0] * len(parts),
-        [len(part.items) + 1 for part in parts],
-    )  # fewest items to drop; from `high` on it fits
+    low = [0] * len(parts)  # fewest steps to drop
+    high = [part.steps + 1 for part in parts]  # from here on it fits
     tried, waiting = list(low), list(range(len(parts)))  # most prompts fit whole, so that is tried first
     while waiting:
         encoded = _tokenise([parts[index].text(tried[index]) for index in waiting], tokenizer)
@@ -226,13 +241,13 @@ def encode(parts: Sequence[PromptParts], tokenizer: PreTrainedTokenizerBase, max
             else:
                 low[index] = tried[index] + 1
             tried[index] = (low[index] + high[index]) // 2
-        # a middle is below `high`, so no more items are dropped than there are
+        # a middle is below `high`, so no more steps are dropped than there are
         waiting = [index for index in waiting if low[index] < high[index]]
-    bare = next((part for part, drop in zip(parts, high, strict=True) if drop > len(part.items)), None)
+    bare = next((part for part, drop in zip(parts, high, strict=True) if drop > part.steps), None)
     if bare is not None:
         raise PolicyError(
-            f"a prompt of {len(_tokenise([bare.text(len(bare.items))], tokenizer)[0])} tokens without any history item",
-            f"prompt.max_length = {max_length} tokens must hold the user line, the recallers and the track record",
-            "Raise --prompt.max_length, or switch parts of the prompt off (--prompt.top_items 0)",
+            f"a prompt of {len(_tokenise([bare.text(bare.steps)], tokenizer)[0])} tokens without history and recallers' lines",
+            f"prompt.max_length = {max_length} tokens must hold the user line, the track record and the question",
+            "Raise --prompt.max_length, or switch parts of the prompt off (--prompt.user_fields false)",
         )
     return EncodedPrompts(ids, float(np.mean([drop > 0 for drop in high])) if parts else 0.0)

@@ -54,22 +54,28 @@ def store_errors(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, OSError, SafetensorError) as error:
+        if _is_full_disk(error):
+            raise StoreError(
+                "no space is left on the disk",
+                "A stage counts only when all its files are written",
+                "Make room, or choose another --output, and run the same command again; finished stages are reused",
+            ) from error
+        if not isinstance(error, MlflowException):
+            raise
         said = str(error).strip().splitlines()[0]
         raise StoreError(
             f"MLflow at {without_password(uri)} said: {said}",
             "Every stage is recorded there before it counts as done",
             "Check the server or the database and run the same command again; finished stages are reused",
         ) from error
-    except (OSError, SafetensorError) as error:
-        full = error.errno == errno.ENOSPC if isinstance(error, OSError) else "No space left" in str(error)
-        if not full:
-            raise
-        raise StoreError(
-            "no space is left on the disk",
-            "A stage counts only when all its files are written",
-            "Free some space, or choose another --output, and run the same command again; finished stages are reused",
-        ) from error
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whether an error says that no space is left, in the words of the system, of safetensors or of SQLite."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
+    return any(words in str(error) for words in ("No space left", "database or disk is full"))
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:

@@ -95,6 +95,9 @@ COMMAND_LINE = [
     Case("setting", f"{RUN} --grpo.tau_gumble 0.5", "'--grpo.tau_gumble'", "no such flag", "'--grpo.tau_gumbel'"),
     Case("flag without value", f"{RUN} --top_p", "--top_p", "expected one argument", "--flag=VALUE"),
     Case("pure without stage", "pure --dataset ml-1m", "No stage", "--do_sft", "--do_test"),
+    Case("output empty", f"{RUN} --output ''", "--output: ''", "no folder", "is the working directory"),
+    Case("flag before", "run --force sft ml-100k full tiny", "STAGE", "run DATASET STAGE SIZE", "Flags go behind"),
+    Case("word behind a switch", f"{RUN} --bf16 maybe", "'maybe'", "Nothing is expected", "true or false"),
     Case("force", f"{RUN} --force sfft", "'sfft'", "no such stage", "'sft'"),
     Case(
         "output is a file",
@@ -140,7 +143,7 @@ SETTINGS = [
         "default 16",
     ),
     Case("seed", f"{RUN} --seed x", "seed = x", "valid integer", "default 42"),
-    Case("switch", f"{RUN} --bf16 maybe", "train.bf16 = maybe", "valid boolean", "default false"),
+    Case("switch", f"{RUN} --bf16=maybe", "train.bf16 = maybe", "valid boolean", "default false"),
     Case("choice", f"{RUN} --train.device tpu", "train.device = tpu", "'auto', 'cpu' or 'cuda'", "default auto"),
     Case("two at once", f"{RUN} --top_p 2 --seed=-1", "grpo.top_p = 2", "seed = -1", "default 42"),
     Case("pool of one", f"{RUN} --recbole_models BPR", "holds 1", "at least two recallers", "Change"),
@@ -151,6 +154,14 @@ SETTINGS = [
     Case("record", f"{RUN} --split.record 0.7", "record = 0.7", "smaller than recaller", "Change"),
     Case("stranger", f"{RUN} --recall.settings.EASE.reg_weight 1", "EASE", "not in recall.recallers", "Change"),
     Case("mapping", f"{RUN} --recall.settings '{{{{a: ['", "{{a: [", "must be YAML", "Correct"),
+    Case(
+        "below a mapping",
+        f"{RUN} --recall.settings.SASRec.epochs '{{{{a: ['",
+        "--recall.settings.SASRec.epochs: {{a: [",
+        "must be YAML",
+        "--help",
+    ),
+    Case("no such date", f"{RUN} --recall.settings.BPR.epochs 2020-13-45", "2020-13-45", "must be YAML", "--help"),
 ]
 
 HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
@@ -177,6 +188,7 @@ BEFORE_TRAINING = [
         "recaller setting", f"{RUN} --recall.settings.BPR.embeding_size 8", "'embeding_size'", "BPR", "'embedding_size'"
     ),
     Case("recaller epochs", f"{RUN} --recall.settings.BPR.epochs 0", "epochs = 0", "at least 1", "default"),
+    Case("recaller size", f"{RUN} --recall.settings.BPR.embedding_size 0", "size = 0", "at least 1", "default is 64"),
     Case("hub model", f"{RUN} --model_name nobody/no-such-model", "'nobody/no-such-model'", "hub", "--model_name"),
     Case("model folder", f"{RUN} --model_name {{tmp}}/model", "'{tmp}/model'", "no such folder", "--model_name"),
     Case(

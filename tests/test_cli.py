@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -127,6 +128,41 @@ def test_a_switch_needs_no_value(captured: Captured) -> None:
     assert captured.config.seed == 7
     cli.main(["run", "ml-100k", "full", "tiny", "--prompt.titles", "false"])
     assert not captured.config.prompt.titles
+
+
+@pytest.mark.parametrize(
+    ("words", "bf16"),
+    [
+        ("run --bf16 ml-100k debug tiny", True),
+        ("run ml-100k --train.bf16 debug tiny", True),
+        ("run --bf16 false ml-100k debug tiny", False),
+        ("run ml-100k debug --bf16 TRUE tiny", True),
+        ("run ml-100k debug tiny --bf16=no", False),
+    ],
+)
+def test_a_switch_may_stand_anywhere(words: str, bf16: bool, captured: Captured) -> None:
+    assert cli.main(words.split()) == 0
+    assert captured.config == resolve("ml-100k", "tiny", "debug", {"train.bf16": bf16})
+
+
+@pytest.mark.parametrize(
+    ("written", "number"), [("1e-3", 0.001), ("1E-3", 0.001), ("'0.5'", 0.5), ("2e+1", 20.0), (".1", 0.1), ("3", 3)]
+)
+def test_numbers_below_mappings_are_numbers_in_every_notation(written: str, number: float, captured: Captured) -> None:
+    for words in (
+        ["--recall.settings.BPR.learning_rate", written],
+        ["--recall.settings", f"BPR: {{learning_rate: {written}}}"],
+    ):
+        assert cli.main(["run", "ml-100k", "full", "tiny", *words]) == 0
+        found = captured.config.recall.settings["BPR"]["learning_rate"]
+        assert found == number and type(found) is type(number)
+
+
+def test_numbers_in_lists_below_mappings_and_texts() -> None:
+    words = ["run", "a", "full", "tiny", "--recall.settings.NeuMF.x", "[1e1, {a: 1e-1}, CE, null, true]"]
+    assert overrides(build_parser(words).parse_args(words)) == {
+        "recall.settings.NeuMF.x": [10.0, {"a": 0.1}, "CE", None, True]
+    }
 
 
 def test_null_clears_a_setting(captured: Captured) -> None:
@@ -287,21 +323,45 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_errors_in_the_code_itself_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_pipeline_job", fail_with(ZeroDivisionError()))
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["run", "ml-100k", "full", "tiny"])
+def test_errors_in_the_code_itself_are_not_hidden(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_pipeline_job", fail_with(ZeroDivisionError("division\nby zero")))
+    assert cli.main(["run", "ml-100k", "full", "tiny"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("softgrpo: unexpected")
+    assert ": ZeroDivisionError: division by zero. " in shown
+    assert shown.endswith("--debug shows the traceback.\n")
+    assert shown.count("\n") == 1  # no traceback
+    assert cli.main(["run", "ml-100k", "full", "tiny", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_the_end_of_a_run_says_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = {name: tmp_path / name for name in ("split", "data", "sft", "grpo")}
-    cli._announce(RunResult(None, folders, ("split", "data"), {"MLflow run": "somewhere"}))
+    cli._announce(RunResult(None, folders, ("split", "data"), {"MLflow run": "somewhere"}), 10)
     shown = {line.split("  ")[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines()}
     assert shown["MLflow run"] == "somewhere"
     assert shown["sft model"] == str(tmp_path / "sft")
     assert shown["grpo model"] == str(tmp_path / "grpo")
     assert shown["stages reused"] == "data"
     assert shown["stages run"] == "grpo"
+
+
+def test_the_comparison_is_about_the_cut_off_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: [])
+    result = RunResult(pd.DataFrame(), {}, ())
+    monkeypatch.setattr("softgrpo.pipeline.run_standalone", lambda *arguments: result)
+
+    def render(table: pd.DataFrame, k: int) -> str:
+        asked.append(k)
+        return ""
+
+    monkeypatch.setattr("softgrpo.evaluation.report.render_terminal", render)
+    words = ["run", "ml-100k", "standalone", "tiny", "--fusion.k", "7", "--output", str(tmp_path)]
+    assert cli.main(words) == 0
+    assert asked == [7]
 
 
 def test_a_run_hands_everything_to_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,7 +225,7 @@ def test_the_example_of_own_data_is_accepted_and_split(shop: Path, monkeypatch: 
         ran.append(config)
 
     monkeypatch.setattr("flows.pipeline.run_pipeline", record)
-    monkeypatch.setattr(cli, "_announce", lambda result: None)
+    monkeypatch.setattr(cli, "_announce", lambda result, k: None)
     assert cli.main(shell_lines(example)[0][1:]) == 0
     store = LocalStore(shop / "stages")
     split = plan(ran[0])[0]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -65,7 +66,8 @@ def test_kill_9_in_a_training_resumes_from_its_checkpoint(tmp_path: Path) -> Non
     output, log = tmp_path / "killed", tmp_path / "log"
     process = start(output, *DEBUG, log=log)
     wait_for("stages/.work/grpo-*/checkpoints/checkpoint-*/trainer_state.json", output, process, log)
-    os.killpg(process.pid, signal.SIGKILL)
+    for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        each.kill()
     process.wait()
     assert "grpo" not in digests(output)
 
@@ -86,7 +88,7 @@ def test_ctrl_c_commits_nothing_and_says_so(tmp_path: Path) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
     process = start(output, *DEBUG, log=log)
     wait_for("stages/.work/sft-*/checkpoints", output, process, log)
-    os.kill(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group
     assert process.wait(timeout=60) == 130, log.read_text()
     said = log.read_text()
     assert "interrupted. Finished stages are kept" in said and "Traceback" not in said

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
+import threading
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -126,3 +128,23 @@ def test_the_lock_keeps_others_out_until_the_holder_leaves_or_dies(tmp_path: Pat
     assert entered.wait(10)
     holder.join()
     waiter.join()
+
+
+def test_waiting_is_said_once_and_only_when_there_is_something_to_wait_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "softgrpo.local_store")
+    with LocalStore(tmp_path).lock("k"), LocalStore(tmp_path).lock("other"):
+        assert not caplog.records
+    context = multiprocessing.get_context("fork")
+    held, leave = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, held, leave))
+    holder.start()
+    assert held.wait(10)
+    timer = threading.Timer(0.3, leave.set)
+    timer.start()
+    with LocalStore(tmp_path).lock("k"):
+        assert leave.is_set()
+    assert caplog.messages == ["waiting for another run that works on k"]
+    holder.join()
+    timer.join()

@@ -95,6 +95,22 @@ def test_the_prior_head_by_hand() -> None:
     assert [name for name, _ in head.named_parameters()] == ["linear.weight", "linear.bias"]  # the prior is fixed
 
 
+@pytest.mark.parametrize("base", ["encoder", "decoder"])
+def test_in_bfloat16_training_starts_exactly_at_the_static_mixture_too(
+    base: str, request: pytest.FixtureRequest
+) -> None:
+    policy = create(request.getfixturevalue(base))
+    expected = torch.tensor(static_prior(STATIC, 0.02))
+    assert not torch.equal(expected.bfloat16().float(), expected)  # rounding would show
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = nn.Linear(4, 2)(torch.randn(5, 4))
+        assert hidden.dtype == torch.bfloat16
+        logits = PriorHead(nn.Linear(2, 3), expected)(hidden)
+    assert logits.dtype == torch.float32 and torch.equal(logits, expected.expand(5, -1))
+    in_training = predict_logits(policy.model, toy_rows(), PromptCollator(policy.tokenizer), 8, True, "test")
+    assert torch.equal(in_training, expected.expand(24, -1))
+
+
 @pytest.mark.parametrize("adapter", ["none", "lora"])
 @pytest.mark.parametrize("base", ["encoder", "decoder"])
 def test_training_starts_exactly_at_the_static_mixture(base: str, adapter: str, request: pytest.FixtureRequest) -> None:
@@ -232,6 +248,17 @@ def test_adapters_of_another_rank_or_scale_are_refused(encoder: str, tmp_path: P
         load_policy(tmp_path / "saved", config, RECALLERS)
 
 
+def test_adapters_go_with_their_base_weights_wherever_these_lie(encoder: str, decoder: str, tmp_path: Path) -> None:
+    policy = create(encoder, adapter="lora")
+    shake(policy)
+    save_policy(tmp_path / "saved", policy)
+    moved = str(Path(encoder).rename(tmp_path / "moved"))
+    loaded = load_policy(tmp_path / "saved", PolicyConfig(model_name=moved, adapter="lora"), RECALLERS)
+    assert torch.allclose(logits_of(loaded), logits_of(policy), atol=1e-6)
+    with pytest.raises(PolicyError, match=r"adapters for .* are others"):
+        load_policy(tmp_path / "saved", PolicyConfig(model_name=decoder, adapter="lora"), RECALLERS)
+
+
 def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"holds no policy\.json"):
         load_policy(tmp_path, PolicyConfig())
@@ -263,6 +290,24 @@ def test_where_no_token_pads_the_end_token_does(tmp_path: Path) -> None:
     save_policy(tmp_path / "saved", policy)
     loaded = load_policy(tmp_path / "saved", PolicyConfig(model_name=name))
     assert torch.allclose(logits_of(loaded), one_by_one, atol=1e-5)
+
+
+def test_a_tokenizer_that_can_pad_with_nothing_is_refused(tmp_path: Path) -> None:
+    tokenizer = toy_tokenizer(pad=False)
+    tokenizer.eos_token = None
+    name = save_base(tmp_path / "base", toy_decoder(), tokenizer)
+    with pytest.raises(PolicyError, match="without a padding and without an end token"):
+        load_tokenizer(name, None)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "message"),
+    [("bert", "knows 0 of 11 tokens"), ("gpt2", "knows 0 of 0 tokens"), ("llama", "It cannot be loaded")],
+)
+def test_a_folder_without_a_vocabulary_is_refused(model_type: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(PolicyError, match=message):
+        load_tokenizer(str(tmp_path), None)
 
 
 @pytest.mark.slow
@@ -319,7 +364,7 @@ def test_weights_that_are_pickled_are_refused(encoder: str) -> None:
     weights = Path(encoder) / "model.safetensors"
     torch.save({}, weights.with_name("pytorch_model.bin"))
     weights.unlink()
-    with pytest.raises(PolicyError, match="cannot be loaded"):
+    with pytest.raises(PolicyError, match=r"without \*\.safetensors"):
         create(encoder)
 
 

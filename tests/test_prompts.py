@@ -167,6 +167,32 @@ def test_words() -> None:
     assert short("x" * 41) == "x" * 39 + "…"
 
 
+def test_long_ids_are_cut_like_titles() -> None:
+    corpus = shop()
+    items = corpus.items.assign(token=[f"{item}" * 50 for item in range(7)])
+    assert formatter(FULL, replace(corpus, items=items)).parts(1).items[2] == f"next day item {'2' * 34}… (Drama)"
+
+
+def test_shorter_tails_lose_the_top_items_and_then_the_recallers() -> None:
+    parts = formatter(FULL).parts(1)
+    end = f"Track record: BPR excellent rank 1, Own none\n{QUESTION}"
+    without_top = (
+        "BPR: matrix factorisation, long-term taste, strength medium, peak low, overlap 67%\n"
+        f"Own: strength high, peak high, overlap 100%\n{end}"
+    )
+    assert parts.shorter == (without_top, end)
+    assert parts.steps == 4 + 2  # four history items
+    assert [parts.text(dropped) for dropped in (4, 5, 6)] == [
+        f"User: 24, writer, 4 items.\n{tail}" for tail in (parts.tail, without_top, end)
+    ]
+
+
+def test_what_is_switched_off_is_no_step() -> None:
+    assert len(formatter(FULL.model_copy(update={"top_items": 0})).parts(1).shorter) == 1
+    off = {"top_items": 0, "recaller_lines": False, "list_shape": False, "overlap": False}
+    assert formatter(FULL.model_copy(update=off)).parts(1).shorter == ()
+
+
 def test_nothing_from_behind_the_history_is_in_the_prompt() -> None:
     """Other targets, other later items, other later times, and other outcomes of this and later windows: the same prompt."""
     corpus, window = shop(), 1
@@ -187,6 +213,7 @@ def test_round_trip(tmp_path: Path) -> None:
     prompts = [formatter(FULL).parts(window) for window in range(3)]
     save_prompts(tmp_path / "prompts.parquet", prompts)
     assert load_prompts(tmp_path / "prompts.parquet", np.array([2, 0])) == [prompts[2], prompts[0]]
+    assert prompts[0].shorter
     bare = [PromptParts("", (), "x")]
     save_prompts(tmp_path / "bare.parquet", bare)
     assert load_prompts(tmp_path / "bare.parquet", np.array([0])) == bare
@@ -256,6 +283,43 @@ def test_a_prompt_too_long_without_items_is_refused(plain: PreTrainedTokenizerBa
     assert len(encode([LONG], plain, least).input_ids[0]) == least
     with pytest.raises(PolicyError, match=rf"{least} tokens.*max_length = {least - 1}.*Raise --prompt.max_length"):
         encode([LONG], plain, least - 1)
+
+
+def test_shorter_tails_come_after_the_last_item(plain: PreTrainedTokenizerBase) -> None:
+    """At every length the first of nine items' and two tails' steps that fits; only behind the last of them the error."""
+    parts = replace(LONG, tail=f"BPR: peak low, top x\n{QUESTION}", shorter=(f"BPR: peak low\n{QUESTION}", QUESTION))
+    sizes = [len(plain(parts.text(dropped))["input_ids"]) for dropped in range(9 + 2 + 1)]
+    assert sizes == sorted(set(sizes), reverse=True)
+    for limit in range(sizes[-1], sizes[0] + 1):
+        dropped = next(number for number, size in enumerate(sizes) if size <= limit)
+        encoded = encode([parts], plain, limit)
+        assert encoded.input_ids == [plain(parts.text(dropped))["input_ids"]]
+        assert encoded.truncated_share == (1 if dropped else 0)
+    with pytest.raises(PolicyError, match=rf"{sizes[-1]} tokens.*max_length = {sizes[-1] - 1}"):
+        encode([parts], plain, sizes[-1] - 1)
+
+
+@pytest.mark.parametrize(
+    "title", ["The Extraordinarily Long Title of an Obscure Film", "千と千尋の神隠しと风之谷的娜乌西卡" * 3]
+)
+def test_six_recallers_with_long_titles_fit_a_short_prompt(title: str, plain: PreTrainedTokenizerBase) -> None:
+    names = ("BPR", "SASRec", "ItemKNN", "LightGCN", "EASE", "FPMC")
+    corpus = shop()
+    corpus = replace(corpus, items=corpus.items.assign(title=[f"{title} {item}" for item in range(7)]))
+    lists = CandidateLists(names, np.repeat(ITEMS[:, :1], 6, axis=1), np.repeat(SCORES[:, :1], 6, axis=1))
+    shape = make_features(lists, WINDOWS, TARGETS, 3)
+    prompts = PromptFormatter(FULL, corpus, WINDOWS, lists, shape)
+    parts = [prompts.parts(window) for window in range(3)]
+    assert all(len(plain(part.text(len(part.items)))["input_ids"]) > 128 for part in parts)  # items alone do not do it
+    encoded = encode(parts, plain, 128)
+    assert encoded.truncated_share == 1
+    for part, ids in zip(parts, encoded.input_ids, strict=True):
+        assert len(ids) <= 128
+        text = plain.decode(ids, skip_special_tokens=True)
+        assert text == plain.decode(plain(part.text(part.steps))["input_ids"], skip_special_tokens=True)
+        assert text.startswith("user : ")
+        assert "track record : " in text
+        assert text.endswith(QUESTION.lower())
 
 
 def test_the_chat_template_is_applied_exactly_once(chat: PreTrainedTokenizerBase) -> None:

@@ -119,13 +119,14 @@ def render_html(report: Report, figures: Mapping[str, Path]) -> str:
 
 
 def render_terminal(table: pd.DataFrame, k: int = 10) -> Table:
-    """Returns the comparison table for a terminal: NDCG and Recall at 10 and 20 as far as they were computed.
+    """Returns the comparison table for a terminal: NDCG at k, 10 and 20, Recall at 10 and 20 as far as they were computed.
 
     Args:
         table: `Comparison.table`.
         k: Cut-off that the differences are about.
     """
-    shown = [name for name in ("ndcg@10", "ndcg@20", "recall@10", "recall@20") if name in table]
+    ndcgs = [f"ndcg@{cutoff}" for cutoff in sorted({k, 10, 20})]
+    shown = [name for name in (*ndcgs, "recall@10", "recall@20") if name in table]
     title = f"Test windows, means over users; Δ in NDCG@{k} against the best single recaller"
     rich = Table(title=title, title_justify="left")
     rich.add_column("method", no_wrap=True)

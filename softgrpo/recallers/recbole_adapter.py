@@ -37,7 +37,16 @@ from softgrpo.records import Corpus, Windows
 from softgrpo.stages import Reporter
 
 _CUTOFF = 10  # of the NDCG that early stopping goes by
-_REFUSALS = (AssertionError, KeyError, NotImplementedError, TypeError, ValueError)
+_REFUSALS = (  # RecBole checks little itself: most wrong settings fail somewhere in it, or in torch, with one of these
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,  # NotImplementedError is one
+    TypeError,
+    ValueError,
+    ZeroDivisionError,
+)
 
 
 def train_recaller(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -55,7 +56,27 @@ TRAINING_SETTINGS: dict[str, Any] = {
     "use_gpu": True,
     "worker": 0,
 }
-_AT_LEAST_ONE = ("epochs", "train_batch_size", "eval_batch_size", "MAX_ITEM_LIST_LENGTH")
+_AT_LEAST_ONE = {
+    "epochs",
+    "train_batch_size",
+    "eval_batch_size",
+    "eval_step",
+    "MAX_ITEM_LIST_LENGTH",
+    "embedding_size",
+    "hidden_size",
+    "inner_size",
+    "n_layers",
+    "num_layers",
+    "n_heads",
+    "k",
+}
+_CHOICES = {
+    "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"),  # others become Adam with a warning
+    "loss_type": ("BPR", "CE"),
+    "hidden_act": ("gelu", "relu", "swish", "tanh", "sigmoid"),
+}
+_LOSSES = {"CDAE": ("BCE", "MSE"), "CORE": ("CE",), "FPMC": ("BPR",), "SINE": ("BPR", "CE", "NLL")}
+"""The recallers with other losses than most."""
 _SAFE_TEXT = re.compile(r"[\w.@+\-\[\], ]*")
 
 
@@ -136,24 +157,34 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
         if key not in known:
             rule = f"It is not a setting of {name} that may be chosen here"
             raise RecallerError(f"Setting '{key}' of recaller {name}", rule, nearest(key, known))
-        problem = _problem(key, value, known[key])
+        problem = _problem(name, key, value, known[key])
         if problem:
             received = f"Setting {key} = {value!r} of recaller {name}"
             raise RecallerError(received, problem, f"RecBole's default is {known[key]!r}")
 
 
-def _problem(key: str, value: Any, default: Any) -> str:
+def _problem(name: str, key: str, value: Any, default: Any) -> str:
     """Returns what is wrong with a value, "" where nothing is."""
     if isinstance(value, str) and not _SAFE_TEXT.fullmatch(value):
         return "RecBole evaluates texts, so only letters, digits and . _ - + @ [ ] and commas are accepted"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if key in _AT_LEAST_ONE and not (isinstance(value, int) and is_number and value >= 1):
-        return "It must be a whole number of at least 1"
-    if key == "learning_rate" and not (is_number and 0 < value < float("inf")):
-        return "It must be a number above 0"
+    choices = _LOSSES.get(name, _CHOICES[key]) if key == "loss_type" else _CHOICES.get(key)
+    if choices and value not in choices:
+        return f"It must be one of {', '.join(choices)}"
+    if key == "clip_grad_norm" and not (value is None or isinstance(value, Mapping)):
+        return "It must be null or a mapping such as {max_norm: 5}"
     if isinstance(default, bool) and not isinstance(value, bool):
         return "It must be true or false"
     wants_number = isinstance(default, int | float) and not isinstance(default, bool)
-    if wants_number and not is_number:
-        return "It must be a number"
-    return ""
+    return _number_problem(key, value) if wants_number or key in _AT_LEAST_ONE else ""
+
+
+def _number_problem(key: str, value: Any) -> str:
+    """Returns what is wrong with the value of a setting that is a number."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if key in _AT_LEAST_ONE and not (is_number and isinstance(value, int) and value >= 1):
+        return "It must be a whole number of at least 1"
+    if key == "learning_rate" and not (is_number and value > 0):
+        return "It must be a number above 0"
+    if key == "weight_decay" and not (is_number and value >= 0):
+        return "It must be a number of at least 0"
+    return "" if is_number else "It must be a number"

@@ -10,11 +10,12 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.data.locate import SUFFIXES, locate
 from softgrpo.identity import digest_file
 from softgrpo.stages import Stage, StageContext
+from softgrpo.weights import identify_weights
 
 Parameters = Callable[[ExperimentConfig, str], dict[str, Any]]
 
 TABLES = ("numpy", "pandas", "pyarrow")
-TRAINING = ("accelerate", "numpy", "peft", "safetensors", "tokenizers", "torch", "transformers")
+TRAINING = ("accelerate", "gguf", "numpy", "peft", "safetensors", "tokenizers", "torch", "transformers")
 
 
 def _split(config: ExperimentConfig, variant: str) -> dict[str, Any]:
@@ -54,7 +55,9 @@ def _training(config: ExperimentConfig) -> dict[str, Any]:
         "recallers": list(config.recall.recallers),
         "fusion": config.fusion.model_dump(mode="json"),
         "max_length": config.prompt.max_length,
-        "policy": config.policy.model_dump(mode="json", exclude={"size"}),
+        # the weights themselves stand for the name, which may be a path of this machine
+        "policy": config.policy.model_dump(mode="json", exclude={"size", "model_name"}),
+        "weights": identify_weights(config.policy.model_name),
         "train": config.train.model_dump(mode="json"),
     }
 

@@ -98,7 +98,30 @@ def test_terminal_table(case: Small) -> None:
     console.print(render_terminal(case.comparison.table, 5))
     text = console.export_text()
     assert "SofT-GRPO multi" in text
+    assert "NDCG@5 against" in text
+    assert f"{case.comparison.table['ndcg@5'][0]:.4f}" in text
     assert f"{case.comparison.table['ndcg@10'][0]:.4f}" in text
+
+
+@pytest.mark.parametrize(
+    ("k", "ndcgs"),
+    [
+        (5, ["NDCG@5", "NDCG@10", "NDCG@20"]),
+        (10, ["NDCG@10", "NDCG@20"]),
+        (20, ["NDCG@10", "NDCG@20"]),
+        (50, ["NDCG@10", "NDCG@20", "NDCG@50"]),
+    ],
+)
+def test_the_terminal_table_always_shows_the_cut_off_of_the_differences(case: Small, k: int, ndcgs: list[str]) -> None:
+    table = case.comparison.table.copy()
+    for cutoff in (5, 10, 20, 50):
+        table[f"ndcg@{cutoff}"] = cutoff / 100
+    rich = render_terminal(table, k)
+    headings = [str(column.header) for column in rich.columns]
+    assert headings[1 : 1 + len(ndcgs)] == ndcgs
+    assert not any(heading.startswith("NDCG") for heading in headings[1 + len(ndcgs) :])
+    assert f"NDCG@{k} against" in str(rich.title)
+    assert list(rich.columns[headings.index(f"NDCG@{k}")].cells) == [f"{k / 100:.4f}"] * len(table)
 
 
 def test_tied_targets(case: Small) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
-from softgrpo.errors import RecallerError
-from softgrpo.recallers.registry import UNSUPPORTED, check_recallers, check_settings, known_recallers, known_settings
+from softgrpo.errors import RecallerError, TrainingError
+from softgrpo.recallers.registry import (
+    _CHOICES,
+    _LOSSES,
+    UNSUPPORTED,
+    _recbole_folder,
+    check_recallers,
+    check_settings,
+    known_recallers,
+    known_settings,
+)
 
 GENERAL = {
     "BPR",
@@ -82,7 +93,27 @@ def test_own_settings_and_those_of_training_are_known() -> None:
         ("BPR", {"epochs": True}, "at least 1"),
         ("BPR", {"learning_rate": -1.0}, "above 0"),
         ("BPR", {"learning_rate": "fast"}, "above 0"),
-        ("BPR", {"embedding_size": "big"}, "must be a number"),
+        ("BPR", {"embedding_size": "big"}, "at least 1"),
+        ("BPR", {"embedding_size": 0}, "whole number of at least 1"),
+        ("BPR", {"embedding_size": 8.0}, "whole number"),
+        ("BPR", {"train_batch_size": -1}, "at least 1"),
+        ("BPR", {"eval_step": 0}, "at least 1"),
+        ("GRU4Rec", {"hidden_size": 0}, "at least 1"),
+        ("SASRec", {"n_layers": -1}, "at least 1"),
+        ("SASRec", {"n_heads": 0}, "at least 1"),
+        ("SASRec", {"inner_size": 0}, "at least 1"),
+        ("SASRec", {"MAX_ITEM_LIST_LENGTH": 1.5}, "at least 1"),
+        ("ItemKNN", {"k": 0}, "at least 1"),
+        ("ItemKNN", {"shrink": float("nan")}, "must be a number"),
+        ("BPR", {"learner": "adamm"}, "one of adam, adamw, sgd, adagrad, rmsprop, sparse_adam"),
+        ("BPR", {"learner": 1}, "one of adam"),
+        ("SASRec", {"loss_type": "ce"}, r"one of BPR, CE\."),
+        ("SASRec", {"hidden_act": "elu"}, "one of gelu, relu, swish, tanh, sigmoid"),
+        ("CDAE", {"loss_type": "CE"}, "one of BCE, MSE"),
+        ("CORE", {"loss_type": "BPR"}, "one of CE"),
+        ("BPR", {"weight_decay": -0.1}, "at least 0"),
+        ("BPR", {"weight_decay": float("inf")}, "at least 0"),
+        ("BPR", {"clip_grad_norm": 5}, "null or a mapping"),
         ("BPR", {"shuffle": "yes"}, "true or false"),
         ("BPR", {"learner": "__import__('os').getcwd()"}, "RecBole evaluates texts"),
     ],
@@ -90,3 +121,57 @@ def test_own_settings_and_those_of_training_are_known() -> None:
 def test_wrong_settings(name: str, settings: dict[str, object], message: str) -> None:
     with pytest.raises(RecallerError, match=message):
         check_settings(name, settings)
+
+
+def test_recboles_own_defaults_are_accepted() -> None:
+    for name in known_recallers():
+        defaults = known_settings(name)
+        numbers_and_words = {key: value for key, value in defaults.items() if isinstance(value, int | float | str)}
+        check_settings(name, {key: value for key, value in numbers_and_words.items() if "(" not in str(value)})
+
+
+def test_other_values_that_recbole_accepts() -> None:
+    check_settings("BPR", {"learner": "sgd", "weight_decay": 0, "clip_grad_norm": {"max_norm": 5}, "eval_step": 2})
+    check_settings("BPR", {"clip_grad_norm": None})
+    check_settings("CDAE", {"loss_type": "MSE"})
+    check_settings("SINE", {"loss_type": "NLL"})
+    check_settings("SASRec", {"loss_type": "BPR", "hidden_act": "swish"})
+
+
+@pytest.mark.parametrize("name", sorted({*_LOSSES, "SASRec"}))
+def test_the_losses_are_those_of_recboles_code(name: str) -> None:
+    folder = _recbole_folder() / "model" / f"{known_recallers()[name]}_recommender"
+    code = (folder / f"{name.lower()}.py").read_text(encoding="utf-8")
+    rule = re.search(r"loss_type.* in \[([^]]*)\]!?\"\)", code)
+    assert rule is not None
+    assert set(re.findall(r"[A-Z]+", rule[1])) == set(_LOSSES.get(name, _CHOICES["loss_type"]))
+
+
+def test_the_learners_and_activations_are_those_of_recboles_code() -> None:
+    trainer = (_recbole_folder() / "trainer" / "trainer.py").read_text(encoding="utf-8")
+    assert set(re.findall(r'learner\.lower\(\) == "(\w+)"', trainer)) == set(_CHOICES["learner"])
+    layers = (_recbole_folder() / "model" / "layers.py").read_text(encoding="utf-8")
+    table = layers.split("ACT2FN = {")[1].split("}")[0]
+    assert set(re.findall(r'"(\w+)":', table)) == set(_CHOICES["hidden_act"])
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("x"), IndexError("x"), AttributeError("x"), ZeroDivisionError("x"), KeyError("x")]
+)
+def test_what_recbole_fails_with_is_a_refusal(error: Exception) -> None:
+    from softgrpo.recallers.recbole_adapter import _refusals_of
+    from softgrpo.recallers.recbole_model import Recipe
+
+    recipe = Recipe("BPR", {"embedding_size": 8}, 1, None, pd.DataFrame())
+    with pytest.raises(RecallerError, match=f"refuses to train BPR: {type(error).__name__}: "), _refusals_of(recipe):
+        raise error
+
+
+@pytest.mark.parametrize("error", [TrainingError("a", "b", "c"), KeyboardInterrupt()])
+def test_what_is_no_refusal_passes(error: BaseException) -> None:
+    from softgrpo.recallers.recbole_adapter import _refusals_of
+    from softgrpo.recallers.recbole_model import Recipe
+
+    with pytest.raises(type(error)) as caught, _refusals_of(Recipe("BPR", {}, 1, None, pd.DataFrame())):
+        raise error
+    assert caught.value is error
