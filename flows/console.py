@@ -25,6 +25,7 @@ def make_readable() -> None:
     """Sets level, format and filter of the console lines of runs; call it where Prefect has set up logging."""
     for name in RUN_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs, with traceback, what it raises
     for handler in logging.getLogger().handlers:
         if isinstance(handler, PrefectConsoleHandler) and not any(
             isinstance(old, ForPeople) for old in handler.filters
