@@ -239,7 +239,7 @@ def test_divergence_is_an_error(tmp_path: Path) -> None:
 
 def test_what_recbole_refuses_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(RecallerError, match="RecBole refuses to train SASRec: ValueError"):
-        train("SASRec", tmp_path, {"loss_type": "XYZ"})
+        train("SASRec", tmp_path, {"n_heads": 7})
 
 
 def test_a_folder_without_a_recaller(tmp_path: Path) -> None:
