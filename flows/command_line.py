@@ -32,7 +32,7 @@ Runs the pipeline recall -> data -> sft -> grpo -> test. Finished stages are reu
   STAGE    the last stage wanted: recall, data, sft, grpo or test
            full         everything
            standalone   everything, without Prefect and MLflow
-           debug        everything on a small subset, within a minute
+           debug        everything on a small subset
   SIZE     the language model: tiny, mini, small or large (`softgrpo doctor` says where they come from)"""
 
 PURE = """\

@@ -81,7 +81,7 @@ class Runs:
         try:
             yield run_id
             status = "FINISHED"
-        except Exception:
+        except Exception:  # broad: whatever it was, the run failed; it goes on to the caller
             status = "FAILED"
             raise
         finally:
