@@ -3,6 +3,7 @@ PYTHON ?=
 DATASET ?= ml-100k
 STAGE ?= full
 SIZE ?= tiny
+DEVICE ?= cpu
 ARGS ?=
 
 VENV := .venv
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types test-fast test-slow clean
+.PHONY: help install run test lint types test-fast test-slow bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -34,6 +35,10 @@ test-fast: $(STAMP)
 
 test-slow: $(STAMP) ## the slow tests: faults, launch configurations, larger data
 	@$(BIN)/pytest -q -m slow $(ARGS)
+
+# It runs with torch, transformers, peft, trl and accelerate alone, also in newer Pythons: python -m benchmarks
+bench: $(STAMP) ## measure speed and memory (DEVICE=cuda on a GPU)
+	@TQDM_DISABLE=1 $(BIN)/python -m benchmarks --device $(DEVICE) $(ARGS)
 
 install: $(STAMP) ## set up .venv with the pinned versions
 

@@ -6,9 +6,7 @@ Exit codes: 0 done, 1 failed while running, 2 refused before anything ran, 130 i
 from __future__ import annotations
 
 import argparse
-import errno
 import json
-import logging
 import os
 import sys
 import traceback
@@ -20,7 +18,7 @@ from flows.command_line import OTHER_FLAGS, PURE_STAGES, build_parser
 from flows.doctor import as_text, examine, is_healthy, is_writable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import ConfigError, SoftGRPOError, StoreError, nearest
+from softgrpo.errors import ConfigError, SoftGRPOError, StoreError, is_full_disk, nearest, no_space
 from softgrpo.presets import resolve, settings
 from softgrpo.presets.settings import shown
 
@@ -74,12 +72,6 @@ def _announce(result: RunResult, k: int) -> None:
         print(f"{label:<{width}}  {value}")
 
 
-def _log_to_console() -> None:
-    """Shows what stages say; with Prefect, `flows.console` does that."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s | %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("softgrpo").setLevel(logging.INFO)
-
-
 def _pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
     """Returns the run of a checked configuration."""
     from softgrpo.preflight import preflight
@@ -91,14 +83,15 @@ def _pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until
 
     def job() -> int:
         if standalone:
+            from flows.console import make_readable
             from softgrpo.pipeline import run_standalone
 
-            _log_to_console()
+            make_readable(arguments.debug)
             _announce(run_standalone(config, until, force, arguments.output), config.fusion.k)
         else:
             from flows.pipeline import run_pipeline
 
-            _announce(run_pipeline(config, until, force, arguments.output), config.fusion.k)
+            _announce(run_pipeline(config, until, force, arguments.output, arguments.debug), config.fusion.k)
         return OK
 
     return job
@@ -180,25 +173,19 @@ def prepare(words: Sequence[str]) -> Job:
     return COMMANDS[arguments.command](arguments)
 
 
-def _readable(error: SoftGRPOError | OSError) -> SoftGRPOError:
-    """Returns what the system refused as an error for people."""
+def _readable(error: Exception) -> str:
+    """Returns what people are told about an error."""
     if isinstance(error, SoftGRPOError):
-        return error
-    if error.errno == errno.ENOSPC:
-        return StoreError(
-            f"The disk is full: {error}",
-            "A run needs room for its results",
-            "Make room, or name another --output; the same command then goes on",
+        return str(error)
+    if is_full_disk(error):
+        return str(no_space())
+    if isinstance(error, OSError):
+        rule = "Files that a run reads and writes must be accessible"
+        return str(
+            StoreError(
+                f"The system refused: {error}", rule, "Mend it and repeat the command; --debug shows where it happened"
+            )
         )
-    return StoreError(
-        f"The system refused: {error}",
-        "Files that a run reads and writes must be accessible",
-        "Mend it and repeat the command; --debug shows where it happened",
-    )
-
-
-def _unexpected(error: Exception) -> str:
-    """Returns one line about an error that nobody foresaw."""
     message = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
     kept = "Finished stages are kept; the same command goes on from there"
     return f"unexpected error, probably a fault of softgrpo: {message}. {kept}. --debug shows the traceback."
@@ -227,16 +214,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except (SoftGRPOError, OSError) as error:
-        if "--debug" in words:
-            traceback.print_exc()
-        print(f"softgrpo: {_readable(error)}", file=sys.stderr)
-        return code
     except Exception as error:  # broad: this is the last place that can say something to people, and it hides nothing
         if "--debug" in words:
             traceback.print_exc()
-        print(f"softgrpo: {_unexpected(error)}", file=sys.stderr)
-        return FAILED
+        print(f"softgrpo: {_readable(error)}", file=sys.stderr)
+        return code if isinstance(error, SoftGRPOError | OSError) else FAILED
 
 
 if __name__ == "__main__":

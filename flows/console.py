@@ -1,34 +1,83 @@
-"""Prefect's console lines: short, a line or two per stage, no traceback of an error that is meant for people."""
+"""What a run writes to the console: short lines above the progress bars, and no traceback unless it is asked for."""
 
 from __future__ import annotations
 
+import copy
+import io
 import logging
+import sys
+from pathlib import Path
+from typing import TextIO
 
-from prefect.logging.handlers import PrefectConsoleHandler
+from tqdm.auto import tqdm
 
-from softgrpo.errors import SoftGRPOError
+import tasks
 
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
-PREFECTS_OWN = ("Beginning flow run", "View at ", "Finished in state", "Crash detected!", "Created artifact")
+OURS = (Path(__file__).parent, Path(str(tasks.__file__)).parent)
+
+
+class Lines(logging.StreamHandler[TextIO]):
+    """Writes records above the progress bars, which are taken away and drawn again."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one record to what is standard error now."""
+        self.setStream(sys.stderr)
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 class ForPeople(logging.Filter):
-    """Drops Prefect's own notes on states, and its report of an error that the caller receives anyway."""
+    """Drops Prefect's notes on states, and reports of an error: whoever raised it tells the caller, who says it in one line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tells whether a record is shown."""
-        reported = record.exc_info[1] if record.exc_info else None
-        return not isinstance(reported, SoftGRPOError) and not record.getMessage().startswith(PREFECTS_OWN)
+        if record.name in RUN_LOGGERS and Path(record.pathname).parent not in OURS:
+            return False
+        return not (record.exc_info and record.levelno >= logging.ERROR)
 
 
-def make_readable() -> None:
-    """Sets level, format and filter of the console lines of runs; call it where Prefect has set up logging."""
+class Short(logging.Formatter):
+    """Time and message, without the traceback that a warning may carry."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line of a record."""
+        record = copy.copy(record)
+        record.exc_info = record.exc_text = record.stack_info = None
+        return super().format(record)
+
+
+def let_runs_speak() -> None:
+    """Lets the lines of stages through, to the console and to Prefect's log of the run, however quiet Prefect is meant to be."""
     for name in RUN_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs, with traceback, what it raises
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, PrefectConsoleHandler) and not any(
-            isinstance(old, ForPeople) for old in handler.filters
-        ):
-            handler.addFilter(ForPeople())
-            handler.setFormatter(logging.Formatter("%(asctime)s | %(message)s", "%H:%M:%S"))
+
+
+def make_readable(debug: bool = False) -> None:
+    """Gives all loggers that write to the console the same short lines; files and Prefect's log of the run keep everything.
+
+    Call it behind the imports of prefect and mlflow, where they are used: they set up handlers of their own.
+
+    Args:
+        debug: Show every record, with its traceback.
+    """
+    handler = Lines()
+    handler.setFormatter((logging.Formatter if debug else Short)("%(asctime)s | %(message)s", "%H:%M:%S"))
+    if not debug:
+        handler.addFilter(ForPeople())
+    logging.getLogger("softgrpo").setLevel(logging.INFO)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    for logger in (root, *map(logging.getLogger, list(root.manager.loggerDict))):
+        others = [old for old in logger.handlers if not _writes_to_console(old)]
+        if len(others) < len(logger.handlers):
+            logger.handlers = [*others, handler]
+
+
+def _writes_to_console(handler: logging.Handler) -> bool:
+    """Whether a handler writes neither to a file nor to memory."""
+    if isinstance(handler, Lines):
+        return True
+    if not isinstance(handler, logging.StreamHandler) or isinstance(handler, logging.FileHandler):
+        return False
+    return not isinstance(handler.stream, io.StringIO)

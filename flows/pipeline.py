@@ -30,31 +30,46 @@ def difference(config: Section, base: Section, prefix: str = "") -> dict[str, An
     return found
 
 
-def shield_server_from_ctrl_c() -> None:
-    """Lets Prefect start its temporary server in a process group of its own.
+def tether_server(log: Path) -> None:
+    """Lets Prefect start its temporary server in a process group of its own, to end when this process is gone.
 
     A terminal sends Ctrl-C to the whole foreground group. The server would end before the flow that still has to report its
-    end to it, and the flow would try to reach it for minutes.
+    end to it, and the flow would try to reach it for minutes. And after `kill -9` nobody is left to end the server but itself.
+
+    Args:
+        log: File for what the server says.
     """
     from prefect.server.api import server
 
-    class Apart(subprocess.Popen[Any]):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, process_group=0, **kwargs)
+    class Tethered(subprocess.Popen[Any]):
+        def __init__(self, args: list[str], **options: Any) -> None:
+            python, _, *module = args  # python -m uvicorn ...
+            # -P: the folder of tether.py does not become a place of modules
+            args = [python, "-P", str(Path(__file__).with_name("tether.py")), *module]
+            with log.open("ab") as said:
+                super().__init__(
+                    args, stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, process_group=0, **options
+                )
 
-    vars(server)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": Apart})  # it has no setting for this
+    # it has no setting for this
+    vars(server)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": Tethered})
 
 
 def run_pipeline(
-    config: ExperimentConfig, until: str = "test", force: tuple[str, ...] = (), output: Path = Path("outputs")
+    config: ExperimentConfig,
+    until: str = "test",
+    force: tuple[str, ...] = (),
+    output: Path = Path("outputs"),
+    debug: bool = False,
 ) -> RunResult:
-    """Runs the flow `softgrpo` in this process; finished stages are reused.
+    """Runs the flow `softgrpo` in this process on a configuration that passed `preflight`; finished stages are reused.
 
     Args:
         config: The resolved configuration.
         until: Last stage wanted.
         force: Stages to repeat even if they are stored.
         output: Folder of all that is written: stages, and unless the environment says otherwise MLflow's and Prefect's databases.
+        debug: Show on the console all that libraries log, tracebacks included.
 
     Returns:
         Folders, table, links and what was reused.
@@ -66,14 +81,16 @@ def run_pipeline(
     prepare(output)
     from prefect.client.orchestration import get_client
 
+    from flows.console import make_readable
     from flows.recipe import StageName, softgrpo_flow
     from softgrpo.pipeline import check_stage
 
     if "PREFECT_API_URL" not in os.environ:
-        shield_server_from_ctrl_c()
+        tether_server(output / "prefect-server.log")
+    make_readable(debug)
     with LocalStore(output / "stages").lock("prefect"):  # two first runs at once must not both make Prefect's database
         get_client(sync_client=True)
     dataset, size = config.data.dataset, config.policy.size
     overrides = difference(config, resolve(dataset, size))
     stage = cast("StageName", check_stage(until))
-    return softgrpo_flow(dataset, size, stage, force, overrides, output)
+    return softgrpo_flow(dataset, size, stage, force, overrides, output, check=False)

@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.console import make_readable
+from flows.console import let_runs_speak
 from flows.environment import check_writable
 from flows.summary import links, summary_markdown
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline import RunResult, check_force, plan, read_table
+from softgrpo.preflight import preflight
 from softgrpo.presets import resolve
 from softgrpo.stages import Node
 from tasks.pipeline_run import note_node, open_store, pipeline_run
 from tasks.stage import Progress, advance
 
-StageName = Literal["recall", "data", "sft", "grpo", "test"]
+StageName = Literal["recall", "data", "sft", "grpo", "test", "debug"]
 
 
 def execute(
@@ -38,7 +39,7 @@ def execute(
     Raises:
         StoreError: Something cannot be written, or MLflow does not answer.
     """
-    make_readable()
+    let_runs_speak()
     check_writable(output)
     store = open_store(config, output)
     name = f"{config.data.dataset} {config.policy.size} {nodes[-1].name}"
@@ -62,16 +63,23 @@ def softgrpo_flow(
     force: tuple[str, ...] = (),
     overrides: dict[str, Any] | None = None,
     output: Path = Path("outputs"),
+    check: bool = True,
 ) -> RunResult:
     """Learns how much to trust each recaller for each user: recall -> data -> sft -> grpo -> test.
 
     Args:
         dataset: Name of the dataset; its preset is used if there is one.
         size: Size of the language model.
-        stage: Last stage wanted.
+        stage: Last stage wanted; `debug` is everything on a small subset.
         force: Stages to repeat even if they are stored.
         overrides: Settings by dotted path, for example {"sft.learning_rate": 1e-4}.
         output: Folder of all that is written, on the machine that runs the flow.
+        check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
     """
-    config = resolve(dataset, size, overrides=overrides or {})
-    return execute(plan(config, stage), config, check_force(force), output)
+    config = resolve(dataset, size, stage, overrides)
+    until = "test" if stage == "debug" else stage
+    nodes, force = plan(config, until), check_force(force)
+    if check:
+        for note in preflight(config, until):
+            get_run_logger().warning("note: %s", note)
+    return execute(nodes, config, force, output)

@@ -1,17 +1,56 @@
-"""Callbacks of SFT and SofT-GRPO: numbers to the reporter, progress bars, and the check that the loss is finite."""
+"""Callbacks of SFT and SofT-GRPO: numbers to the reporter, progress bars, the check that the loss is finite, early stopping."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from softgrpo.config import TrainConfig
 from softgrpo.errors import TrainingError
+from softgrpo.progress import ProgressBar
 from softgrpo.stages import Reporter
 
-BEST_METRIC = "eval_ndcg_multi"
+BEST_METRIC = "eval_ndcg_best_reading"
+
+
+def evaluations(state: TrainerState) -> dict[int, float]:
+    """Returns the value of `BEST_METRIC` by step, ascending; a resumed run repeats the evaluation that it starts from."""
+    found = {int(entry["step"]): float(entry[BEST_METRIC]) for entry in state.log_history if BEST_METRIC in entry}
+    return dict(sorted(found.items()))
+
+
+def best_evaluation(values: dict[int, float]) -> int:
+    """Returns the step of the best evaluation, the earliest of equal ones."""
+    return max(values, key=lambda step: values[step])
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """transformers' early stopping with the start among the candidates, and a count that resuming does not change.
+
+    Args:
+        early_stopping_patience: Evaluations in a row that beat none before them, at which training stops.
+    """
+
+    def check_metric_value(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metric_value: float
+    ) -> None:
+        """Counts the evaluations behind the best one, from the log: it is part of every checkpoint."""
+        values = evaluations(state)
+        self.early_stopping_patience_counter = sum(step > best_evaluation(values) for step in values)
+
+
+def training_callbacks(config: TrainConfig, reporter: Reporter, label: str) -> list[TrainerCallback]:
+    """Returns what watches SFT or SofT-GRPO in a stage.
+
+    Args:
+        config: Says whether and when to stop early.
+        reporter: Receives the numbers.
+        label: What stands before the bars.
+    """
+    patience = config.early_stopping_patience
+    return [Report(reporter), Progress(label), *([] if patience is None else [EarlyStopping(patience)])]
 
 
 class Report(TrainerCallback):
@@ -53,8 +92,8 @@ class Progress(TrainerCallback):
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._steps: tqdm[Any] | None = None
-        self._validation: tqdm[Any] | None = None
+        self._steps: ProgressBar | None = None
+        self._validation: ProgressBar | None = None
         self._shown: dict[str, str] = {}
 
     def on_step_begin(
@@ -62,7 +101,7 @@ class Progress(TrainerCallback):
     ) -> None:
         """Opens the bar, behind the evaluation of the start, which would spoil its estimate of the time left."""
         if self._steps is None:
-            self._steps = tqdm(
+            self._steps = ProgressBar(
                 total=state.max_steps, initial=state.global_step, desc=self._label, unit="step", mininterval=1.0
             )
 
@@ -82,12 +121,11 @@ class Progress(TrainerCallback):
     ) -> None:
         """Moves the bar of an evaluation."""
         if self._validation is None:
-            self._validation = tqdm(
+            self._validation = ProgressBar(
                 total=len(kwargs["eval_dataloader"]),
                 desc=f"{self._label} validation",
                 unit="batch",
                 leave=False,
-                delay=2.0,
             )
         self._validation.update(1)
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from softgrpo.columns import Columns
 from softgrpo.errors import CandidateError, LeakageError
+from softgrpo.progress import ProgressBar
 from softgrpo.records import CandidateLists, Corpus, Windows
 
 NO_ITEM = -1
@@ -53,7 +53,7 @@ def build_candidates(
     """
     items = np.full((len(windows), depth), NO_ITEM, dtype=np.int32)
     scores = np.full((len(windows), depth), np.nan, dtype=np.float32)
-    with tqdm(total=len(windows), desc=progress_label, unit="window", delay=2.0, mininterval=0.5) as bar:
+    with ProgressBar(total=len(windows), desc=progress_label, unit="window", mininterval=0.5) as bar:
         for first in range(0, len(windows), batch_size):
             rows = slice(first, min(first + batch_size, len(windows)))
             users = windows.user[rows].astype(np.int64)

@@ -16,6 +16,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+TABLE_KS = (10, 20)
 Normalisation = Literal["none", "minmax", "zscore", "softmax", "percentile", "rank_reciprocal", "rank_exp", "platt"]
 
 
@@ -105,7 +106,8 @@ class RecallConfig(Section):
     depth: Count = 100
     """Length of each candidate list."""
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """RecBole settings per recaller, e.g. {SASRec: {epochs: 5}}; the key `all` holds those of every recaller."""
+    """RecBole settings per recaller, e.g. {SASRec: {epochs: 5}}; the key `all` holds those of every recaller. They are merged
+    with the preset's; an empty mapping, for one recaller or for all, drops the preset's."""
     targets_per_user: Count | None = None
     """Sequential recallers train on at most this many latest positions per user; null takes all."""
     batch_size: Count = 512
@@ -169,6 +171,8 @@ class LabelConfig(Section):
     """Leave windows in which no recaller hits out of SFT training (never out of validation or test)."""
     smoothing: Share = 0.0
     """Label smoothing towards the uniform distribution."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weight of each recaller in the loss; balanced: windows / (recallers * sum of the recaller's labels), mean 1 over labels."""
 
 
 class PolicyConfig(Section):
@@ -184,6 +188,8 @@ class PolicyConfig(Section):
     """Rank of the LoRA adapters."""
     lora_alpha: Count = 32
     """Scale of the LoRA adapters."""
+    merge_adapter: bool = False
+    """Also store a plain model with the adapters merged into its weights, in the folder `merged` (lora only)."""
     static_prior: bool = True
     """Start at the best static mixture: its log is added to the logits and the head starts at zero."""
     prior_floor: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
@@ -211,12 +217,26 @@ class TrainConfig(Section):
     """Compute in bfloat16 (autocast)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a fifth slower."""
+    group_by_length: bool = True
+    """Put prompts of similar length into one batch: less padding is computed. false puts them together at random."""
     evaluations: Count = 4
     """Evaluations on validation windows per stage, evenly spread; the best model by NDCG is kept."""
+    early_stopping_patience: Count | None = None
+    """Stop after this many evaluations in a row that beat none before them, the start included; null never stops early."""
     max_train_windows: Count | None = None
     """Train on a seeded sample of this many policy windows; null takes all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the language model runs."""
+
+    @model_validator(mode="after")
+    def _stopping(self) -> Self:
+        patience = self.early_stopping_patience
+        if patience is not None and patience >= self.evaluations:
+            raise ValueError(
+                f"early_stopping_patience = {patience} cannot stop anything with evaluations = {self.evaluations}: "
+                "the last one is the end anyway, so it must be smaller"
+            )
+        return self
 
 
 class SFTConfig(Section):
@@ -235,8 +255,10 @@ class GRPOConfig(Section):
     """Peak learning rate."""
     num_train_epochs: Positive = 1
     """Passes over the training windows."""
+    sampling: Literal["soft", "discrete"] = "soft"
+    """soft: weights from the Gumbel-softmax; discrete: one recaller per sample, ordinary GRPO for comparison."""
     tau_gumbel: Positive = 1.0
-    """Temperature of the Gumbel-softmax samples."""
+    """Temperature of the Gumbel-softmax samples (soft only)."""
     top_p: Probability = 0.9
     """Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all."""
     epsilon: NonNegative = 0.2
@@ -250,22 +272,27 @@ class GRPOConfig(Section):
     num_iterations: Count = 2
     """Optimiser steps per set of samples; from the second on the importance ratio differs from 1 and clipping acts."""
     importance_ratio: Literal["noise", "concrete"] = "noise"
-    """Density behind the ratio: the Gumbel noise, or the Concrete distribution of the weights (same mean, less variance)."""
+    """Density behind the ratio: the Gumbel noise, or the Concrete distribution of the weights (same mean, less variance);
+    soft only."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    """Standard deviation that advantages are divided by."""
+    """Standard deviation that advantages are divided by: of a prompt's samples, of all prompts of an optimiser step, or none."""
 
 
 class EvaluationConfig(Section):
     """How test windows are reported."""
 
     ks: tuple[Count, ...] = (5, 10, 20, 50)
-    """Cut-offs of the reported metrics; fusion.k is always among them."""
+    """Cut-offs of the reported metrics; fusion.k, 10 and 20 are always among them."""
     bootstrap: Annotated[int, Field(ge=100)] = 10_000
     """Draws of the paired bootstrap over users."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Level of the intervals."""
     grid_steps: Annotated[int, Field(ge=2)] = 10
     """Resolution of the search for the best static mixture: weights are multiples of 1/grid_steps."""
+
+    def cutoffs(self, k: int) -> tuple[int, ...]:
+        """Returns the cut-offs of the table, ascending: the wanted ones, `k`, and those that every table has."""
+        return tuple(sorted({*self.ks, k, *TABLE_KS}))
 
 
 class ExperimentConfig(Section):
@@ -292,7 +319,7 @@ class ExperimentConfig(Section):
             raise ValueError(f"recall.recallers holds {len(recallers)}: a pool needs at least two recallers to weigh")
         if len(set(recallers)) < len(recallers):
             raise ValueError(f"recall.recallers = {', '.join(recallers)} names a recaller twice")
-        deepest = max(self.fusion.k, *self.evaluation.ks)
+        deepest = max(self.evaluation.cutoffs(self.fusion.k))
         if deepest > self.recall.depth:
             raise ValueError(f"a cut-off of {deepest} is deeper than recall.depth = {self.recall.depth}")
         strangers = set(self.recall.settings) - set(recallers) - {"all"}

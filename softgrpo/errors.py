@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class SoftGRPOError(Exception):
@@ -61,6 +63,52 @@ class TrainingError(SoftGRPOError):
 
 class StoreError(SoftGRPOError):
     """A stored artifact is missing, damaged, or cannot be written."""
+
+
+NO_SPACE = "no space is left on the disk"
+_FULL_DISK = (
+    "no space left",
+    NO_SPACE,
+    "disk quota exceeded",
+    "database or disk is full",
+    "pytorchstreamwriter failed",
+)
+"""What the system, this package, SQLite and torch say of it; torch does not say why it could not write."""
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Tells whether an error, or one during whose handling it arose, says that no space is left."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error).lower() for words in _FULL_DISK):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def no_space() -> StoreError:
+    """Returns the error of a full disk."""
+    return StoreError(
+        NO_SPACE,
+        "A stage counts only when all its files are written",
+        "Make room, or choose another --output, and run the same command again; finished stages are reused",
+    )
+
+
+@contextmanager
+def full_disk_is_readable() -> Iterator[None]:
+    """Turns whatever a full disk makes a library raise into one error for people.
+
+    Raises:
+        StoreError: No space is left.
+    """
+    try:
+        yield
+    except Exception as error:  # broad: each library has its own; all others go on as they are
+        if is_full_disk(error):
+            raise no_space() from error
+        raise
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -168,8 +168,14 @@ def check_weights(weights: Tensor, aligned: Aligned) -> None:
 
 
 def _best_ranks(aligned: Aligned, weights: Tensor) -> Tensor:
-    """Best rank over the lists with weight above 0, (B, G, C) int32; at least D where no such list holds the item."""
-    mute = (weights <= 0).int() * aligned.depth  # (B, G, M)
+    """Best rank over the lists with weight above 0, (B, G, C) int32; at least D where no such list holds the item.
+
+    (B, 1, C) where the samples of each window have the same such lists, as those of one top-p support do: G times less work.
+    """
+    silent = weights <= 0  # (B, G, M)
+    if bool((silent == silent[:, :1]).all()):
+        silent = silent[:, :1]
+    mute = silent.int() * aligned.depth
     best = aligned.ranks[:, None, 0] + mute[..., 0, None]
     for m in range(1, aligned.num_recallers):
         best = torch.minimum(best, aligned.ranks[:, None, m] + mute[..., m, None])
@@ -189,8 +195,9 @@ def _sort_keys(aligned: Aligned, weights: Tensor) -> Tensor:
     """One int64 per item, (B, G, C), larger = earlier: fused value (32 bits), then best rank, then item id (31 bits)."""
     size = aligned.items.shape[1]
     best = _best_ranks(aligned, weights)
-    bits = (_fused(aligned, weights) + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
-    ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)  # the order of the floats, as integers
+    bits = _fused(aligned, weights).add_(0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
+    flip = bits.bitwise_right_shift(31).bitwise_and_(0x7FFFFFFF)  # of negative floats all bits but the sign
+    ordered = flip.bitwise_xor_(bits)  # the order of the floats, as integers
     tie = best * size + torch.arange(size, dtype=torch.int32, device=best.device)
     keys = ordered.long().bitwise_left_shift_(31).sub_(tie)
     return keys.masked_fill_(best >= aligned.depth, _NOT_IN_LIST)
@@ -264,7 +271,8 @@ def _quota_order(aligned: Aligned, weights: Tensor, steps: int) -> Tensor:
     lists = aligned.lists[:, None].expand(-1, samples, -1, -1)  # (B, G, M, D+1)
     places = torch.arange(size, dtype=torch.int32, device=weights.device)
     never = torch.iinfo(torch.int32).max
-    ties = torch.nn.functional.pad(_best_ranks(aligned, weights) * size + places, (0, 1), value=never)  # (B, G, C+1)
+    ties = torch.nn.functional.pad(_best_ranks(aligned, weights) * size + places, (0, 1), value=never)
+    ties = ties.expand(-1, samples, -1)  # (B, G, C+1)
     used = torch.zeros(batch, samples, size + 1, dtype=torch.bool, device=weights.device)  # the last stays unused
     quota = weights.double() / weights.double().sum(-1, keepdim=True)
     taken = torch.zeros_like(quota)

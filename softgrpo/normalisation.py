@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from softgrpo.config import FusionConfig, Normalisation
@@ -183,6 +182,8 @@ def _fit_one(scores: np.ndarray, relevant: np.ndarray) -> tuple[float, float]:
     base_rate = (0.0, float(np.log((hits + 1) / (items - hits + 1))))
     if hits in (0, items) or scores.min() == scores.max():
         return base_rate
+    from sklearn.linear_model import LogisticRegression  # only this normalisation needs it
+
     mean, deviation = scores.mean(), scores.std()
     model = LogisticRegression(max_iter=1000).fit(((scores - mean) / deviation)[:, None], relevant)
     slope = float(model.coef_[0, 0]) / deviation

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import ConfigError, nearest
+from softgrpo.errors import ConfigError, full_disk_is_readable, nearest
 from softgrpo.identity import stage_key
 from softgrpo.local_store import Committed, LocalStore
 from softgrpo.stages import Node, Reporter, StageContext
@@ -110,7 +110,7 @@ def run_node(
 
     The final metrics are stored in the payload as `metrics.json`.
     """
-    with store.staging(key) as folder:
+    with full_disk_is_readable(), store.staging(key) as folder:
         context = StageContext(config, node.variant, inputs, folder, store.work(key), reporter)
         metrics = node.stage.run(context)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True), encoding="utf-8")

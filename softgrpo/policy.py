@@ -1,15 +1,12 @@
-"""The policy: a language model with a classification head over the recallers, and the fixed prior on its logits.
-
-Weights come from a hub id, a local folder, a GGUF file or a package; they are read from safetensors or GGUF only.
-"""
+"""The policy: a language model with a classification head over the recallers, the fixed prior on its logits, its adapters."""
 
 from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict, dataclass
+import warnings
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +14,15 @@ from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import logging as transformers_logging
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
+from softgrpo.pretrained import empty_model, load_base, load_tokenizer
 from softgrpo.weights import check_reachable, identify_weights, locate_weights
 
 CARD = "policy.json"
 WEIGHTS = "model.safetensors"
-PLAIN_ENGLISH = "a red house, a green tree and a blue sea"
 
 
 class PriorHead(nn.Module):
@@ -102,75 +91,6 @@ class Policy:
     card: PolicyCard
 
 
-def load_tokenizer(source: str, gguf: str | None) -> PreTrainedTokenizerBase:
-    """Returns a model's tokenizer; where it has no padding token, the end token pads.
-
-    Raises:
-        PolicyError: It cannot be loaded, has neither token, or does not know the words of a plain English sentence.
-    """
-    options = {"gguf_file": gguf} if gguf else {}
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
-        raise PolicyError(
-            f"the tokenizer of '{source}'", f"it cannot be loaded ({error})", "Add the model's tokenizer files"
-        ) from error
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise PolicyError(
-                f"the tokenizer of '{source}' without a padding and without an end token",
-                "prompts of a batch are padded to one length",
-                "Name a pad_token in its tokenizer_config.json",
-            )
-        tokenizer.pad_token = tokenizer.eos_token
-    # without vocabulary files some tokenizers load all the same, and then every word is unknown, or nothing at all
-    tokens = tokenizer(PLAIN_ENGLISH, add_special_tokens=False)["input_ids"]
-    known = [token for token in tokens if token not in tokenizer.all_special_ids]
-    if 2 * len(known) <= len(tokens):
-        raise PolicyError(
-            f"the tokenizer of '{source}', which knows {len(known)} of {len(tokens)} tokens of '{PLAIN_ENGLISH}'",
-            "a tokenizer knows most tokens of plain English",
-            "Add the model's tokenizer files",
-        )
-    return tokenizer
-
-
-def _empty_model(config: PreTrainedConfig) -> PreTrainedModel:
-    model = AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
-        config, dtype=torch.float32, trust_remote_code=False
-    )
-    assert isinstance(model, PreTrainedModel)
-    return model
-
-
-def _load_base(model_name: str, classes: int) -> PreTrainedModel:
-    """Returns a pretrained model in float32 with a new head of `classes` outputs.
-
-    Raises:
-        PolicyError: It cannot be loaded.
-    """
-    source, gguf = locate_weights(model_name)
-    options: dict[str, Any] = {"gguf_file": gguf} if gguf else {"use_safetensors": True}
-    # it warns that the head is new, which is the point
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=classes, dtype=torch.float32, trust_remote_code=False, **options
-        )
-    except (OSError, ValueError) as error:
-        raise PolicyError(f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name") from error
-    assert isinstance(model, PreTrainedModel)
-    if gguf is None:
-        return model
-    # the weights are dequantised, but the model still counts as quantised and could be neither trained nor saved
-    config = copy.deepcopy(model.config)
-    del config.quantization_config
-    plain = _empty_model(config)
-    plain.load_state_dict(model.state_dict(), strict=True)
-    return plain
-
-
 def _find_head(model: nn.Module, classes: int) -> str:
     names: list[str] = [
         name
@@ -205,7 +125,9 @@ def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig) -> nn
         exclude_modules=[head, f"{head}.linear"],
         modules_to_save=[head.partition(".")[0]],
     )
-    return get_peft_model(model, lora)
+    with warnings.catch_warnings():  # peft still asks by a name that transformers is about to drop
+        warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing", category=FutureWarning)
+        return get_peft_model(model, lora)
 
 
 def static_prior(weights: NDArray[np.float64], floor: float) -> tuple[float, ...]:
@@ -234,7 +156,7 @@ def create_policy(
     tokenizer = load_tokenizer(source, gguf)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _load_base(config.model_name, len(recallers))
+        model = load_base(config.model_name, len(recallers))
         model.config.pad_token_id = tokenizer.pad_token_id
         model.config.id2label = dict(enumerate(recallers))
         model.config.label2id = {name: index for index, name in enumerate(recallers)}
@@ -264,6 +186,21 @@ def save_policy(folder: Path, policy: Policy) -> None:
     (folder / CARD).write_text(json.dumps(asdict(card), indent=2), encoding="utf-8")
 
 
+def merge_adapters(policy: Policy) -> Policy:
+    """Returns a plain policy with the adapters merged into a copy of the weights; one without adapters as it is."""
+    if not isinstance(policy.model, PeftModel):
+        return policy
+    merged = copy.deepcopy(policy.model).merge_and_unload()
+    return Policy(merged, policy.tokenizer, replace(policy.card, adapter="none"))
+
+
+def store_policy(folder: Path, policy: Policy, merge: bool) -> None:
+    """Saves a policy and, if wanted and it has adapters, a plain one with the adapters merged in `<folder>/merged`."""
+    save_policy(folder, policy)
+    if merge and policy.card.adapter != "none":
+        save_policy(folder / "merged", merge_adapters(policy))
+
+
 def load_card(folder: Path) -> PolicyCard:
     """Returns the card of a saved policy.
 
@@ -287,12 +224,12 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
 
     Args:
         folder: Of the saved policy.
-        config: The settings it was made with; for adapters their rank and scale, and where the base weights are now.
+        config: The settings it was made with: the model, for adapters their rank and scale and where the base weights are now.
         recallers: The pool it is wanted for; None takes any.
 
     Raises:
-        PolicyError: It is no policy, or one over another list of recallers or with adapters of another rank or scale
-            or for other base weights.
+        PolicyError: It is no policy, or one over another list of recallers, made from another model, or with adapters of
+            another rank or scale.
     """
     card = load_card(folder)
     if recallers is not None and recallers != card.recallers:
@@ -300,6 +237,14 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
             f"a policy over {', '.join(card.recallers)}",
             f"this run weighs {', '.join(recallers)}, in that order",
             "Train a policy for this pool",
+        )
+    # the same weights may lie elsewhere by now, so their content decides and not their place; a whole policy needs no base
+    same_name = card.adapter == "none" and config.model_name == card.model_name
+    if not same_name and identify_weights(config.model_name) != card.weights:
+        raise PolicyError(
+            f"a policy made from '{card.model_name}'",
+            f"the weights of policy.model_name = {config.model_name} are others",
+            "Name the model that the policy was made from",
         )
     tokenizer = load_tokenizer(str(folder), None)
     if card.adapter == "lora":
@@ -310,19 +255,12 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
                 f"this run has policy.lora_r = {config.lora_r} and policy.lora_alpha = {config.lora_alpha}",
                 "Set the values that the policy was trained with",
             )
-        # the same weights may lie elsewhere by now, so their content decides and not their place
-        if identify_weights(config.model_name) != card.weights:
-            raise PolicyError(
-                f"adapters for '{card.model_name}'",
-                f"the weights of policy.model_name = {config.model_name} are others",
-                "Name the model that the adapters were trained on",
-            )
-        base = _load_base(config.model_name, len(card.recallers))
+        base = load_base(config.model_name, len(card.recallers))
         base.config.pad_token_id = tokenizer.pad_token_id
         model = _adapt(base, card, config)
         set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
         return Policy(model, tokenizer, card)
-    base = _empty_model(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    base = empty_model(AutoConfig.from_pretrained(folder, trust_remote_code=False))
     model = _adapt(base, card, config)
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     return Policy(model, tokenizer, card)

@@ -27,9 +27,12 @@ def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
     """
     for name in check_recallers(config.recall.recallers):
         check_settings(name, config.recall.settings_of(name))
+    needs_model = until not in ("recall", "data")
+    if needs_model:
+        check_reachable(config.policy.model_name, config.prompt.max_length)
     notes = _check_data(config)
-    if until not in ("recall", "data"):
-        _check_model(config)
+    if needs_model:
+        _check_device(config)
     return notes
 
 
@@ -51,10 +54,9 @@ def _check_data(config: ExperimentConfig) -> list[str]:
     return []
 
 
-def _check_model(config: ExperimentConfig) -> None:
+def _check_device(config: ExperimentConfig) -> None:
     if config.train.device == "cuda":
         import torch  # seconds that other runs need not wait for
 
         if not torch.cuda.is_available():
             raise ConfigError("train.device = cuda", "torch finds no GPU here", "Use --train.device cpu, or auto")
-    check_reachable(config.policy.model_name, config.prompt.max_length)

@@ -3,7 +3,8 @@
 Source: Zheng and Lee, "SofT-GRPO: Surpassing Discrete-Token LLM Reinforcement Learning via Gumbel-Reparameterized Soft-Thinking
 Policy Optimization", arXiv 2511.06411; Maddison et al. 2017 for the Concrete density; Shao et al. 2024 for GRPO.
 Departures from the paper: one prompt is one decision (no token sequence), so one forward pass serves all G samples; the ratio
-`concrete` is offered beside the paper's `noise`; the KL divergence is the exact sum over the M classes.
+`concrete` is offered beside the paper's `noise`; the KL divergence is the exact sum over the M classes. For comparison there is
+a discrete arm (ordinary GRPO): a sample is one class, drawn by the same noise (Gumbel-max).
 
 Legend: B prompts, G generations per prompt, M recallers. Any floating dtype goes in; all computation is in float32 log-space.
 """
@@ -13,12 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from softgrpo.errors import TrainingError
 
 ImportanceRatio = Literal["noise", "concrete"]
+Density = Literal["noise", "concrete", "discrete"]
 ScaleRewards = Literal["group", "batch", "none"]
 ADVANTAGE_EPSILON = 1e-4
 
@@ -30,8 +33,8 @@ class SoftSamples:
     Attributes:
         support: (B, M) bool, the classes that were sampled.
         perturbed: (B, G, M) float32, `q = log p_S + Gumbel noise`; 0 outside the support.
-        weights: (B, G, M) float32, `softmax(q / tau)` on the support, exactly 0 outside.
-        log_density: (B, G) float32, log density of the samples under the old policy, for one of the two ratio forms.
+        weights: (B, G, M) float32, `softmax(q / tau)` on the support, exactly 0 outside; discrete: 1 at the largest q.
+        log_density: (B, G) float32, log density of the samples under the old policy, of one of the three kinds.
     """
 
     support: Tensor
@@ -40,7 +43,16 @@ class SoftSamples:
     log_density: Tensor
 
 
-def _check_finite(name: str, values: Tensor) -> Tensor:
+def check_finite(name: str, values: Tensor) -> Tensor:
+    """Returns the values in float32.
+
+    Args:
+        name: What they are, in the plural.
+        values: Of any shape.
+
+    Raises:
+        TrainingError: One is NaN or infinite.
+    """
     if not torch.isfinite(values).all():
         raise TrainingError(
             f"{name} hold {int((~torch.isfinite(values)).sum())} NaN or infinite values of {values.numel()}",
@@ -63,7 +75,7 @@ def top_p_support(logits: Tensor, top_p: float) -> Tensor:
     Raises:
         TrainingError: A logit is not finite.
     """
-    logits = _check_finite("logits", logits)
+    logits = check_finite("logits", logits)
     if top_p >= 1.0:
         return torch.ones_like(logits, dtype=torch.bool)
     probabilities, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
@@ -89,7 +101,7 @@ def support_log_softmax(logits: Tensor, support: Tensor) -> Tensor:
         raise TrainingError(
             "a support mask without any class", "each prompt needs at least one class", "Correct the mask"
         )
-    return _check_finite("logits", logits).masked_fill(~support, -torch.inf).log_softmax(-1)
+    return check_finite("logits", logits).masked_fill(~support, -torch.inf).log_softmax(-1)
 
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -101,17 +113,36 @@ def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return -exponential.clamp_min(torch.finfo(torch.float64).tiny).log().float()
 
 
+def row_noise(rows: Tensor, shape: tuple[int, int], seed: int, generation: int) -> Tensor:
+    """Returns noise that depends on (seed, generation, row) only: not on batches, processes or resuming.
+
+    Args:
+        rows: (B,) row numbers.
+        shape: (G, M).
+        seed: Of the run.
+        generation: Counts the sets of samples.
+
+    Returns:
+        (B, G, M) float32 standard Gumbel noise, where `rows` are.
+    """
+    noise = []
+    for row in rows.tolist():
+        state = np.random.SeedSequence([seed, generation, row]).generate_state(1, np.uint64)
+        noise.append(gumbel_noise(shape, torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))))
+    return torch.stack(noise).to(rows.device)
+
+
 def sample(
-    logits: Tensor, noise: Tensor, tau: float, top_p: float, ratio: ImportanceRatio = "noise"
+    logits: Tensor, noise: Tensor, tau: float, top_p: float, density: Density = "noise"
 ) -> SoftSamples:  # fmt: skip
-    """Draws soft samples around `softmax(logits)` restricted to its top-p support.
+    """Draws samples around `softmax(logits)` restricted to its top-p support.
 
     Args:
         logits: (B, M) of the old policy, without gradient.
         noise: (B, G, M) standard Gumbel noise.
-        tau: Temperature, positive.
+        tau: Temperature of soft samples, positive.
         top_p: In (0, 1].
-        ratio: Which log density is stored.
+        density: Which log density is stored; discrete draws classes, the other two points on the simplex.
 
     Returns:
         The samples.
@@ -120,31 +151,42 @@ def sample(
     log_probabilities = support_log_softmax(logits, support)  # (B, M)
     inside = support[:, None, :]  # (B, 1, M)
     perturbed = (log_probabilities[:, None, :] + noise).masked_fill(~inside, 0.0)  # (B, G, M)
-    weights = (perturbed / tau).masked_fill(~inside, -torch.inf).softmax(-1)
-    density = log_density(logits, perturbed, support, tau, ratio)
-    return SoftSamples(support, perturbed, weights, density)
+    if density == "discrete":
+        chosen = _largest(perturbed, support)
+        weights = nn.functional.one_hot(chosen, logits.shape[-1]).float()
+    else:
+        weights = (perturbed / tau).masked_fill(~inside, -torch.inf).softmax(-1)
+    return SoftSamples(support, perturbed, weights, log_density(logits, perturbed, support, tau, density))
 
 
-def log_density(logits: Tensor, perturbed: Tensor, support: Tensor, tau: float, ratio: ImportanceRatio) -> Tensor:
+def _largest(perturbed: Tensor, support: Tensor) -> Tensor:
+    """Returns the class of the largest q on the support, (B, G) int64."""
+    return perturbed.masked_fill(~support[:, None, :], -torch.inf).argmax(-1)
+
+
+def log_density(logits: Tensor, perturbed: Tensor, support: Tensor, tau: float, density: Density) -> Tensor:
     """Returns the log density of stored samples under a policy, up to a constant that no policy changes.
 
     noise:    `sum_S log f(q_i - log p_i)` with `log f(e) = -e - exp(-e)`, the density of q.
     concrete: `sum_S (log p_i - (tau + 1) log w_i) - |S| logsumexp_S(log p_i - tau log w_i)`, the density of the weights
               (Maddison et al. 2017, equation 23), with `-tau log w_i = tau logsumexp_S(q / tau) - q_i`.
+    discrete: `log p_k` of the class k with the largest q.
 
     Args:
         logits: (B, M) of the policy.
         perturbed: (B, G, M), q.
         support: (B, M) bool, of the old policy.
-        tau: Temperature of the samples.
-        ratio: Which of the two.
+        tau: Temperature of soft samples.
+        density: Which of the three.
 
     Returns:
         (B, G) float32.
     """
     inside = support[:, None, :]
     log_p = support_log_softmax(logits, support)[:, None, :]  # (B, 1, M)
-    if ratio == "noise":
+    if density == "discrete":
+        return log_p[:, 0].gather(1, _largest(perturbed, support))
+    if density == "noise":
         noise = (perturbed - log_p).masked_fill(~inside, 0.0)
         return (-noise - torch.exp(-noise)).masked_fill(~inside, 0.0).sum(-1)
     scaled = (perturbed / tau).masked_fill(~inside, -torch.inf)
@@ -154,12 +196,18 @@ def log_density(logits: Tensor, perturbed: Tensor, support: Tensor, tau: float, 
     return terms.sum(-1) - support.sum(-1)[:, None] * shifted.logsumexp(-1)
 
 
-def group_advantages(rewards: Tensor, scale: ScaleRewards = "group") -> Tensor:
+def equal_rewards(rewards: Tensor) -> Tensor:
+    """Returns which groups of (B, G) rewards hold one value only, (B,) bool."""
+    return rewards.amax(1) == rewards.amin(1)
+
+
+def group_advantages(rewards: Tensor, scale: ScaleRewards = "group", step_rewards: Tensor | None = None) -> Tensor:
     """Returns `(R - mean_G R) / (std + 1e-4)`; groups of equal rewards get exactly 0.
 
     Args:
         rewards: (B, G) finite, G at least 2.
-        scale: Standard deviation of the group, of all rewards given, or 1 (names as in TRL).
+        scale: Standard deviation of the group, of the whole optimiser step, or 1 (names as in TRL).
+        step_rewards: All rewards of the optimiser step, of any shape; None takes `rewards` (batch only).
 
     Returns:
         (B, G) float32.
@@ -167,16 +215,17 @@ def group_advantages(rewards: Tensor, scale: ScaleRewards = "group") -> Tensor:
     Raises:
         TrainingError: A reward is not finite, or G is 1.
     """
-    rewards = _check_finite("rewards", rewards)
+    rewards = check_finite("rewards", rewards)
     if rewards.shape[1] < 2:
         raise TrainingError(
             f"G = {rewards.shape[1]} generations", "a group needs two to compare", "Raise num_generations"
         )
-    equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)
+    equal = equal_rewards(rewards)[:, None]
     centred = (rewards - rewards.mean(1, keepdim=True)).masked_fill(equal, 0.0)  # the mean of equal numbers is rounded
     if scale == "none":
         return centred
-    spread = rewards.std(1, keepdim=True) if scale == "group" else rewards.std()
+    together = rewards if step_rewards is None else check_finite("rewards", step_rewards)
+    spread = rewards.std(1, keepdim=True) if scale == "group" else together.std()
     return centred / (spread + ADVANTAGE_EPSILON)
 
 
@@ -224,8 +273,8 @@ def exact_kl(logits: Tensor, reference: Tensor) -> Tensor:
         logits: (B, M) of the policy in training.
         reference: (B, M) of the frozen reference.
     """
-    log_p = _check_finite("logits", logits).log_softmax(-1)
-    log_reference = _check_finite("reference logits", reference).log_softmax(-1)
+    log_p = check_finite("logits", logits).log_softmax(-1)
+    log_reference = check_finite("reference logits", reference).log_softmax(-1)
     return (log_p.exp() * (log_p - log_reference)).sum(-1)
 
 

@@ -1,132 +1,22 @@
-"""What SFT and SofT-GRPO share: rows and batches of prompts, evaluation by logits, checkpoints, the best model by validation NDCG.
-
-Legend: B prompts, L tokens, M recallers.
-"""
+"""What the stages sft and grpo share: arguments, validation NDCG, the best model by it, curves. Legend: B prompts, M recallers."""
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
-from transformers import (
-    EvalPrediction,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-)
+from transformers import EvalPrediction, PrinterCallback, Trainer
 
-from softgrpo.callbacks import BEST_METRIC
+from softgrpo.callbacks import BEST_METRIC, best_evaluation, evaluations
+from softgrpo.checkpoints import has_ended, last_checkpoint
 from softgrpo.config import TrainConfig
 from softgrpo.policy import restore_state, trainable_state
 from softgrpo.stages import Reporter
-
-logger = logging.getLogger(__name__)
-
-STATE_FILE = "trainer_state.json"
-Row = dict[str, Any]
-
-
-class PromptRows(Dataset[Row]):
-    """Rows of a data set, each with its own number under `index`.
-
-    Args:
-        input_ids: Token ids per prompt.
-        columns: Further columns, one value per prompt each; they reach the loss or the reward in the batch.
-    """
-
-    def __init__(self, input_ids: Sequence[Sequence[int]], columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
-        self.input_ids = input_ids
-        self.columns = columns
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def __getitem__(self, row: int) -> Row:
-        return {
-            "input_ids": self.input_ids[row],
-            "index": row,
-            **{name: values[row] for name, values in self.columns.items()},
-        }
-
-
-class PromptCollator:
-    """Pads token ids on the tokenizer's side and stacks all other columns.
-
-    Args:
-        tokenizer: Of the language model.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Returns input_ids and attention_mask (B, L), and (B, ...) of every other column."""
-        padded = self._tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt")
-        batch = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
-        for name in rows[0]:
-            if name != "input_ids":
-                batch[name] = torch.as_tensor(np.stack([np.asarray(row[name]) for row in rows]))
-        return batch
-
-
-def policy_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    """Returns the logits of one batch in float32, (B, M)."""
-    logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return logits.float()
-
-
-class LogitsEvaluation(Trainer):
-    """A Trainer whose evaluation gives logits as predictions and row numbers as labels."""
-
-    loss_is_scaled_for_ga = False
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[None, Tensor, Tensor]:
-        """Returns (no loss, logits (B, M), rows (B,))."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return None, policy_logits(model, inputs), inputs["index"]
-
-
-def predict_logits(
-    model: nn.Module, rows: Dataset[Row], collator: PromptCollator, batch_size: int, bf16: bool, label: str
-) -> Tensor:  # fmt: skip
-    """Returns the logits of all rows in their order, (N, M) float32 on the CPU, with dropout off.
-
-    Args:
-        model: The policy's model; where it is, there it computes.
-        rows: With `input_ids`.
-        collator: Makes batches.
-        batch_size: Prompts per forward pass.
-        bf16: Compute in bfloat16.
-        label: Text before the progress bar.
-    """
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    loader: DataLoader[Row] = DataLoader(rows, batch_size=batch_size, collate_fn=collator)
-    logits = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        for batch in tqdm(loader, desc=label, unit="batch", delay=2.0, mininterval=1.0):
-            logits.append(policy_logits(model, {name: value.to(device) for name, value in batch.items()}).cpu())
-    model.train(training)
-    return torch.cat(logits).clone()
 
 
 def ranking_metrics(
@@ -140,7 +30,8 @@ def ranking_metrics(
         tau: Temperature of the second reading, `softmax(z / tau)`.
 
     Returns:
-        A function that gives ndcg_multi (softmax(z)), ndcg_multi_tau (softmax(z / tau)), ndcg_single (argmax), mean weights.
+        A function that gives ndcg_multi (softmax(z)), ndcg_multi_tau (softmax(z / tau)), ndcg_best_reading (the better of
+        the two, which models are chosen by), ndcg_single (argmax), and mean weights.
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
@@ -150,6 +41,7 @@ def ranking_metrics(
         single = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
         rewards = reward(torch.stack([multi, (logits / tau).softmax(-1), single], dim=1), batch).double().mean(0)
         metrics = dict(zip(("ndcg_multi", "ndcg_multi_tau", "ndcg_single"), rewards.tolist(), strict=True))
+        metrics["ndcg_best_reading"] = max(metrics["ndcg_multi"], metrics["ndcg_multi_tau"])
         return metrics | {f"weight_{name}": float(w) for name, w in zip(recallers, multi.mean(0), strict=True)}
 
     return compute
@@ -187,6 +79,7 @@ def common_arguments(
         "max_grad_norm": config.max_grad_norm,
         "bf16": config.bf16,
         "activation_checkpointing": config.gradient_checkpointing,
+        "train_sampling_strategy": "group_by_length" if config.group_by_length else "random",
         "use_cpu": config.device == "cpu" or not torch.cuda.is_available(),
         "seed": seed,
         "eval_strategy": "steps",
@@ -206,33 +99,17 @@ def common_arguments(
     }
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Returns the newest usable checkpoint; the others are removed.
-
-    Unusable: incomplete (the process died while writing), or the best model that it speaks of is gone.
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for checkpoint in found:
-        try:
-            state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            state = None
-        if state is not None and Path(state.get("best_model_checkpoint") or checkpoint).is_dir():
-            return checkpoint
-        shutil.rmtree(checkpoint)
-    return None
-
-
 def train_keeping_best(trainer: Trainer, work: Path, reporter: Reporter) -> dict[str, float]:
     """Trains from the last checkpoint, if there is one, and leaves the best model by validation NDCG in the trainer.
 
     The model that training started from is one of the candidates, so that a stage never gives back something worse on validation.
+    NDCG is that of the better reading, see `ranking_metrics`.
 
     Returns:
-        Final numbers: best_ndcg, best_step (0 is the start), steps.
+        Final numbers: best_ndcg, best_step (0 is the start), start_ndcg, steps.
 
     Raises:
-        TrainingError: The loss or a reward is not finite.
+        TrainingError: The loss or a reward is not finite, or the checkpoint is one of another model.
     """
     assert trainer.model is not None
     trainer.remove_callback(PrinterCallback)  # the numbers go to the reporter and the bar
@@ -240,18 +117,20 @@ def train_keeping_best(trainer: Trainer, work: Path, reporter: Reporter) -> dict
     checkpoint = last_checkpoint(work / "checkpoints")
     if checkpoint is not None:
         reporter.info(f"resuming from {checkpoint.name}")
+        if has_ended(checkpoint):  # its last step, or an early stop: only the best model is still to be loaded
+            trainer.args.num_train_epochs = 0.0
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    evaluations = {
-        int(entry["step"]): entry[BEST_METRIC] for entry in trainer.state.log_history if BEST_METRIC in entry
-    }
-    best_step = max(sorted(evaluations), key=lambda step: evaluations[step])
+    if trainer.state.global_step < trainer.state.max_steps:
+        reporter.info(f"stopped early, behind step {trainer.state.global_step} of {trainer.state.max_steps}")
+    values = evaluations(trainer.state)
+    best_step = best_evaluation(values)
     if best_step == 0:
         restore_state(trainer.model, start)
         reporter.info("no evaluation beats the starting point on validation windows: it is kept")
     return {
-        "best_ndcg": float(evaluations[best_step]),
+        "best_ndcg": values[best_step],
         "best_step": float(best_step),
-        "start_ndcg": float(evaluations[0]),
+        "start_ndcg": values[0],
         "steps": float(trainer.state.global_step),
     }
 
@@ -271,3 +150,18 @@ def curves(trainer: Trainer) -> dict[str, dict[str, list[float]]]:
         name: {"step": [float(step) for step in sorted(points)], "value": [points[step] for step in sorted(points)]}
         for name, points in sorted(result.items())
     }
+
+
+def evaluation_at(drawn: Mapping[str, Mapping[str, Sequence[float]]], step: float) -> dict[str, float]:
+    """Returns the numbers of one evaluation, without `eval_` before their names.
+
+    Args:
+        drawn: From `curves`.
+        step: Step of the evaluation.
+    """
+    points = {
+        name.removeprefix("eval_"): dict(zip(points["step"], points["value"], strict=True))
+        for name, points in drawn.items()
+        if name.startswith("eval_")
+    }
+    return {name: values[step] for name, values in points.items() if step in values}

@@ -8,144 +8,59 @@ Legend: B prompts, G generations, M classes.
 from __future__ import annotations
 
 import logging
-import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedTokenizerBase
-from trl.trainer.base_config import _BaseConfig
 from trl.trainer.base_trainer import _BaseTrainer
 
-from softgrpo.errors import ConfigError, TrainingError
+from softgrpo.batching import PromptCollator, Row, policy_logits, predict_logits
+from softgrpo.errors import TrainingError
+from softgrpo.origin import read_reference, write_reference
+from softgrpo.prompt_trainer import PromptTrainer
 from softgrpo.soft_grpo import (
-    ImportanceRatio,
-    ScaleRewards,
+    Density,
     SoftSamples,
     clipped_loss,
     entropy,
+    equal_rewards,
     exact_kl,
     group_advantages,
-    gumbel_noise,
     log_density,
+    row_noise,
     sample,
 )
-from softgrpo.training import LogitsEvaluation, PromptCollator, Row, policy_logits, predict_logits
+from softgrpo.trl_config import SoftGRPOConfig
+
+__all__ = ["RewardFunction", "SoftGRPOConfig", "SoftGRPOTrainer"]
 
 logger = logging.getLogger(__name__)
 
 RewardFunction = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
 
-@dataclass
-class SoftGRPOConfig(_BaseConfig):
-    """Arguments of `SoftGRPOTrainer`, beside those of `transformers.TrainingArguments`; names as in TRL where TRL has them.
-
-    Other than in TRL, activation checkpointing is off unless asked for: a prompt is short and there is no completion.
-
-    Args:
-        num_generations: Soft samples per prompt (G), at least 2.
-        num_iterations: Optimiser steps per set of samples.
-        tau_gumbel: Temperature of the samples, positive.
-        top_p: Mass of the classes that are sampled, in (0, 1].
-        importance_ratio: noise or concrete.
-        epsilon: Lower clip range, and the upper one where epsilon_high is None.
-        epsilon_high: Upper clip range.
-        beta: Weight of the exact KL divergence from the model as it is before training.
-        scale_rewards: group, batch (the prompts of one forward pass) or none.
-        disable_dropout: Switch dropout off, so that old and new policy are the same function.
-    """
-
-    num_generations: int = field(default=4, metadata={"help": "Soft samples per prompt (G)."})
-    num_iterations: int = field(default=1, metadata={"help": "Optimiser steps per set of samples."})
-    tau_gumbel: float = field(default=1.0, metadata={"help": "Temperature of the samples."})
-    top_p: float = field(default=0.9, metadata={"help": "Mass of the classes that are sampled."})
-    importance_ratio: ImportanceRatio = field(default="noise", metadata={"help": "noise or concrete."})
-    epsilon: float = field(default=0.2, metadata={"help": "Lower clip range of the ratio."})
-    epsilon_high: float | None = field(default=None, metadata={"help": "Upper clip range; None takes epsilon."})
-    beta: float = field(default=0.01, metadata={"help": "Weight of the exact KL divergence."})
-    scale_rewards: ScaleRewards = field(default="group", metadata={"help": "group, batch or none."})
-    disable_dropout: bool = field(default=True, metadata={"help": "Switch dropout off."})
-    activation_checkpointing: bool | None = field(default=False, metadata={"help": "Recompute activations."})
-
-    def __post_init__(self) -> None:
-        """Checks the values that the base class does not know.
-
-        Raises:
-            ConfigError: One is outside its range.
-        """
-        super().__post_init__()  # type: ignore[no-untyped-call]
-        rules: list[tuple[str, bool, str]] = [
-            ("num_generations", self.num_generations >= 2, "a group needs at least 2 samples to compare"),
-            ("num_iterations", self.num_iterations >= 1, "it must be at least 1"),
-            ("tau_gumbel", 0 < self.tau_gumbel < math.inf, "it must be positive and finite"),
-            ("top_p", 0 < self.top_p <= 1, "it must be in (0, 1]"),
-            ("importance_ratio", self.importance_ratio in ("noise", "concrete"), "it must be noise or concrete"),
-            ("epsilon", self.epsilon >= 0, "it must not be negative"),
-            ("epsilon_high", self.epsilon_high is None or self.epsilon_high >= 0, "it must not be negative"),
-            ("beta", 0 <= self.beta < math.inf, "it must be finite and not negative"),
-            ("scale_rewards", self.scale_rewards in ("group", "batch", "none"), "it must be group, batch or none"),
-            (
-                "save_steps",
-                self.num_iterations == 1 or self.save_strategy != "steps" or self.save_steps % self.num_iterations == 0,
-                f"checkpoints fall between sets of samples: a multiple of num_iterations = {self.num_iterations}",
-            ),
-        ]
-        for name, holds, rule in rules:
-            if not holds:
-                raise ConfigError(f"{name} = {getattr(self, name)}", rule, f"Correct {name}")
-
-
-class GroupSampler(Sampler[int]):
-    """Draws rows without replacement in groups, and gives every group `repeats` times before the next.
-
-    The last group is filled up from the start of the epoch's order. The order depends on (seed, epoch) only.
-
-    Args:
-        rows: Number of rows.
-        group: Rows per group: those of one optimiser step.
-        repeats: Optimiser steps per group.
-        seed: Of the order.
-    """
-
-    def __init__(self, rows: int, group: int, repeats: int, seed: int) -> None:
-        self._rows, self._group, self._repeats, self._seed, self._epoch = rows, group, repeats, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of an epoch."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self._rows // self._group) * self._group * self._repeats
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._rows)
-        filled = np.resize(order, len(self) // self._repeats).reshape(-1, self._group)
-        return iter(np.repeat(filled[:, None], self._repeats, axis=1).ravel().tolist())
-
-
 @dataclass(frozen=True)
 class _Experience:
-    """Samples of one forward pass, kept for `num_iterations` steps."""
+    """Samples of one micro batch, kept for `num_iterations` steps."""
 
     rows: Tensor  # (B,)
     samples: SoftSamples
     advantages: Tensor  # (B, G)
 
 
-class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):  # type: ignore[misc]  # two annotations of one attribute
+class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two annotations of one attribute
     """Trains a sequence classifier by SofT-GRPO.
 
     Args:
         model: Token ids (B, L) to logits (B, M).
         reward: `(weights (B, G, M), batch) -> (B, G)`; the batch holds every column of the data set and `index`.
         args: The arguments.
-        train_dataset: Rows with `input_ids` and `index` (its own number), see `softgrpo.training.PromptRows`.
+        train_dataset: Rows with `input_ids` and `index` (its own number), see `softgrpo.batching.PromptRows`.
         processing_class: The tokenizer.
         **kwargs: For `transformers.Trainer` (eval_dataset, compute_metrics, callbacks, ...).
     """
@@ -169,7 +84,7 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):  # type: ignore[misc]  # 
             for module in model.modules():
                 if isinstance(module, nn.Dropout):
                     module.p = 0.0
-        super().__init__(  # type: ignore[no-untyped-call]
+        super().__init__(
             model=model,
             args=args,
             data_collator=PromptCollator(processing_class),
@@ -178,70 +93,120 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):  # type: ignore[misc]  # 
             **kwargs,
         )
         self.reward = reward
+        self.repeats = args.num_iterations
         self.reference_logits: Tensor | None = None
+        self._density: Density = "discrete" if args.sampling == "discrete" else args.importance_ratio
         self._buffer: dict[int, _Experience] = {}
-        self._micro_step: int | None = None
-        self._numbers: dict[str, list[float]] = defaultdict(list)
+        self._generation, self._slot = 0, 0
         self._warned = False
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Computes the reference logits of all training rows once (beta > 0), then trains; arguments as in transformers."""
-        if self.args.beta > 0 and self.reference_logits is None:
-            self.reference_logits = predict_logits(
-                self.model,
-                self.train_dataset,
-                self.data_collator,
-                self.args.per_device_eval_batch_size,
-                bool(self.args.bf16),
-                "reference",
-            )
-        self._micro_step = None
-        return super().train(*args, **kwargs)
+    # ---------------------------------------------------------------- reference
 
-    def _get_train_sampler(self, train_dataset: Dataset[Row] | None = None) -> Sampler[int]:
-        args, rows = self.args, self.train_dataset
-        assert isinstance(rows, Sized)
-        group = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return GroupSampler(len(rows), group, args.num_iterations, args.seed)
+    def prepare(self, checkpoint: Path | None) -> None:
+        """Computes the logits of all training rows once, before training (beta > 0); a checkpoint holds them."""
+        super().prepare(checkpoint)
+        self._buffer.clear()
+        assert isinstance(self.train_dataset, Sized)
+        if self.args.beta > 0 and checkpoint is not None:
+            self.reference_logits = read_reference(checkpoint, len(self.train_dataset))
+        elif self.args.beta > 0 and self.reference_logits is None:
+            self.reference_logits = self._compute_reference(len(self.train_dataset))
 
-    def _noise(self, rows: Tensor, generation: int, classes: int) -> Tensor:
-        """Returns (B, G, M) noise that depends on (seed, generation, row) only, so batch size and resuming change nothing."""
-        noise = []
-        for row in rows.tolist():
-            state = np.random.SeedSequence([self.args.seed, generation, row]).generate_state(1, np.uint64)
-            generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-            noise.append(gumbel_noise((self.args.num_generations, classes), generator))
-        return torch.stack(noise).to(rows.device)
+    def _compute_reference(self, rows: int) -> Tensor:
+        """Returns the logits of all rows, (rows, M) float32; each process computes its share."""
+        args = self.args
+        own = list(range(args.process_index, rows, args.world_size))
+        share = Subset(self.train_dataset, own)
+        found = predict_logits(
+            self.model, share, self.data_collator, args.per_device_eval_batch_size, bool(args.bf16), "reference"
+        )
+        logits = torch.zeros(rows, found.shape[1])
+        logits[own] = found
+        every: Tensor = self.accelerator.reduce(logits.to(args.device), "sum")
+        return every.cpu()
 
-    def _draw(self, logits: Tensor, batch: Mapping[str, Any], generation: int) -> _Experience:
-        args, old = self.args, logits.detach()
-        noise = self._noise(batch["index"], generation, old.shape[-1])
-        samples = sample(old, noise, args.tau_gumbel, args.top_p, args.importance_ratio)
-        rewards = self.reward(samples.weights, batch).float()
-        if rewards.shape != samples.weights.shape[:2]:
+    def write_extras(self, folder: Path) -> None:
+        """Writes the reference logits beside what all trainers write."""
+        super().write_extras(folder)
+        if self.reference_logits is not None:
+            write_reference(folder, self.reference_logits)
+
+    # ---------------------------------------------------------------- samples
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
+        """Returns the micro batches of one optimiser step; where a spread over all of them is needed, draws their samples.
+
+        Raises:
+            TrainingError: A run was resumed between the steps of one set of samples.
+        """
+        args = self.args
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        step, self._slot = self.state.global_step, 0
+        self._generation, iteration = divmod(step, args.num_iterations)
+        if iteration == 0:
+            self._buffer.clear()
+            if args.scale_rewards == "batch" and args.gradient_accumulation_steps * args.world_size > 1:
+                self._draw_step(batches)
+        elif not self._buffer:
             raise TrainingError(
-                f"rewards of shape {tuple(rewards.shape)}",
-                f"the reward of weights (B, G, M) is (B, G) = {tuple(samples.weights.shape[:2])}",
-                "Correct the reward function",
+                f"a start at step {step}",
+                f"samples are drawn at multiples of num_iterations = {args.num_iterations} and are not part of a checkpoint",
+                "Resume from a checkpoint at such a step",
             )
-        single_class = (samples.support.sum(-1) == 1).float().mean().item()
-        if single_class > 0.5 and old.shape[-1] > 1 and not self._warned:
+        return batches, items
+
+    def _draw_step(self, batches: list[dict[str, Any]]) -> None:
+        """Draws the samples of all micro batches, so that advantages are scaled by the spread of the whole step."""
+        drawn = []
+        self.model_wrapped.train()
+        for batch in batches:
+            inputs = self._prepare_inputs(batch)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                drawn.append((inputs["index"], *self._draw(policy_logits(self.model_wrapped, inputs), inputs)))
+        every = self.accelerator.gather(torch.cat([rewards for _, _, rewards in drawn]))
+        for slot, (rows, samples, rewards) in enumerate(drawn):
+            self._buffer[slot] = _Experience(rows, samples, group_advantages(rewards, "batch", every))
+
+    def _draw(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[SoftSamples, Tensor]:
+        """Returns samples of the policy as it is, and their rewards (B, G).
+
+        Raises:
+            TrainingError: The rewards are no tensor of that shape.
+        """
+        args, old = self.args, logits.detach()
+        shape = (args.num_generations, old.shape[-1])
+        noise = row_noise(batch["index"], shape, args.seed, self._generation)
+        samples = sample(old, noise, args.tau_gumbel, args.top_p, self._density)
+        rewards = self.reward(samples.weights, batch)
+        expected = tuple(samples.weights.shape[:2])
+        if not isinstance(rewards, Tensor) or rewards.shape != expected:
+            found = tuple(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
+            rule = f"the reward of weights (B, G, M) is a tensor (B, G) = {expected}"
+            raise TrainingError(f"rewards of shape {found}", rule, "Correct the reward function")
+        rewards = rewards.float()
+        self._note_samples(samples, rewards)
+        return samples, rewards
+
+    def _note_samples(self, samples: SoftSamples, rewards: Tensor) -> None:
+        single_class = (samples.support.sum(-1) == 1).float().mean()
+        if not self._warned and samples.support.shape[-1] > 1 and single_class > 0.5:
             self._warned = True
             logger.warning(
-                "%.0f %% of the prompts keep one class at top_p = %g and teach nothing", 100 * single_class, args.top_p
+                "%.0f %% of the prompts keep one class at top_p = %g and teach nothing",
+                100 * single_class,
+                self.args.top_p,
             )
-        self._note(
+        self.numbers.note(
             reward=rewards.mean(),
             reward_std=rewards.std(1).mean(),
-            frac_reward_zero_std=(rewards.std(1) == 0).float().mean(),
+            frac_reward_zero_std=equal_rewards(rewards).float().mean(),
             frac_support_one=single_class,
             **{f"sampled_weight_{index}": weight for index, weight in enumerate(samples.weights.mean((0, 1)))},
         )
-        return _Experience(batch["index"], samples, group_advantages(rewards, args.scale_rewards))
 
-    def _note(self, **numbers: Tensor | float) -> None:
-        for name, value in numbers.items():
-            self._numbers[name].append(float(value))
+    # ---------------------------------------------------------------- loss
 
     def compute_loss(
         self,
@@ -250,27 +215,17 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):  # type: ignore[misc]  # 
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Returns the loss of one batch of prompts; samples are drawn on the first of `num_iterations` visits."""
-        args = self.args
-        if self._micro_step is None:
-            self._micro_step = self.state.global_step * args.gradient_accumulation_steps
-        step, slot = divmod(self._micro_step, args.gradient_accumulation_steps)
-        generation, iteration = divmod(step, args.num_iterations)
-        self._micro_step += 1
-
+        """Returns the loss of one micro batch; samples are drawn on the first of `num_iterations` visits."""
+        args, slot = self.args, self._slot
+        self._slot += 1
         logits = policy_logits(model, inputs)
-        if iteration == 0:
-            self._buffer[slot] = self._draw(logits, inputs, generation)
-        elif slot not in self._buffer:
-            raise TrainingError(
-                f"a start at step {step}",
-                f"samples are drawn at multiples of num_iterations = {args.num_iterations} and are not part of a checkpoint",
-                "Resume from a checkpoint at such a step",
-            )
+        if slot not in self._buffer:
+            samples, rewards = self._draw(logits, inputs)
+            self._buffer[slot] = _Experience(inputs["index"], samples, group_advantages(rewards, args.scale_rewards))
         experience = self._buffer[slot]
         assert torch.equal(experience.rows, inputs["index"])
         samples = experience.samples
-        density = log_density(logits, samples.perturbed, samples.support, args.tau_gumbel, args.importance_ratio)
+        density = log_density(logits, samples.perturbed, samples.support, args.tau_gumbel, self._density)
         epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
         clipped = clipped_loss(density, samples.log_density, experience.advantages, args.epsilon, epsilon_high)
         loss = clipped.loss
@@ -278,8 +233,8 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):  # type: ignore[misc]  # 
             assert self.reference_logits is not None
             divergence = exact_kl(logits, self.reference_logits[inputs["index"].cpu()].to(logits.device)).mean()
             loss = loss + args.beta * divergence
-            self._note(kl=divergence.detach())
-        self._note(
+            self.numbers.note(kl=divergence)
+        self.numbers.note(
             policy_entropy=entropy(logits.detach()).mean(),
             ratio_mean=clipped.ratio.mean(),
             ratio_min=clipped.ratio.min(),
@@ -288,11 +243,3 @@ class SoftGRPOTrainer(LogitsEvaluation, _BaseTrainer):  # type: ignore[misc]  # 
             clip_ratio_high=clipped.clipped_high,
         )
         return loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the numbers since the last log: means, but minima and maxima of the ratio."""
-        if "loss" in logs:
-            reduce = {"ratio_min": min, "ratio_max": max}
-            logs |= {name: float(reduce.get(name, np.mean)(values)) for name, values in self._numbers.items()}
-            self._numbers.clear()
-        super().log(logs, start_time)

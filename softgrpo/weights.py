@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.machinery import ModuleSpec
@@ -59,9 +60,9 @@ def locate_weights(model_name: str) -> tuple[str, str | None]:
             )
         path = Path(spec.submodule_search_locations[0]) / inside
     else:
-        path = Path(model_name).expanduser()
+        path = Path(os.path.expanduser(model_name))  # Path.expanduser raises where there is no such user
         if not path.exists():
-            if path.is_absolute() or model_name.startswith(".") or model_name.endswith(".gguf"):
+            if path.is_absolute() or model_name.startswith((".", "~")) or model_name.endswith(".gguf"):
                 raise PolicyError(f"model '{model_name}'", "there is no such folder or file", "Correct --model_name")
             return model_name, None  # a hub id
     if not path.exists():

@@ -22,7 +22,6 @@ from softgrpo.pipeline import read_metrics, run_node
 from softgrpo.stages import Node, Reporter
 from tasks.runs import RunReporter
 from tasks.store import ArtifactStore, Reference
-from tasks.tracking import store_errors
 
 
 @dataclass
@@ -70,8 +69,7 @@ def _record(
         store.note_inputs(run_id, upstream)
         reporter = RunReporter(runs, run_id, get_run_logger())
         try:
-            with store_errors(runs.tracking.uri):
-                committed = make(reporter)
+            committed = make(reporter)
         finally:
             reporter.flush()
         runs.metrics(run_id, read_metrics(store.local.payload(key)))

@@ -6,7 +6,6 @@ counts, and its files count only if they give the digest; a run that was cut off
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 
+from softgrpo.errors import is_full_disk
 from softgrpo.identity import digest_folder
 from softgrpo.local_store import Committed, LocalStore
 from softgrpo.stages import Node
@@ -72,7 +72,7 @@ class ArtifactStore:
                     artifact_uri=run.data.tags["files"], dst_path=str(folder), tracking_uri=self._uri
                 )
             except (MlflowException, OSError) as error:
-                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                if is_full_disk(error):
                     raise
                 logger.warning("files of MLflow run %s cannot be read: %s", run.info.run_id, error)
                 return None

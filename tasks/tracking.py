@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import errno
+import logging
 import os
+import re
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from safetensors import SafetensorError
 
-from softgrpo.errors import StoreError
+from softgrpo.errors import StoreError, full_disk_is_readable
 from softgrpo.local_store import LocalStore
 from tasks.addresses import check_answers, without_password
+
+logger = logging.getLogger("softgrpo.tracking")
+
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+WITH_ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("tags", "value"),  # `files`, see tasks/store.py
+)
+"""Tables and columns of MLflow's database that hold addresses of artifacts."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +52,14 @@ class Tracking:
         return f"run {run_id} in {self.uri} (show it with: mlflow ui --backend-store-uri {self.uri})"
 
 
+def default_uri(output: Path) -> str:
+    """Returns the address of the database in the output folder."""
+    return f"sqlite:///{output.resolve() / DATABASE}"
+
+
 def tracking_uri(output: Path) -> str:
     """Returns MLFLOW_TRACKING_URI, or the address of the database in the output folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.resolve() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(output)
 
 
 @contextmanager
@@ -53,29 +70,15 @@ def store_errors(uri: str) -> Iterator[None]:
         StoreError: MLflow refused a request, or no space is left.
     """
     try:
-        yield
-    except (MlflowException, OSError, SafetensorError) as error:
-        if _is_full_disk(error):
-            raise StoreError(
-                "no space is left on the disk",
-                "A stage counts only when all its files are written",
-                "Make room, or choose another --output, and run the same command again; finished stages are reused",
-            ) from error
-        if not isinstance(error, MlflowException):
-            raise
+        with full_disk_is_readable():
+            yield
+    except MlflowException as error:
         said = str(error).strip().splitlines()[0]
         raise StoreError(
             f"MLflow at {without_password(uri)} said: {said}",
             "Every stage is recorded there before it counts as done",
             "Check the server or the database and run the same command again; finished stages are reused",
         ) from error
-
-
-def _is_full_disk(error: Exception) -> bool:
-    """Whether an error says that no space is left, in the words of the system, of safetensors or of SQLite."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return True
-    return any(words in str(error) for words in ("No space left", "database or disk is full"))
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
@@ -89,6 +92,22 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
             f"Restore it: mlflow experiments restore --experiment-id {found.experiment_id}",
         )
     return str(found.experiment_id)
+
+
+def follow_move(database: Path, old: str, new: str) -> None:
+    """Corrects where MLflow's own database says that artifacts are; it holds whole addresses, and knows no way to change them.
+
+    Args:
+        database: MLflow's SQLite file.
+        old: Address of the folder that they were in.
+        new: Address of the folder that they are in.
+    """
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table, column in WITH_ADDRESSES:
+            connection.execute(
+                f"update {table} set {column} = ? || substr({column}, ?) where {column} = ? or {column} like ? escape '!'",
+                (new, len(old) + 1, old, re.sub("([!%_])", r"!\1", old) + "/%"),
+            )
 
 
 def open_tracking(output: Path, experiment: str, local: LocalStore) -> Tracking:
@@ -105,7 +124,12 @@ def open_tracking(output: Path, experiment: str, local: LocalStore) -> Tracking:
     uri = tracking_uri(output)
     check_answers(uri, "MLFLOW_TRACKING_URI")
     server = urlsplit(uri).scheme in ("http", "https", "databricks")
-    artifacts = None if server else (output.resolve() / "mlartifacts").as_uri()
+    artifacts = (output.resolve() / ARTIFACTS).as_uri()
     with local.lock("mlflow"), store_errors(uri):
         client = MlflowClient(tracking_uri=uri)
-        return Tracking(client, uri, _experiment(client, experiment, artifacts))
+        found = _experiment(client, experiment, None if server else artifacts)
+        known = str(client.get_experiment(found).artifact_location)
+        if uri == default_uri(output) and known != artifacts and known.endswith(f"/{ARTIFACTS}"):
+            logger.info("the output folder was moved: in MLflow's database its artifacts now are in %s", artifacts)
+            follow_move(output / DATABASE, known, artifacts)
+        return Tracking(client, uri, found)

@@ -15,7 +15,10 @@ import pytest
 
 from flows.cli import main
 from softgrpo.config import ExperimentConfig
+from softgrpo.errors import PolicyError
 from softgrpo.pipeline import RunResult
+from softgrpo.preflight import preflight
+from softgrpo.presets import resolve
 
 LIMIT_SECONDS = 10.0
 USERS, ITEMS = 12, 15
@@ -194,6 +197,14 @@ BEFORE_TRAINING = [
     Case(
         "model file", f"{RUN} --model_name {{tmp}}/m.gguf", "'{tmp}/m.gguf'", "no such folder or file", "--model_name"
     ),
+    Case("model of nobody", f"{RUN} --model_name ~nosuchuser/x", "'~nosuchuser/x'", "no such folder", "--model_name"),
+    Case(
+        "clipping",
+        f"{RUN} --recall.settings.BPR.clip_grad_norm '{{{{maxnorm: 5}}}}'",
+        "clip_grad_norm = {{'maxnorm': 5}}",
+        "max_norm, norm_type",
+        "default is None",
+    ),
     Case(
         "model package", f"{RUN} --model_name package:no_such/model", "package:no_such", "not installed", "pip install"
     ),
@@ -276,8 +287,21 @@ def test_the_good_dataset_is_accepted(tmp_path: Path, monkeypatch: pytest.Monkey
         return RunResult(None, {}, ())
 
     monkeypatch.setattr("softgrpo.pipeline.run_standalone", run)
+    monkeypatch.setattr("flows.console.make_readable", lambda debug: None)
     assert main(shlex.split(SHOP.format(data=tmp_path / "data"))) == 0
     assert ran == ["shop"]
+
+
+def test_a_wrong_model_name_does_not_wait_for_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*arguments: object) -> None:
+        raise AssertionError("the data were read first")
+
+    monkeypatch.setattr("softgrpo.preflight.read_corpus", read)
+    config = resolve("ml-100k", "tiny", overrides={"policy.model_name": "./no-such-model"})
+    with pytest.raises(PolicyError, match="no such folder"):
+        preflight(config)
+    with pytest.raises(AssertionError):
+        preflight(config, "data")  # needs no model
 
 
 def test_the_table_is_long_enough() -> None:

@@ -302,7 +302,8 @@ def fail_with(error: BaseException) -> Any:
     ("error", "code", "message"),
     [
         (TrainingError("loss is NaN", "a loss is a number", "Lower the learning rate"), 1, "Lower the learning rate."),
-        (OSError(28, "No space left on device"), 1, "The disk is full"),
+        (OSError(28, "No space left on device"), 1, "no space is left on the disk. A stage counts"),
+        (OSError(122, "Disk quota exceeded"), 1, "no space is left on the disk. A stage counts"),
         (PermissionError(13, "Permission denied", "x"), 1, "The system refused"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
@@ -353,6 +354,7 @@ def test_the_comparison_is_about_the_cut_off_of_the_run(tmp_path: Path, monkeypa
     monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: [])
     result = RunResult(pd.DataFrame(), {}, ())
     monkeypatch.setattr("softgrpo.pipeline.run_standalone", lambda *arguments: result)
+    monkeypatch.setattr("flows.console.make_readable", lambda debug: None)
 
     def render(table: pd.DataFrame, k: int) -> str:
         asked.append(k)
@@ -373,6 +375,7 @@ def test_a_run_hands_everything_to_the_pipeline(tmp_path: Path, monkeypatch: pyt
         return RunResult(None, {}, ())
 
     monkeypatch.setattr("softgrpo.pipeline.run_standalone", run)
+    monkeypatch.setattr("flows.console.make_readable", lambda debug: None)
     words = ["run", "ml-100k", "standalone", "tiny", "--force", "sft", "grpo", "--output", str(tmp_path)]
     assert cli.main(words) == 0
     assert called == [(resolve("ml-100k", "tiny"), "test", ("sft", "grpo"), tmp_path)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
 import re
@@ -21,6 +20,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.local_store import LocalStore
 from softgrpo.pipeline import LogReporter, plan, read_metrics, run_node, run_standalone
 from softgrpo.presets import settings
+from tests.doc_lines import REFERENCE, definitions, with_lines
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -113,19 +113,34 @@ def test_paths_in_backticks_exist(path: Path) -> None:
         room, slash, inside = span.partition("/")
         below_a_room = slash and inside and room in ROOMS and not re.search(r"[\s<>$]", span)
         if below_a_room or re.fullmatch(r"[A-Z]+\.md|pyproject\.toml|constraints\.txt|Makefile|LICENSE", span):
-            assert list(ROOT.glob(span)), f"`{span}` does not exist"
+            assert list(ROOT.glob(re.sub(r"\.py:\d+$", ".py", span))), f"`{span}` does not exist"
 
 
 @pytest.mark.parametrize("path", DOCS, ids=named)
 def test_names_are_in_the_files_they_are_said_to_be_in(path: Path) -> None:
-    for name, file in re.findall(r"`(\w+)`\s+in\s+`([\w/]+\.py)`", prose(path)):
-        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-        defined = {
-            node.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
-        }
-        assert name in defined, f"{file} defines no {name}"
+    for name, file in re.findall(r"`([\w.]+)`\s+in\s+`([\w/]+\.py)(?::\d+)?`", prose(path)):
+        defined = definitions((ROOT / file).read_text(encoding="utf-8"))
+        assert name in {*defined, *(each.rpartition(".")[2] for each in defined)}, f"{file} defines no {name}"
+
+
+@pytest.mark.parametrize("path", DOCS, ids=named)
+def test_line_numbers_are_those_of_the_definitions(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text == with_lines(text), "write the right line numbers with: python -m tests.doc_lines"
+
+
+def test_every_line_number_in_the_guide_is_one_that_is_checked() -> None:
+    text = (ROOT / "docs/algorithm.md").read_text(encoding="utf-8")
+    checked = REFERENCE.findall(text)
+    assert len(checked) == len(re.findall(r"\.py:\d+", text)) > 20
+
+
+def test_a_wrong_line_number_is_seen_and_corrected(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n\n@cache\ndef one():\n    pass\n\nclass Two:\n    def three(self): ...\n")
+    text = "`one` in `a.py:1`, `Two` in\n`a.py:99`, `Two.three` in `a.py:8`; `x` and `a.py` stay"
+    assert with_lines(text, tmp_path) == text.replace("a.py:1`", "a.py:4`").replace("99", "7")
+    with pytest.raises(KeyError, match="four"):
+        with_lines("`four` in `a.py:1`", tmp_path)
 
 
 @pytest.mark.parametrize("path", DOCS, ids=named)
@@ -221,7 +236,7 @@ def test_the_example_of_own_data_is_accepted_and_split(shop: Path, monkeypatch: 
     example = next(text for language, text in blocks(ROOT / "docs/own-data.md") if language == "bash")
     ran: list[ExperimentConfig] = []
 
-    def record(config: ExperimentConfig, until: str, force: tuple[str, ...], output: Path) -> None:
+    def record(config: ExperimentConfig, *others: object) -> None:
         ran.append(config)
 
     monkeypatch.setattr("flows.pipeline.run_pipeline", record)

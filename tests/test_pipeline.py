@@ -45,10 +45,14 @@ def test_every_setting_changes_a_key(path: str) -> None:
         ("prompt.track_record", {"data", "test"}),
         ("prompt.max_length", {"sft", "grpo", "test"}),
         ("policy.model_name", {"sft", "grpo", "test"}),
+        ("fusion.k", {"data", "sft", "grpo", "test"}),
         ("fusion.method", {"data", "sft", "grpo", "test"}),
         ("evaluation.bootstrap", {"test"}),
         ("recall.depth", {"recall-BPR", "recall-SASRec", "recall-ItemKNN", "test"}),
         ("recall.settings", {"recall-BPR", "test"}),
+        ("policy.merge_adapter", {"sft", "grpo", "test"}),
+        ("train.early_stopping_patience", {"sft", "grpo", "test"}),
+        ("labels.class_weights", {"sft", "test"}),
     ],
 )
 def test_a_setting_changes_the_keys_of_the_stages_it_matters_to(path: str, changed: set[str]) -> None:

@@ -14,10 +14,11 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
-from peft import AutoPeftModelForSequenceClassification
+from peft import AutoPeftModelForSequenceClassification, PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
+from softgrpo.batching import PromptCollator, policy_logits, predict_logits
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
 from softgrpo.policy import (
@@ -25,13 +26,13 @@ from softgrpo.policy import (
     PriorHead,
     create_policy,
     load_policy,
-    load_tokenizer,
     restore_state,
     save_policy,
     static_prior,
+    store_policy,
     trainable_state,
 )
-from softgrpo.training import PromptCollator, policy_logits, predict_logits
+from softgrpo.pretrained import load_tokenizer
 from softgrpo.weights import check_reachable
 from tests.toy_policy import save_base, toy_decoder, toy_encoder, toy_rows, toy_tokenizer
 
@@ -255,8 +256,48 @@ def test_adapters_go_with_their_base_weights_wherever_these_lie(encoder: str, de
     moved = str(Path(encoder).rename(tmp_path / "moved"))
     loaded = load_policy(tmp_path / "saved", PolicyConfig(model_name=moved, adapter="lora"), RECALLERS)
     assert torch.allclose(logits_of(loaded), logits_of(policy), atol=1e-6)
-    with pytest.raises(PolicyError, match=r"adapters for .* are others"):
+    with pytest.raises(PolicyError, match=r"a policy made from .* are others"):
         load_policy(tmp_path / "saved", PolicyConfig(model_name=decoder, adapter="lora"), RECALLERS)
+
+
+@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize("base", ["encoder", "decoder"])
+def test_merged_adapters_are_a_plain_model_with_the_same_logits(
+    base: str, prior: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    name = request.getfixturevalue(base)
+    policy = create(name, adapter="lora", lora_r=4, static_prior=prior)
+    shake(policy)
+    expected, before = logits_of(policy), trainable_state(policy.model)
+    store_policy(tmp_path / "saved", policy, merge=True)
+    assert all(torch.equal(value, before[key]) for key, value in trainable_state(policy.model).items())
+    merged = tmp_path / "saved" / "merged"
+    assert (tmp_path / "saved" / "adapter_model.safetensors").is_file() and (merged / "model.safetensors").is_file()
+    assert not list(merged.glob("adapter*"))
+    for folder in (tmp_path / "saved", merged):
+        config = PolicyConfig(model_name=name, adapter="lora", lora_r=4)
+        loaded = load_policy(folder, config, RECALLERS)
+        assert torch.allclose(logits_of(loaded), expected, atol=1e-5)
+        assert isinstance(loaded.model, PeftModel) is (folder != merged)
+    Path(name).rename(tmp_path / "gone")  # the merged one needs no base weights
+    assert torch.allclose(logits_of(load_policy(merged, PolicyConfig(model_name=name))), expected, atol=1e-5)
+    if not prior:
+        plain = AutoModelForSequenceClassification.from_pretrained(merged)
+        assert torch.allclose(logits_of(Policy(plain, policy.tokenizer, policy.card)), expected, atol=1e-5)
+
+
+def test_nothing_is_merged_unless_asked_for_and_there_are_adapters(encoder: str, tmp_path: Path) -> None:
+    store_policy(tmp_path / "plain", create(encoder), merge=True)
+    store_policy(tmp_path / "lora", create(encoder, adapter="lora"), merge=False)
+    assert not (tmp_path / "plain" / "merged").exists() and not (tmp_path / "lora" / "merged").exists()
+
+
+def test_a_policy_of_another_model_is_refused(encoder: str, decoder: str, tmp_path: Path) -> None:
+    save_policy(tmp_path / "saved", create(encoder))
+    with pytest.raises(PolicyError, match=r"a policy made from .* are others"):
+        load_policy(tmp_path / "saved", PolicyConfig(model_name=decoder), RECALLERS)
+    moved = str(Path(encoder).rename(tmp_path / "moved"))
+    assert load_policy(tmp_path / "saved", PolicyConfig(model_name=moved)).card.model_name == encoder
 
 
 def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -77,6 +78,20 @@ def test_layers_win_in_order() -> None:
     loud = resolve("ml-100k", "tiny", "debug", said)
     assert (loud.sft.num_train_epochs, loud.recall.settings["SASRec"]["epochs"]) == (7, 9)  # the user over all
     assert "MAX_ITEM_LIST_LENGTH" in loud.recall.settings["SASRec"]  # mappings are merged, not replaced
+
+
+def test_an_empty_mapping_drops_what_the_presets_say() -> None:
+    def found(said: dict[str, Any], stage: str = "full") -> dict[str, Any]:
+        return resolve("ml-100k", "tiny", stage, said).recall.settings
+
+    preset, path = found({}), "recall.settings.SASRec"
+    assert preset["SASRec"]["epochs"] == 8 and set(preset) == {"BPR", "SASRec", "ItemKNN"}
+    assert found({"recall.settings": {}}) == found({"recall.settings": {}}, "debug") == {}
+    assert found({path: {}}) == found({"recall.settings": {"SASRec": {}}}) == preset | {"SASRec": {}}
+    # what lies below is set afterwards, in whatever order it was said
+    assert found({path: {}, f"{path}.epochs": 3}) == preset | {"SASRec": {"epochs": 3}}
+    assert found({f"{path}.epochs": 3, path: {}}) == preset | {"SASRec": {"epochs": 3}}
+    assert found({"recall.settings": {}, "recall.settings.BPR.epochs": 7}) == {"BPR": {"epochs": 7}}
 
 
 def test_only_the_stage_debug_changes_the_configuration() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import TrainingArguments
 
+from softgrpo.batching import PromptCollator, PromptRows, predict_logits
 from softgrpo.config import LabelConfig
+from softgrpo.errors import TrainingError
 from softgrpo.policy import trainable_state
-from softgrpo.sft import RecallerSFTTrainer, make_labels, soft_cross_entropy
-from softgrpo.training import PromptCollator, PromptRows, predict_logits
+from softgrpo.sft import RecallerSFTTrainer, check_labels, make_class_weights, make_labels, soft_cross_entropy
 from tests.toy_policy import OPTIMA, toy_encoder, toy_rows, toy_tokenizer
 
 
@@ -76,8 +79,88 @@ def test_the_loss_is_that_of_torch() -> None:
     assert soft_cross_entropy(logits.bfloat16(), target).dtype == torch.float32
 
 
+def class_weights(labels: list[list[float]], kind: str = "balanced") -> list[float]:
+    """Returns the class weights of some labels."""
+    return make_class_weights(np.array(labels, np.float32), LabelConfig(class_weights=kind)).tolist()
+
+
+def test_balanced_class_weights_by_hand() -> None:
+    # 4 windows; the labels of the classes sum to 2.5, 1 and 0.5: 4 / (3 * 2.5), 4 / (3 * 1), 4 / (3 * 0.5)
+    labels = [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.0, 0.5], [0.0, 1.0, 0.0]]
+    assert class_weights(labels) == pytest.approx([4 / 7.5, 4 / 3, 8 / 3])
+    assert class_weights(labels, "none") == [1.0, 1.0, 1.0]
+    # a recaller without any label: 2 windows, 2 recallers, one label each
+    assert class_weights([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]) == [1.0, 0.0, 1.0]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
+def test_balanced_class_weights_are_those_of_scikit_learn(classes: list[int]) -> None:
+    found = class_weights(np.eye(4)[classes].tolist())
+    present = sorted(set(classes))
+    expected = compute_class_weight("balanced", classes=np.array(present), y=np.array(classes))
+    assert [found[index] for index in present] == pytest.approx(expected.tolist())
+
+
+@given(st.lists(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), min_size=1, max_size=20))
+def test_class_weights_have_mean_one_over_the_labels(ndcg: list[list[float]]) -> None:
+    soft = make_labels(np.array(ndcg, np.float32), LabelConfig())
+    assert float((soft * class_weights(soft.tolist())).sum()) == pytest.approx(len(ndcg), rel=1e-4)
+
+
+def test_the_weighted_loss_is_that_of_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(5, 3, generator=generator), torch.rand(5, 3, generator=generator).softmax(-1)
+    weights = torch.tensor([0.5, 1.0, 3.0])
+    expected = nn.functional.cross_entropy(logits, target, weight=weights)
+    assert torch.allclose(soft_cross_entropy(logits, target, weights), expected)
+    # by hand: p = (0.5, 0.5), labels (0.25, 0.75), weights (2, 4): (0.5 + 3) log 2
+    loss = soft_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.25, 0.75]]), torch.tensor([2.0, 4.0]))
+    assert loss.item() == pytest.approx(3.5 * math.log(2))
+
+
+def test_class_weights_reach_the_gradient(tmp_path: Path) -> None:
+    def bias_after(weights: torch.Tensor | None) -> torch.Tensor:
+        trainer = make(tmp_path / "weights", batch=24, num_train_epochs=1, optim="sgd", class_weights=weights)
+        trainer.train()
+        return trainer.model.classifier.bias.detach()
+
+    plain, ones, heavy = (bias_after(each) for each in (None, torch.ones(3), torch.tensor([3.0, 0.01, 0.01])))
+    assert torch.equal(plain, ones)
+    assert (heavy - plain)[0] > 0 > (heavy - plain)[1:].max()  # the first class is pushed up
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[0.5, 0.5, 0.0], [1.2, -0.2, 0.0]], "a label of 1.2"),
+        ([[math.nan, 0.5, 0.5]], "a label of nan"),
+        ([[0.5, 0.4, 0.0]], "labels of a row that sum to 0.9"),
+        ([[0.0, 0.0, 0.0]], "labels of a row that sum to 0"),
+        ([[0.5, 0.5]], "labels of shape (1, 2)"),
+        ([0, 2, 3], "labels of shape (3,)"),
+    ],
+)
+def test_labels_that_are_no_distributions_are_refused(labels: list[Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=re.escape(message)) as caught:
+        check_labels(torch.tensor(labels, dtype=torch.float32), 3)
+    assert "rows sum to 1" in caught.value.rule
+    check_labels(torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]]), 3)
+
+
+def test_the_trainer_refuses_labels_that_are_no_distributions(tmp_path: Path) -> None:
+    trainer = make(tmp_path, num_train_epochs=1)
+    trainer.train_dataset.columns["label"][5] *= 2
+    with pytest.raises(TrainingError, match=r"a label of 1\.6"):
+        trainer.train()
+
+
 def make(
-    folder: Path, batch: int = 8, accumulation: int = 1, dropout: float = 0.0, **changes: Any
+    folder: Path,
+    batch: int = 8,
+    accumulation: int = 1,
+    dropout: float = 0.0,
+    class_weights: torch.Tensor | None = None,
+    **changes: Any,
 ) -> RecallerSFTTrainer:
     """Returns a trainer whose labels are the best weights of each colour."""
     rows = toy_rows()
@@ -93,6 +176,7 @@ def make(
         "gradient_accumulation_steps": accumulation,
     }
     return RecallerSFTTrainer(
+        class_weights=class_weights,
         model=toy_encoder(dropout=dropout),
         args=TrainingArguments(**{**arguments, **changes}),
         data_collator=PromptCollator(toy_tokenizer()),

@@ -6,6 +6,9 @@ Legend: B prompts, G generations, M classes; N samples of a statistical test.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
+from trl import GRPOTrainer
 
 from softgrpo.errors import TrainingError
 from softgrpo.soft_grpo import (
@@ -21,10 +25,12 @@ from softgrpo.soft_grpo import (
     ScaleRewards,
     clipped_loss,
     entropy,
+    equal_rewards,
     exact_kl,
     group_advantages,
     gumbel_noise,
     log_density,
+    row_noise,
     sample,
     support_log_softmax,
     top_p_support,
@@ -281,7 +287,7 @@ def test_the_gradient_is_that_of_the_enumerated_expectation(form: ImportanceRati
 @pytest.mark.parametrize(
     ("probabilities", "tau", "expected"),
     [
-        # M = 2, uniform, tau = 1, reward w - 1/2, E_i = exp(-noise_i) ~ Exponential(1), w = E_2 / T with T = E_1 + E_2 ~
+        # 8/17: M = 2, uniform, tau = 1, reward w - 1/2, E_i = exp(-noise_i) ~ Exponential(1), w = E_2 / T with T = E_1 + E_2 ~
         # Gamma(2) independent of w ~ U(0, 1). Scores: concrete 2 w - 1, noise (E_2 - E_1) / 2 = T (2 w - 1) / 2. So
         # concrete: E[(2w-1)^4] / 4 - (1/6)^2 = 1/20 - 1/36 = 4/180; noise: E[T^2] / 16 / 5 - 1/36 = 6/80 - 1/36 = 17/360
         ((0.5, 0.5), 1.0, (4 / 180) / (17 / 360)),
@@ -404,3 +410,118 @@ def test_one_class_is_legal_and_teaches_nothing(form: ImportanceRatio) -> None:
     loss = loss + exact_kl(logits, torch.ones(2, 1)).mean() + density.sum()  # even with every advantage at 1
     (gradient,) = torch.autograd.grad(loss, logits)
     assert (gradient == 0.0).all()
+
+
+# ---------------------------------------------------------------- the discrete arm
+
+
+def test_a_discrete_sample_is_the_class_of_the_largest_q() -> None:
+    # p = (0.5, 0.3, 0.2) with top_p = 0.7 keeps two: p_S = (0.625, 0.375). Noise (0, 0, 9): the third is outside, the first
+    # wins; noise (0, 1, 0): log 0.375 + 1 > log 0.625, the second wins
+    eps = torch.tensor([[[0.0, 0.0, 9.0], [0.0, 1.0, 0.0]]])
+    drawn = sample(log_rows(0.5, 0.3, 0.2), eps, 1.0, 0.7, "discrete")
+    assert drawn.weights.tolist() == [[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
+    assert torch.allclose(drawn.log_density.exp(), torch.tensor([[0.625, 0.375]]))
+    assert torch.equal(drawn.perturbed, sample(log_rows(0.5, 0.3, 0.2), eps, 1.0, 0.7).perturbed)  # the same noise
+
+
+def test_the_discrete_gradient_is_the_enumerated_one() -> None:
+    probabilities, rewards = np.array([0.5, 0.3, 0.2]), torch.tensor([1.0, 0.2, 0.0]).double()
+    logits = log_rows(*probabilities).float().expand(100_000, -1).clone().requires_grad_()
+    eps = noise(1, 100_000, 3, seed=19)[0][:, None]
+    drawn = sample(logits.detach(), eps, 1.0, 1.0, "discrete")
+    density = log_density(logits, drawn.perturbed, drawn.support, 1.0, "discrete")
+    (gradient,) = torch.autograd.grad(density.sum(), logits)
+    products = (drawn.weights[:, 0].double() @ rewards - 0.5)[:, None] * gradient.double()
+    expected = torch.from_numpy(discrete_gradient(probabilities, rewards.numpy()))
+    assert ((products.mean(0) - expected).abs() < 5 * products.std(0) / math.sqrt(len(products))).all()
+
+
+@pytest.mark.parametrize("tau", [1e-1, 1e-2, 1e-3])
+def test_soft_samples_approach_discrete_ones(tau: float) -> None:
+    logits, eps = log_rows(0.5, 0.3, 0.2), noise(1, 20_000, 3, seed=23)
+    soft, discrete = (sample(logits, eps, tau, 1.0, density).weights for density in ("noise", "discrete"))
+    # they differ where the two largest q lie within some tau: their gap has a density of at most 1/2 at 0 for two classes and
+    # of a similar size for three, and 1 - w integrates to tau log 2 over it
+    assert (soft - discrete).abs().amax(-1).mean() < tau
+
+
+@pytest.mark.parametrize("sequence_level", ["token", "sequence"])
+def test_the_discrete_loss_is_that_of_trl(sequence_level: str) -> None:
+    """A completion of one token whose vocabulary is the classes: loss and gradient of TRL's own code."""
+    generator = torch.Generator().manual_seed(4)
+    old, new = torch.randn(5, 4, generator=generator), torch.randn(5, 4, generator=generator)
+    eps, rewards = noise(5, 6, 4, seed=29), torch.rand(5, 6, generator=generator)
+    ours, theirs = new.clone().requires_grad_(), new.clone().requires_grad_()
+    drawn = sample(old, eps, 1.0, 1.0, "discrete")
+    advantages = group_advantages(rewards)
+    density = log_density(ours, drawn.perturbed, drawn.support, 1.0, "discrete")
+    loss = clipped_loss(density, drawn.log_density, advantages, 0.2, 0.3)
+    chosen = drawn.weights.argmax(-1).reshape(-1, 1)  # (B * G, 1) completions, each prompt G times as TRL has it
+
+    def log_probabilities(logits: Tensor) -> Tensor:
+        return torch.log_softmax(logits, -1).repeat_interleave(6, 0).gather(1, chosen)
+
+    trainer = trl_stand_in(log_probabilities(theirs), sequence_level)
+    ones = torch.ones(30, 1)
+    inputs = {"prompt_ids": ones.long(), "prompt_mask": ones, "completion_ids": chosen, "completion_mask": ones}
+    inputs |= {"advantages": advantages.reshape(-1), "old_per_token_logps": log_probabilities(old)}
+    expected = GRPOTrainer._compute_loss(trainer, trainer.model, inputs)
+    assert 0.2 < loss.clipped_low + loss.clipped_high < 0.8  # the clip acts
+    assert loss.loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    gradients = [torch.autograd.grad(value, at)[0] for value, at in ((loss.loss, ours), (expected, theirs))]
+    assert gradients[0].abs().max() > 0.01 and torch.allclose(*gradients, atol=1e-6)
+
+
+def trl_stand_in(log_probabilities: Tensor, level: str) -> Any:
+    """Returns what TRL's loss reads of its trainer, with given log probabilities (B * G, 1) of the chosen tokens."""
+
+    def same(value: Tensor, **named: Any) -> Tensor:
+        return value
+
+    everywhere = SimpleNamespace(gather=same, gather_for_metrics=same, reduce=same, num_processes=1)
+    return SimpleNamespace(
+        _get_per_token_logps_and_entropies=lambda *given, **named: (
+            log_probabilities,
+            torch.zeros_like(log_probabilities),
+            None,
+        ),
+        model=SimpleNamespace(training=True),
+        accelerator=everywhere,
+        args=SimpleNamespace(use_bias_correction_kl=False, delta=None),
+        aux_loss_enabled=False,
+        top_entropy_quantile=1.0,
+        off_policy_mask_threshold=None,
+        importance_sampling_level=level,
+        beta=0.0,
+        loss_type="grpo",
+        epsilon_low=0.2,
+        epsilon_high=0.3,
+        use_vllm=False,
+        current_gradient_accumulation_steps=1,
+        _entropy_bonus_enabled=False,
+        _metrics=defaultdict(lambda: defaultdict(list)),
+    )
+
+
+# ---------------------------------------------------------------- rows and steps
+
+
+def test_noise_belongs_to_its_row() -> None:
+    rows = torch.tensor([5, 2, 9])
+    together = row_noise(rows, (4, 3), seed=1, generation=0)
+    assert together.shape == (3, 4, 3)
+    assert torch.equal(together[1:2], row_noise(torch.tensor([2]), (4, 3), seed=1, generation=0))
+    for other in (row_noise(rows, (4, 3), 2, 0), row_noise(rows, (4, 3), 1, 1), together.roll(1, 0)):
+        assert not (other == together).any()
+
+
+def test_the_spread_of_a_step_is_that_of_all_its_rewards() -> None:
+    rewards = torch.tensor([[1.0, 2.0, 3.0], [3.0, 5.0, 7.0]])  # as in the example by hand above
+    whole = group_advantages(rewards, "batch")
+    parts = [group_advantages(part, "batch", rewards.flatten()) for part in rewards.split(1)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.allclose(torch.cat([group_advantages(part, "batch") for part in rewards.split(1)]), whole)
+    for scale in ("group", "none"):
+        assert torch.equal(group_advantages(rewards, scale, torch.zeros(4)), group_advantages(rewards, scale))
+    assert equal_rewards(torch.tensor([[0.1] * 7, [0.1] * 6 + [0.2]])).tolist() == [True, False]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import DataError
+from softgrpo.records import Part, Windows
 from softgrpo.stages.grpo import choose_reading
+from softgrpo.stages.inputs import Prepared
 
 
 @pytest.mark.parametrize(("plain", "tempered", "chosen"), [(0.2, 0.3, 0.5), (0.3, 0.2, 1.0), (0.3, 0.3, 1.0)])
@@ -16,3 +25,40 @@ def test_validation_chooses_the_reading_of_the_model_that_was_kept(
         "eval_ndcg_multi_tau": {"step": [0.0, 4.0], "value": [0.1, tempered]},
     }
     assert choose_reading(drawn, 4.0, tau=0.5) == chosen
+
+
+def prepared(hits: int, windows: int) -> Prepared:
+    """Returns what the training stages read: policy windows of which the first ones were hit by a recaller."""
+    found = Prepared(ExperimentConfig(), Path("split"), Path("data"))
+    zeros = np.zeros(windows, np.int32)
+    part = np.full(windows, Part.POLICY, np.int8)
+    found.__dict__["windows"] = Windows(zeros, part, zeros, zeros, zeros)
+    ndcg = np.zeros((windows, 2), np.float32)
+    ndcg[:hits, 1] = 0.5
+    found.__dict__["features"] = SimpleNamespace(ndcg=ndcg)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("hits", "windows", "warned"),
+    [
+        (99, 120, True),  # below 100
+        (100, 120, False),
+        (199, 1000, True),  # below a fifth
+        (200, 1000, False),
+        (50, 50, False),  # nothing was left out
+    ],
+)
+def test_few_windows_with_a_hit_are_warned_of(
+    hits: int, windows: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert prepared(hits, windows).training_rows(drop_unhit=True).tolist() == list(range(hits))
+    assert (f"SFT has {hits} of {windows} policy windows to learn from" in caplog.text) is warned
+    caplog.clear()
+    assert len(prepared(hits, windows).training_rows(drop_unhit=False)) == windows and not caplog.text
+
+
+def test_no_window_with_a_hit_is_an_error() -> None:
+    with pytest.raises(DataError, match="no policy window with a hit"):
+        prepared(0, 10).training_rows(drop_unhit=True)

@@ -13,22 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 
-from softgrpo.callbacks import Progress, Report
+from softgrpo.batching import PromptCollator, PromptRows, predict_logits
+from softgrpo.callbacks import BEST_METRIC, training_callbacks
+from softgrpo.checkpoints import last_checkpoint
 from softgrpo.config import PolicyConfig, TrainConfig
 from softgrpo.errors import TrainingError
 from softgrpo.policy import create_policy, trainable_state
 from softgrpo.sft import RecallerSFTTrainer
 from softgrpo.training import (
-    PromptCollator,
-    PromptRows,
     common_arguments,
     curves,
-    last_checkpoint,
-    policy_logits,
-    predict_logits,
+    evaluation_at,
     ranking_metrics,
     train_keeping_best,
 )
@@ -81,52 +80,32 @@ def make_grpo(
         processing_class=toy_tokenizer(),
         eval_dataset=PromptRows(rows.input_ids, {}),
         compute_metrics=ranking_metrics(judged, RECALLERS, 0.5),
-        callbacks=[Report(notes), Progress("test")],
+        callbacks=training_callbacks(settings(**changes), notes, "test"),
     )
 
 
 def make_sft(
-    work: Path, notes: Notes, model: nn.Module | None = None, rate: float = 1e-2, epochs: int = 4
+    work: Path, notes: Notes, model: nn.Module | None = None, rate: float = 1e-2, epochs: int = 4, **changes: Any
 ) -> RecallerSFTTrainer:
     """Returns an SFT trainer as the stage makes it."""
-    rows = toy_rows()
+    rows, shared = toy_rows(), settings(**changes)
     return RecallerSFTTrainer(
         model=toy_encoder() if model is None else model,
-        args=TrainingArguments(**common_arguments(settings(), rate, epochs, len(rows), 42, work)),
+        args=TrainingArguments(**common_arguments(shared, rate, epochs, len(rows), 42, work)),
         data_collator=PromptCollator(toy_tokenizer()),
         train_dataset=PromptRows(rows.input_ids, {"label": OPTIMA[torch.tensor(rows.columns["colour"])].numpy()}),
         eval_dataset=PromptRows(rows.input_ids, {}),
         compute_metrics=ranking_metrics(judged, RECALLERS, 1.0),
-        callbacks=[Report(notes), Progress("test")],
+        callbacks=training_callbacks(shared, notes, "test"),
     )
 
 
 def evaluated(trainer: Any) -> float:
     """Returns the validation number of the model as it is."""
-    return float(trainer.evaluate()["eval_ndcg_multi"])
+    return float(trainer.evaluate()[BEST_METRIC])
 
 
 # ---------------------------------------------------------------- batches and evaluation
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_the_collator_pads_on_the_side_of_the_tokenizer(side: str) -> None:
-    rows = PromptRows([[3, 6], [4, 7, 8]], {"label": np.array([[0.5, 0.5], [1.0, 0.0]], np.float32)})
-    batch = PromptCollator(toy_tokenizer(side))([rows[0], rows[1]])
-    assert batch["input_ids"].tolist() == [[3, 6, 0] if side == "right" else [0, 3, 6], [4, 7, 8]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 0] if side == "right" else [0, 1, 1], [1, 1, 1]]
-    assert batch["index"].tolist() == [0, 1] and batch["label"].tolist() == [[0.5, 0.5], [1.0, 0.0]]
-
-
-@pytest.mark.parametrize("make", [toy_encoder, toy_decoder])
-def test_predicted_logits_do_not_depend_on_the_batch(make: Any) -> None:
-    model, rows, collator = make(), toy_rows(), PromptCollator(toy_tokenizer())
-    model.train()
-    one, many = (predict_logits(model, rows, collator, size, False, "test") for size in (1, 16))
-    assert torch.allclose(one, many, atol=1e-5) and one.shape == (24, 3) and not one.is_inference()
-    assert model.training  # as it was before
-    half = predict_logits(model, rows, collator, 16, True, "test")
-    assert half.dtype == torch.float32 and torch.allclose(half, many, atol=0.1) and not torch.equal(half, many)
 
 
 def test_ranking_metrics_by_hand() -> None:
@@ -138,12 +117,22 @@ def test_ranking_metrics_by_hand() -> None:
         {
             "ndcg_multi": 0.6,
             "ndcg_multi_tau": 0.36 / 0.46,
+            "ndcg_best_reading": 0.36 / 0.46,
             "ndcg_single": 1.0,
             "weight_A": 0.6,
             "weight_B": 0.3,
             "weight_C": 0.1,
         }
     )
+
+
+@pytest.mark.parametrize(("tau", "better"), [(0.5, "ndcg_multi_tau"), (2.0, "ndcg_multi"), (1.0, "ndcg_multi")])
+def test_models_are_chosen_by_the_better_reading(tau: float, better: str) -> None:
+    # the reward is the weight of the first recaller, the largest one: lower temperatures raise it
+    compute = ranking_metrics(lambda weights, batch: weights[..., 0], RECALLERS, tau)
+    found = compute(EvalPrediction(np.log([[0.6, 0.3, 0.1]]), np.array([0])))
+    assert f"eval_{'ndcg_best_reading'}" == BEST_METRIC
+    assert found["ndcg_best_reading"] == found[better] == max(found["ndcg_multi"], found["ndcg_multi_tau"])
 
 
 def test_evaluation_keeps_rows_and_logits_together(tmp_path: Path) -> None:
@@ -169,6 +158,13 @@ def test_evaluations_and_checkpoints_fall_between_sets_of_samples(
     assert found["save_steps"] % iterations == 0 and found["save_steps"] % found["logging_steps"] == 0
 
 
+def test_the_order_of_rows_is_a_setting(tmp_path: Path) -> None:
+    for wanted, strategy in ((True, "group_by_length"), (False, "random")):
+        common = common_arguments(settings(group_by_length=wanted), 1e-3, 1, 24, 1, tmp_path)
+        assert SoftGRPOConfig(**common).train_sampling_strategy == strategy
+        assert TrainingArguments(**common).train_sampling_strategy == strategy
+
+
 def test_nothing_deprecated_is_used(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
@@ -178,20 +174,59 @@ def test_nothing_deprecated_is_used(tmp_path: Path) -> None:
             assert SoftGRPOConfig(**common).activation_checkpointing is wanted
 
 
-def test_activation_checkpointing_changes_no_number(tmp_path: Path) -> None:
-    states = []
+def gradients(trainer: Any) -> dict[str, Tensor]:
+    """Returns the gradients of one batch, dropout off."""
+    trainer.model.eval()  # dropout off; then `train` for checkpointing alone, which acts in training only
+    for module in trainer.model.modules():
+        module.training = not isinstance(module, nn.Dropout)
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch)).backward()
+    return {name: value.grad.clone() for name, value in trainer.model.named_parameters() if value.grad is not None}
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+@pytest.mark.parametrize("base", [toy_encoder, toy_decoder])
+def test_gradient_checkpointing_recomputes_and_changes_no_gradient(tmp_path: Path, base: Any, adapter: str) -> None:
+    name = save_base(tmp_path / "base", base(), toy_tokenizer())
+    config = PolicyConfig(model_name=name, adapter=adapter, lora_r=4, static_prior=False)
+    found = []
     for wanted in (False, True):
-        trainer = make_grpo(tmp_path / str(wanted), Notes(), epochs=1, gradient_checkpointing=wanted)
-        assert trainer.model.is_activation_checkpointing is False
-        train_keeping_best(trainer, tmp_path / str(wanted), Notes())
-        assert trainer.model.is_activation_checkpointing is wanted
-        states.append(trainable_state(trainer.model))
-    assert all(torch.allclose(states[0][name], states[1][name], atol=1e-6) for name in states[0])
+        work = tmp_path / str(wanted)
+        model = create_policy(config, RECALLERS, 32, np.array([0.6, 0.3, 0.1]), seed=1).model
+        trainer = make_sft(work, Notes(), model, rate=1e-9, epochs=1, gradient_checkpointing=wanted)
+        train_keeping_best(trainer, work, Notes())  # switches checkpointing on
+        passes: list[int] = []
+        ends = ("0.attention.self.query", "0.self_attn.q_proj")
+        inner = next(module for name, module in model.named_modules() if name.endswith(ends))
+        inner.register_forward_pre_hook(lambda module, inputs, seen=passes: seen.append(1))
+        found.append(gradients(trainer))
+        assert len(passes) == (2 if wanted else 1)  # once more in the backward pass
+    assert found[0].keys() == found[1].keys() and any("lora_" in name for name in found[0]) is (adapter == "lora")
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-7) for name in found[0])
+    assert max(value.abs().max().item() for value in found[0].values()) > 1e-3
 
 
-def test_bfloat16_trains(tmp_path: Path) -> None:
-    trainer = make_grpo(tmp_path, Notes(), bf16=True)
+def test_activation_checkpointing_changes_no_number(tmp_path: Path) -> None:
+    for make in (make_grpo, make_sft):
+        states = []
+        for wanted in (False, True):
+            work = tmp_path / f"{make.__name__}-{wanted}"
+            trainer = make(work, Notes(), epochs=1, gradient_checkpointing=wanted)
+            assert trainer.model.is_activation_checkpointing is False
+            train_keeping_best(trainer, work, Notes())
+            assert trainer.model.is_activation_checkpointing is wanted
+            states.append(trainable_state(trainer.model))
+        assert all(torch.allclose(states[0][name], states[1][name], atol=1e-6) for name in states[0])
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize("make", [make_grpo, make_sft])
+def test_bfloat16_computes_in_bfloat16_and_keeps_weights_in_float32(tmp_path: Path, make: Any, bf16: bool) -> None:
+    trainer, seen = make(tmp_path, Notes(), bf16=bf16), set()
+    layer = trainer.model.bert.encoder.layer[0].intermediate.dense
+    layer.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
     result = train_keeping_best(trainer, tmp_path, Notes())
+    assert seen == {torch.bfloat16 if bf16 else torch.float32}
     assert result["best_ndcg"] > result["start_ndcg"]
     assert {value.dtype for value in trainable_state(trainer.model).values()} == {torch.float32}
 
@@ -204,7 +239,7 @@ def test_the_best_model_is_kept(tmp_path: Path, make: Any) -> None:
     notes = Notes()
     trainer = make(tmp_path, notes)
     result = train_keeping_best(trainer, tmp_path, notes)
-    points = {step: values["eval_ndcg_multi"] for step, values in notes.points if "eval_ndcg_multi" in values}
+    points = {step: values[BEST_METRIC] for step, values in notes.points if BEST_METRIC in values}
     assert result["best_ndcg"] == max(points.values()) == points[int(result["best_step"])]
     assert result["start_ndcg"] == points[0] < result["best_ndcg"]
     assert result["steps"] == max(points) == (24 if make is make_grpo else 12)  # 4 epochs of 3 groups, 2 iterations
@@ -233,6 +268,76 @@ class StopAt(TrainerCallback):
         """Crashes."""
         if state.global_step == self._step:
             raise InterruptedError
+
+
+# ---------------------------------------------------------------- early stopping
+
+
+def scripted(trainer: Any, script: list[float]) -> None:
+    """Makes evaluation give the numbers of a script, the first for the start, by the step it falls on."""
+    every = trainer.args.eval_steps
+    plain = trainer.compute_metrics
+    trainer.compute_metrics = lambda prediction: (
+        plain(prediction) | {"ndcg_best_reading": script[trainer.state.global_step // every]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "patience", "script", "stops", "best"),
+    [
+        (make_sft, 1, [0.5, 0.4, 0.6, 0.7], 1, 0),  # the start is a candidate: the first evaluation already fails
+        (make_sft, 1, [0.1, 0.4, 0.4, 0.7], 2, 1),  # an equal one is no better
+        (make_sft, 2, [0.1, 0.4, 0.3, 0.5, 0.4, 0.4, 0.9], 5, 3),  # a better one starts the count anew
+        (make_grpo, 2, [0.1, 0.4, 0.3, 0.2], 3, 1),
+        (make_sft, None, [0.5, 0.4, 0.3, 0.2], 4, 0),
+    ],
+)
+def test_training_stops_early(
+    tmp_path: Path, make: Any, patience: int | None, script: list[float], stops: int, best: int
+) -> None:  # fmt: skip
+    notes = Notes()
+    trainer = make(tmp_path, notes, epochs=8, evaluations=8, early_stopping_patience=patience)
+    every = trainer.args.eval_steps
+    full = 24 if make is make_sft else 48  # 8 epochs of 3 groups, 2 iterations each in SofT-GRPO
+    scripted(trainer, script + [0.0] * 10)
+    result = train_keeping_best(trainer, tmp_path, notes)
+    assert result["steps"] == (full if patience is None else stops * every)
+    assert result["best_step"] == best * every and result["best_ndcg"] == script[best]
+    said = f"stopped early, behind step {stops * every} of {full}"
+    assert (said in notes.lines) is (patience is not None)
+
+
+@pytest.mark.parametrize(("make", "crash"), [(make_grpo, 25), (make_sft, 5)])
+def test_a_crash_changes_nothing_about_stopping_early(tmp_path: Path, make: Any, crash: int) -> None:
+    """The resumed run evaluates its checkpoint once more, and that must not count as a failure."""
+    script = [0.1, 0.2, 0.5, 0.4, 0.3] + [0.9] * 10
+
+    def fresh(folder: str) -> Any:
+        trainer = make(tmp_path / folder, Notes(), epochs=8, evaluations=8, early_stopping_patience=2)
+        scripted(trainer, script)
+        return trainer
+
+    through = fresh("a")
+    expected = train_keeping_best(through, tmp_path / "a", Notes())
+    every = through.args.eval_steps
+    assert expected["steps"] == 4 * every and expected["best_ndcg"] == 0.5
+    crashing = fresh("b")
+    crashing.add_callback(StopAt(crash))
+    with pytest.raises(InterruptedError):
+        train_keeping_best(crashing, tmp_path / "b", Notes())
+    resumed = fresh("b")
+    assert train_keeping_best(resumed, tmp_path / "b", Notes()) == expected
+    assert resumed._initial_global_step == crash // every * every > 0
+    again = fresh("b")
+    assert train_keeping_best(again, tmp_path / "b", Notes()) == expected  # the stage crashed behind its training
+    states = [trainable_state(trainer.model) for trainer in (through, resumed, again)]
+    assert all(torch.equal(states[0][name], state[name]) for state in states[1:] for name in state)
+
+
+def test_patience_that_could_stop_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError, match="cannot stop anything with evaluations = 4"):
+        settings(early_stopping_patience=4)
+    assert settings(early_stopping_patience=3).early_stopping_patience == 3
 
 
 @pytest.mark.parametrize(("make", "steps"), [(make_grpo, (7, 15)), (make_sft, (4, 8))])
@@ -289,12 +394,12 @@ def test_curves_hold_no_times(tmp_path: Path) -> None:
     trainer = make_grpo(tmp_path, Notes())
     train_keeping_best(trainer, tmp_path, Notes())
     found = curves(trainer)
-    assert {"loss", "reward", "kl", "grad_norm", "learning_rate", "eval_ndcg_multi", "eval_weight_A"} <= set(found)
+    assert {"loss", "reward", "kl", "grad_norm", "learning_rate", BEST_METRIC, "eval_weight_A"} <= set(found)
     assert not [name for name in found if any(word in name for word in ("time", "second", "epoch", "flos"))]
     assert all(
         len(each["step"]) == len(each["value"]) and each["step"] == sorted(each["step"]) for each in found.values()
     )
-    assert found["eval_ndcg_multi"]["step"][0] == 0.0
+    assert found[BEST_METRIC]["step"][0] == 0.0
     json.dumps(found)
 
 
@@ -307,7 +412,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_checkpoint(tmp_
 
     trainer = make_sft(tmp_path, Notes())
     trainer.add_callback(Poison())
-    with pytest.raises(TrainingError, match="loss is nan at step 5"):
+    with pytest.raises(TrainingError, match=r"loss is nan at step 5|NaN or infinite"):
         train_keeping_best(trainer, tmp_path, Notes())
     checkpoint = last_checkpoint(tmp_path / "checkpoints")
     assert checkpoint is not None and checkpoint.name == "checkpoint-3"
@@ -320,11 +425,6 @@ def test_a_finished_training_whose_stage_crashed_gives_the_same_again(tmp_path: 
     assert train_keeping_best(second, tmp_path, Notes()) == expected
     states = trainable_state(first.model), trainable_state(second.model)
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
-def test_policy_logits_are_float32() -> None:
-    batch = PromptCollator(toy_tokenizer())([toy_rows()[0]])
-    assert policy_logits(toy_encoder().bfloat16(), batch).dtype == torch.float32
 
 
 def test_a_lost_best_checkpoint_does_not_pass_for_the_best(tmp_path: Path) -> None:
@@ -341,3 +441,28 @@ def test_a_lost_best_checkpoint_does_not_pass_for_the_best(tmp_path: Path) -> No
     result = train_keeping_best(again, moved, notes)
     assert not any(line.startswith("resuming") for line in notes.lines)
     assert evaluated(again) == pytest.approx(result["best_ndcg"], abs=1e-6)
+
+
+def test_the_numbers_of_one_evaluation() -> None:
+    drawn = {"eval_a": {"step": [0.0, 4.0], "value": [1.0, 2.0]}, "eval_b": {"step": [4.0], "value": [3.0]}}
+    drawn["loss"] = {"step": [4.0], "value": [9.0]}
+    assert evaluation_at(drawn, 4.0) == {"a": 2.0, "b": 3.0}
+    assert evaluation_at(drawn, 0.0) == {"a": 1.0}
+
+
+@pytest.mark.parametrize("change", ["model", "recallers", "adapter"])
+def test_a_checkpoint_of_another_model_or_pool_is_refused(tmp_path: Path, change: str) -> None:
+    def fresh(name: str, recallers: tuple[str, ...], adapter: str) -> nn.Module:
+        config = PolicyConfig(model_name=name, adapter=adapter, lora_r=4)
+        return create_policy(config, recallers, 32, np.array([0.6, 0.3, 0.1]), seed=1).model
+
+    encoder = save_base(tmp_path / "encoder", toy_encoder(), toy_tokenizer())
+    decoder = save_base(tmp_path / "decoder", toy_decoder(), toy_tokenizer())
+    train_keeping_best(make_sft(tmp_path, Notes(), fresh(encoder, RECALLERS, "none"), epochs=1), tmp_path, Notes())
+    other = fresh(
+        decoder if change == "model" else encoder,
+        ("B", "A", "C") if change == "recallers" else RECALLERS,
+        "lora" if change == "adapter" else "none",
+    )
+    with pytest.raises(TrainingError, match="checkpoint"):
+        train_keeping_best(make_sft(tmp_path, Notes(), other, epochs=1), tmp_path, Notes())

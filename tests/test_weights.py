@@ -110,6 +110,13 @@ def test_a_package_that_is_none_is_refused(name: str, message: str) -> None:
             call()
 
 
+@pytest.mark.parametrize("name", ["~nosuchuser/model", "~/no/such/model", "~nosuchuser/m.gguf"])
+def test_a_home_folder_that_is_not_there_is_refused(name: str) -> None:
+    for call in (lambda: check_reachable(name, 64), lambda: identify_weights(name)):
+        with pytest.raises(PolicyError, match="no such folder or file"):
+            call()
+
+
 def test_an_error_of_the_hub_without_a_message_is_told_by_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise TimeoutError

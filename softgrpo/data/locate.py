@@ -14,10 +14,10 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 import yaml
-from tqdm.auto import tqdm
 
 from softgrpo.config import DataConfig
 from softgrpo.errors import DataError, nearest
+from softgrpo.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _download(address: str, dataset: str, target: Path) -> None:
     body = io.BytesIO()
     with (
         urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as response,
-        tqdm.wrapattr(response, "read", response.length, desc=f"{dataset} download", delay=2.0) as source,
+        ProgressBar.wrapattr(response, "read", response.length, desc=f"{dataset} download") as source,
     ):
         shutil.copyfileobj(source, body)
     archive = zipfile.ZipFile(body)

@@ -89,6 +89,25 @@ def weights_figure(weights: Mapping[str, NDArray[np.float64]], recallers: tuple[
     return figure
 
 
+def confusion_figure(table: pd.DataFrame) -> Figure:
+    """Draws a confusion matrix: best recaller by row, chosen by column; colours are shares of the row, numbers windows."""
+    values = table.to_numpy()
+    shares = values / np.maximum(values.sum(1, keepdims=True), 1e-9)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(0.9 * len(table) + 2.2, 0.6 * len(table) + 1.3))
+        axis = figure.subplots()
+        axis.imshow(shares, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
+        for row, column in np.ndindex(*values.shape):
+            ink = "white" if shares[row, column] > 0.6 else "#333333"
+            axis.text(column, row, f"{values[row, column]:.0f}", ha="center", va="center", color=ink)
+        axis.set_xticks(range(len(table)), list(table.columns))
+        axis.set_yticks(range(len(table)), list(table.index))
+        axis.set_xlabel("largest weight")
+        axis.set_ylabel("best recaller")
+        figure.tight_layout()
+    return figure
+
+
 def curves_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Draws training curves, one panel each; frames have the columns `step` and `value`."""
     columns = min(3, len(curves))

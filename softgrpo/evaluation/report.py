@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
-from softgrpo.config import ExperimentConfig
+from softgrpo.config import TABLE_KS, ExperimentConfig
 from softgrpo.evaluation import plots
 from softgrpo.evaluation.cases import Case, gains
 from softgrpo.evaluation.static import StaticMixture
@@ -41,6 +41,7 @@ class Report:
         focus: Key of the method whose weights, cases and gains are shown, e.g. `grpo_multi`.
         history: (W,) items in the history of each test window.
         curves: Training curves, name to a frame with `step` and `value`; may be empty.
+        confusion: Of the SFT policy on validation windows, from `softgrpo.evaluation.choices.confusion_table`.
         cases: Of the focus against the best single recaller.
     """
 
@@ -51,6 +52,7 @@ class Report:
     focus: str
     history: NDArray[np.integer]
     curves: Mapping[str, pd.DataFrame]
+    confusion: pd.DataFrame
     cases: tuple[Case, ...]
 
 
@@ -79,6 +81,8 @@ def draw_figures(report: Report, folder: Path) -> dict[str, Path]:
         drawn["Weights"] = ("weights", plots.weights_figure(learned, config.recall.recallers))
     if report.curves:
         drawn["Training"] = ("training", plots.curves_figure(report.curves))
+    if report.confusion.to_numpy().any():
+        drawn["Choices of SFT on validation windows"] = ("confusion", plots.confusion_figure(report.confusion))
     by_history = plots.history_figure(gain, report.history, method.label, config.evaluation, config.seed)
     drawn["Gain by history length"] = ("history", by_history)
     return {title: plots.save(figure, folder, name)[1] for title, (name, figure) in drawn.items()}
@@ -119,14 +123,13 @@ def render_html(report: Report, figures: Mapping[str, Path]) -> str:
 
 
 def render_terminal(table: pd.DataFrame, k: int = 10) -> Table:
-    """Returns the comparison table for a terminal: NDCG at k, 10 and 20, Recall at 10 and 20 as far as they were computed.
+    """Returns the comparison table for a terminal: NDCG at k, 10 and 20, Recall at 10 and 20.
 
     Args:
         table: `Comparison.table`.
         k: Cut-off that the differences are about.
     """
-    ndcgs = [f"ndcg@{cutoff}" for cutoff in sorted({k, 10, 20})]
-    shown = [name for name in (*ndcgs, "recall@10", "recall@20") if name in table]
+    shown = [f"ndcg@{cutoff}" for cutoff in sorted({k, *TABLE_KS})] + [f"recall@{cutoff}" for cutoff in TABLE_KS]
     title = f"Test windows, means over users; Δ in NDCG@{k} against the best single recaller"
     rich = Table(title=title, title_justify="left")
     rich.add_column("method", no_wrap=True)
@@ -159,7 +162,7 @@ def _content(report: Report) -> dict[str, Any]:
         "k": k,
         "rows": rows,
         "metrics": [name for name in rows[0] if name.startswith(("ndcg@", "recall@", "hit@", "mrr"))],
-        "main": [name for name in (f"ndcg@{k}", "ndcg@20", f"recall@{k}", "recall@20") if name in comparison.table],
+        "main": [f"{metric}@{cutoff}" for metric in ("ndcg", "recall") for cutoff in sorted({k, *TABLE_KS})],
         "verdicts": [
             verdict(focus, "vs_single", f"the best single recaller ({comparison.best_single})", k, smallest_p),
             verdict(focus, "vs_static", "the best static mixture", k, smallest_p),

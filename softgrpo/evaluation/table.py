@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.columns import Columns
-from softgrpo.config import ExperimentConfig
+from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.errors import DataError
 from softgrpo.evaluation.oracle import oracle_recaller, oracle_weights
 from softgrpo.evaluation.significance import Bootstrap, holm, paired_bootstrap, per_user
@@ -139,37 +139,68 @@ def compare(
             "a comparison needs users with at least one item in the test part",
             "use more users, longer histories or other shares of the split",
         )
-    ks = tuple(sorted({*config.evaluation.ks, config.fusion.k}))
+    ks = config.evaluation.cutoffs(config.fusion.k)
     frames = []
     for method in methods:
         values = {name: value.numpy() for name, value in judged.metrics(method.weights, ks).items()}
         frames.append(pd.DataFrame({"method": method.key, Columns.Window: windows, Columns.User: users} | values))
-    metrics = list(frames[0].columns[3:])
-    by_user = [per_user(frame[metrics].to_numpy(), users) for frame in frames]  # each (U, metrics)
-    table = pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "method": [method.key for method in methods],
             "label": [method.label for method in methods],
             "kind": [method.kind for method in methods],
         }
     )
+    everything = pd.concat(frames, ignore_index=True)
+    references = {"vs_single": best_single, "vs_static": best_static}
+    table = tabulate(rows, everything, references, f"ndcg@{config.fusion.k}", config.evaluation, config.seed)
+    return Comparison(table, everything, tuple(methods), best_single, best_static)
+
+
+def tabulate(
+    rows: pd.DataFrame,
+    windows: pd.DataFrame,
+    references: Mapping[str, str],
+    primary: str,
+    settings: EvaluationConfig,
+    seed: int,
+) -> pd.DataFrame:
+    """Returns means over users, and differences to references with intervals and p-values.
+
+    Args:
+        rows: `method`, `label` and `kind` of each row.
+        windows: As in `Comparison.windows`; every method on the same windows in the same order.
+        references: Prefix of the columns of differences -> key of the method that others are compared with.
+        primary: The metric compared.
+        settings: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        `rows` with the columns that `Comparison.table` describes.
+    """
+    metrics = [name for name in windows.columns if name not in ("method", Columns.Window, Columns.User)]
+    keys = list(rows["method"])
+    frames = dict(tuple(windows.groupby("method", sort=False)))
+    by_user = [per_user(frames[key][metrics].to_numpy(), frames[key][Columns.User].to_numpy()) for key in keys]
+    table = rows.copy()
     table[metrics] = np.stack([values.mean(0) for values in by_user])
-    primary = np.stack([values[:, metrics.index(f"ndcg@{config.fusion.k}")] for values in by_user], axis=1)  # (U, rows)
-    keys = list(table["method"])
-    references = {"vs_single": keys.index(best_single), "vs_static": keys.index(best_static)}
-    table = pd.concat([table, _differences(primary, references, table["kind"] == "oracle", config)], axis=1)
-    return Comparison(table, pd.concat(frames, ignore_index=True), tuple(methods), best_single, best_static)
+    scores = np.stack([values[:, metrics.index(primary)] for values in by_user], axis=1)  # (U, rows)
+    numbers = {name: keys.index(reference) for name, reference in references.items()}
+    return pd.concat([table, _differences(scores, numbers, table["kind"] == "oracle", settings, seed)], axis=1)
 
 
 def _differences(
-    scores: NDArray[np.float64], references: Mapping[str, int], untested: pd.Series[bool], config: ExperimentConfig
+    scores: NDArray[np.float64],
+    references: Mapping[str, int],
+    untested: pd.Series[bool],
+    settings: EvaluationConfig,
+    seed: int,
 ) -> pd.DataFrame:
     """The columns `vs_...` from the scores (U, rows) and the row number of each reference."""
-    settings = config.evaluation
     columns: dict[str, NDArray[np.float64]] = {}
     for name, reference in references.items():
         difference = scores - scores[:, [reference]]
-        result: Bootstrap = paired_bootstrap(difference, settings.bootstrap, settings.confidence, config.seed)
+        result: Bootstrap = paired_bootstrap(difference, settings.bootstrap, settings.confidence, seed)
         base = scores[:, reference].mean()
         relative = result.mean / base if base > 0 else np.full_like(result.mean, np.nan)
         itself = np.arange(scores.shape[1]) == reference

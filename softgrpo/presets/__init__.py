@@ -1,12 +1,13 @@
 """Presets: from a dataset's name, a size and what the user says to one frozen configuration.
 
 Defaults < `datasets/<dataset>.yaml` < `sizes/<size>.yaml` < `debug.yaml` (stage `debug` only) < overrides. Mappings are merged key
-by key, everything else is replaced.
+by key, an empty mapping empties the one below it, everything else is replaced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from importlib.resources import files
 from typing import Any
 
@@ -43,34 +44,36 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns both, the upper one winning; mappings inside are merged too."""
+    """Returns both, the upper one winning; mappings inside are merged too, unless the upper one is empty."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and value else value
     return merged
 
 
-def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns {"a.b": 1} as {"a": {"b": 1}}."""
-    nested: dict[str, Any] = {}
-    for path, value in overrides.items():
-        for key in reversed(path.split(".")):
-            value = {key: value}
-        nested = _merge(nested, value)
-    return nested
+def _layers(overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns {"a.b": 1} as [{"a": {"b": 1}}], one mapping for each path and what lies below a path behind it.
+
+    They are laid on the presets one by one: merged beforehand, {"a": {}} and {"a.b": 1} would no longer empty `a`.
+    """
+
+    def nested(path: str, value: Any) -> dict[str, Any]:
+        return reduce(lambda inner, key: {key: inner}, reversed(path.split(".")), value)
+
+    return [nested(path, value) for path, value in sorted(overrides.items())]
 
 
-def _for_pool(preset: dict[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+def _for_pool(preset: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns a preset without the settings of recallers that are not in the pool the run will have."""
     recall = preset.get("recall", {})
-    pool = _merge(recall, said.get("recall", {})).get("recallers", settings()["recall.recallers"].default)
+    pool = reduce(_merge, layers, preset).get("recall", {}).get("recallers", settings()["recall.recallers"].default)
     kept = {name: value for name, value in recall.get("settings", {}).items() if name in {"all", *pool}}
     return preset | {"recall": recall | {"settings": kept}}
 
 
 def _with_recbole_spelling(said: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the user says, the recallers as RecBole writes them, so that one pool has one spelling and one key."""
+    """Returns one layer of what the user says, the recallers as RecBole writes them: one pool has one spelling and one key."""
     recall = said.get("recall")
     names = recall.get("recallers") if isinstance(recall, dict) else None
     if not isinstance(recall, dict) or not isinstance(names, list | tuple):
@@ -99,7 +102,8 @@ def resolve(
         dataset: Name of a dataset; one without a preset gets the defaults (whether its files exist is checked by `preflight`).
         size: One of `size_names()`.
         stage: `debug` adds the debug preset; every other stage changes nothing.
-        overrides: Values by dotted path, e.g. `{"grpo.top_p": 1.0, "recall.settings.SASRec.epochs": 3}`.
+        overrides: Values by dotted path, e.g. `{"grpo.top_p": 1.0, "recall.settings.SASRec.epochs": 3}`; an empty mapping
+            drops what the presets have there, before paths below it are set.
 
     Raises:
         ConfigError: The size is unknown, or a setting is unknown or has a wrong value.
@@ -107,9 +111,10 @@ def resolve(
     """
     if size not in size_names():
         raise ConfigError(f"Size '{size}'", "There is no preset of that size", nearest(size, size_names()))
-    said = _with_recbole_spelling(_nested({"data.dataset": dataset, "policy.size": size, **(overrides or {})}))
+    said = {"data.dataset": dataset, "policy.size": size, **(overrides or {})}
+    layers = [_with_recbole_spelling(layer) for layer in _layers(said)]
     preset = _load(f"datasets/{dataset}") if dataset in dataset_names() else {}
     preset = _merge(preset, _load(f"sizes/{size}"))
     if stage == DEBUG:
         preset = _merge(preset, _load(DEBUG))
-    return validate(_merge(_for_pool(preset, said), said))
+    return validate(reduce(_merge, layers, _for_pool(preset, layers)))

@@ -133,7 +133,11 @@ def _build(recipe: Recipe, corpus: Corpus, work: Path) -> tuple[TrainingData, An
     config = make_config(recipe.name, recipe.settings, recipe.seed, work, cutoff)
     data = open_training_data(config, corpus, recipe.targets_per_user)
     with redirect_stdout(Printed()):
-        return data, get_model(recipe.name)(data.config, data.train).to(data.config["device"])
+        model = get_model(recipe.name)(data.config, data.train).to(data.config["device"])
+    if recipe.name == "DGCF":
+        # for the distance of its factors it draws so many different users and items; with few batches there are not as many
+        model.cor_batch_size = min(model.cor_batch_size, model.n_users, model.n_items)
+    return data, model
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 import recbole.trainer.trainer as recbole_trainer
 import torch
 from recbole.utils import get_trainer
-from tqdm.auto import tqdm
 
 from softgrpo.errors import RecallerError
+from softgrpo.progress import ProgressBar
 from softgrpo.recallers.recbole_compat import NullWriter
 from softgrpo.recallers.recbole_data import TrainingData
 from softgrpo.stages import Reporter
@@ -78,7 +78,7 @@ def fit(model: Any, data: TrainingData, reporter: Reporter | None) -> None:
     trainer.steps = len(data.loader)
     trainer.reporter = reporter
     total = trainer.epochs * trainer.steps
-    with tqdm(total=total, desc=data.config["model"], unit="batch", delay=2.0, mininterval=0.5) as trainer.bar:
+    with ProgressBar(total=total, desc=data.config["model"], unit="batch", mininterval=0.5) as trainer.bar:
         trainer.fit(data.loader, data.valid, verbose=False, saved=True, show_progress=False)
     weights, others = trainer.best
     model.load_state_dict(weights)

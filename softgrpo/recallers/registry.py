@@ -77,6 +77,12 @@ _CHOICES = {
 }
 _LOSSES = {"CDAE": ("BCE", "MSE"), "CORE": ("CE",), "FPMC": ("BPR",), "SINE": ("BPR", "CE", "NLL")}
 """The recallers with other losses than most."""
+_CLIPPING: dict[str, tuple[type, ...]] = {
+    "max_norm": (float, int),
+    "norm_type": (float, int),
+    "error_if_nonfinite": (bool,),
+}
+"""What torch's `clip_grad_norm_` takes beside the weights, with its types."""
 _SAFE_TEXT = re.compile(r"[\w.@+\-\[\], ]*")
 
 
@@ -170,12 +176,24 @@ def _problem(name: str, key: str, value: Any, default: Any) -> str:
     choices = _LOSSES.get(name, _CHOICES[key]) if key == "loss_type" else _CHOICES.get(key)
     if choices and value not in choices:
         return f"It must be one of {', '.join(choices)}"
-    if key == "clip_grad_norm" and not (value is None or isinstance(value, Mapping)):
-        return "It must be null or a mapping such as {max_norm: 5}"
+    if key == "clip_grad_norm" and value is not None:
+        return _clipping_problem(value)
     if isinstance(default, bool) and not isinstance(value, bool):
         return "It must be true or false"
     wants_number = isinstance(default, int | float) and not isinstance(default, bool)
     return _number_problem(key, value) if wants_number or key in _AT_LEAST_ONE else ""
+
+
+def _clipping_problem(value: Any) -> str:
+    """Returns what is wrong with the arguments of torch's `clip_grad_norm_`."""
+    if not isinstance(value, Mapping) or "max_norm" not in value or not set(value) <= set(_CLIPPING):
+        return f"It must be null or a mapping such as {{max_norm: 5}}; what it may name: {', '.join(_CLIPPING)}"
+    for name, given in value.items():
+        if type(given) not in _CLIPPING[name]:
+            return f"Its {name} must be {'true or false' if bool in _CLIPPING[name] else 'a number'}"
+        if type(given) is not bool and not given > 0:
+            return f"Its {name} must be above 0"
+    return ""
 
 
 def _number_problem(key: str, value: Any) -> str:

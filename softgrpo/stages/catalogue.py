@@ -35,7 +35,6 @@ def _recall(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "recaller": variant,
         "settings": config.recall.settings_of(variant),
         **config.recall.model_dump(mode="json", exclude={"recallers", "settings"}),
-        "k": config.fusion.k,
     }
 
 
@@ -90,6 +89,6 @@ def _stage(name: str, parameters: Parameters, libraries: tuple[str, ...]) -> Sta
 SPLIT = _stage("split", _split, TABLES)
 RECALL = _stage("recall", _recall, (*TABLES, "recbole", "scipy", "torch"))
 DATA = _stage("data", _data, (*TABLES, "safetensors", "scikit-learn", "torch"))
-SFT = _stage("sft", _sft, TRAINING)
+SFT = _stage("sft", _sft, (*TRAINING, "pandas", "scikit-learn"))
 GRPO = _stage("grpo", _grpo, (*TRAINING, "trl"))
 TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow"))

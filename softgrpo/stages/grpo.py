@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from softgrpo.callbacks import Progress, Report
-from softgrpo.policy import Policy, load_policy, save_policy
+from softgrpo.batching import PromptRows
+from softgrpo.callbacks import training_callbacks
+from softgrpo.policy import Policy, load_policy, store_policy
 from softgrpo.records import Part
 from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import Prepared
 from softgrpo.training import (
-    PromptRows,
     common_arguments,
     curves,
+    evaluation_at,
     ranking_metrics,
     train_keeping_best,
 )
@@ -42,23 +43,22 @@ def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> 
         processing_class=policy.tokenizer,
         eval_dataset=PromptRows(prepared.encoded(valid, policy.tokenizer).input_ids, {}),
         compute_metrics=ranking_metrics(prepared.reward(valid), config.recall.recallers, grpo.tau_gumbel),
-        callbacks=[Report(context.reporter), Progress("SofT-GRPO")],
+        callbacks=training_callbacks(config.train, context.reporter, "SofT-GRPO"),
     )
 
 
 def choose_reading(drawn: dict[str, dict[str, list[float]]], step: float, tau: float) -> float:
     """Returns the temperature, 1 or tau, whose reading softmax(z / temperature) is better on validation windows.
 
+    The better reading is what the model was kept for (`ndcg_best_reading`), so model and temperature are chosen together.
+
     Args:
         drawn: Curves of the training, from `softgrpo.training.curves`.
         step: Step of the model that was kept.
         tau: Temperature of the samples.
     """
-    plain, tempered = (
-        dict(zip(drawn[name]["step"], drawn[name]["value"], strict=True))[step]
-        for name in ("eval_ndcg_multi", "eval_ndcg_multi_tau")
-    )
-    return tau if tempered > plain else 1.0
+    kept = evaluation_at(drawn, step)
+    return tau if kept["ndcg_multi_tau"] > kept["ndcg_multi"] else 1.0
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -69,6 +69,7 @@ def run(context: StageContext) -> dict[str, float]:
     metrics = train_keeping_best(trainer, context.work, context.reporter)
     drawn = curves(trainer)
     tau = choose_reading(drawn, metrics["best_step"], config.grpo.tau_gumbel)
-    save_policy(context.out, Policy(policy.model, policy.tokenizer, replace(policy.card, reading_tau=tau)))
+    read = Policy(policy.model, policy.tokenizer, replace(policy.card, reading_tau=tau))
+    store_policy(context.out, read, config.policy.merge_adapter)
     (context.out / "curves.json").write_text(json.dumps(drawn), encoding="utf-8")
     return metrics | {"reading_tau": tau}

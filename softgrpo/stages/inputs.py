@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,7 +25,10 @@ from softgrpo.prompts import EncodedPrompts, encode, load_prompts
 from softgrpo.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.rewards import JudgedLists, RankingReward
 
-STATIC, PLATT = "static.json", "platt.json"
+logger = logging.getLogger(__name__)
+
+STATIC, PLATT, CONFUSION = "static.json", "platt.json", "confusion.csv"
+FEW_WINDOWS, SMALL_SHARE = 100, 0.2
 
 
 def save_static(folder: Path, static: StaticMixture) -> None:
@@ -120,7 +124,7 @@ class Prepared:
         Raises:
             DataError: None is left.
         """
-        rows = self.windows.of(Part.POLICY)
+        rows = everything = self.windows.of(Part.POLICY)
         if drop_unhit:
             rows = rows[self.features.ndcg[rows].max(1) > 0]
         if not len(rows):
@@ -128,6 +132,13 @@ class Prepared:
                 "no policy window with a hit of any recaller",
                 "SFT learns from windows in which a recaller finds a target",
                 "Use better recallers, a larger recall.depth or fusion.k, or --labels.drop_unhit false",
+            )
+        if len(rows) < len(everything) and len(rows) < max(FEW_WINDOWS, SMALL_SHARE * len(everything)):
+            logger.warning(
+                "SFT has %d of %d policy windows to learn from: in the others no recaller finds a target. Better recallers, a "
+                "larger fusion.k or --labels.drop_unhit false give it more",
+                len(rows),
+                len(everything),
             )
         limit = self.config.train.max_train_windows
         if limit is not None and limit < len(rows):

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import torch
 from transformers import TrainingArguments
 
-from softgrpo.callbacks import Progress, Report
-from softgrpo.policy import Policy, create_policy, save_policy
+from softgrpo.batching import PromptCollator, PromptRows
+from softgrpo.callbacks import training_callbacks
+from softgrpo.evaluation.choices import choice_metrics, confusion_table
+from softgrpo.policy import Policy, create_policy, store_policy
 from softgrpo.records import Part
-from softgrpo.sft import RecallerSFTTrainer, make_labels
+from softgrpo.sft import RecallerSFTTrainer, make_class_weights, make_labels
 from softgrpo.stages import StageContext
-from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.inputs import CONFUSION, Prepared
 from softgrpo.training import (
-    PromptCollator,
-    PromptRows,
     common_arguments,
     curves,
+    evaluation_at,
     ranking_metrics,
     train_keeping_best,
 )
@@ -29,18 +31,21 @@ def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> 
     rows, valid = prepared.training_rows(config.labels.drop_unhit), prepared.windows.of(Part.VALID)
     prompts = prepared.encoded(rows, policy.tokenizer)
     labels = make_labels(prepared.features.ndcg[rows], config.labels)
+    class_weights = make_class_weights(labels, config.labels)
     common = common_arguments(
         config.train, config.sft.learning_rate, config.sft.num_train_epochs, len(rows), config.seed, context.work
     )
-    reward = prepared.reward(valid)
+    ranking = ranking_metrics(prepared.reward(valid), config.recall.recallers, tau=1.0)
+    choices = choice_metrics(prepared.features.ndcg[valid], config.recall.recallers)
     trainer = RecallerSFTTrainer(
+        class_weights=torch.from_numpy(class_weights),
         model=policy.model,
         args=TrainingArguments(**common),
         data_collator=PromptCollator(policy.tokenizer),
         train_dataset=PromptRows(prompts.input_ids, {"label": labels}),
         eval_dataset=PromptRows(prepared.encoded(valid, policy.tokenizer).input_ids, {}),
-        compute_metrics=ranking_metrics(reward, config.recall.recallers, tau=1.0),
-        callbacks=[Report(context.reporter), Progress("SFT")],
+        compute_metrics=lambda prediction: ranking(prediction) | choices(prediction),
+        callbacks=training_callbacks(config.train, context.reporter, "SFT"),
     )
     context.reporter.info(f"SFT on {len(rows)} windows, {prompts.truncated_share:.0%} of the prompts shortened")
     return trainer, prompts.truncated_share
@@ -53,6 +58,11 @@ def run(context: StageContext) -> dict[str, float]:
     policy = create_policy(config.policy, prepared.lists.recallers, config.prompt.max_length, weights, config.seed)
     trainer, truncated_share = _make_trainer(context, prepared, policy)
     metrics = train_keeping_best(trainer, context.work, context.reporter)
-    save_policy(context.out, policy)
-    (context.out / "curves.json").write_text(json.dumps(curves(trainer)), encoding="utf-8")
+    store_policy(context.out, policy, config.policy.merge_adapter)
+    drawn = curves(trainer)
+    (context.out / "curves.json").write_text(json.dumps(drawn), encoding="utf-8")
+    kept = evaluation_at(drawn, metrics["best_step"])
+    confusion_table(kept, prepared.lists.recallers).to_csv(context.out / CONFUSION)
+    names = ("ndcg_single", "ndcg_multi", "accuracy", "macro_f1", "windows_with_a_best")
+    metrics |= {f"valid_{name}": kept[name] for name in names if name in kept}
     return metrics | {"truncated_prompts": truncated_share}

@@ -9,6 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from softgrpo.batching import PromptCollator, PromptRows, predict_logits
+from softgrpo.callbacks import BEST_METRIC
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.report import Report, write_report
@@ -16,14 +18,13 @@ from softgrpo.evaluation.table import Comparison, compare, standard_methods
 from softgrpo.policy import load_policy
 from softgrpo.records import Part
 from softgrpo.stages import StageContext
-from softgrpo.stages.inputs import Prepared
-from softgrpo.training import PromptCollator, PromptRows, predict_logits
+from softgrpo.stages.inputs import CONFUSION, Prepared
 
 FOCUS = "grpo_multi"
 SHOWN_CURVES = {
     "reward": "reward (training samples)",
     "kl": "KL from the SFT policy",
-    "eval_ndcg_multi": "NDCG on validation windows",
+    BEST_METRIC: "NDCG on validation windows",
     "policy_entropy": "policy entropy",
     "ratio_max": "largest importance ratio",
     "clip_ratio_high": "share clipped above",
@@ -82,6 +83,7 @@ def run(context: StageContext) -> dict[str, float]:
         focus=FOCUS,
         history=prepared.windows.start[rows],
         curves=_training_curves(context.inputs["grpo"]),
+        confusion=pd.read_csv(context.inputs["sft"] / CONFUSION, index_col="best"),
         cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
     )
     write_report(report, out)

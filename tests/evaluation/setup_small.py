@@ -31,9 +31,9 @@ def small_config() -> ExperimentConfig:
     return ExperimentConfig.model_validate(
         {
             "data": {"dataset": "<small>"},
-            "recall": {"recallers": ("Left", "Right"), "depth": 10},
+            "recall": {"recallers": ("Left", "Right"), "depth": 20},
             "fusion": {"k": 5, "method": "score", "normalisation": "rank_reciprocal"},
-            "evaluation": {"ks": (5, 10), "bootstrap": 200, "grid_steps": 4},
+            "evaluation": {"ks": (5,), "bootstrap": 200, "grid_steps": 4},
         }
     )
 

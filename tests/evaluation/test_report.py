@@ -23,7 +23,10 @@ def make_report(case: Small) -> Report:
     curve = pd.DataFrame({"step": [0, 1, 2], "value": [0.1, 0.2, 0.3]})
     facts = data_facts(case.corpus, case.windows)
     history = np.full(USERS, HISTORY)
-    return Report(case.config, case.comparison, case.static, facts, "grpo_multi", history, {"reward": curve}, cases)
+    confusion = pd.DataFrame([[9.0, 3.0], [2.0, 11.0]], index=["Left", "Right"], columns=["Left", "Right"])
+    return Report(
+        case.config, case.comparison, case.static, facts, "grpo_multi", history, {"reward": curve}, confusion, cases
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_items_without_a_title_show_their_token(case: Small) -> None:
 def test_html_is_self_contained_and_escaped(written: Path) -> None:
     page = (written / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert page.count("data:image/svg+xml;base64,") == 4
+    assert page.count("data:image/svg+xml;base64,") == 5
     assert "<b>" not in page
     assert "&lt;small&gt;" in page
     assert "nan" not in page.lower().split("base64")[0]
@@ -77,8 +80,10 @@ def test_the_same_run_writes_the_same_bytes(case: Small, written: Path, tmp_path
         assert path.read_bytes() == (tmp_path / path.relative_to(written)).read_bytes(), path.name
 
 
-def test_a_run_without_curves_and_cases(case: Small, tmp_path: Path) -> None:
-    write_report(dataclasses.replace(make_report(case), curves={}, cases=()), tmp_path)
+def test_a_run_without_curves_cases_and_hits(case: Small, tmp_path: Path) -> None:
+    report = make_report(case)
+    write_report(dataclasses.replace(report, curves={}, confusion=report.confusion * 0, cases=()), tmp_path)
+    assert not (tmp_path / "figures" / "confusion.png").exists()
     assert "Users who won" not in (tmp_path / "report.md").read_text()
 
 

@@ -21,9 +21,12 @@ def test_rows_come_in_the_published_order(case: Small) -> None:
 
 
 def test_columns_are_the_documented_ones(case: Small) -> None:
+    """Those at 10 and 20 are there although `evaluation.ks` names 5 alone."""
+    assert case.config.evaluation.ks == (5,)
     ends = ["", "_relative", "_low", "_high", "_p"]
     assert list(case.comparison.table) == [
-        *("method", "label", "kind", "ndcg@5", "ndcg@10", "recall@5", "recall@10", "hit@5", "hit@10", "mrr"),
+        *("method", "label", "kind", "ndcg@5", "ndcg@10", "ndcg@20", "recall@5", "recall@10", "recall@20"),
+        *("hit@5", "hit@10", "hit@20", "mrr"),
         *(f"vs_single{end}" for end in ends),
         *(f"vs_static{end}" for end in ends),
     ]

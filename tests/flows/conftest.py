@@ -16,7 +16,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     prepare(tmp_path_factory.mktemp("environment"))
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness():
+    with prefect_test_harness(server_startup_timeout=120):  # a busy machine needs more than the default 30
         yield
 
 

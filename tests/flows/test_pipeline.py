@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
+import flows.console
+from flows import tether
+from flows.console import RUN_LOGGERS, let_runs_speak, make_readable
 from flows.environment import check_writable, prepare
 from flows.pipeline import difference
 from flows.summary import table_markdown
@@ -72,18 +79,110 @@ def test_importing_the_door_loads_neither_prefect_nor_mlflow() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_console_drops_what_the_caller_hears_anyway() -> None:
-    from flows.console import ForPeople
+@pytest.fixture
+def restored_loggers() -> Iterator[None]:
+    """Puts handlers and levels back."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.getLogger().manager.loggerDict))]
+    before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
+    yield
+    for logger, handlers, level in before:
+        logger.handlers = handlers
+        logger.setLevel(level)
 
-    def record(message: str, error: Exception | None = None) -> logging.LogRecord:
-        info = (type(error), error, None) if error is not None else None
-        return logging.LogRecord("prefect.flow_runs", logging.ERROR, __file__, 1, message, None, info)
 
-    keeps = ForPeople().filter
-    assert keeps(record("sft: running"))
-    assert keeps(record("Encountered exception", ValueError("a bug")))
-    assert not keeps(record("Encountered exception", ConfigError("a", "b", "c")))
-    assert not keeps(record("Finished in state Completed()"))
+def report(logger: str, level: int, file: Path = Path("library.py")) -> None:
+    """Logs an error with its traceback, as if by a line of that file."""
+    try:
+        raise ValueError("a bug")
+    except ValueError:
+        record = logging.LogRecord(logger, level, str(file), 1, "it happened", None, sys.exc_info())
+    logging.getLogger(logger).handle(record)
+
+
+@pytest.mark.usefixtures("restored_loggers")
+def test_the_console_shows_no_traceback_unless_it_is_asked_for(tmp_path: Path) -> None:
+    loud = logging.getLogger("trial.loud")  # has a handler for the console of its own, as mlflow
+    loud.addHandler(logging.StreamHandler())
+    loud.propagate = False
+    kept = logging.FileHandler(tmp_path / "log")
+    loud.addHandler(kept)
+    for debug, tracebacks in ((False, 0), (True, 4)):
+        make_readable(debug)
+        with redirect_stderr(io.StringIO()) as shown:
+            for name in ("trial", "trial.loud"):
+                report(name, logging.ERROR)
+                report(name, logging.WARNING)
+        assert shown.getvalue().count("Traceback") == tracebacks
+        assert shown.getvalue().count("it happened") == (2 if not debug else 4)
+        assert "| it happened\n" in shown.getvalue()
+    kept.close()
+    assert (tmp_path / "log").read_text().count("Traceback") == 4
+
+
+@pytest.mark.usefixtures("restored_loggers")
+def test_of_a_run_the_console_shows_what_stages_say_and_not_what_prefect_notes() -> None:
+    ours, prefects = Path(flows.console.__file__), Path("site-packages/prefect/flow_engine.py")
+    make_readable()
+    let_runs_speak()
+    with redirect_stderr(io.StringIO()) as shown:
+        for name in RUN_LOGGERS:
+            for file, message in ((ours, "sft: running"), (prefects, "Finished in state Completed()")):
+                logging.getLogger(name).handle(logging.LogRecord(name, 20, str(file), 1, message, None, None))
+    lines = [line.split(" | ")[1] for line in shown.getvalue().splitlines()]
+    assert lines == ["sft: running"] * len(RUN_LOGGERS)
+
+
+@pytest.mark.usefixtures("restored_loggers")
+def test_a_second_call_doubles_no_line() -> None:
+    make_readable()
+    make_readable()
+    with redirect_stderr(io.StringIO()) as shown:
+        logging.getLogger("softgrpo.trial").info("once")
+    assert shown.getvalue().count("once") == 1
+
+
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_what_is_tethered_ends_with_the_process_that_started_it(how: str, tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text("import sys, time\nprint(sys.argv, flush=True)\ntime.sleep(60)")
+    code = f"""if True:
+        import subprocess, sys, time
+        options = dict(stdin=subprocess.PIPE, cwd={str(tmp_path)!r}, env={{"PYTHONPATH": {str(tmp_path)!r}}})
+        child = subprocess.Popen([sys.executable, "-P", {tether.__file__!r}, "sleeper", "--port", "1"], **options)
+        print(child.pid, flush=True)
+        time.sleep(60)"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        # the module's own name, then its arguments, as with `python -m`
+        assert parent.stdout.readline().strip() == str([str(tmp_path / "sleeper.py"), "--port", "1"])
+        (parent.kill if how == "killed" else parent.terminate)()
+        _, alive = psutil.wait_procs([child], timeout=5)
+        assert alive == []
+
+
+def test_the_flow_itself_refuses_bad_input_and_the_command_checks_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import flows.recipe as recipe
+
+    checked: list[str] = []
+    monkeypatch.setattr(recipe, "execute", lambda *arguments: checked.append("executed"))
+    monkeypatch.setattr(recipe, "preflight", lambda config, until: checked.append(until) or ["a note"])
+    recipe.softgrpo_flow(stage="data", output=tmp_path)
+    recipe.softgrpo_flow(stage="data", output=tmp_path, check=False)
+    assert checked == ["data", "executed", "executed"]
+    checked.clear()
+    recipe.softgrpo_flow(stage="debug", output=tmp_path)
+    assert checked == ["test", "executed"]
+
+    def refuse(config: ExperimentConfig, until: str) -> list[str]:
+        raise ConfigError("a", "b", "c")
+
+    monkeypatch.setattr(recipe, "preflight", refuse)
+    with pytest.raises(ConfigError):
+        recipe.softgrpo_flow(output=tmp_path)
+    assert checked == ["test", "executed"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_table_markdown_escapes_bars_and_rounds() -> None:
@@ -91,12 +190,14 @@ def test_table_markdown_escapes_bars_and_rounds() -> None:
     assert table_markdown(table) == "| method | ndcg@10 | windows |\n| --- | --- | --- |\n| a\\|b | 0.1235 | 3 |"
 
 
-def test_the_deployment_names_a_flow_that_exists_and_parameters_it_takes() -> None:
+def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:
     from flows.recipe import softgrpo_flow
 
     deployments = yaml.safe_load(Path("deployments/prefect.yaml").read_text(encoding="utf-8"))
     assert next(iter(deployments["pull"][0])) == "prefect.deployments.steps.set_working_directory"
-    (full,) = deployments["deployments"]
-    assert full["entrypoint"] == "flows/recipe.py:softgrpo_flow"
     assert softgrpo_flow.name == "softgrpo"
-    assert softgrpo_flow.validate_parameters(full["parameters"])["dataset"] == "ml-100k"
+    names = [deployment["name"] for deployment in deployments["deployments"]]
+    assert "full" in names and len(set(names)) == len(names)
+    for deployment in deployments["deployments"]:
+        assert deployment["entrypoint"] == "flows/recipe.py:softgrpo_flow"
+        assert softgrpo_flow.validate_parameters(deployment["parameters"])["dataset"] == "ml-100k"

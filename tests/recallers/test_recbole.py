@@ -27,6 +27,7 @@ TINY: dict[str, dict[str, Any]] = {
     "ADMMSLIM": {"center_columns": True},
     "BERT4Rec": {**SEQUENTIAL, "hidden_size": 8, "inner_size": 8},
     "BPR": {"epochs": 2, "embedding_size": 8},
+    "DGCF": {"epochs": 2, "embedding_size": 8, "n_iterations": 1},
     "EASE": {"reg_weight": 10.0},
     "FPMC": {**SEQUENTIAL, "embedding_size": 8},
     "GRU4Rec": {**SEQUENTIAL, "embedding_size": 8, "hidden_size": 8},

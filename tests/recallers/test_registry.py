@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from softgrpo.errors import RecallerError, TrainingError
 from softgrpo.recallers.registry import (
     _CHOICES,
+    _CLIPPING,
     _LOSSES,
     UNSUPPORTED,
     _recbole_folder,
@@ -114,6 +116,14 @@ def test_own_settings_and_those_of_training_are_known() -> None:
         ("BPR", {"weight_decay": -0.1}, "at least 0"),
         ("BPR", {"weight_decay": float("inf")}, "at least 0"),
         ("BPR", {"clip_grad_norm": 5}, "null or a mapping"),
+        ("BPR", {"clip_grad_norm": {}}, "null or a mapping such as"),
+        ("BPR", {"clip_grad_norm": {"norm_type": 2}}, "null or a mapping such as"),
+        ("BPR", {"clip_grad_norm": {"max_norm": 5, "maxnorm": 5}}, "may name: max_norm, norm_type, error_if_nonfinite"),
+        ("BPR", {"clip_grad_norm": {"max_norm": 0}}, "max_norm must be above 0"),
+        ("BPR", {"clip_grad_norm": {"max_norm": float("nan")}}, "max_norm must be above 0"),
+        ("BPR", {"clip_grad_norm": {"max_norm": True}}, "max_norm must be a number"),
+        ("BPR", {"clip_grad_norm": {"max_norm": 5, "norm_type": "2"}}, "norm_type must be a number"),
+        ("BPR", {"clip_grad_norm": {"max_norm": 5, "error_if_nonfinite": 1}}, "must be true or false"),
         ("BPR", {"shuffle": "yes"}, "true or false"),
         ("BPR", {"learner": "__import__('os').getcwd()"}, "RecBole evaluates texts"),
     ],
@@ -133,9 +143,17 @@ def test_recboles_own_defaults_are_accepted() -> None:
 def test_other_values_that_recbole_accepts() -> None:
     check_settings("BPR", {"learner": "sgd", "weight_decay": 0, "clip_grad_norm": {"max_norm": 5}, "eval_step": 2})
     check_settings("BPR", {"clip_grad_norm": None})
+    clipping = {"max_norm": 0.5, "norm_type": float("inf"), "error_if_nonfinite": False}
+    check_settings("BPR", {"clip_grad_norm": clipping})
     check_settings("CDAE", {"loss_type": "MSE"})
     check_settings("SINE", {"loss_type": "NLL"})
     check_settings("SASRec", {"loss_type": "BPR", "hidden_act": "swish"})
+
+
+def test_the_names_of_clipping_are_those_of_torch() -> None:
+    import torch
+
+    assert set(_CLIPPING) <= set(inspect.signature(torch.nn.utils.clip_grad_norm_).parameters)
 
 
 @pytest.mark.parametrize("name", sorted({*_LOSSES, "SASRec"}))
