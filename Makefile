@@ -5,13 +5,14 @@ STAGE ?= full
 SIZE ?= tiny
 DEVICE ?= cpu
 ARGS ?=
+OUTPUT ?= outputs
 
 VENV := .venv
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types test-fast test-slow bench clean
+.PHONY: help install run test lint types test-fast test-slow bench services stop deploy env clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -39,6 +40,18 @@ test-slow: $(STAMP) ## the slow tests: faults, launch configurations, larger dat
 # It runs with torch, transformers, peft, trl and accelerate alone, also in newer Pythons: python -m benchmarks
 bench: $(STAMP) ## measure speed and memory (DEVICE=cuda on a GPU)
 	@TQDM_DISABLE=1 $(BIN)/python -m benchmarks --device $(DEVICE) $(ARGS)
+
+services: $(STAMP) ## start Prefect's server, MLflow's server and a worker on this machine (OUTPUT, PREFECT_PORT, MLFLOW_PORT)
+	@$(BIN)/python -m flows.services start --output $(OUTPUT)
+
+stop: $(STAMP) ## end them
+	@$(BIN)/python -m flows.services stop --output $(OUTPUT)
+
+deploy: $(STAMP) ## register the deployments: then  prefect deployment run softgrpo/full -p dataset=ml-1m
+	@$(BIN)/python -m flows.services deploy --output $(OUTPUT)
+
+env: $(STAMP) ## the servers' addresses for a shell:  eval "$$(make -s env)"
+	@$(BIN)/python -m flows.services env --output $(OUTPUT)
 
 install: $(STAMP) ## set up .venv with the pinned versions
 

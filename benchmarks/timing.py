@@ -26,14 +26,18 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
+LEAST_SECONDS = 0.05
+"""A side that takes less is called several times in its turn: one short call would measure how cold the caches are."""
+
+
 def take_turns(
     sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int, device: torch.device
 ) -> dict[str, Seconds]:  # fmt: skip
-    """Calls every side once per round, and returns the seconds of each call.
+    """Calls every side for at least `LEAST_SECONDS` per round, and returns the seconds of one call in each round.
 
     Args:
         sides: What to measure.
-        rounds: Calls of each side that count.
+        rounds: Turns of each side that count.
         warm_up: Rounds before them that do not.
         device: Where they compute.
     """
@@ -42,10 +46,13 @@ def take_turns(
         for name, call in sides.items():
             synchronise(device)
             start = time.perf_counter()
-            call()
-            synchronise(device)
+            calls = 0
+            while calls == 0 or time.perf_counter() - start < LEAST_SECONDS:
+                call()
+                synchronise(device)
+                calls += 1
             if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append((time.perf_counter() - start) / calls)
     return seconds
 
 

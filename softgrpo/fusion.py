@@ -27,7 +27,8 @@ from softgrpo.normalisation import list_values
 
 ABSENT = 2**31 - 1
 """Rank of a target that is not in the merged list."""
-_NOT_IN_LIST = torch.iinfo(torch.int64).min
+_OUTSIDE = 2**62 + 2**32
+"""Taken off the key of an item outside the merged list: its fused value is 0, so its key ends below those of all others."""
 
 
 @dataclass(frozen=True)
@@ -192,15 +193,17 @@ def _fused(aligned: Aligned, weights: Tensor) -> Tensor:
 
 
 def _sort_keys(aligned: Aligned, weights: Tensor) -> Tensor:
-    """One int64 per item, (B, G, C), larger = earlier: fused value (32 bits), then best rank, then item id (31 bits)."""
+    """One int64 per item, (B, G, C), larger = earlier: fused value (32 bits), then best rank, then item id (31 bits).
+
+    That is more than -2**62 - 2**32 for the items of the merged list, and less for all others.
+    """
     size = aligned.items.shape[1]
     best = _best_ranks(aligned, weights)
     bits = _fused(aligned, weights).add_(0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
     flip = bits.bitwise_right_shift(31).bitwise_and_(0x7FFFFFFF)  # of negative floats all bits but the sign
     ordered = flip.bitwise_xor_(bits)  # the order of the floats, as integers
     tie = best * size + torch.arange(size, dtype=torch.int32, device=best.device)
-    keys = ordered.long().bitwise_left_shift_(31).sub_(tie)
-    return keys.masked_fill_(best >= aligned.depth, _NOT_IN_LIST)
+    return ordered.long().bitwise_left_shift_(31).sub_(tie + (best >= aligned.depth) * _OUTSIDE)
 
 
 def target_ranks(aligned: Aligned, positions: Tensor, weights: Tensor, fusion: FusionConfig, max_rank: int) -> Tensor:
@@ -222,20 +225,22 @@ def target_ranks(aligned: Aligned, positions: Tensor, weights: Tensor, fusion: F
     check_weights(weights, aligned)
     wanted = positions[:, None, :]  # (B, 1, T)
     if fusion.method == "quota":
-        taken = _quota_order(aligned, weights, max_rank)
-        steps = torch.arange(1, max_rank + 1, device=taken.device)
-        found = (taken[:, :, None, :] == wanted[..., None]) & (wanted[..., None] >= 0)  # (B, G, T, K)
-        ranks = (found * steps).sum(-1)
+        taken = _quota_order(aligned, weights, max_rank)  # (B, G, K)
+        steps = torch.arange(1, max_rank + 1, dtype=torch.float32, device=taken.device)
+        found = (
+            taken[:, :, None] == wanted.masked_fill(wanted < 0, -2)[..., None]
+        )  # (B, G, T, K), at most one step each
+        ranks = (found.float() @ steps).long()
         return ranks.masked_fill(ranks == 0, ABSENT)
     keys = _sort_keys(aligned, weights)
     own = keys.gather(2, wanted.clamp(min=0).expand(-1, weights.shape[1], -1))  # (B, G, T)
     ranks = 1 + _count_larger(keys, own)
-    return ranks.masked_fill((wanted < 0) | (own == _NOT_IN_LIST) | (ranks > max_rank), ABSENT)
+    return ranks.masked_fill((wanted < 0) | (own < -_OUTSIDE) | (ranks > max_rank), ABSENT)
 
 
 def _count_larger(keys: Tensor, own: Tensor) -> Tensor:
     """How many of keys (B, G, C) are larger than each of own (B, G, T), (B, G, T) int64; one target at a time saves memory."""
-    return torch.stack([(keys > own[..., t, None]).sum(-1) for t in range(own.shape[-1])], -1)
+    return torch.stack([(keys > own[..., t, None]).count_nonzero(-1) for t in range(own.shape[-1])], -1)
 
 
 def merged_lists(aligned: Aligned, weights: Tensor, fusion: FusionConfig, k: int) -> Tensor:
@@ -258,7 +263,7 @@ def merged_lists(aligned: Aligned, weights: Tensor, fusion: FusionConfig, k: int
         places = _quota_order(aligned, weights, k)
     else:
         keys, places = _sort_keys(aligned, weights).topk(min(k, aligned.items.shape[1]), dim=-1)
-        places = places.masked_fill(keys == _NOT_IN_LIST, -1)
+        places = places.masked_fill(keys < -_OUTSIDE, -1)
         places = torch.nn.functional.pad(places, (0, k - places.shape[-1]), value=-1)
     items = aligned.items[:, None].expand(-1, weights.shape[1], -1).gather(2, places.clamp(min=0))
     return items.masked_fill(places < 0, -1)
@@ -266,7 +271,7 @@ def merged_lists(aligned: Aligned, weights: Tensor, fusion: FusionConfig, k: int
 
 def _quota_order(aligned: Aligned, weights: Tensor, steps: int) -> Tensor:
     """Places (B, G, steps) in the order taken, -1 when all lists have ended."""
-    batch, samples, recallers = weights.shape
+    batch, samples, _ = weights.shape
     size = aligned.items.shape[1]
     lists = aligned.lists[:, None].expand(-1, samples, -1, -1)  # (B, G, M, D+1)
     places = torch.arange(size, dtype=torch.int32, device=weights.device)
@@ -276,19 +281,20 @@ def _quota_order(aligned: Aligned, weights: Tensor, steps: int) -> Tensor:
     used = torch.zeros(batch, samples, size + 1, dtype=torch.bool, device=weights.device)  # the last stays unused
     quota = weights.double() / weights.double().sum(-1, keepdim=True)
     taken = torch.zeros_like(quota)
-    pointer = torch.zeros(batch, samples, recallers, 1, dtype=torch.int64, device=weights.device)
+    one = torch.ones_like(quota[..., :1])
+    pointer = ((quota <= 0) * aligned.depth)[..., None]  # (B, G, M, 1); a list without weight is at its end
     order = []
     for step in range(1, steps + 1):
         upcoming = lists.gather(3, pointer)[..., 0]  # (B, G, M)
         while (skip := used.gather(2, upcoming)).any():
             pointer += skip[..., None]
             upcoming = lists.gather(3, pointer)[..., 0]
-        due = (quota * step - taken).masked_fill((quota <= 0) | (upcoming == size), -torch.inf)
+        due = (quota * step - taken).masked_fill(upcoming == size, -torch.inf)
         first = due == due.amax(-1, keepdim=True)
         chosen = ties.gather(2, upcoming).masked_fill(~first, never).argmin(-1, keepdim=True)  # (B, G, 1)
-        ended = due.gather(2, chosen) == -torch.inf
-        place = upcoming.gather(2, chosen).masked_fill(ended, size)
+        place = upcoming.gather(2, chosen)
         used.scatter_(2, place, place < size)
-        taken.scatter_add_(2, chosen, torch.ones_like(due[..., :1]))
-        order.append(place.masked_fill(ended, -1))
-    return torch.cat(order, -1)
+        taken.scatter_add_(2, chosen, one)
+        order.append(place)
+    places = torch.cat(order, -1)
+    return places.masked_fill(places == size, -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,12 @@ def train_keeping_best(trainer: Trainer, work: Path, reporter: Reporter) -> dict
     NDCG is that of the better reading, see `ranking_metrics`.
 
     Returns:
-        Final numbers: best_ndcg, best_step (0 is the start), start_ndcg, steps.
+        Final numbers: best_ndcg, best_step (0 is the start), start_ndcg, steps, validation_windows.
 
     Raises:
         TrainingError: The loss or a reward is not finite, or the checkpoint is one of another model.
     """
-    assert trainer.model is not None
+    assert trainer.model is not None and isinstance(trainer.eval_dataset, Sized)
     trainer.remove_callback(PrinterCallback)  # the numbers go to the reporter and the bar
     start = trainable_state(trainer.model)
     checkpoint = last_checkpoint(work / "checkpoints")
@@ -132,6 +132,7 @@ def train_keeping_best(trainer: Trainer, work: Path, reporter: Reporter) -> dict
         "best_step": float(best_step),
         "start_ndcg": values[0],
         "steps": float(trainer.state.global_step),
+        "validation_windows": float(len(trainer.eval_dataset)),
     }
 
 

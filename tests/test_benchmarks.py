@@ -6,10 +6,12 @@ No test looks at how fast anything is.
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import math
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +35,7 @@ from benchmarks.report import Row, describe_machine, markdown, plain_table, prin
 from benchmarks.share import measure_share
 from benchmarks.steps import measure_steps, sft_trainer
 from benchmarks.throughput import measure_throughput, model_flop
-from benchmarks.timing import ratio, take_turns, train_in_turns
+from benchmarks.timing import LEAST_SECONDS, ratio, take_turns, train_in_turns
 from softgrpo.config import FusionConfig
 from softgrpo.fusion import align
 from softgrpo.rewards import RankingReward
@@ -141,9 +143,20 @@ def test_ratios_are_of_neighbours() -> None:
 
 def test_sides_take_turns() -> None:
     calls: list[str] = []
-    seconds = take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, 1, CPU)
-    assert calls == ["a", "b"] * 3
+
+    def short() -> None:
+        calls.append("a")
+
+    def long() -> None:
+        calls.append("b")
+        time.sleep(1.5 * LEAST_SECONDS)
+
+    seconds = take_turns({"a": short, "b": long}, 2, 1, CPU)
+    assert "".join(letter for letter, _ in itertools.groupby(calls)) == "ababab"
+    assert calls.count("b") == 3  # long enough alone; the short one is repeated
+    assert calls.count("a") > 3
     assert [len(values) for values in seconds.values()] == [2, 2]
+    assert max(seconds["a"]) < LEAST_SECONDS <= min(seconds["b"])  # of one call
 
 
 class Fails(TrainerCallback):
