@@ -23,10 +23,12 @@ from softgrpo.presets import resolve, settings
 from softgrpo.presets.settings import shown
 
 if TYPE_CHECKING:
+    from flows.group_commands import Wanted
     from softgrpo.pipeline import RunResult
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 STAGES = ("recall", "data", "sft", "grpo", "test", "full", "standalone", "debug")
+GROUP_STAGES = ("full", "debug")
 REPEATABLE = ("split", "recall", "data", "sft", "grpo", "test")
 
 Job = Callable[[], int]
@@ -58,11 +60,10 @@ def _check_output(output: Path) -> None:
 def _announce(result: RunResult, k: int) -> None:
     """Prints the comparison and where things are; k is the cut-off that the comparison is about."""
     if result.table is not None:
-        from rich.console import Console
-
+        from flows.console import print_table
         from softgrpo.evaluation.report import render_terminal
 
-        Console(width=None if sys.stdout.isatty() else 160).print(render_terminal(result.table, k))
+        print_table(render_terminal(result.table, k))
     rows = dict(result.links)
     rows |= {f"{name} model": str(result.folders[name]) for name in ("sft", "grpo") if name in result.folders}
     rows["stages run"] = ", ".join(name for name in result.folders if name not in result.reused) or "none"
@@ -78,6 +79,8 @@ def _pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until
 
     force = tuple(_check_stage(name, REPEATABLE) for name in arguments.force)
     _check_output(arguments.output)
+    if standalone and arguments.from_run:
+        raise ConfigError("--from-run", "A standalone run knows no MLflow", "Leave it out, or run the stage full")
     for note in preflight(config, until):
         print(f"note: {note}", file=sys.stderr)
 
@@ -91,7 +94,8 @@ def _pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until
         else:
             from flows.pipeline import run_pipeline
 
-            _announce(run_pipeline(config, until, force, arguments.output, arguments.debug), config.fusion.k)
+            result = run_pipeline(config, until, force, arguments.output, arguments.from_run, arguments.debug)
+            _announce(result, config.fusion.k)
         return OK
 
     return job
@@ -139,6 +143,53 @@ def prepare_config(arguments: argparse.Namespace) -> Job:
     return job
 
 
+def prepare_compare(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo compare`."""
+    from flows.compare import compare_stored_runs
+
+    _check_output(arguments.output)
+    compared = compare_stored_runs(arguments.RUN, arguments.output)
+
+    def job() -> int:
+        if arguments.json:
+            rows = json.loads(compared.table.to_json(orient="records"))
+            print(json.dumps({"rows": rows, "verdicts": compared.verdicts, "link": compared.link}, indent=2))
+            return OK
+        from flows.console import print_table
+        from softgrpo.evaluation.report import render_terminal
+
+        print_table(render_terminal(compared.table, compared.k, "the best single recaller of the first run"))
+        print(*compared.verdicts, sep="\n")
+        print(compared.link or "make services shows the runs side by side")
+        return OK
+
+    return job
+
+
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    """Returns what `multi-recaller` and `tune` work on; --dataset and --size win over the positions."""
+    from flows.group_commands import Wanted
+
+    stage, said = _check_stage(arguments.STAGE, GROUP_STAGES), overrides(arguments)
+    dataset, size = said.pop("data.dataset", arguments.DATASET), said.pop("policy.size", arguments.SIZE)
+    _check_output(arguments.output)
+    return Wanted(dataset, size, stage, said, arguments.output, arguments.debug)
+
+
+def prepare_multi_recaller(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo multi-recaller DATASET STAGE SIZE`."""
+    from flows.group_commands import multi_recaller_job
+
+    return multi_recaller_job(_wanted(arguments), arguments.pools)
+
+
+def prepare_tune(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo tune DATASET STAGE SIZE`."""
+    from flows.group_commands import tune_job
+
+    return tune_job(_wanted(arguments), arguments.trials, final=not arguments.no_final)
+
+
 def prepare_doctor(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo doctor`."""
 
@@ -154,6 +205,9 @@ COMMANDS = {
     "run": prepare_run,
     "standalone": prepare_standalone,
     "pure": prepare_pure,
+    "compare": prepare_compare,
+    "multi-recaller": prepare_multi_recaller,
+    "tune": prepare_tune,
     "config": prepare_config,
     "doctor": prepare_doctor,
 }

@@ -11,7 +11,7 @@ from softgrpo import __version__
 
 PURE_STAGES = {"gen_sft_data": "data", "do_sft": "sft", "do_grpo": "grpo", "do_test": "test"}
 """The original flags that ask for a stage."""
-OTHER_FLAGS = ("output", "force", "debug", "json", "settings", *PURE_STAGES)
+OTHER_FLAGS = ("output", "force", "from_run", "debug", "json", "settings", "pools", "trials", "no_final", *PURE_STAGES)
 """The flags that are no settings."""
 
 DESCRIPTION = """\
@@ -20,6 +20,9 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo run DATASET STAGE SIZE    the pipeline, or a part of it:  softgrpo run ml-100k full tiny
   softgrpo standalone                the same in one process, without Prefect and MLflow
   softgrpo pure --do_test ...        the original flags
+  softgrpo compare RUN RUN ...       several runs in one table, with intervals
+  softgrpo multi-recaller DATASET STAGE SIZE    pools of recallers compared; each recaller is trained once
+  softgrpo tune DATASET STAGE SIZE   the best settings of SofT-GRPO on validation windows
   softgrpo config DATASET SIZE       the settings of a run, explained (--settings: all defaults)
   softgrpo doctor                    what is installed, which device, which data and models are found
 
@@ -39,6 +42,25 @@ PURE = """\
 Takes the original flags. Each stage is run with what it needs before it; finished stages are reused.
 The model is Qwen2.5-0.5B-Instruct unless --model-name or --size says otherwise."""
 
+COMPARE = """\
+Puts runs of whole pipelines into one table: all rows of all runs, on the same test windows.
+
+  RUN  id of the MLflow run of a pipeline, as `softgrpo run` prints it. The first run holds what others are compared with."""
+
+MULTI_RECALLER = """\
+Runs the whole pipeline for several pools of recallers and puts all of them into one table, on the same test windows.
+Each recaller is trained once.
+
+  STAGE  full, or debug for a small subset of the data
+
+Without --pools: the recallers of the preset (or --recbole_models) all together, and each pair of them."""
+
+TUNE = """\
+Looks for the settings of SofT-GRPO (learning rate, tau_gumbel, top_p, epsilon, beta) with the best NDCG on validation
+windows, then runs the whole pipeline with them. The same command goes on where it was interrupted.
+
+  STAGE  full, or debug for a small subset of the data"""
+
 STANDALONE = "Runs the whole pipeline in this process, without Prefect and MLflow. Finished stages are reused."
 
 
@@ -49,12 +71,43 @@ def _add_where(parser: Parser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-def _add_run_options(parser: Parser, words: Sequence[str]) -> None:
+def _add_run_options(parser: Parser, words: Sequence[str], *, with_mlflow: bool = True) -> None:
     _add_where(parser)
+    if with_mlflow:
+        parser.add_argument(
+            "--from-run",
+            "--from_run",
+            metavar="RUN",
+            help="MLflow run, of a pipeline or of a stage, whose stages are used for those before STAGE",
+        )
+    else:
+        parser.set_defaults(from_run=None)
     parser.add_argument(
         "--force", nargs="+", default=(), metavar="STAGE", help="stages to repeat although they are stored"
     )
     add_settings(parser, words)
+
+
+def _add_groups(commands: argparse._SubParsersAction[Parser], words: Sequence[str]) -> None:
+    """Adds the commands that run several pipelines."""
+    usage = "softgrpo multi-recaller DATASET STAGE SIZE [--pools A,B A,C ...] [--flag value ...]"
+    several = commands.add_parser(
+        "multi-recaller", prog="softgrpo multi-recaller", description=MULTI_RECALLER, usage=usage
+    )
+    several.add_argument(
+        "--pools", nargs="+", metavar="A,B", help="the pools; the first is what the others are compared with"
+    )
+    usage = "softgrpo tune DATASET STAGE SIZE [--trials N] [--flag value ...]"
+    tune = commands.add_parser("tune", prog="softgrpo tune", description=TUNE, usage=usage)
+    tune.add_argument(
+        "--trials", type=int, default=20, metavar="N", help="trials in total, earlier ones included (default 20)"
+    )
+    tune.add_argument("--no-final", "--no_final", action="store_true", help="end with the search")
+    for parser in (several, tune):
+        for name in ("DATASET", "STAGE", "SIZE"):
+            parser.add_argument(name, help=argparse.SUPPRESS)
+        _add_where(parser)
+        add_settings(parser, words)
 
 
 def build_parser(words: Sequence[str]) -> Parser:
@@ -81,7 +134,7 @@ def build_parser(words: Sequence[str]) -> Parser:
     standalone = commands.add_parser(
         "standalone", prog="softgrpo standalone", description=STANDALONE, usage="softgrpo standalone [--flag value ...]"
     )
-    _add_run_options(standalone, words)
+    _add_run_options(standalone, words, with_mlflow=False)
 
     usage = "softgrpo config [DATASET] [SIZE] [--settings] [--flag value ...]"
     explained = "Prints the settings of a run as YAML, explained."
@@ -92,6 +145,14 @@ def build_parser(words: Sequence[str]) -> Parser:
     config.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add_settings(config, words)
 
+    compare = commands.add_parser(
+        "compare", prog="softgrpo compare", description=COMPARE, usage="softgrpo compare RUN RUN ... [--json]"
+    )
+    compare.add_argument("RUN", nargs="+", help=argparse.SUPPRESS)
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    _add_where(compare)
+
+    _add_groups(commands, words)
     doctor = commands.add_parser("doctor", prog="softgrpo doctor", description="Says what is installed and found.")
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.add_argument("--data-path", "--data_path", type=Path, metavar="FOLDER", help="where to look for datasets")

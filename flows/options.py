@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -181,6 +182,22 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         elif "." in path:
             found[path] = given
     return found
+
+
+def as_flags(overrides: Mapping[str, Any]) -> list[str]:
+    """Returns the words of a command line that names these settings; the opposite of `overrides`.
+
+    Args:
+        overrides: Values by dotted path.
+    """
+    words: list[str] = []
+    for path, value in overrides.items():
+        if isinstance(value, list | tuple) and path in settings():
+            words += [f"--{path}", *map(str, value)]
+            continue
+        text = value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value)
+        words += [f"--{path}={text}"] if text.startswith("-") else [f"--{path}", text]
+    return words
 
 
 def refuse_unknown(arguments: Sequence[str], others: Iterable[str]) -> None:

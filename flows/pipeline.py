@@ -55,11 +55,30 @@ def tether_server(log: Path) -> None:
     vars(server)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": Tethered})
 
 
+def open_prefect(output: Path, debug: bool = False) -> None:
+    """Readies Prefect and the console for a flow in this process; call it behind `prepare` and the import of the flow.
+
+    Args:
+        output: Folder of all that is written.
+        debug: Show on the console all that libraries log, tracebacks included.
+    """
+    from prefect.client.orchestration import get_client
+
+    from flows.console import make_readable
+
+    if "PREFECT_API_URL" not in os.environ:
+        tether_server(output / "prefect-server.log")
+    make_readable(debug)
+    with LocalStore(output / "stages").lock("prefect"):  # two first runs at once must not both make Prefect's database
+        get_client(sync_client=True)
+
+
 def run_pipeline(
     config: ExperimentConfig,
     until: str = "test",
     force: tuple[str, ...] = (),
     output: Path = Path("outputs"),
+    from_run: str | None = None,
     debug: bool = False,
 ) -> RunResult:
     """Runs the flow `softgrpo` in this process on a configuration that passed `preflight`; finished stages are reused.
@@ -69,28 +88,31 @@ def run_pipeline(
         until: Last stage wanted.
         force: Stages to repeat even if they are stored.
         output: Folder of all that is written: stages, and unless the environment says otherwise MLflow's and Prefect's databases.
+        from_run: MLflow run, of a pipeline or of a stage, whose stages are used for those before the last one wanted.
         debug: Show on the console all that libraries log, tracebacks included.
 
     Returns:
         Folders, table, links and what was reused.
 
     Raises:
-        ConfigError: There is no such stage.
+        ConfigError: There is no such stage or run, or the run is of another dataset or pool.
         StoreError: The folder cannot be written, no space is left, or MLflow or Prefect does not answer.
     """
     prepare(output)
-    from prefect.client.orchestration import get_client
-
-    from flows.console import make_readable
-    from flows.recipe import StageName, softgrpo_flow
+    from flows.recipe import Repeatable, StageName, softgrpo_flow
     from softgrpo.pipeline import check_stage
 
-    if "PREFECT_API_URL" not in os.environ:
-        tether_server(output / "prefect-server.log")
-    make_readable(debug)
-    with LocalStore(output / "stages").lock("prefect"):  # two first runs at once must not both make Prefect's database
-        get_client(sync_client=True)
+    open_prefect(output, debug)
     dataset, size = config.data.dataset, config.policy.size
     overrides = difference(config, resolve(dataset, size))
-    stage = cast("StageName", check_stage(until))
-    return softgrpo_flow(dataset, size, stage, force, overrides, output, check=False)
+    stage, repeated = cast("StageName", check_stage(until)), cast("list[Repeatable]", list(force))
+    return softgrpo_flow(
+        dataset,
+        size,
+        until=stage,
+        overrides=overrides,
+        force=repeated,
+        from_run=from_run,
+        output=output,
+        check=False,
+    )

@@ -17,14 +17,23 @@ from softgrpo.pipeline import RunResult, check_force, plan, read_table
 from softgrpo.preflight import preflight
 from softgrpo.presets import resolve
 from softgrpo.stages import Node
+from tasks.groups import Member
+from tasks.lineage import upstream_of
 from tasks.pipeline_run import note_node, open_store, pipeline_run
-from tasks.stage import Progress, advance
+from tasks.stage import Progress, advance, unwatched
 
-StageName = Literal["recall", "data", "sft", "grpo", "test", "debug"]
+Size = Literal["tiny", "mini", "small", "large"]
+StageName = Literal["recall", "data", "sft", "grpo", "test"]
+Repeatable = Literal["split", "recall", "data", "sft", "grpo", "test"]
 
 
 def execute(
-    nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str, ...] = (), output: Path = Path("outputs")
+    nodes: Sequence[Node],
+    config: ExperimentConfig,
+    force: tuple[str, ...] = (),
+    output: Path = Path("outputs"),
+    from_run: str | None = None,
+    member: Member | None = None,
 ) -> RunResult:
     """Brings a plan to its end, inside a flow: each node is found or run, verified, committed and noted.
 
@@ -35,18 +44,27 @@ def execute(
         config: The resolved configuration.
         force: Stages to repeat even if they are stored.
         output: Folder of all that is written.
+        from_run: MLflow run whose stages are used for those before the last one.
+        member: Makes the run a member of a group, such as a trial of a study.
 
     Raises:
+        ConfigError: `from_run` is unknown, or of another dataset or pool.
         StoreError: Something cannot be written, or MLflow does not answer.
     """
     let_runs_speak()
     check_writable(output)
     store = open_store(config, output)
-    name = f"{config.data.dataset} {config.policy.size} {nodes[-1].name}"
-    with pipeline_run(store, config, nodes, name) as run_id:
-        progress = Progress(config, store, run_id, force, output.resolve() / "records")
+    given = upstream_of(store, from_run, nodes, config) if from_run else {}
+    name = member.name if member else f"{config.data.dataset} {config.policy.size} {nodes[-1].name}"
+    watch = member.watch if member else unwatched
+    with pipeline_run(store, config, nodes, name, member) as run_id:
+        progress = Progress(config, store, run_id, force, output.resolve() / "records", watch)
         for node in nodes:
-            advance(progress, node)
+            if node.name in given:
+                progress.references[node.name] = given[node.name]
+                get_run_logger().info("%s: taken from run %s", node.name, from_run)
+            else:
+                advance(progress, node)
             note_node(progress, node)
     result = RunResult(read_table(progress.folders()), progress.folders(), progress.reused(), links(progress))
     create_markdown_artifact(
@@ -55,13 +73,16 @@ def execute(
     return result
 
 
-@flow(name="softgrpo", flow_run_name="{dataset}-{size}-{stage}")
+@flow(name="softgrpo", flow_run_name="{dataset}-{size}-{until}")
 def softgrpo_flow(
     dataset: str = "ml-100k",
-    size: Literal["tiny", "mini", "small", "large"] = "tiny",
-    stage: StageName = "test",
-    force: tuple[str, ...] = (),
+    size: Size = "tiny",
+    until: StageName = "test",
+    recallers: list[str] | None = None,
     overrides: dict[str, Any] | None = None,
+    force: list[Repeatable] | None = None,
+    from_run: str | None = None,
+    debug: bool = False,
     output: Path = Path("outputs"),
     check: bool = True,
 ) -> RunResult:
@@ -70,16 +91,21 @@ def softgrpo_flow(
     Args:
         dataset: Name of the dataset; its preset is used if there is one.
         size: Size of the language model.
-        stage: Last stage wanted; `debug` is everything on a small subset.
-        force: Stages to repeat even if they are stored.
+        until: Last stage wanted.
+        recallers: The pool, RecBole models by name; nothing takes the preset's.
         overrides: Settings by dotted path, for example {"sft.learning_rate": 1e-4}.
+        force: Stages to repeat even if they are stored.
+        from_run: Id of an MLflow run, of a pipeline or of a stage: its stages are used for those before the last one wanted.
+        debug: A small subset of the data, within about a minute.
         output: Folder of all that is written, on the machine that runs the flow.
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
     """
-    config = resolve(dataset, size, stage, overrides)
-    until = "test" if stage == "debug" else stage
-    nodes, force = plan(config, until), check_force(force)
+    said = dict(overrides or {})
+    if recallers is not None:
+        said["recall.recallers"] = recallers
+    config = resolve(dataset, size, "debug" if debug else "full", said)
+    nodes, repeated = plan(config, until), check_force(tuple(force or ()))
     if check:
         for note in preflight(config, until):
             get_run_logger().warning("note: %s", note)
-    return execute(nodes, config, force, output)
+    return execute(nodes, config, repeated, output, from_run)

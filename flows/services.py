@@ -77,6 +77,7 @@ class Services:
             "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.output / 'mlflow.db'}",
             "MLFLOW_ARTIFACTS_DESTINATION": str(self.output / "mlartifacts"),
             **here,
+            "PREFECT_SERVER_UI_API_URL": self.addresses["PREFECT_API_URL"],  # its page asks port 4200 otherwise
             "SOFTGRPO_SERVICES": str(self.folder),
             "SOFTGRPO_SOCKET": str(self.socket),
             "SOFTGRPO_PYTHON": sys.executable,

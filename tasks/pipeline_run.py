@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -16,10 +17,13 @@ from softgrpo.identity import library_versions
 from softgrpo.local_store import LocalStore
 from softgrpo.pipeline import read_metrics
 from softgrpo.stages import Node
+from tasks.groups import MEMBER, Member
+from tasks.lineage import read_run
+from tasks.registry import register
 from tasks.runs import Runs, git_commit
 from tasks.stage import Progress
-from tasks.store import ArtifactStore
-from tasks.tracking import open_tracking, store_errors
+from tasks.store import MODEL_STAGES, ArtifactStore
+from tasks.tracking import connect, open_tracking, store_errors
 
 UNPREFIXED = "test"  # its metrics keep their names, `<method>/<metric>`; those of other nodes go under the node's name
 
@@ -38,8 +42,26 @@ def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
     return ArtifactStore(Runs(open_tracking(output, f"softgrpo/{config.data.dataset}", local)), local)
 
 
+def open_store_of_run(run_id: str, output: Path) -> ArtifactStore:
+    """Opens MLflow, in the experiment of a run, and the folder of finished stages.
+
+    Args:
+        run_id: A run.
+        output: Folder of all that is written.
+
+    Raises:
+        ConfigError: There is no such run.
+        StoreError: MLflow does not answer.
+    """
+    store = ArtifactStore(Runs(connect(output)), LocalStore(output.resolve() / "stages"))
+    tracking = replace(store.runs.tracking, experiment_id=read_run(store, run_id).info.experiment_id)
+    return ArtifactStore(Runs(tracking), store.local)
+
+
 @contextmanager
-def pipeline_run(store: ArtifactStore, config: ExperimentConfig, nodes: Sequence[Node], name: str) -> Iterator[str]:
+def pipeline_run(
+    store: ArtifactStore, config: ExperimentConfig, nodes: Sequence[Node], name: str, member: Member | None = None
+) -> Iterator[str]:
     """Gives the id of the pipeline's run, which carries what is known beforehand.
 
     Args:
@@ -47,15 +69,18 @@ def pipeline_run(store: ArtifactStore, config: ExperimentConfig, nodes: Sequence
         config: The resolved configuration.
         nodes: The plan.
         name: Name of the run.
+        member: Makes it a member of a group.
     """
     tags = {"stage": "pipeline", "seed": str(config.seed), "version.python": platform.python_version()}
     libraries = library_versions({library for node in nodes for library in node.stage.libraries})
     tags |= {f"version.{library}": version for library, version in libraries.items()}
     if commit := git_commit(Path(softgrpo.__file__).parent):
         tags[MLFLOW_GIT_COMMIT] = commit
+    if member is not None:
+        tags[MEMBER] = member.name
     settings = config.model_dump(mode="json")
     runs = store.runs
-    with runs.recorded(name, tags) as run_id:
+    with runs.recorded(name, tags, parent=member.group if member is not None else None) as run_id:
         runs.params(run_id, settings)
         with store_errors(runs.tracking.uri):
             runs.tracking.client.log_text(run_id, yaml.safe_dump(settings, sort_keys=False), "config.yaml")
@@ -63,13 +88,16 @@ def pipeline_run(store: ArtifactStore, config: ExperimentConfig, nodes: Sequence
 
 
 def note_node(progress: Progress, node: Node) -> None:
-    """Adds a finished node, run or reused, to the pipeline's run: link to its run, digest of the data, final metrics."""
+    """Adds a finished node to the pipeline's run: link, digest of the data, final metrics; and a policy to the registry."""
     runs, parent, reference = progress.store.runs, progress.parent_run, progress.references[node.name]
     tags = {f"stage_run.{node.name}": reference["run_id"], "reused": " ".join(progress.reused())}
     if not node.upstream:
         tags["data_digest"] = reference["digest"]
         progress.store.note_dataset(parent, progress.config.data.dataset, reference["digest"])
     runs.tag(parent, tags)
+    if node.stage.name in MODEL_STAGES:
+        with progress.store.local.lock("registry"):  # of two identical runs at once, one adds the model
+            register(runs, progress.config, node.stage.name, reference, progress.references["split"]["digest"])
     metrics = read_metrics(progress.store.local.payload(reference["key"]))
     prefix = "" if node.stage.name == UNPREFIXED else f"{node.name}/"
     runs.metrics(parent, {f"{prefix}{name}": value for name, value in metrics.items()})

@@ -15,6 +15,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 
+from softgrpo.tuning import Pruned
 from tasks.tracking import Tracking, store_errors
 
 PARAMS_PER_REQUEST = 100  # limits of MLflow's log_batch
@@ -64,7 +65,7 @@ class Runs:
 
     @contextmanager
     def recorded(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> Iterator[str]:
-        """Gives the id of a new run that ends as FINISHED, FAILED after an error, or KILLED after an interrupt.
+        """Gives the id of a new run that ends as FINISHED, FAILED after an error, or KILLED after an interrupt or if it was pruned.
 
         Args:
             name: Name of the run.
@@ -77,16 +78,32 @@ class Runs:
         client = self.tracking.client
         with store_errors(self.tracking.uri):
             run_id = client.create_run(self.tracking.experiment_id, tags=tags, run_name=name).info.run_id
+        with self._ended(run_id):
+            yield run_id
+
+    @contextmanager
+    def continued(self, run_id: str) -> Iterator[None]:
+        """Opens a run that has ended, or was lost, and ends it as `recorded` does."""
+        with store_errors(self.tracking.uri):
+            self.tracking.client.update_run(run_id, status="RUNNING")
+        with self._ended(run_id):
+            yield
+
+    @contextmanager
+    def _ended(self, run_id: str) -> Iterator[None]:
         status = "KILLED"  # what is neither a success nor an error came from outside: Ctrl-C, a signal
         try:
-            yield run_id
+            yield
             status = "FINISHED"
+        except Pruned as reason:
+            self.tag(run_id, {"pruned": str(reason)})
+            raise
         except Exception:  # broad: whatever it was, the run failed; it goes on to the caller
             status = "FAILED"
             raise
         finally:
             with store_errors(self.tracking.uri):
-                client.set_terminated(run_id, status)
+                self.tracking.client.set_terminated(run_id, status)
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Sets tags of a run."""

@@ -6,6 +6,7 @@ remembers is verified, and the stage repeated where it does not stand.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +21,17 @@ from softgrpo.identity import stage_key
 from softgrpo.local_store import Committed
 from softgrpo.pipeline import read_metrics, run_node
 from softgrpo.stages import Node, Reporter
+from softgrpo.tuning import Pruned
 from tasks.runs import RunReporter
 from tasks.store import ArtifactStore, Reference
+
+Watch = Callable[[Node, Reporter], Reporter]
+"""Puts something between a stage and its reporter; it may end the stage with `Pruned`."""
+
+
+def unwatched(node: Node, reporter: Reporter) -> Reporter:
+    """Returns the reporter as it is."""
+    return reporter
 
 
 @dataclass
@@ -34,6 +44,7 @@ class Progress:
         parent_run: MLflow run of the pipeline.
         force: Stages to repeat even if they are stored.
         records: Folder of Prefect's result records.
+        watch: Put between a stage and its reporter.
         references: Finished nodes, by name.
         looked: Names of the nodes that Prefect did not remember.
         ran: Names of the nodes whose stage was run, not reused.
@@ -44,6 +55,7 @@ class Progress:
     parent_run: str
     force: tuple[str, ...]
     records: Path
+    watch: Watch = unwatched
     references: dict[str, Reference] = field(default_factory=dict)
     looked: list[str] = field(default_factory=list)
     ran: list[str] = field(default_factory=list)
@@ -69,7 +81,7 @@ def _record(
         store.note_inputs(run_id, upstream)
         reporter = RunReporter(runs, run_id, get_run_logger())
         try:
-            committed = make(reporter)
+            committed = make(progress.watch(node, reporter))
         finally:
             reporter.flush()
         runs.metrics(run_id, read_metrics(store.local.payload(key)))
@@ -104,7 +116,11 @@ def obtain(progress: Progress, node: Node, key: str, upstream: dict[str, Referen
     forced = node.stage.name in progress.force
 
     def run(reporter: Reporter) -> Committed:
-        return run_node(node, progress.config, inputs, key, store.local, reporter)
+        try:
+            return run_node(node, progress.config, inputs, key, store.local, reporter)
+        except Pruned:
+            shutil.rmtree(store.local.work(key))  # nobody will go on from its checkpoints
+            raise
 
     with store.local.lock(key):
         if not forced:

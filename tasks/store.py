@@ -16,7 +16,7 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 
-from softgrpo.errors import is_full_disk
+from softgrpo.errors import StoreError, is_full_disk
 from softgrpo.identity import digest_folder
 from softgrpo.local_store import Committed, LocalStore
 from softgrpo.stages import Node
@@ -97,6 +97,36 @@ class ArtifactStore:
             if here is not None and run.data.tags["digest"] == here.digest:
                 return Reference(stage=stage, key=key, digest=here.digest, run_id=run.info.run_id)
         return next((found for run in runs if (found := self._download(run, stage)) is not None), None)
+
+    def fetch(self, stage: str, run: Run) -> Reference:
+        """Returns the stage that a run committed, its files on this machine and whole.
+
+        Args:
+            stage: Name of the node, for the reference.
+            run: Its run.
+
+        Raises:
+            StoreError: The run committed nothing, or its files are gone or damaged.
+        """
+        key, digest = run.data.tags.get("key"), run.data.tags.get("digest")
+        if run.data.tags.get("committed") != "true" or run.info.status != "FINISHED" or key is None:
+            raise StoreError(
+                f"run '{run.info.run_id}' of stage {stage}",
+                "Only a finished run whose files were committed can be used",
+                "Name a run that finished",
+            )
+        with self.local.lock(key):
+            here = self.local.find(key)
+            if here is not None and here.digest == digest:
+                return Reference(stage=stage, key=key, digest=here.digest, run_id=run.info.run_id)
+            found = self._download(run, stage)
+        if found is None:
+            raise StoreError(
+                f"files of run '{run.info.run_id}' of stage {stage}",
+                "They must be there and have the digest that was committed",
+                "Leave from_run out: the stage is then looked for elsewhere, or made again",
+            )
+        return found
 
     def holds(self, reference: Reference) -> bool:
         """Tells whether a remembered stage still stands: its run committed, its files here and whole."""

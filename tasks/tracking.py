@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import os
-import re
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -18,17 +16,11 @@ from mlflow.exceptions import MlflowException
 from softgrpo.errors import StoreError, full_disk_is_readable
 from softgrpo.local_store import LocalStore
 from tasks.addresses import check_answers, without_password
+from tasks.artifacts import FOLDER
 
-logger = logging.getLogger("softgrpo.tracking")
-
-DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
-WITH_ADDRESSES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("tags", "value"),  # `files`, see tasks/store.py
-)
-"""Tables and columns of MLflow's database that hold addresses of artifacts."""
+DATABASE = "mlflow.db"
+STAGES = "mlflow-artifacts:/stages"
+"""Where files of runs are, in a SQLite store; see `tasks.artifacts`."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +30,32 @@ class Tracking:
     Attributes:
         client: Talks to the tracking store; it depends on no global state of MLflow.
         uri: Address of the tracking store.
-        experiment_id: The experiment that all runs of one dataset belong to.
+        experiment_id: The experiment that all runs of one dataset belong to; empty in a connection that only reads.
     """
 
     client: MlflowClient
     uri: str
     experiment_id: str
 
+    def comparison_link(self, run_ids: Sequence[str]) -> str | None:
+        """Returns the address of the page that compares runs, None where no server shows one."""
+        if urlsplit(self.uri).scheme not in ("http", "https"):
+            return None
+        runs, experiments = (
+            quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [self.experiment_id])
+        )
+        return f"{self.uri.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
+
     def run_link(self, run_id: str) -> str:
         """Returns the address of a run's page, or for a local database the command that shows it."""
         if urlsplit(self.uri).scheme in ("http", "https"):
             return f"{self.uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
-        return f"run {run_id} in {self.uri} (show it with: mlflow ui --backend-store-uri {self.uri})"
-
-
-def default_uri(output: Path) -> str:
-    """Returns the address of the database in the output folder."""
-    return f"sqlite:///{output.resolve() / DATABASE}"
+        return f"run {run_id} in {without_password(self.uri)} (make services shows it)"
 
 
 def tracking_uri(output: Path) -> str:
     """Returns MLFLOW_TRACKING_URI, or the address of the database in the output folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(output)
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.resolve() / DATABASE}"
 
 
 @contextmanager
@@ -94,20 +90,19 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
     return str(found.experiment_id)
 
 
-def follow_move(database: Path, old: str, new: str) -> None:
-    """Corrects where MLflow's own database says that artifacts are; it holds whole addresses, and knows no way to change them.
+def connect(output: Path) -> Tracking:
+    """Opens MLflow without an experiment, to read.
 
     Args:
-        database: MLflow's SQLite file.
-        old: Address of the folder that they were in.
-        new: Address of the folder that they are in.
+        output: Folder that holds the default database.
+
+    Raises:
+        StoreError: MLflow does not answer within 10 s.
     """
-    with closing(sqlite3.connect(database)) as connection, connection:
-        for table, column in WITH_ADDRESSES:
-            connection.execute(
-                f"update {table} set {column} = ? || substr({column}, ?) where {column} = ? or {column} like ? escape '!'",
-                (new, len(old) + 1, old, re.sub("([!%_])", r"!\1", old) + "/%"),
-            )
+    uri = tracking_uri(output)
+    check_answers(uri, "MLFLOW_TRACKING_URI")
+    with store_errors(uri):
+        return Tracking(MlflowClient(tracking_uri=uri), uri, "")
 
 
 def open_tracking(output: Path, experiment: str, local: LocalStore) -> Tracking:
@@ -121,15 +116,10 @@ def open_tracking(output: Path, experiment: str, local: LocalStore) -> Tracking:
     Raises:
         StoreError: MLflow does not answer within 10 s, or refuses.
     """
-    uri = tracking_uri(output)
-    check_answers(uri, "MLFLOW_TRACKING_URI")
-    server = urlsplit(uri).scheme in ("http", "https", "databricks")
-    artifacts = (output.resolve() / ARTIFACTS).as_uri()
-    with local.lock("mlflow"), store_errors(uri):
-        client = MlflowClient(tracking_uri=uri)
-        found = _experiment(client, experiment, None if server else artifacts)
-        known = str(client.get_experiment(found).artifact_location)
-        if uri == default_uri(output) and known != artifacts and known.endswith(f"/{ARTIFACTS}"):
-            logger.info("the output folder was moved: in MLflow's database its artifacts now are in %s", artifacts)
-            follow_move(output / DATABASE, known, artifacts)
-        return Tracking(client, uri, found)
+    folder = (output.resolve() / FOLDER).as_uri()  # of another database, which has no folder of its own
+    places = {"sqlite": STAGES, "http": None, "https": None, "databricks": None}  # None: the server decides
+    with local.lock("mlflow"):
+        tracking = connect(output)
+        place = places.get(urlsplit(tracking.uri).scheme, folder)
+        with store_errors(tracking.uri):
+            return replace(tracking, experiment_id=_experiment(tracking.client, experiment, place))

@@ -21,10 +21,12 @@ class FakeStages:
     Attributes:
         calls: Names of the stages that ran, in order (recallers by variant).
         before: Called in the stage of that name before it writes its file.
+        validation_ndcg: Which every stage says it reached.
     """
 
     calls: list[str] = field(default_factory=list)
     before: dict[str, Callable[[StageContext], None]] = field(default_factory=dict)
+    validation_ndcg: float = 0.2
 
     def _stage(self, name: str, parameters: Callable[[ExperimentConfig, str], dict[str, Any]]) -> Stage:
         def run(context: StageContext) -> dict[str, float]:
@@ -38,7 +40,7 @@ class FakeStages:
             context.reporter.info("half way")
             if name == "test":
                 TABLE.to_parquet(context.out / "table.parquet")
-            return {"SofT-GRPO multi/ndcg@10": 0.3}
+            return {"SofT-GRPO multi/ndcg@10": 0.3, "best_ndcg": self.validation_ndcg, "validation_windows": 4.0}
 
         return Stage(name, run, parameters, "softgrpo.columns", ("numpy",))
 

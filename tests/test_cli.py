@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,9 @@ def test_pure_runs_up_to_the_last_stage_asked_for(captured: Captured) -> None:
     assert captured.until == "grpo"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["pure"], ["standalone"], ["config"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["pure"], ["standalone"], ["config"], ["doctor"], ["tune"], ["multi-recaller"]]
+)
 def test_help_reads_well(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--help"])
@@ -256,6 +259,84 @@ def test_help_and_version_are_quick(flag: str) -> None:
     done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False\n")
     assert time.perf_counter() - start < 3  # under 1 s on an idle machine
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Records what the flows of several pipelines would be called with, and what was checked before."""
+    called: list[Any] = []
+    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config: called.append(config) or [])
+    monkeypatch.setattr("flows.group_commands.prepare", lambda output: None)
+    monkeypatch.setattr("flows.pipeline.open_prefect", lambda output, debug: None)
+    monkeypatch.setattr("flows.group_commands._tell_study", lambda tuned: None)
+    monkeypatch.setattr("flows.group_commands._tell_comparison", lambda compared: None)
+    for module, flow in (("tune", "tune_flow"), ("multi_recaller", "multi_recaller_flow")):
+        recorded = types.ModuleType(f"flows.{module}")
+        vars(recorded)[flow] = lambda *arguments, **options: called.append((arguments, options))
+        monkeypatch.setitem(sys.modules, f"flows.{module}", recorded)
+    return called
+
+
+def test_tune_hands_everything_to_its_flow(groups: list[Any], tmp_path: Path) -> None:
+    words = [
+        "tune",
+        "ml-100k",
+        "debug",
+        "tiny",
+        "--trials",
+        "7",
+        "--no-final",
+        "--top_p",
+        "0.8",
+        "--output",
+        str(tmp_path),
+    ]
+    assert cli.main(words) == 0
+    options = {"debug": True, "output": tmp_path, "check": False}
+    said = {"grpo.top_p": "0.8"}
+    assert groups == [resolve("ml-100k", "tiny", "debug", said), (("ml-100k", "tiny", 7, said, False), options)]
+
+
+def test_multi_recaller_hands_everything_to_its_flow(groups: list[Any], tmp_path: Path) -> None:
+    words = [
+        "multi-recaller",
+        "ml-100k",
+        "full",
+        "tiny",
+        "--dataset",
+        "steam",
+        "--seed",
+        "7",
+        "--output",
+        str(tmp_path),
+    ]
+    assert cli.main([*words, "--pools", "BPR,pop", "BPR,EASE"]) == 0
+    pools = [["BPR", "pop"], ["BPR", "EASE"]]
+    whole = resolve("steam", "tiny", overrides={"seed": 7, "recall.recallers": ["BPR", "Pop", "EASE"]})
+    assert groups == [whole, (("steam", "tiny", pools, {"seed": "7"}, False, tmp_path), {"check": False})]
+    groups.clear()
+    assert cli.main([*words, "--recbole_models", "BPR", "Pop", "EASE"]) == 0
+    assert groups[0] == whole
+    assert groups[1][0][2:4] == (None, {"seed": "7", "recall.recallers": ["BPR", "Pop", "EASE"]})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("multi-recaller ml-100k full tiny --pools BPR,SASRek BPR,Pop", "Did you mean 'SASRec'"),
+        ("multi-recaller ml-100k full tiny --pools BPR BPR,Pop", "at least two recallers"),
+        ("multi-recaller ml-100k grpo tiny", "Stage 'grpo'. There is no such stage. Known: debug, full."),
+        ("tune ml-100k full tiny --trials 0", "A study has at least one"),
+        ("tune ml-100k full tiny --grpo_lr 1", "grpo.learning_rate = 1. The search starts there"),
+        ("tune ml-100k full tiny --trial 3", "Did you mean '--trials'"),
+    ],
+)
+def test_wrong_groups_are_refused(
+    words: str, message: str, groups: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*words.split(), "--output", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert groups == [] and not (tmp_path / "out").exists()
 
 
 def test_config_prints_what_can_be_read_back(capsys: pytest.CaptureFixture[str]) -> None:

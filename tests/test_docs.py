@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELLS = ("bash", "sh", "shell", "console")
-PLACEHOLDERS = {"DATASET", "STAGE", "SIZE", "COMMAND", "..."}
+PLACEHOLDERS = {"RUN", "DATASET", "STAGE", "SIZE", "COMMAND", "..."}
 ROOMS = {
     path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in (".git", ".venv", "outputs", "data")
 }
@@ -203,6 +203,15 @@ def test_every_module_of_the_science_has_its_place_in_the_architecture() -> None
     modules |= {path.name for path in (ROOT / "softgrpo").glob("*.py")} - {"__init__.py"}
     table = " ".join(cells[0] for cells in rows(ROOT / "docs/architecture.md"))
     assert {name for name in modules if f"`{name}`" not in table} == set()
+
+
+def test_every_fault_that_is_tested_has_its_row() -> None:
+    told = " ".join(cells[0] for cells in rows(ROOT / "docs/reliability.md"))
+    files = [path for path in (ROOT / "tests/reliability").glob("test_*.py") if path.name in told]
+    tests = {name for path in files for name in definitions(path.read_text(encoding="utf-8"))}
+    tests = {name for name in tests if name.startswith("test_")}
+    assert len(files) == 3
+    assert {name for name in tests if f"`{name}`" not in told} == set()
 
 
 def test_the_example_prompt_is_what_the_command_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

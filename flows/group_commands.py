@@ -1,0 +1,131 @@
+"""What `softgrpo multi-recaller` and `softgrpo tune` do: checked here before anything runs, then run, then told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from flows.environment import prepare
+from softgrpo.config import ExperimentConfig
+
+if TYPE_CHECKING:
+    from flows.compare import ComparedRuns
+    from flows.recipe import Size
+    from flows.tune import Tuned
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What both commands work on.
+
+    Attributes:
+        dataset: Name of the dataset.
+        size: Size of the language model.
+        stage: `full`, or `debug` for a small subset of the data.
+        overrides: Settings by dotted path.
+        output: Folder of all that is written.
+        tracebacks: Show them.
+    """
+
+    dataset: str
+    size: str
+    stage: str
+    overrides: dict[str, Any]
+    output: Path
+    tracebacks: bool
+
+
+def multi_recaller_job(wanted: Wanted, pools: Sequence[str] | None) -> Callable[[], int]:
+    """Returns the comparison of pools.
+
+    Args:
+        wanted: What to work on.
+        pools: Recallers with commas between them, one text for each pool; None takes the preset's all together and in pairs.
+
+    Raises:
+        SoftGRPOError: Something would fail later; nothing was written.
+    """
+    from softgrpo.pools import resolve_pools
+
+    lists = None if pools is None else [pool.split(",") for pool in pools]
+    whole, _ = resolve_pools(wanted.dataset, wanted.size, wanted.stage, lists, wanted.overrides)
+    _preflight(whole)
+
+    def job() -> int:
+        prepare(wanted.output)
+        from flows.multi_recaller import multi_recaller_flow
+        from flows.pipeline import open_prefect
+
+        open_prefect(wanted.output, wanted.tracebacks)
+        size, debug = cast("Size", wanted.size), wanted.stage == "debug"
+        _tell_comparison(
+            multi_recaller_flow(wanted.dataset, size, lists, wanted.overrides, debug, wanted.output, check=False)
+        )
+        return 0
+
+    return job
+
+
+def tune_job(wanted: Wanted, trials: int, *, final: bool) -> Callable[[], int]:
+    """Returns the search for the best settings of SofT-GRPO.
+
+    Args:
+        wanted: What to work on.
+        trials: Trials in total.
+        final: Run the whole pipeline with what was found.
+
+    Raises:
+        SoftGRPOError: Something would fail later; nothing was written.
+    """
+    from softgrpo.tuning import SearchSpace, plan_study
+
+    _preflight(plan_study(wanted.dataset, wanted.size, wanted.stage, wanted.overrides, trials, SearchSpace()))
+
+    def job() -> int:
+        prepare(wanted.output)
+        from flows.pipeline import open_prefect
+        from flows.tune import tune_flow
+
+        open_prefect(wanted.output, wanted.tracebacks)
+        size, debug = cast("Size", wanted.size), wanted.stage == "debug"
+        _tell_study(
+            tune_flow(
+                wanted.dataset, size, trials, wanted.overrides, final, debug=debug, output=wanted.output, check=False
+            )
+        )
+        return 0
+
+    return job
+
+
+def _preflight(config: ExperimentConfig) -> None:
+    from softgrpo.preflight import preflight
+
+    for note in preflight(config):
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _tell_comparison(compared: ComparedRuns) -> None:
+    from flows.console import print_table
+    from softgrpo.evaluation.report import render_terminal
+
+    print_table(render_terminal(compared.table, compared.k, "the best single recaller of the first pool"))
+    print(*compared.verdicts, sep="\n")
+    print(compared.link or "make services shows the runs side by side")
+
+
+def _tell_study(tuned: Tuned) -> None:
+    import yaml
+
+    from flows.console import print_table
+    from softgrpo.evaluation.report import render_terminal
+
+    columns = [name for name in tuned.trials.columns if name not in ("run", "retry_of")]
+    print(tuned.trials[columns].to_string(index=False))
+    print(f"\nBest on validation windows (NDCG {tuned.value:.4f}):\n{yaml.safe_dump(tuned.best, sort_keys=False)}")
+    if tuned.final is not None and tuned.final.table is not None:
+        print_table(render_terminal(tuned.final.table, tuned.k))
+    print(f"{tuned.command}\n{tuned.link}")

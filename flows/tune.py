@@ -1,0 +1,207 @@
+"""The Prefect flow `tune`: Optuna looks for the settings of SofT-GRPO that are best on validation windows."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import yaml
+from optuna.trial import TrialState
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+
+from flows.console import let_runs_speak
+from flows.environment import check_writable
+from flows.options import as_flags
+from flows.recipe import Size, execute
+from flows.study import (
+    REASON,
+    TrialReporter,
+    best_trial,
+    count_done,
+    next_trial,
+    open_study,
+    recover,
+    report,
+    trial_name,
+    trial_table,
+)
+from flows.summary import table_markdown
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import TrainingError
+from softgrpo.pipeline import RunResult, plan
+from softgrpo.preflight import preflight
+from softgrpo.stages import Node, Reporter
+from softgrpo.tuning import (
+    STAGE,
+    Pruned,
+    SearchSpace,
+    as_overrides,
+    plan_study,
+    study_name,
+    validation_ndcg,
+    with_values,
+)
+from tasks.groups import Member, group_run, members, publish_table, publish_text
+from tasks.pipeline_run import open_store
+from tasks.store import ArtifactStore
+
+KIND = "tune"
+OBJECTIVE = "best_validation_ndcg"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a study found.
+
+    Attributes:
+        study: Its name.
+        best: The best settings by dotted path.
+        value: Validation NDCG that they reached.
+        trials: See `flows.study.trial_table`.
+        command: The command that runs the whole pipeline with them.
+        link: Where MLflow shows the study.
+        final: The whole pipeline with them, None where it was not asked for.
+        k: Cut-off of the NDCG.
+    """
+
+    study: str
+    best: dict[str, float]
+    value: float
+    trials: pd.DataFrame
+    command: str
+    link: str
+    final: RunResult | None
+    k: int
+
+
+@flow(name="trial", flow_run_name="{name}", validate_parameters=False)
+def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output: Path, group: str) -> float | None:
+    """Trains one trial and tells the study how it ended.
+
+    Args:
+        name: Name of the run.
+        trial: The trial.
+        config: The configuration with the settings that are tried.
+        output: Folder of all that is written.
+        group: MLflow run of the study.
+
+    Returns:
+        The best validation NDCG behind the starting point, None if the trial was pruned or diverged.
+    """
+
+    def watch(node: Node, reporter: Reporter) -> Reporter:
+        if node.stage.name != STAGE:
+            return reporter
+        return TrialReporter(trial, reporter, config.grpo.num_train_epochs)
+
+    try:
+        result = execute(plan(config, STAGE), config, output=output, member=Member(group, name, watch))
+    except (Pruned, TrainingError) as reason:  # a training that diverged is a result too: these settings are bad
+        get_run_logger().info("%s: ended early: %s", name, reason)
+        trial.set_user_attr(REASON, str(reason))
+        trial.study.tell(trial, state=TrialState.PRUNED)
+        return None
+    except BaseException:
+        trial.study.tell(trial, state=TrialState.FAIL)  # tried again by the next run
+        raise
+    reached = validation_ndcg(json.loads((result.folders[STAGE] / "curves.json").read_text(encoding="utf-8")))
+    report(trial, reached)
+    value = max(reached.values())
+    trial.study.tell(trial, value)
+    get_run_logger().info("%s: validation NDCG %.4f", name, value)
+    return value
+
+
+@flow(name="tuned", flow_run_name="{name}", validate_parameters=False)
+def final_flow(name: str, config: ExperimentConfig, output: Path, group: str) -> RunResult:
+    """Runs the whole pipeline with the settings that were found."""
+    return execute(plan(config), config, output=output, member=Member(group, name))
+
+
+@flow(name="tune", flow_run_name="{dataset}-{size}")
+def tune_flow(
+    dataset: str = "ml-100k",
+    size: Size = "tiny",
+    trials: int = 20,
+    overrides: dict[str, Any] | None = None,
+    final: bool = True,
+    debug: bool = False,
+    output: Path = Path("outputs"),
+    space: SearchSpace | None = None,
+    check: bool = True,
+) -> Tuned:
+    """Looks for the settings of SofT-GRPO that reach the best NDCG on validation windows; the test windows are not looked at.
+
+    The study goes on where it was when it is run again. What is before SofT-GRPO is trained once.
+
+    Args:
+        dataset: Name of the dataset.
+        size: Size of the language model.
+        trials: Trials wanted in total, those of earlier runs of the same study included.
+        overrides: Settings by dotted path; the search starts from the tuned ones among them.
+        final: Run the whole pipeline with the best settings, test stage included.
+        debug: A small subset of the data.
+        output: Folder of all that is written, on the machine that runs the flow.
+        space: The ranges; nothing takes the usual ones.
+        check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
+    """
+    ranges, said, stage = space or SearchSpace(), overrides or {}, "debug" if debug else "full"
+    config = plan_study(dataset, size, stage, said, trials, ranges)
+    if check:
+        for note in preflight(config):
+            get_run_logger().warning("note: %s", note)
+    let_runs_speak()
+    check_writable(output)
+    store = open_store(config, output)
+    name = study_name(plan(config, STAGE), config, ranges)
+    with store.local.lock(f"study-{name}"):  # who holds it knows that trials which say they are running are lost
+        study = open_study(name, output, store.local)
+        settings = {"trials": trials, "space": ranges.model_dump(), **config.model_dump(mode="json")}
+        with group_run(store.runs, KIND, name, settings, resume=True) as group:
+            _search(study, config, ranges, trials, output, group)
+            best = best_trial(study)
+            found, value = as_overrides(best.params), float(best.values[0])
+            command = command_line(dataset, stage, size, said | found, output)
+            tried = trial_table(study, members(store.runs, group))
+            _publish(store, group, tried, found, value, command)
+            chosen = with_values(config, best.params)
+            result = final_flow(f"tuned by {trial_name(best.number)}", chosen, output, group) if final else None
+    link = store.runs.tracking.run_link(group)
+    return Tuned(name, found, value, tried, command, link, result, config.fusion.k)
+
+
+def command_line(dataset: str, stage: str, size: str, overrides: Mapping[str, Any], output: Path) -> str:
+    """Returns the command that runs the whole pipeline with these settings."""
+    words = ["softgrpo", "run", dataset, stage, size, *as_flags(overrides)]
+    return shlex.join(words if output == Path("outputs") else [*words, "--output", str(output)])
+
+
+def _search(
+    study: optuna.Study, config: ExperimentConfig, space: SearchSpace, trials: int, output: Path, group: str
+) -> None:
+    """Runs trials until the study has as many as wanted, first those that were cut off."""
+    recover(study)
+    study.enqueue_trial(space.start(config), skip_if_exists=True)
+    while count_done(study) < trials:
+        trial = next_trial(study, space, config.seed)
+        trial_flow(trial_name(trial.number), trial, with_values(config, trial.params), output, group)
+
+
+def _publish(
+    store: ArtifactStore, group: str, tried: pd.DataFrame, found: Mapping[str, float], value: float, command: str
+) -> None:
+    """Writes down what was found: to MLflow's run of the study, and on a page of Prefect's."""
+    runs = store.runs
+    best = yaml.safe_dump(dict(found), sort_keys=False)
+    page = f"Best on validation windows (NDCG {value:.4f}):\n\n```yaml\n{best}```\n\n`{command}`\n\n{table_markdown(tried)}"
+    runs.metrics(group, {OBJECTIVE: value, "trials": len(tried), **{f"best/{path}": found[path] for path in found}})
+    publish_table(runs, group, tried, page, "trials")
+    publish_text(runs, group, best, "best.yaml")
+    create_markdown_artifact(page, key=KIND, description=command)

@@ -1,0 +1,54 @@
+"""Real servers on loopback for all these tests, and problems to run on them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.services import Services, find_services
+from tests.reliability.runs import ROOT, Problem, free_port, write_dataset, write_model
+
+
+def order(word: str, output: Path, environment: dict[str, str] | None = None) -> str:
+    """Gives an order to `python -m flows.services` and returns what it says."""
+    command = [sys.executable, "-m", "flows.services", word, "--output", str(output)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """Prefect's server, MLflow's server, a worker and the deployments."""
+    output = tmp_path_factory.mktemp("services")
+    ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
+    order("start", output, {**ports, "PREFECT_WORKER_QUERY_SECONDS": "1", "OMP_NUM_THREADS": "1"})
+    order("deploy", output)
+    yield find_services(output)
+    order("stop", output)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the small language model."""
+    folder = tmp_path_factory.mktemp("model")
+    write_model(folder)
+    return folder
+
+
+@pytest.fixture
+def make_problem(tmp_path: Path, model: Path) -> Callable[..., Problem]:
+    """Makes a problem of its own for a test."""
+
+    def make(name: str, services: Services | None = None) -> Problem:
+        write_dataset(tmp_path / "data", name)
+        return Problem(name, tmp_path / "data", model, tmp_path / "output", services)
+
+    return make

@@ -1,0 +1,319 @@
+"""Real runs of a small problem: started as commands or through a deployment, watched, frozen, killed.
+
+Every problem has its own dataset name and so its own MLflow experiment: what one test stores, no other finds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from flows.services import Services
+
+ROOT = Path(__file__).parents[2]
+NODES = ("split", "recall-BPR", "recall-ItemKNN", "data", "sft", "grpo", "test")
+RECALLERS = ["BPR", "ItemKNN"]
+SETTINGS: dict[str, Any] = {
+    "recall.settings": {"BPR": {"epochs": 10}},
+    "sft.num_train_epochs": 30,
+    "grpo.num_train_epochs": 10,
+    "grpo.learning_rate": 1e-3,
+    "evaluation.bootstrap": 2000,
+}
+"""The stages take seconds: long enough to be hit in the middle."""
+CHECKPOINT = "stages/.work/{}-*/checkpoints/checkpoint-*/trainer_state.json"
+PATIENCE_SECONDS = 300.0  # a run takes some 15 s on a quiet machine
+USERS, ITEMS, GROUPS, HISTORY = 60, 80, 4, 24
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+def write_dataset(folder: Path, name: str) -> None:
+    """Writes RecBole's atomic files of users in four groups, each of which likes its own quarter of the items."""
+    draw = random.Random(5)
+    lines = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    for user in range(USERS):
+        own = [item for item in range(ITEMS) if item % GROUPS == user % GROUPS]
+        others = [item for item in range(ITEMS) if item % GROUPS != user % GROUPS]
+        liked = draw.sample(own, 17) + draw.sample(others, HISTORY - 17)
+        draw.shuffle(liked)
+        lines += [f"u{user}\ti{item}\t4\t{1_000_000_000 + 3600 * place}" for place, item in enumerate(liked)]
+    target = folder / name
+    target.mkdir(parents=True)
+    (target / f"{name}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_model(folder: Path) -> None:
+    """Writes a BERT of two layers, small enough to be trained for many steps within seconds."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from tests.toy_policy import WORDS, toy_tokenizer
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(WORDS), max_position_embeddings=512, pad_token_id=0, **sizes)
+    BertModel(config).save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+
+
+def free_port() -> int:
+    """Returns a port of loopback that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS, pause: float = 0.2) -> Any:
+    """Returns what a condition gives once it is true.
+
+    Raises:
+        AssertionError: It does not become true in time.
+    """
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what} within {seconds:g} s"
+        time.sleep(pause)
+    return found
+
+
+def process_of(flow_run: str) -> psutil.Process | None:
+    """Returns the process that runs a flow run of a worker."""
+    for process in psutil.process_iter():
+        try:
+            runs_it = process.environ().get("PREFECT__FLOW_RUN_ID") == flow_run
+            if runs_it and not process.children():
+                return process
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue  # it has ended meanwhile
+    return None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A run that was started as a command.
+
+    Attributes:
+        process: Its process, leader of a group of its own.
+        log: All it says.
+        output: Its output folder.
+    """
+
+    process: subprocess.Popen[str]
+    log: Path
+    output: Path
+
+    def said(self) -> str:
+        """Returns all it has said so far."""
+        return self.log.read_text(encoding="utf-8")
+
+    def end(self, code: int = 0, seconds: float = PATIENCE_SECONDS) -> str:
+        """Waits for its end and returns what it said."""
+        assert self.process.wait(timeout=seconds) == code, self.said()
+        return self.said()
+
+    def freeze_at(self, pattern: str) -> None:
+        """Stops the process, so that nothing in it goes on, as soon as a file below the output folder is there."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not any(self.output.glob(pattern)):
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < end, f"no {pattern}: {self.said()}"
+            time.sleep(0.002)
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Lets a frozen process go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Ends the process and all of its group as `kill -9` does."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A small dataset, a small model and an output folder.
+
+    Attributes:
+        dataset: Name of the dataset.
+        data: Folder that holds the dataset's folder.
+        model: Folder of the language model.
+        output: Output folder of the runs.
+        services: Servers that runs report to; None where a run brings its own Prefect server and MLflow is a file.
+    """
+
+    dataset: str
+    data: Path
+    model: Path
+    output: Path
+    services: Services | None
+
+    def settings(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the overrides that all runs of the problem have in common."""
+        return {"data.data_path": str(self.data), "policy.model_name": str(self.model), **SETTINGS, **(more or {})}
+
+    def start(
+        self,
+        *words: str,
+        stage: str = "full",
+        more: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Command:
+        """Starts a run as a command.
+
+        Args:
+            words: Further words of the command line.
+            stage: Last stage wanted.
+            more: Further settings by dotted path.
+            environment: Further environment variables.
+        """
+        command = [sys.executable, "-m", "flows.cli", "run", self.dataset, stage, "tiny", "--output", str(self.output)]
+        command += ["--recbole_models", *RECALLERS]
+        for name, value in self.settings(more).items():
+            command.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+        addresses = self.services.addresses if self.services else {}
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        log = self.output.parent / f"{self.output.name}-{time.monotonic_ns()}.log"
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [*command, *words],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **addresses, **(environment or {})},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                text=True,
+                # a shell starts its background jobs deaf to Ctrl-C, and children inherit that
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        return Command(process, log, self.output)
+
+    def run(self, *words: str, **options: Any) -> str:
+        """Makes a whole run and returns what it said."""
+        return self.start(*words, **options).end()
+
+
+def stages_run(said: str) -> list[str]:
+    """Returns the nodes whose stage was begun, in order, as a run's log tells."""
+    return re.findall(r"\| (\S+): running$", said, re.MULTILINE)
+
+
+def digests(output: Path) -> dict[str, str]:
+    """Returns the content digest of every committed node of an output folder."""
+    marks = [json.loads(path.read_text()) for path in (output / "stages").glob("*.json")]
+    return {mark["key"].rpartition("-")[0]: mark["digest"] for mark in marks}
+
+
+class Api:
+    """What the pages of Prefect do, through the same requests.
+
+    Args:
+        services: The running services.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._address = services.addresses["PREFECT_API_URL"]
+        # 503: its database is busy and it asks to be asked again; Prefect's own clients do the same
+        retry = Retry(total=8, connect=8, status_forcelist=[503], allowed_methods=None, backoff_factor=0.5)
+        self._session = requests.Session()
+        self._session.mount("http://", HTTPAdapter(max_retries=retry))
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        answer = self._session.request(method, f"{self._address}/{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._ask("POST", path, body)
+
+    def _get(self, path: str) -> Any:
+        return self._ask("GET", path)
+
+    def deployment(self, name: str) -> str:
+        """Returns the id of a deployment."""
+        return str(self._get(f"deployments/name/softgrpo/{name}")["id"])
+
+    def start(self, problem: Problem, deployment: str = "full", **parameters: Any) -> str:
+        """Starts a run of a deployment and returns its id."""
+        given = {
+            "dataset": problem.dataset,
+            "recallers": RECALLERS,
+            "overrides": problem.settings(),
+            "output": str(problem.output),
+            **parameters,
+        }
+        return str(
+            self._post(f"deployments/{self.deployment(deployment)}/create_flow_run", {"parameters": given})["id"]
+        )
+
+    def cancel(self, flow_run: str) -> None:
+        """Does what the page's button Cancel does."""
+        self._post(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+
+    def state(self, flow_run: str) -> str:
+        """Returns the type of a flow run's state, such as RUNNING."""
+        return str(self._get(f"flow_runs/{flow_run}")["state_type"])
+
+    def end(self, flow_run: str, seconds: float = PATIENCE_SECONDS) -> str:
+        """Waits for the end of a flow run and returns its state."""
+        wait_until(lambda: self.state(flow_run) in FINAL, f"flow run ends (is {self.state(flow_run)})", seconds)
+        return self.state(flow_run)
+
+    def latest(self, problem: Problem) -> str:
+        """Returns the id of the newest flow run of a problem."""
+        found = self._post("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 50})
+        return next(str(run["id"]) for run in found if run["parameters"].get("dataset") == problem.dataset)
+
+    def lines(self, flow_run: str) -> str:
+        """Returns the log of a flow run as its page shows it."""
+        wanted = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+        return "\n".join(f"| {line['message']}" for line in self._post("logs/filter", wanted))
+
+
+class Tracked:
+    """What MLflow knows of a problem.
+
+    Args:
+        problem: The problem.
+        uri: Address of the tracking store; None takes the problem's server.
+    """
+
+    def __init__(self, problem: Problem, uri: str | None = None) -> None:
+        from mlflow import MlflowClient
+
+        if uri is None:
+            assert problem.services is not None
+            uri = problem.services.addresses["MLFLOW_TRACKING_URI"]
+        self.client = MlflowClient(uri)
+        self._experiment = f"softgrpo/{problem.dataset}"
+
+    def runs(self, query: str = "") -> list[Any]:
+        """Returns the runs that a query finds, the oldest first."""
+        experiment = self.client.get_experiment_by_name(self._experiment)
+        assert experiment is not None
+        return list(self.client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time ASC"]))
+
+    def states(self, node: str) -> list[str]:
+        """Returns the states of all runs of a node, the oldest first; the node `pipeline` are the runs of whole pipelines."""
+        query = "tags.stage = 'pipeline'" if node == "pipeline" else f"tags.node = '{node}'"
+        return [str(run.info.status) for run in self.runs(query)]
+
+    def committed(self) -> list[str]:
+        """Returns the nodes that are committed, once for each commit, sorted."""
+        return sorted(run.data.tags["node"] for run in self.runs("tags.committed = 'true'"))

@@ -1,0 +1,88 @@
+"""The pages that people look at, in a real browser: the form of a deployment, a finished flow run, two runs side by side.
+
+With SOFTGRPO_SCREENSHOTS=FOLDER the pages are also saved as pictures there, which is how those in docs/images were made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from flows.services import Services
+from tests.reliability.runs import ROOT, Api, Problem, Tracked
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+PATIENCE_MILLISECONDS = 60_000
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page of a headless Chromium."""
+    chromium = shutil.which("chromium")
+    assert chromium is not None, "these tests need chromium (Debian: apt-get install chromium)"
+    with sync_playwright() as playwright:
+        # in a container Chromium's own sandbox has no right to start
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(PATIENCE_MILLISECONDS)
+        expect.set_options(timeout=PATIENCE_MILLISECONDS)
+        yield page
+        browser.close()
+
+
+def keep(page: Page, name: str) -> None:
+    """Saves a picture of the page if somebody wants it."""
+    if folder := os.environ.get("SOFTGRPO_SCREENSHOTS"):
+        page.wait_for_timeout(1500)  # what is drawn after the text
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_form_flow_run_and_comparison(make_problem: Callable[..., Problem], services: Services, page: Page) -> None:
+    problem, api = make_problem("pages", services), Api(services)
+    first = api.start(problem)
+    assert api.end(first, seconds=300) == "COMPLETED"
+    second = api.start(problem, overrides=problem.settings({"grpo.tau_gumbel": 0.5}))
+    assert api.end(second, seconds=300) == "COMPLETED"
+
+    prefect = services.addresses["PREFECT_API_URL"].removesuffix("/api")
+    page.goto(f"{prefect}/deployments/deployment/{api.deployment('full')}/run")
+    expect(page.get_by_text("from_run", exact=False).first).to_be_visible()
+    for parameter in ("dataset", "size", "until", "recallers", "force", "debug"):
+        expect(page.get_by_text(parameter, exact=False).first).to_be_visible()
+    keep(page, "deployment-form")
+
+    page.goto(f"{prefect}/runs/flow-run/{first}")
+    expect(page.get_by_text("Completed", exact=False).first).to_be_visible()
+    expect(page.get_by_text("pages-tiny-test", exact=False).first).to_be_visible()
+    expect(page.get_by_text("recall-BPR", exact=False).first).to_be_visible()
+    keep(page, "flow-run")
+
+    tracked = Tracked(problem)
+    runs = [run.info.run_id for run in tracked.runs("tags.stage = 'pipeline'")]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "compare", *runs, "--json", "--output", str(problem.output)],
+        cwd=ROOT,
+        env={**os.environ, **services.addresses},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    compared = json.loads(done.stdout)
+    assert len(compared["verdicts"]) == 1
+    assert {row["run"] for row in compared["rows"]} == {f"pages tiny test {run[:6]}" for run in runs}
+    page.goto(compared["link"])
+    expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
+    for run in runs:
+        expect(page.get_by_text(run).first).to_be_visible()
+    for name in ("grpo.tau_gumbel", "data/static_weight_BPR"):  # the long lists are drawn as far as they are seen
+        expect(page.get_by_text(name).first).to_be_attached()
+    keep(page, "mlflow-comparison")

@@ -1,0 +1,177 @@
+"""Servers that stop, restart, lose their database or are another kind of database."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.services import Services, find_services
+from tests.reliability.conftest import order
+from tests.reliability.runs import (
+    CHECKPOINT,
+    NODES,
+    Api,
+    Problem,
+    Tracked,
+    digests,
+    free_port,
+    stages_run,
+    wait_until,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+OUTAGE_SECONDS = 20.0
+LONG_TRAINING = {"sft.num_train_epochs": 200}
+"""Longer than the curves wait before they are sent, so that training meets the silent server."""
+
+
+def stop_mlflow_for_a_while(services: Services) -> None:
+    services.supervisor("stop", "mlflow")
+    time.sleep(OUTAGE_SECONDS)
+    services.supervisor("start", "mlflow")
+
+
+def curves(problem: Problem, tracked: Tracked, node: str, name: str) -> tuple[list[float], list[float]]:
+    """Returns the steps of a curve as the stage wrote them down and as MLflow has them."""
+    payload = next(path for path in (problem.output / "stages").glob(f"{node}-*") if path.is_dir())
+    written = json.loads((payload / "curves.json").read_text(encoding="utf-8"))[name]["step"]
+    (run,) = tracked.runs(f"tags.node = '{node}'")
+    return written, [float(point.step) for point in tracked.client.get_metric_history(run.info.run_id, name)]
+
+
+def test_mlflow_is_gone_for_20_seconds_during_training(
+    make_problem: Callable[..., Problem], services: Services
+) -> None:
+    problem = make_problem("outage", services)
+    run = problem.start(stage="sft", more=LONG_TRAINING)
+    run.freeze_at(CHECKPOINT.format("sft"))
+    services.supervisor("stop", "mlflow")
+    run.go_on()
+    time.sleep(OUTAGE_SECONDS)
+    assert "sft" not in digests(problem.output), "it had ended before it could miss the server"
+    services.supervisor("start", "mlflow")
+    said = run.end()
+    assert stages_run(said) == list(NODES[:5])
+    assert Tracked(problem).committed() == sorted(NODES[:5])
+    assert set(Tracked(problem).states("sft")) == {"FINISHED"}
+    written, arrived = curves(problem, Tracked(problem), "sft", "loss")
+    assert arrived == written and len(written) > 10  # no point of the curve was lost
+
+
+def test_mlflow_is_gone_for_20_seconds_during_a_commit(
+    make_problem: Callable[..., Problem], services: Services
+) -> None:
+    problem = make_problem("commit", services)
+    run = problem.start(stage="sft")
+    run.freeze_at("stages/sft-*.json")  # finished on this machine, not yet in MLflow
+    assert Tracked(problem).committed() == sorted(NODES[:4])
+    services.supervisor("stop", "mlflow")
+    run.go_on()
+    time.sleep(OUTAGE_SECONDS)
+    services.supervisor("start", "mlflow")
+    run.end()
+    assert Tracked(problem).committed() == sorted(NODES[:5])
+    assert Tracked(problem).states("sft") == ["FINISHED"]
+    elsewhere = replace(problem, output=problem.output.with_name("elsewhere"))
+    assert stages_run(elsewhere.run(stage="sft")) == []  # what was uploaded is whole
+    assert digests(elsewhere.output) == digests(problem.output)
+
+
+def test_prefect_is_restarted_during_a_run(make_problem: Callable[..., Problem], services: Services) -> None:
+    problem, api = make_problem("restart", services), Api(services)
+    flow_run = api.start(problem, "sft")
+    wait_until(lambda: any(problem.output.glob(CHECKPOINT.format("sft"))), "a checkpoint", pause=0.01)
+    services.supervisor("restart", "prefect")
+    order("start", services.output)  # waits until it answers
+    assert api.end(flow_run) == "COMPLETED"
+    assert Tracked(problem).committed() == sorted(NODES[:5])
+
+
+def test_prefects_database_is_lost(make_problem: Callable[..., Problem], services: Services) -> None:
+    problem, api = make_problem("lost", services), Api(services)
+    problem.run(stage="data")
+    services.supervisor("stop", "worker")
+    services.supervisor("stop", "prefect")
+    for path in (services.output / "prefect").glob("prefect.db*"):
+        path.unlink()
+    services.supervisor("start", "prefect")
+    order("start", services.output)
+    order("deploy", services.output)
+    flow_run = api.start(problem, "data")
+    assert api.end(flow_run) == "COMPLETED"
+    assert stages_run(api.lines(flow_run)) == []
+
+
+def test_another_machine_needs_the_address_of_mlflow_and_nothing_else(
+    make_problem: Callable[..., Problem], services: Services
+) -> None:
+    problem = make_problem("travelled", services)
+    problem.run()
+    address = {"MLFLOW_TRACKING_URI": services.addresses["MLFLOW_TRACKING_URI"]}
+    elsewhere = replace(problem, output=problem.output.with_name("elsewhere"), services=None)
+    assert stages_run(elsewhere.run(environment=address)) == []
+    assert digests(elsewhere.output) == digests(problem.output)
+    assert set(digests(elsewhere.output)) == set(NODES)
+    assert not (elsewhere.output / "mlflow.db").exists()
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """A Postgres server of the Debian package on loopback, with an empty database for each of the two servers."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not found:
+        pytest.skip("Debian's package postgresql is not installed: apt-get install postgresql")
+    tools, port = found[-1].parent, str(free_port())
+    as_user = []
+    with tempfile.TemporaryDirectory() as folder:  # tests' own folders are closed to other users
+        if os.geteuid() == 0:  # Postgres refuses to run as root; the package has made a user for it
+            shutil.chown(folder, "postgres", "postgres")
+            as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+
+        def do(tool: str, *words: str) -> None:
+            command = [*as_user, str(tools / tool), *words]
+            done = subprocess.run(command, cwd="/", stderr=subprocess.PIPE, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+        data, options = f"{folder}/data", f"-h 127.0.0.1 -p {port} -k {folder}"
+        do("initdb", "-D", data, "-U", "softgrpo", "--auth=trust", "--no-sync")
+        do("pg_ctl", "-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start")
+        for name in ("prefect", "mlflow"):
+            do("createdb", "-h", "127.0.0.1", "-p", port, "-U", "softgrpo", name)
+        yield f"softgrpo@127.0.0.1:{port}"
+        do("pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+def test_postgres_is_the_database_of_both_servers(
+    make_problem: Callable[..., Problem], postgres: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "services"
+    output.mkdir()
+    databases = {
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{postgres}/prefect",
+        "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg2://{postgres}/mlflow",
+    }
+    ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
+    try:
+        order("start", output, databases | ports | {"PREFECT_WORKER_QUERY_SECONDS": "1", "OMP_NUM_THREADS": "1"})
+        order("deploy", output, databases)
+        services = find_services(output)
+        problem, api = make_problem("elephant", services), Api(services)
+        first = api.start(problem, "sft")
+        assert api.end(first) == "COMPLETED"
+        assert Tracked(problem).committed() == sorted(NODES[:5])
+        elsewhere = replace(problem, output=problem.output.with_name("elsewhere"))
+        assert stages_run(elsewhere.run(stage="sft")) == []
+        assert not list(output.rglob("*.db"))  # neither server fell back to a file
+    finally:
+        order("stop", output)

@@ -1,0 +1,120 @@
+"""The store is moved, full, used twice at once, or its clock goes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.services import Services
+from tests.reliability.runs import NODES, Problem, Tracked, digests, stages_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+DAY_SECONDS = 86_400
+CLOCK = """
+import os, time
+_true = time.time
+time.time = lambda: _true() + float(os.environ["CLOCK_AHEAD_SECONDS"])
+"""
+"""Python imports a module of the name sitecustomize at its start."""
+
+
+def test_the_store_is_moved(make_problem: Callable[..., Problem]) -> None:
+    problem = make_problem("moved")
+    problem.run()
+    before = digests(problem.output)
+    moved = replace(problem, output=problem.output.parent / "far" / "away it is")
+    moved.output.parent.mkdir()
+    problem.output.rename(moved.output)
+    shutil.rmtree(
+        next(moved.output.glob("stages/sft-*/"))
+    )  # this one comes from MLflow's copy, which must have moved too
+    assert stages_run(moved.run()) == []
+    assert digests(moved.output) == before
+    assert not problem.output.exists()
+
+
+def test_two_identical_runs_at_once_train_once(make_problem: Callable[..., Problem], services: Services) -> None:
+    problem = make_problem("twins", services)
+    both = [problem.start(), problem.start()]
+    ran = [stages_run(run.end()) for run in both]
+    assert sorted([*ran[0], *ran[1]]) == sorted(NODES)
+    assert Tracked(problem).committed() == sorted(NODES)
+    assert Tracked(problem).states("pipeline") == ["FINISHED", "FINISHED"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Writes a file that takes all the space a disk has left."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(bytes(4096))
+            except OSError:
+                return filler
+
+
+@pytest.mark.parametrize("place", ["stages/.staging/sft-*/*", "stages/sft-*.json"], ids=["here", "mlflow"])
+def test_the_disk_is_full_during_a_commit(place: str, make_problem: Callable[..., Problem], small_disk: Path) -> None:
+    """While the stage's files are written on this machine, and while they are copied to MLflow's folder."""
+    problem = replace(make_problem("full"), output=small_disk / "output")
+    run = problem.start(stage="sft")
+    run.freeze_at(place)
+    filler = fill(small_disk)
+    run.go_on()
+    said = run.end(1)
+    assert "Traceback" not in said
+    last = said.splitlines()[-1]
+    assert last.startswith("softgrpo: no space is left on the disk") and "Make room" in last
+    assert [line for line in said.splitlines() if "No space left" in line or "rror" in line] == []
+    filler.unlink()
+    uri = f"sqlite:///{problem.output / 'mlflow.db'}"
+    assert Tracked(problem, uri).committed() == sorted(NODES[:4])
+    finished_here = place == "stages/sft-*.json"
+    said = problem.run(stage="sft")
+    assert stages_run(said) == ([] if finished_here else ["sft"])
+    assert ("now published to MLflow" in said) == finished_here
+    assert ("resuming from checkpoint-" in said) != finished_here
+    assert Tracked(problem, uri).committed() == sorted(NODES[:5])
+
+
+def test_the_clock_is_set_back(make_problem: Callable[..., Problem], services: Services, tmp_path: Path) -> None:
+    """A clock that was a day ahead: later commits seem to be earlier ones."""
+    (tmp_path / "ahead").mkdir()
+    (tmp_path / "ahead" / "sitecustomize.py").write_text(CLOCK, encoding="utf-8")
+    path = f"{tmp_path / 'ahead'}:{os.environ.get('PYTHONPATH', '')}"
+    problem = make_problem("clock", services)
+    problem.run(stage="sft", environment={"PYTHONPATH": path, "CLOCK_AHEAD_SECONDS": str(DAY_SECONDS)})
+    tracked = Tracked(problem)
+    (early,) = tracked.runs("tags.node = 'sft'")
+    assert early.info.end_time > (time.time() + DAY_SECONDS / 2) * 1000
+    assert stages_run(problem.run("--force", "sft", stage="sft")) == ["sft"]
+    (late,) = [run for run in tracked.runs("tags.node = 'sft'") if run.info.run_id != early.info.run_id]
+    assert late.info.end_time < early.info.end_time
+    shutil.rmtree(
+        next(services.output.rglob(f"*{early.data.tags['model_id']}*"))
+    )  # of the two only the later one is whole
+    elsewhere = replace(problem, output=problem.output.with_name("elsewhere"))
+    said = elsewhere.run(stage="sft")
+    assert stages_run(said) == []
+    assert f"sft: reused from MLflow run {late.info.run_id}" in said
+    assert digests(elsewhere.output) == digests(problem.output)

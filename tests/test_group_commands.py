@@ -1,0 +1,79 @@
+"""`softgrpo tune` and `softgrpo multi-recaller` as people run them, on a small subset of real data."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+CHECKPOINT = "stages/.work/grpo-*/checkpoints/checkpoint-*/trainer_state.json"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+def softgrpo(*words: str) -> tuple[str, str]:
+    """Runs the command; returns what it printed and what it logged."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, check=False, timeout=800
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+def test_both_commands_share_what_is_stored(tmp_path: Path) -> None:
+    where = ("--output", str(tmp_path))
+    told, log = softgrpo("tune", "ml-100k", "debug", "tiny", "--trials", "2", *where)
+    assert log.count("recall-BPR: running") == log.count("sft: running") == log.count("test: running") == 1
+    assert log.count("grpo: running") == 2
+    assert "Best on validation windows" in told and "SofT-GRPO multi" in told
+    (command,) = [line for line in told.splitlines() if line.startswith("softgrpo run ml-100k debug tiny --grpo.")]
+
+    _, log = softgrpo(*command.split()[1:])  # what it says can be run again is what it ran
+    assert log.count(": running") == 0
+
+    told, log = softgrpo("tune", "ml-100k", "debug", "tiny", "--trials", "2", *where)
+    assert log.count(": running") == 0
+    assert command in told
+
+    told, log = softgrpo("multi-recaller", "ml-100k", "debug", "tiny", "--pools", "BPR,SASRec", "BPR,ItemKNN", *where)
+    assert log.count("split: running") == log.count("recall-BPR: running") == 0
+    assert log.count("grpo: running") == log.count("test: running") == 2
+    assert "BPR-ItemKNN: SofT-GRPO multi" in told
+    table = pd.read_parquet(next(tmp_path.glob("mlartifacts/**/comparison.parquet")))
+    assert set(table["run"]) == {"BPR-SASRec", "BPR-ItemKNN"}
+    rows = table.set_index("method")
+    assert rows.loc["BPR-SASRec/BPR", "ndcg@10"] == rows.loc["BPR-ItemKNN/BPR", "ndcg@10"]
+
+
+def test_kill_9_in_a_trial_costs_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+    small = ("--train.evaluations", "4", "--train.max_train_windows", "64", "--data.max_users", "80")
+    words = ("tune", "ml-100k", "debug", "tiny", "--trials", "2", "--no-final", *small, "--output", str(tmp_path))
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        killed = subprocess.Popen([sys.executable, "-m", "flows.cli", *words], stderr=file, stdout=file)
+    limit = time.monotonic() + 600
+    # the second trial, in the middle: its first checkpoint is there
+    while "trial 0: validation" not in log.read_text() or not any(tmp_path.glob(CHECKPOINT)):
+        assert killed.poll() is None and time.monotonic() < limit, log.read_text()
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    said = log.read_text()
+    assert said.count("grpo: running") == 2 and "trial 1: validation" not in said
+
+    _, log_again = softgrpo(*words)
+    assert log_again.count(": running") == 1 and "resuming from checkpoint-" in log_again
+    table = pd.read_parquet(next(tmp_path.glob("mlartifacts/**/trials.parquet")))
+    assert list(table["state"]) == ["complete", "fail", "complete"]
+    assert list(table["retry_of"]) == [-1, -1, 1]
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        states = database.execute("select name, status from runs").fetchall()
+    assert "RUNNING" not in {state for _, state in states}
+    assert ("trial 1", "KILLED") in states and ("trial 2", "FINISHED") in states
