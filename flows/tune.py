@@ -108,7 +108,7 @@ def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output:
         trial.set_user_attr(REASON, str(reason))
         trial.study.tell(trial, state=TrialState.PRUNED)
         return None
-    except BaseException:
+    except BaseException:  # broad: Ctrl-C too must not leave a trial that seems to run; it goes on to the caller
         trial.study.tell(trial, state=TrialState.FAIL)  # tried again by the next run
         raise
     reached = validation_ndcg(json.loads((result.folders[STAGE] / "curves.json").read_text(encoding="utf-8")))
