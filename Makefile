@@ -35,7 +35,7 @@ test-fast: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP) ## the slow tests: the whole main job, real faults on real servers, pages in a browser
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # It runs with torch, transformers, peft, trl and accelerate alone, also in newer Pythons: python -m benchmarks
 bench: $(STAMP) ## measure speed and memory (DEVICE=cuda on a GPU)

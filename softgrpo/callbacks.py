@@ -76,7 +76,7 @@ class Report(TrainerCallback):
         for name in ("loss", "grad_norm"):
             if not math.isfinite(values.get(name, 0.0)):
                 raise TrainingError(
-                    f"{name} is {values[name]} at step {state.global_step}",
+                    f"{name} is {values[name]}",
                     "training stops at a loss that is not finite; the last checkpoint is intact",
                     "Lower the learning rate, or compute without bf16",
                 )

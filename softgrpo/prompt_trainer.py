@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig, Trainer, TrainerCallback, TrainerCont
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, get_last_checkpoint
 
 from softgrpo.batching import FixedOrder, GroupSampler, Row, policy_logits, token_counts
-from softgrpo.errors import ConfigError
+from softgrpo.errors import ConfigError, TrainingError
 from softgrpo.origin import check_origin, describe, write_origin
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,8 @@ class PromptTrainer(Trainer):
         """Trains; arguments as in transformers.
 
         Raises:
-            TrainingError: The checkpoint belongs to another model or to other classes.
+            TrainingError: The checkpoint belongs to another model or to other classes; a logit, loss or reward is not finite, or
+                rewards have a wrong shape. It names the step.
         """
         assert self.model is not None and isinstance(self.model.config, PreTrainedConfig)
         names = self.model.config.id2label
@@ -182,7 +183,11 @@ class PromptTrainer(Trainer):
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
         checkpoint = Path(str(resume_from_checkpoint)) if resume_from_checkpoint else None
         self.prepare(checkpoint)
-        return super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
+        try:
+            return super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
+        except TrainingError as problem:
+            received = f"{problem.received}, after {self.state.global_step} finished steps"
+            raise TrainingError(received, problem.rule, problem.remedy) from problem
 
     def prepare(self, checkpoint: Path | None) -> None:
         """Makes ready what training needs, before a checkpoint is loaded, and checks that the checkpoint belongs here."""

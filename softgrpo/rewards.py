@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from softgrpo.config import FusionConfig
+from softgrpo.contenders import contenders
 from softgrpo.errors import TrainingError
 from softgrpo.fusion import Aligned, align, target_positions, target_ranks
 from softgrpo.metrics import all_metrics, check_targets, ndcg
 
-_CELLS = (
-    2**18
-)  # (window, sample, item) cells merged at a time: pieces that stay in the processor cache are 5 times as fast
+_CELLS = 2**18
+"""(window, sample, item) cells merged at a time: pieces that stay in the processor cache are 5 times as fast."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class JudgedLists:
         """(W,) int64 targets of each window, found or not."""
         return (self.targets >= 0).sum(-1)
 
+    @cached_property
+    def contending(self) -> JudgedLists:
+        """The same windows with only the items that weights can bring into the first `fusion.k`."""
+        return JudgedLists(contenders(self.aligned, self.fusion), self.targets, self.fusion)
+
     def __len__(self) -> int:
         return len(self.aligned)
 
@@ -73,21 +78,20 @@ class JudgedLists:
             aligned, positions = self.aligned.select(part), self.positions[part]
             yield target_ranks(aligned, positions, weights[part], self.fusion, max_rank), self.num_targets[part, None]
 
-    def ndcg(self, weights: Tensor, k: int | None = None) -> Tensor:
+    def ndcg(self, weights: Tensor) -> Tensor:
         """Scores weights, some windows at a time.
 
         Args:
             weights: (W, G, M), or (G, M) for the same weights in every window.
-            k: Cut-off; None takes `fusion.k`.
 
         Returns:
-            (W, G) float64 NDCG@k.
+            (W, G) float64 NDCG@`fusion.k`.
 
         Raises:
             TrainingError: The weights break a rule of `softgrpo.fusion.check_weights`.
         """
-        cut = self.fusion.k if k is None else k
-        return torch.cat([ndcg(ranks, num_targets, cut) for ranks, num_targets in self._ranked(weights, cut)])
+        ranked = self.contending._ranked(weights, self.fusion.k)
+        return torch.cat([ndcg(ranks, num_targets, self.fusion.k) for ranks, num_targets in ranked])
 
     def metrics(self, weights: Tensor, ks: tuple[int, ...]) -> dict[str, Tensor]:
         """Returns each metric of `softgrpo.metrics.all_metrics` for one weight vector per window, (W, M), as (W,) float64.
@@ -121,7 +125,7 @@ class RankingReward:
                 "rewards need one row of targets per window",
                 "take lists and targets of the same windows",
             )
-        self._judged = JudgedLists(aligned, targets.long(), fusion)
+        self._judged = JudgedLists(aligned, targets.long(), fusion).contending
         self._positions = self._judged.positions
         self._num_targets = self._judged.num_targets
         check_targets(self._num_targets)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 os.environ |= {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
@@ -14,3 +16,8 @@ os.environ |= {
 }
 for variable in ("SOFTGRPO_DATA", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
     os.environ.pop(variable, None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest test first: of two test processes one does it, and the other one the rest."""
+    items.sort(key=lambda item: item.path.name != "test_main_job.py")

@@ -412,7 +412,9 @@ def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_checkpoint(tmp_
 
     trainer = make_sft(tmp_path, Notes())
     trainer.add_callback(Poison())
-    with pytest.raises(TrainingError, match=r"loss is nan at step 5|NaN or infinite"):
+    with pytest.raises(
+        TrainingError, match=r"(logits hold .* NaN or infinite|loss is nan).*, after [45] finished steps"
+    ):
         train_keeping_best(trainer, tmp_path, Notes())
     checkpoint = last_checkpoint(tmp_path / "checkpoints")
     assert checkpoint is not None and checkpoint.name == "checkpoint-3"
