@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -41,16 +42,19 @@ class EarlyStopping(EarlyStoppingCallback):
         self.early_stopping_patience_counter = sum(step > best_evaluation(values) for step in values)
 
 
-def training_callbacks(config: TrainConfig, reporter: Reporter, label: str) -> list[TrainerCallback]:
+def training_callbacks(
+    config: TrainConfig, reporter: Reporter, label: str, recallers: Sequence[str] = ()
+) -> list[TrainerCallback]:  # fmt: skip
     """Returns what watches SFT or SofT-GRPO in a stage.
 
     Args:
         config: Says whether and when to stop early.
         reporter: Receives the numbers.
         label: What stands before the bars.
+        recallers: Names for the numbers that the trainer gives for each of them.
     """
     patience = config.early_stopping_patience
-    return [Report(reporter), Progress(label), *([] if patience is None else [EarlyStopping(patience)])]
+    return [Report(reporter, recallers), Progress(label), *([] if patience is None else [EarlyStopping(patience)])]
 
 
 class Report(TrainerCallback):
@@ -58,10 +62,12 @@ class Report(TrainerCallback):
 
     Args:
         reporter: Receives them.
+        recallers: Names for `sampled_weight_0` and so on, which become `sampled_weight_<recaller>`.
     """
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, recallers: Sequence[str] = ()) -> None:
         self._reporter = reporter
+        self._names = {f"sampled_weight_{index}": f"sampled_weight_{name}" for index, name in enumerate(recallers)}
 
     def on_log(
         self,
@@ -80,7 +86,8 @@ class Report(TrainerCallback):
                     "training stops at a loss that is not finite; the last checkpoint is intact",
                     "Lower the learning rate, or compute without bf16",
                 )
-        self._reporter.metrics(values, state.global_step)
+        named = {self._names.get(name, name): value for name, value in values.items()}
+        self._reporter.metrics(named, state.global_step)
 
 
 class Progress(TrainerCallback):

@@ -180,7 +180,7 @@ def check_candidates(lists: CandidateLists, corpus: Corpus, windows: Windows) ->
     if lists.items.shape != expected or lists.scores.shape != expected:
         received = f"Candidate lists of shape {lists.items.shape} and {lists.scores.shape}"
         raise CandidateError(received, f"The shape is (windows, recallers, depth) = {expected}", _REBUILD)
-    position = _positions(corpus)
+    position = Positions(corpus)
     for number, name in enumerate(lists.recallers):
         items, scores = lists.items[:, number], lists.scores[:, number]
         filled = items != NO_ITEM
@@ -210,7 +210,7 @@ def _refuse(wrong: NDArray[np.bool_], name: str, what: str, rule: str) -> None:
         raise CandidateError(f"The list of {name} for window {int(np.argwhere(wrong)[0, 0])} {what}", rule, _REBUILD)
 
 
-class _positions:
+class Positions:
     """Looks up the place of (user, item) pairs in the users' sequences; beyond every sequence for pairs that are not there."""
 
     def __init__(self, corpus: Corpus) -> None:

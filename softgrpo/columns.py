@@ -20,3 +20,4 @@ class Columns:
     Recaller = "recaller"
     Items = "items"
     Scores = "scores"
+    Score = "score"

@@ -65,6 +65,10 @@ class StoreError(SoftGRPOError):
     """A stored artifact is missing, damaged, or cannot be written."""
 
 
+class TimeLimitError(SoftGRPOError):
+    """A stage took longer than it may."""
+
+
 NO_SPACE = "no space is left on the disk"
 _FULL_DISK = (
     "no space left",

@@ -77,6 +77,13 @@ def _without_docstrings(tree: ast.Module) -> str:
 
 
 @cache
+def _read(path: Path) -> tuple[frozenset[str], str]:
+    """Returns what a module imports, and the digest of its code; all stages share most of what they reach."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return frozenset(_imported_modules(tree)), hashlib.sha256(_without_docstrings(tree).encode()).hexdigest()
+
+
+@cache
 def reached_modules(module: str) -> tuple[str, ...]:
     """Returns the names of all modules of this package that a module reaches by import, itself included, sorted."""
     seen: set[str] = set()
@@ -89,7 +96,7 @@ def reached_modules(module: str) -> tuple[str, ...]:
         if path is None:  # `from package.module import name`: the name is not a module
             continue
         seen.add(name)
-        waiting |= _imported_modules(ast.parse(path.read_text(encoding="utf-8"))) - seen
+        waiting |= _read(path)[0] - seen
     return tuple(sorted(seen))
 
 
@@ -100,11 +107,12 @@ def code_fingerprint(module: str) -> str:
     for name in reached_modules(module):
         path = _module_path(name)
         assert path is not None
-        parts[name] = hashlib.sha256(
-            _without_docstrings(ast.parse(path.read_text(encoding="utf-8"))).encode()
-        ).hexdigest()
+        parts[name] = _read(path)[1]
         parts |= {f"{name}/{template.name}": digest_file(template) for template in sorted(path.parent.glob("*.j2"))}
     return digest_json(parts)
+
+
+_version = cache(importlib.metadata.version)
 
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:
@@ -113,7 +121,7 @@ def library_versions(names: Iterable[str]) -> dict[str, str]:
     Raises:
         importlib.metadata.PackageNotFoundError: One of them is not installed.
     """
-    return {name: importlib.metadata.version(name) for name in sorted(names)}
+    return {name: _version(name) for name in sorted(names)}
 
 
 def stage_key(node: Node, config: ExperimentConfig, upstream: Mapping[str, str]) -> str:

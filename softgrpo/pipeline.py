@@ -1,8 +1,9 @@
 """The plan of stages, and the same pipeline in one process without Prefect and MLflow ("standalone").
 
-    split -> recall-<recaller> (one per recaller) -> data -> sft -> grpo -> test
+    split -> recall-<recaller> (one per recaller) -> data -> check -> sft -> grpo -> test
 
-`split` reads and cuts the data; people ask for it as part of `recall`.
+`split` reads and cuts the data; people ask for it as part of `recall`. `check` writes what it looked at and nothing that later
+stages read; where something leaks it fails, and the run ends there.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, full_disk_is_readable, nearest
 from softgrpo.identity import stage_key
 from softgrpo.local_store import Committed, LocalStore
+from softgrpo.pure_models import show_model
 from softgrpo.stages import Node, Reporter, StageContext
-from softgrpo.stages.catalogue import DATA, GRPO, RECALL, SFT, SPLIT, TEST
+from softgrpo.stages.catalogue import CHECK, DATA, GRPO, RECALL, RECALL_FILE, SFT, SPLIT, TEST
+from softgrpo.time_limit import time_limit
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("recall", "data", "sft", "grpo", "test")
+STAGES = ("recall", "data", "check", "sft", "grpo", "test")
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,14 @@ def plan(config: ExperimentConfig, until: str = "test") -> tuple[Node, ...]:
         ConfigError: There is no stage of that name.
     """
     check_stage(until)
-    recall = [Node(f"recall-{name}", RECALL, name, ("split",)) for name in config.recall.recallers]
+    kinds = {name: RECALL_FILE if name in config.recall.files else RECALL for name in config.recall.recallers}
+    recall = [Node(f"recall-{name}", kind, name, ("split",)) for name, kind in kinds.items()]
+    lists = tuple(node.name for node in recall)
     nodes = [
         Node("split", SPLIT, "", ()),
         *recall,
-        Node("data", DATA, "", ("split", *(node.name for node in recall))),
+        Node("data", DATA, "", ("split", *lists)),
+        Node("check", CHECK, "", ("split", *lists, "data")),
         Node("sft", SFT, "", ("split", "data")),
         Node("grpo", GRPO, "", ("split", "data", "sft")),
         Node("test", TEST, "", ("split", "data", "sft", "grpo")),
@@ -110,7 +116,8 @@ def run_node(
 
     The final metrics are stored in the payload as `metrics.json`.
     """
-    with full_disk_is_readable(), store.staging(key) as folder:
+    limit = config.limits.stage_hours * 3600
+    with full_disk_is_readable(), store.staging(key) as folder, time_limit(limit, node.name):
         context = StageContext(config, node.variant, inputs, folder, store.work(key), reporter)
         metrics = node.stage.run(context)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True), encoding="utf-8")
@@ -160,5 +167,6 @@ def run_standalone(
                 reused.append(node.name)
         digests[node.name] = committed.digest
         folders[node.name] = store.payload(key)
+        show_model(output, config, node, folders[node.name])
     links = {"report": str(folders["test"] / "report.html")} if "test" in folders else {}
     return RunResult(read_table(folders), folders, tuple(reused), links)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, combinations
 from typing import Any
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, SoftGRPOError
-from softgrpo.presets import resolve, validate
-from softgrpo.recallers.registry import check_recallers
+from softgrpo.presets import recall_files, resolve, validate
+from softgrpo.recallers.names import check_pool
 
 RECALLERS = "recall.recallers"
 Pool = tuple[str, ...]
@@ -26,11 +26,12 @@ def default_pools(recallers: Pool) -> tuple[Pool, ...]:
     return tuple(dict.fromkeys([recallers, *combinations(recallers, 2)]))
 
 
-def check_pools(pools: Sequence[Sequence[str]]) -> tuple[Pool, ...]:
+def check_pools(pools: Sequence[Sequence[str]], files: Collection[str] = ()) -> tuple[Pool, ...]:
     """Returns the pools with the recallers as RecBole spells them.
 
     Args:
         pools: Names of recallers; upper and lower case may be mixed.
+        files: The names of the recallers that come from files.
 
     Raises:
         ConfigError: There are fewer than two pools; one has an unknown, an unusable or a repeated recaller or fewer than two; or
@@ -40,7 +41,7 @@ def check_pools(pools: Sequence[Sequence[str]]) -> tuple[Pool, ...]:
     problems: list[SoftGRPOError] = []
     for names in pools:
         try:
-            found.append(check_recallers(names))
+            found.append(check_pool(names, files))
         except SoftGRPOError as error:
             problems.append(error)
         if len(names) < 2:
@@ -86,12 +87,13 @@ def resolve_pools(
         pools = default_pools(resolve(dataset, size, stage, said).recall.recallers)
     elif RECALLERS in said:
         raise ConfigError(f"Pools and {RECALLERS}", "The pools say which recallers there are", "Leave one of them out")
-    checked = check_pools(pools)
+    checked = check_pools(pools, recall_files(said))
     whole = resolve(dataset, size, stage, said | {RECALLERS: list(dict.fromkeys(chain.from_iterable(checked)))})
     return whole, {pool_name(pool): _with_pool(whole, pool) for pool in checked}
 
 
 def _with_pool(whole: ExperimentConfig, pool: Pool) -> ExperimentConfig:
     kept = {name: values for name, values in whole.recall.settings.items() if name in {"all", *pool}}
+    files = {name: path for name, path in whole.recall.files.items() if name in pool}
     values = whole.model_dump()
-    return validate(values | {"recall": values["recall"] | {"recallers": pool, "settings": kept}})
+    return validate(values | {"recall": values["recall"] | {"recallers": pool, "settings": kept, "files": files}})

@@ -6,14 +6,15 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
 from softgrpo.errors import ConfigError, DataError
-from softgrpo.recallers.registry import check_recallers, check_settings
+from softgrpo.recallers.names import check_pool
+from softgrpo.recallers.registry import check_settings
 from softgrpo.weights import check_reachable
 
 TIED_SHARE_WORTH_A_NOTE = 0.5
 
 
 def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
-    """Checks recallers, their settings, the data and, where the plan needs one, the language model.
+    """Checks recallers, their settings or files, the data and, where the plan needs one, the language model.
 
     Args:
         config: The resolved configuration.
@@ -25,8 +26,10 @@ def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
     Raises:
         SoftGRPOError: Something would fail later.
     """
-    for name in check_recallers(config.recall.recallers):
-        check_settings(name, config.recall.settings_of(name))
+    files = config.recall.files
+    for name in check_pool(config.recall.recallers, files):
+        if name not in files:
+            check_settings(name, config.recall.settings_of(name))
     needs_model = until not in ("recall", "data")
     if needs_model:
         check_reachable(config.policy.model_name, config.prompt.max_length)
@@ -40,6 +43,11 @@ def _check_data(config: ExperimentConfig) -> list[str]:
     corpus = read_corpus(config.data, config.seed)
     windows = make_windows(corpus, config.split)
     check_no_leak(corpus, windows)
+    if config.recall.files:
+        from softgrpo.recallers.from_file import read_lists  # torch, for which other runs need not wait here
+
+        for name, path in config.recall.files.items():
+            read_lists(path, name, corpus, windows, config.recall.depth)
     if corpus.num_items <= config.fusion.k:
         raise DataError(
             f"dataset '{config.data.dataset}' keeps {corpus.num_items} items",

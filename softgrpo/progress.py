@@ -5,11 +5,33 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tqdm.auto import tqdm
 
 SECONDS_BETWEEN_LINES = 15.0
+
+Watch = Callable[["ProgressBar"], None]
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Shows the bars of this thread to a function, about as often as they are drawn, until the block ends.
+
+    Bars that leave nothing behind are not shown, nor those that end within their delay.
+
+    Args:
+        watch: Gets the bar; it has to be quick.
+    """
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
 
 
 class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no types
@@ -37,6 +59,8 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no types
     def display(self, *arguments: Any, **options: Any) -> Any:
         """Draws the bar, or says its line, unless it is too early for that."""
         now = time.monotonic()
+        if now >= self._worth_showing:
+            self._show_to_watch()
         if now < self._due:
             return None
         if not self._plain:
@@ -44,6 +68,11 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no types
             return super().display(*arguments, **options)
         self._due = now + SECONDS_BETWEEN_LINES
         return self._say()
+
+    def _show_to_watch(self) -> None:
+        watch = _watch.get()
+        if watch is not None and self.leave:
+            watch(self)
 
     def _say(self) -> None:
         print(f"{time.strftime('%H:%M:%S')} | {self}", file=self.fp, flush=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from softgrpo.config import EvaluationConfig
 from softgrpo.evaluation.significance import paired_bootstrap
 
-COLOURS = {"single": "#9aa5b1", "static": "#5b8db8", "learned": "#d1603d", "oracle": "#d9dde2"}
+COLOURS = {"single": "#9aa5b1", "static": "#5b8db8", "gate": "#7a9e5f", "learned": "#d1603d", "oracle": "#d9dde2"}
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "softgrpo",
     "font.size": 9,
@@ -65,10 +65,14 @@ def comparison_figure(table: pd.DataFrame, k: int) -> Figure:
 
 def weights_figure(weights: Mapping[str, NDArray[np.float64]], recallers: tuple[str, ...]) -> Figure:
     """Draws how the weight of each recaller is spread over test windows; one panel per method, weights (W, M)."""
+    columns = min(2, len(weights))
+    rows = -(-len(weights) // columns)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6 * len(weights), 0.55 * len(recallers) + 1.2))
-        panels = figure.subplots(1, len(weights), squeeze=False, sharey=True)[0]
-        for axis, (label, values) in zip(panels, weights.items(), strict=True):
+        figure = Figure(figsize=(4.6 * columns, (0.35 * len(recallers) + 1.0) * rows))
+        panels = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True).ravel()
+        for axis in panels[len(weights) :]:
+            axis.set_visible(False)
+        for axis, (label, values) in zip(panels, weights.items(), strict=False):
             axis.boxplot(
                 list(values.T[::-1]),
                 orientation="horizontal",
@@ -83,8 +87,10 @@ def weights_figure(weights: Mapping[str, NDArray[np.float64]], recallers: tuple[
             axis.plot(values.mean(0)[::-1], np.arange(len(recallers)) + 1, "D", color="#333333", markersize=4)
             axis.set_xlim(-0.02, 1.02)
             axis.grid(axis="x")
-            axis.set_title(f"{label}: weight per recaller")
-            axis.set_xlabel("box: middle half of users, whiskers: 5 to 95 %, diamond: mean", fontsize=7)
+            axis.set_title(label)
+        for axis in panels[max(0, len(weights) - columns) : len(weights)]:  # the lowest of each column
+            axis.tick_params(labelbottom=True)
+        figure.supxlabel("weight; box: middle half of users, whiskers: 5 to 95 %, diamond: mean", fontsize=7)
         figure.tight_layout()
     return figure
 
@@ -128,22 +134,41 @@ def curves_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def history_figure(
-    gain: NDArray[np.float64], length: NDArray[np.integer], label: str, settings: EvaluationConfig, seed: int
+    gains: Mapping[str, NDArray[np.float64]],
+    length: NDArray[np.integer],
+    label: str,
+    settings: EvaluationConfig,
+    seed: int,
 ) -> Figure:
-    """Draws the mean gain (W,) in fifths by history length (W,), with bootstrap intervals over windows."""
+    """Draws mean gains in fifths by history length, with bootstrap intervals over windows.
+
+    Args:
+        gains: (W,) of each reference, by what it is called; at most two.
+        length: (W,) items in the history.
+        label: What the method is called.
+        settings: Of the bootstrap.
+        seed: Of the bootstrap.
+    """
     fifth = pd.qcut(length, 5, labels=False, duplicates="drop")  # equal lengths stay together: fewer groups than 5
     groups = [np.flatnonzero(np.nan_to_num(fifth) == value) for value in np.unique(np.nan_to_num(fifth))]
+    columns = np.stack(list(gains.values()), axis=1)  # (W, references)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(6, 2.8))
+        figure = Figure(figsize=(6.5, 2.8))
         axis = figure.subplots()
         axis.axhline(0, color="#333333", linewidth=0.8)
         for place, group in enumerate(groups):
-            result = paired_bootstrap(gain[group], settings.bootstrap, settings.confidence, seed)
-            axis.plot([place, place], [result.low[0], result.high[0]], color=COLOURS["learned"], linewidth=3, alpha=0.6)
-            axis.plot(place, result.mean[0], "o", color=COLOURS["learned"])
+            result = paired_bootstrap(columns[group], settings.bootstrap, settings.confidence, seed)
+            for number, (reference, colour) in enumerate(
+                zip(gains, (COLOURS["learned"], COLOURS["static"]), strict=False)
+            ):
+                x = place + 0.2 * number - 0.1 * (len(gains) - 1)
+                axis.plot([x, x], [result.low[number], result.high[number]], color=colour, linewidth=3, alpha=0.6)
+                shown = f"over {reference}" if place == 0 else None
+                axis.plot(x, result.mean[number], "o", color=colour, label=shown)
         axis.set_xticks(range(len(groups)), [f"{length[group].min()} to {length[group].max()}" for group in groups])
         axis.set_xlabel("items in the history (fifths of the users)")
-        axis.set_title(f"{label}: NDCG gain over the best single recaller")
+        axis.set_title(f"{label}: NDCG gain")
+        axis.legend(fontsize=7, frameon=False)
         axis.grid(axis="y")
         figure.tight_layout()
     return figure

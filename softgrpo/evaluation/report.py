@@ -30,6 +30,21 @@ PROTOCOLS = {
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What validation windows chose for a gate.
+
+    Attributes:
+        label: Of the row.
+        choice: In words.
+        valid_ndcg: NDCG@`fusion.k` there.
+    """
+
+    label: str
+    choice: str
+    valid_ndcg: float
+
+
+@dataclass(frozen=True)
 class Report:
     """What a report tells.
 
@@ -37,6 +52,7 @@ class Report:
         config: Of the run.
         comparison: The result.
         static: The search for the best static mixture.
+        gates: The rows learned without the language model, as `Choice`s.
         facts: More on data and run, label to value, shown in order (see `softgrpo.evaluation.cases.data_facts`).
         focus: Key of the method whose weights, cases and gains are shown, e.g. `grpo_multi`.
         history: (W,) items in the history of each test window.
@@ -48,6 +64,7 @@ class Report:
     config: ExperimentConfig
     comparison: Comparison
     static: StaticMixture
+    gates: tuple[Choice, ...]
     facts: Mapping[str, str]
     focus: str
     history: NDArray[np.integer]
@@ -70,11 +87,14 @@ def draw_figures(report: Report, folder: Path) -> dict[str, Path]:
     """Draws all figures into a folder and returns the SVG file of each title, in the order of the report."""
     config, comparison = report.config, report.comparison
     method = comparison.method(report.focus)
-    gain = gains(comparison, report.focus, comparison.best_single, f"ndcg@{config.fusion.k}")
+    references = {"the best single recaller": comparison.best_single, "the best static mixture": comparison.best_static}
+    by_reference = {
+        name: gains(comparison, report.focus, key, f"ndcg@{config.fusion.k}") for name, key in references.items()
+    }
     learned = {
         row.label: row.weights.numpy()
         for row in comparison.methods
-        if row.kind == "learned" and row.key.endswith("_multi")
+        if row.kind == "gate" or (row.kind == "learned" and row.key.endswith("_multi"))
     }
     drawn = {"Comparison": ("comparison", plots.comparison_figure(comparison.table, config.fusion.k))}
     if learned:
@@ -83,7 +103,7 @@ def draw_figures(report: Report, folder: Path) -> dict[str, Path]:
         drawn["Training"] = ("training", plots.curves_figure(report.curves))
     if report.confusion.to_numpy().any():
         drawn["Choices of SFT on validation windows"] = ("confusion", plots.confusion_figure(report.confusion))
-    by_history = plots.history_figure(gain, report.history, method.label, config.evaluation, config.seed)
+    by_history = plots.history_figure(by_reference, report.history, method.label, config.evaluation, config.seed)
     drawn["Gain by history length"] = ("history", by_history)
     return {title: plots.save(figure, folder, name)[1] for title, (name, figure) in drawn.items()}
 
@@ -145,7 +165,7 @@ def render_terminal(table: pd.DataFrame, k: int = 10, reference: str = "the best
                 f"[{row['vs_single_low']:+.4f}, {row['vs_single_high']:+.4f}]",
                 _p(row["vs_single_p"]),
             ]
-        style = {"learned": "bold", "oracle": "dim"}.get(row["kind"], "")
+        style = {"gate": "green", "learned": "bold", "oracle": "dim"}.get(row["kind"], "")
         rich.add_row(Text(row["label"]), *[f"{row[name]:.4f}" for name in shown], *delta, style=style)
     return rich
 
@@ -169,6 +189,7 @@ def _content(report: Report) -> dict[str, Any]:
             verdict(focus, "vs_static", "the best static mixture", k, smallest_p),
         ],
         "static": report.static,
+        "gates": report.gates,
         "protocol": PROTOCOLS[config.split.method],
         "facts": {"test users evaluated": f"{users:,}", "seed": str(config.seed)} | dict(report.facts),
         "cases": report.cases,

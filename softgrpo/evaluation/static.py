@@ -1,25 +1,35 @@
 """The best static mixture: one set of weights for everybody. Legend: P points, M recallers.
 
-The grid is scored on policy windows; its optimum, every single recaller and the uniform mixture then compete on validation
-windows, which a router's checkpoints are chosen on too.
+The grid and the other searches look at policy windows; their optima, every single recaller and the uniform mixture then
+compete on validation windows, which a router's checkpoints are chosen on too.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from softgrpo.baselines.global_weights import Score, bayesian_optimisation, cross_entropy_method
+from softgrpo.config import Baseline
 from softgrpo.errors import DataError
 from softgrpo.rewards import JudgedLists
 
 MAX_GRID_POINTS = 1000
 """Finer grids, and grids of larger pools, are replaced by a random sample: tenths have 286 points for 4 recallers, 8008 for 7."""
 DIRICHLET_POINTS = 500
+SEARCH_FUNCTIONS: dict[Baseline, Callable[[Score, int, int], Tensor]] = {
+    "cem": cross_entropy_method,
+    "bayes": bayesian_optimisation,
+}
+SEARCH_NAMES = {"grid": "grid search", "cem": "cross-entropy method", "bayes": "Bayesian optimisation"}
+"""Candidate of the best static mixture -> how people call the search that found it."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Candidate:
     """One static mixture.
 
     Attributes:
-        name: The recaller's name, `uniform` or `grid`.
+        name: The recaller's name, `uniform`, or a search: `grid`, `cem`, `bayes`.
         weights: M weights in pool order, sum 1.
         policy_ndcg: Mean NDCG@`fusion.k` over policy windows.
         valid_ndcg: Mean NDCG@`fusion.k` over validation windows.
@@ -46,12 +56,22 @@ class StaticMixture:
     Attributes:
         best: The candidate with the highest NDCG on validation windows.
         best_single: The single recaller with the highest NDCG on validation windows.
-        candidates: All that competed on validation: the single recallers in pool order, uniform, grid.
+        candidates: All that competed on validation: the single recallers in pool order, uniform, grid, other searches.
     """
 
     best: Candidate
     best_single: Candidate
     candidates: tuple[Candidate, ...]
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> StaticMixture:
+        """Returns the outcome that `dataclasses.asdict` gave, also after JSON."""
+
+        def candidate(each: Mapping[str, Any]) -> Candidate:
+            return Candidate(**{**each, "weights": tuple(each["weights"])})
+
+        candidates = tuple(candidate(each) for each in values["candidates"])
+        return cls(candidate(values["best"]), candidate(values["best_single"]), candidates)
 
 
 def weight_grid(num_recallers: int, steps: int, seed: int) -> Tensor:
@@ -81,20 +101,26 @@ def weight_grid(num_recallers: int, steps: int, seed: int) -> Tensor:
 
 
 def best_static_mixture(
-    policy: JudgedLists, valid: JudgedLists, recallers: tuple[str, ...], grid_steps: int, seed: int
+    policy: JudgedLists,
+    valid: JudgedLists,
+    recallers: tuple[str, ...],
+    grid_steps: int,
+    seed: int,
+    searches: Sequence[Baseline] = (),
 ) -> StaticMixture:
     """Searches the best weights for everybody.
 
     Args:
-        policy: Policy windows, which the grid is scored on.
+        policy: Policy windows, which searches look at.
         valid: Validation windows, which decide between the candidates.
         recallers: The M names.
         grid_steps: See `weight_grid`.
-        seed: See `weight_grid`.
+        seed: See `weight_grid`; also of the searches.
+        searches: Further searches, among `SEARCH_FUNCTIONS`.
 
     Returns:
         The best candidate, the best single recaller and all candidates. Equal scores go to the earlier candidate: single
-        recallers before uniform before grid, so that a mixture has to be better, not equal, to be chosen.
+        recallers before uniform before grid before other searches, so that a mixture has to be better, not equal, to be chosen.
 
     Raises:
         DataError: There are no policy or no validation windows.
@@ -106,13 +132,18 @@ def best_static_mixture(
                 "static mixtures are fitted on policy windows and chosen on validation windows",
                 "use more users, longer histories or other shares of the split",
             )
+    score = mean_ndcg(policy)
     grid = weight_grid(len(recallers), grid_steps, seed)
-    policy_ndcg = policy.ndcg(grid).mean(0)
-    rows = [*range(len(recallers) + 1), int(policy_ndcg.argmax())]
-    valid_ndcg = valid.ndcg(grid[rows]).mean(0)
+    on_grid = score(grid)
+    rows = [*range(len(recallers) + 1), int(on_grid.argmax())]
+    found = [SEARCH_FUNCTIONS[name](score, len(recallers), seed) for name in searches]
+    points = torch.stack([*grid[rows], *found])
+    scores = [*on_grid[rows].tolist(), *(float(score(point[None])[0]) for point in found)]
     candidates = tuple(
-        Candidate(name, tuple(grid[row].tolist()), float(policy_ndcg[row]), float(score))
-        for name, row, score in zip((*recallers, "uniform", "grid"), rows, valid_ndcg, strict=True)
+        Candidate(name, tuple(point.tolist()), on_policy, on_valid)
+        for name, point, on_policy, on_valid in zip(
+            (*recallers, "uniform", "grid", *searches), points, scores, mean_ndcg(valid)(points).tolist(), strict=True
+        )
     )
     singles = candidates[: len(recallers)]
     return StaticMixture(
@@ -120,3 +151,12 @@ def best_static_mixture(
         max(singles, key=lambda candidate: candidate.valid_ndcg),
         candidates,
     )
+
+
+def mean_ndcg(judged: JudgedLists) -> Score:
+    """Returns a function from weights (P, M) to the mean NDCG@`fusion.k` over W windows, (P,) float64.
+
+    Windows in which no recaller lists a target have NDCG 0 whatever the weights, so they are counted and not merged.
+    """
+    hit = judged.select(torch.nonzero((judged.positions >= 0).any(1))[:, 0])
+    return lambda weights: hit.ndcg(weights).sum(0) / len(judged) if len(hit) else torch.zeros(len(weights)).double()

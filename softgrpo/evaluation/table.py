@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.columns import Columns
-from softgrpo.config import EvaluationConfig, ExperimentConfig
+from softgrpo.config import EvaluationConfig, ExperimentConfig, FusionConfig, MergeMethod
 from softgrpo.errors import DataError
 from softgrpo.evaluation.oracle import oracle_recaller, oracle_weights
 from softgrpo.evaluation.significance import Bootstrap, holm, paired_bootstrap, per_user
-from softgrpo.evaluation.static import StaticMixture, weight_grid
+from softgrpo.evaluation.static import SEARCH_NAMES, StaticMixture, weight_grid
 from softgrpo.rewards import JudgedLists
 
-Kind = Literal["single", "static", "learned", "oracle"]
-LEARNED_LABELS = {"sft": "SFT", "grpo": "SofT-GRPO"}
+Kind = Literal["single", "static", "gate", "learned", "oracle"]
+LEARNED_LABELS = {"zero_shot": "Zero-shot", "sft": "SFT", "grpo": "SofT-GRPO"}
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,36 @@ class Method:
     """One row of the table.
 
     Attributes:
-        key: Unique short name, e.g. `BPR`, `uniform`, `static`, `sft_single`, `grpo_multi`, `oracle_weights`.
+        key: Unique short name, e.g. `BPR`, `uniform_rrf`, `global_cem`, `static`, `gate_boosting`, `sft_single`, `grpo_multi`,
+            `oracle_weights`.
         label: What people read.
-        kind: Oracles are upper bounds: they get no p-value.
+        kind: Gates are learned without the language model. Oracles are upper bounds: they get no p-value.
         weights: (W, M) weights on the test windows.
+        merged_as: The same windows under another merge than the run's; None takes the run's.
     """
 
     key: str
     label: str
     kind: Kind
     weights: Tensor
+    merged_as: JudgedLists | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A learned row without the language model.
+
+    Attributes:
+        label: What people read.
+        weights: (W, M) weights on the test windows.
+        valid_ndcg: Mean NDCG@`fusion.k` on validation windows.
+        choice: What was chosen there, in words.
+    """
+
+    label: str
+    weights: Tensor
+    valid_ndcg: float
+    choice: str
 
 
 @dataclass(frozen=True)
@@ -73,12 +93,51 @@ def argmax_one_hot(weights: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(weights.argmax(-1), weights.shape[-1]).to(weights)
 
 
+def merge_name(fusion: FusionConfig) -> str:
+    """Returns how people call a merge."""
+    return f"score, {fusion.normalisation}" if fusion.method == "score" else fusion.method
+
+
+def uniform_methods(judged: JudgedLists, merges: Mapping[MergeMethod, JudgedLists]) -> list[Method]:
+    """Returns the uniform mixture under the run's own merge and all others, rows `uniform_<method>`.
+
+    Args:
+        judged: The W test windows under the run's merge.
+        merges: The same windows under others; an entry for the run's own is not looked at.
+    """
+    weights = torch.full((len(judged), judged.aligned.num_recallers), 1 / judged.aligned.num_recallers).double()
+    rows = []
+    for name in get_args(MergeMethod):
+        own = name == judged.fusion.method
+        if own or name in merges:
+            lists = None if own else merges[name]
+            label = f"Uniform merge ({merge_name((lists or judged).fusion)})"
+            rows.append(Method(f"uniform_{name}", label, "static", weights, lists))
+    return rows
+
+
+def static_methods(judged: JudgedLists, static: StaticMixture) -> list[Method]:
+    """Returns a row `global_<search>` for each search and the row `static` for the best static mixture."""
+    ones = torch.ones(len(judged), 1, dtype=torch.float64)
+    rows = []
+    for each in static.candidates:
+        if each.name in SEARCH_NAMES:
+            weights = ones * torch.tensor(each.weights, dtype=torch.float64)
+            rows.append(Method(f"global_{each.name}", f"Global weights ({SEARCH_NAMES[each.name]})", "static", weights))
+    best = static.best.name
+    found = SEARCH_NAMES.get(best) or {"uniform": "the uniform one"}.get(best, f"{best} alone")
+    mixture = ones * torch.tensor(static.best.weights, dtype=torch.float64)
+    return [*rows, Method("static", f"Best static mixture ({found})", "static", mixture)]
+
+
 def standard_methods(
     judged: JudgedLists,
     recallers: tuple[str, ...],
     static: StaticMixture,
     learned: Mapping[str, Tensor],
     config: ExperimentConfig,
+    gates: Mapping[str, Gate] | None = None,
+    merges: Mapping[MergeMethod, JudgedLists] | None = None,
 ) -> tuple[Method, ...]:
     """Lists the rows of the published table, in order.
 
@@ -86,25 +145,25 @@ def standard_methods(
         judged: The W test windows; only the oracles look at their targets.
         recallers: The M names.
         static: From `softgrpo.evaluation.static.best_static_mixture`.
-        learned: Weights (W, M) per learned policy, keys among `sft` and `grpo`; each gives a row `<key>_single` (all weight
+        learned: Weights (W, M) per language model, keys among `LEARNED_LABELS`; each gives a row `<key>_single` (all weight
             to its best recaller) and a row `<key>_multi`.
         config: For the grid of the oracle.
+        gates: Further learned rows, `gate_<name>` each.
+        merges: The windows under other merges, for their uniform mixture.
     """
     ones = torch.ones(len(judged), 1, dtype=torch.float64)
-    grid = weight_grid(len(recallers), config.evaluation.grid_steps, config.seed)
     best = static.best_single.name
     rows = [
         Method(name, f"{name} (best single)" if name == best else name, "single", ones * corner)
         for name, corner in zip(recallers, torch.eye(len(recallers), dtype=torch.float64), strict=True)
     ]
-    rows.append(Method("uniform", "Uniform merge", "static", ones * grid[len(recallers)]))
-    found = {"grid": "grid search", "uniform": "the uniform one"}.get(static.best.name, f"{static.best.name} alone")
-    mixture = ones * torch.tensor(static.best.weights, dtype=torch.float64)
-    rows.append(Method("static", f"Best static mixture ({found})", "static", mixture))
-    for key, weights in learned.items():
-        label = LEARNED_LABELS[key]
-        rows.append(Method(f"{key}_single", f"{label} single", "learned", argmax_one_hot(weights)))
-        rows.append(Method(f"{key}_multi", f"{label} multi", "learned", weights))
+    rows += [*uniform_methods(judged, merges or {}), *static_methods(judged, static)]
+    rows += [Method(f"gate_{name}", gate.label, "gate", gate.weights) for name, gate in (gates or {}).items()]
+    for key, label in LEARNED_LABELS.items():
+        if key in learned:
+            rows.append(Method(f"{key}_single", f"{label} single", "learned", argmax_one_hot(learned[key])))
+            rows.append(Method(f"{key}_multi", f"{label} multi", "learned", learned[key]))
+    grid = weight_grid(len(recallers), config.evaluation.grid_steps, config.seed)
     rows.append(Method("oracle_recaller", "Oracle recaller", "oracle", oracle_recaller(judged)))
     rows.append(Method("oracle_weights", "Oracle weights", "oracle", oracle_weights(judged, grid)))
     return tuple(rows)
@@ -142,7 +201,8 @@ def compare(
     ks = config.evaluation.cutoffs(config.fusion.k)
     frames = []
     for method in methods:
-        values = {name: value.numpy() for name, value in judged.metrics(method.weights, ks).items()}
+        lists = judged if method.merged_as is None else method.merged_as
+        values = {name: value.numpy() for name, value in lists.metrics(method.weights, ks).items()}
         frames.append(pd.DataFrame({"method": method.key, Columns.Window: windows, Columns.User: users} | values))
     rows = pd.DataFrame(
         {
@@ -197,16 +257,18 @@ def _differences(
     seed: int,
 ) -> pd.DataFrame:
     """The columns `vs_...` from the scores (U, rows) and the row number of each reference."""
+    places = list(references.values())
+    differences = scores[:, None, :] - scores[:, places, None]  # (U, references, rows)
+    result: Bootstrap = paired_bootstrap(differences, settings.bootstrap, settings.confidence, seed)
+    by_reference = [np.split(values, len(places)) for values in (result.mean, result.low, result.high, result.p)]
     columns: dict[str, NDArray[np.float64]] = {}
-    for name, reference in references.items():
-        difference = scores - scores[:, [reference]]
-        result: Bootstrap = paired_bootstrap(difference, settings.bootstrap, settings.confidence, seed)
-        base = scores[:, reference].mean()
-        relative = result.mean / base if base > 0 else np.full_like(result.mean, np.nan)
-        itself = np.arange(scores.shape[1]) == reference
-        pieces = {"": result.mean, "_relative": relative, "_low": result.low, "_high": result.high}
+    for (name, place), mean, low, high, p in zip(references.items(), *by_reference, strict=True):
+        base = scores[:, place].mean()
+        relative = mean / base if base > 0 else np.full_like(mean, np.nan)
+        itself = np.arange(scores.shape[1]) == place
+        pieces = {"": mean, "_relative": relative, "_low": low, "_high": high}
         columns |= {f"{name}{piece}": np.where(itself, np.nan, values) for piece, values in pieces.items()}
-        columns[f"{name}_p"] = np.where(itself | untested.to_numpy(), np.nan, result.p)
+        columns[f"{name}_p"] = np.where(itself | untested.to_numpy(), np.nan, p)
     corrected = holm(np.concatenate([columns[f"{name}_p"] for name in references]))
     for name, values in zip(references, np.split(corrected, len(references)), strict=True):
         columns[f"{name}_p"] = values

@@ -6,7 +6,7 @@ by key, an empty mapping empties the one below it, everything else is replaced.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from importlib.resources import files
 from typing import Any
@@ -18,9 +18,9 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets.problems import as_config_error
 from softgrpo.presets.settings import Setting, settings
-from softgrpo.recallers.registry import check_recallers
+from softgrpo.recallers.names import check_pool
 
-__all__ = ["Setting", "dataset_names", "resolve", "settings", "size_names", "validate"]
+__all__ = ["Setting", "dataset_names", "recall_files", "resolve", "settings", "size_names", "validate"]
 
 DEBUG = "debug"
 
@@ -72,13 +72,21 @@ def _for_pool(preset: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> di
     return preset | {"recall": recall | {"settings": kept}}
 
 
-def _with_recbole_spelling(said: dict[str, Any]) -> dict[str, Any]:
+def recall_files(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the recallers from elsewhere that overrides by dotted path name: name -> file."""
+    nothing: dict[str, Any] = {}
+    recall = reduce(_merge, _layers(overrides), nothing).get("recall")
+    files = recall.get("files") if isinstance(recall, Mapping) else None
+    return files if isinstance(files, Mapping) else {}
+
+
+def _with_recbole_spelling(said: dict[str, Any], files: Collection[str]) -> dict[str, Any]:
     """Returns one layer of what the user says, the recallers as RecBole writes them: one pool has one spelling and one key."""
     recall = said.get("recall")
     names = recall.get("recallers") if isinstance(recall, dict) else None
     if not isinstance(recall, dict) or not isinstance(names, list | tuple):
         return said
-    return said | {"recall": recall | {"recallers": check_recallers(str(name) for name in names)}}
+    return said | {"recall": recall | {"recallers": check_pool([str(name) for name in names], files)}}
 
 
 def validate(values: Mapping[str, Any]) -> ExperimentConfig:
@@ -112,7 +120,7 @@ def resolve(
     if size not in size_names():
         raise ConfigError(f"Size '{size}'", "There is no preset of that size", nearest(size, size_names()))
     said = {"data.dataset": dataset, "policy.size": size, **(overrides or {})}
-    layers = [_with_recbole_spelling(layer) for layer in _layers(said)]
+    layers = [_with_recbole_spelling(layer, recall_files(said)) for layer in _layers(said)]
     preset = _load(f"datasets/{dataset}") if dataset in dataset_names() else {}
     preset = _merge(preset, _load(f"sizes/{size}"))
     if stage == DEBUG:

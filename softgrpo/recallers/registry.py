@@ -74,6 +74,7 @@ _CHOICES = {
     "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"),  # others become Adam with a warning
     "loss_type": ("BPR", "CE"),
     "hidden_act": ("gelu", "relu", "swish", "tanh", "sigmoid"),
+    "transform": ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq"),
 }
 _LOSSES = {"CDAE": ("BCE", "MSE"), "CORE": ("CE",), "FPMC": ("BPR",), "SINE": ("BPR", "CE", "NLL")}
 """The recallers with other losses than most."""
@@ -83,6 +84,15 @@ _CLIPPING: dict[str, tuple[type, ...]] = {
     "error_if_nonfinite": (bool,),
 }
 """What torch's `clip_grad_norm_` takes beside the weights, with its types."""
+_NEGATIVES: dict[str, Any] = {
+    "distribution": "uniform",
+    "sample_num": 1,
+    "alpha": 1.0,
+    "dynamic": False,
+    "candidate_num": 0,
+}
+"""What RecBole reads of `train_neg_sample_args`, with its defaults; it takes any other name in silence."""
+_DISTRIBUTIONS = ("uniform", "popularity")
 _SAFE_TEXT = re.compile(r"[\w.@+\-\[\], ]*")
 
 
@@ -173,11 +183,15 @@ def _problem(name: str, key: str, value: Any, default: Any) -> str:
     """Returns what is wrong with a value, "" where nothing is."""
     if isinstance(value, str) and not _SAFE_TEXT.fullmatch(value):
         return "RecBole evaluates texts, so only letters, digits and . _ - + @ [ ] and commas are accepted"
+    if value is None and default is None:
+        return ""
     choices = _LOSSES.get(name, _CHOICES[key]) if key == "loss_type" else _CHOICES.get(key)
     if choices and value not in choices:
         return f"It must be one of {', '.join(choices)}"
-    if key == "clip_grad_norm" and value is not None:
+    if key == "clip_grad_norm":
         return _clipping_problem(value)
+    if key == "train_neg_sample_args":
+        return _negatives_problem(value)
     if isinstance(default, bool) and not isinstance(value, bool):
         return "It must be true or false"
     wants_number = isinstance(default, int | float) and not isinstance(default, bool)
@@ -193,6 +207,23 @@ def _clipping_problem(value: Any) -> str:
             return f"Its {name} must be {'true or false' if bool in _CLIPPING[name] else 'a number'}"
         if type(given) is not bool and not given > 0:
             return f"Its {name} must be above 0"
+    return ""
+
+
+def _negatives_problem(value: Any) -> str:
+    """Returns what is wrong with the way negative items are drawn."""
+    if not isinstance(value, Mapping) or not set(value) <= set(_NEGATIVES):
+        return f"It must be null or a mapping such as {{sample_num: 4}}; what it may name: {', '.join(_NEGATIVES)}"
+    given = {**_NEGATIVES, **value}
+    if given["distribution"] not in _DISTRIBUTIONS:
+        return f"Its distribution must be one of {', '.join(_DISTRIBUTIONS)}"
+    if type(given["dynamic"]) is not bool:
+        return "Its dynamic must be true or false"
+    for name, least in (("sample_num", 1), ("candidate_num", int(given["dynamic"]))):
+        if type(given[name]) is not int or given[name] < least:
+            return f"Its {name} must be a whole number of at least {least}"
+    if type(given["alpha"]) not in (int, float) or not 0 <= given["alpha"] < math.inf:
+        return "Its alpha must be a number of at least 0"
     return ""
 
 

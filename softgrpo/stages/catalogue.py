@@ -34,7 +34,26 @@ def _recall(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "seed": config.seed,
         "recaller": variant,
         "settings": config.recall.settings_of(variant),
-        **config.recall.model_dump(mode="json", exclude={"recallers", "settings"}),
+        **config.recall.model_dump(mode="json", exclude={"recallers", "settings", "files"}),
+    }
+
+
+def _recall_file(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "recaller": variant,
+        "file": digest_file(config.recall.files[variant]),  # what it holds counts, not where it lies
+        "depth": config.recall.depth,
+    }
+
+
+def _check(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "recallers": list(config.recall.recallers),
+        "files": sorted(config.recall.files),
+        "split": config.split.model_dump(mode="json"),
+        "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
+        "k": config.fusion.k,
     }
 
 
@@ -45,6 +64,7 @@ def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "fusion": config.fusion.model_dump(mode="json"),
         "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
         "grid_steps": config.evaluation.grid_steps,
+        "searches": list(config.evaluation.searches),
     }
 
 
@@ -71,13 +91,12 @@ def _grpo(config: ExperimentConfig, variant: str) -> dict[str, Any]:
 
 
 def _test(config: ExperimentConfig, variant: str) -> dict[str, Any]:
-    return {
-        "config": config.model_dump(mode="json", exclude={"data": {"data_path", "download"}})
-    }  # the report tells it all
+    left_out: dict[str, Any] = {"data": {"data_path", "download"}, "recall": {"files"}, "limits": True}
+    return {"config": config.model_dump(mode="json", exclude=left_out)}  # the report tells it all
 
 
-def _stage(name: str, parameters: Parameters, libraries: tuple[str, ...]) -> Stage:
-    module = f"softgrpo.stages.{name}"
+def _stage(name: str, parameters: Parameters, libraries: tuple[str, ...], module: str = "") -> Stage:
+    module = f"softgrpo.stages.{module or name}"
 
     def run(context: StageContext) -> dict[str, float]:
         metrics: dict[str, float] = importlib.import_module(module).run(context)
@@ -88,7 +107,9 @@ def _stage(name: str, parameters: Parameters, libraries: tuple[str, ...]) -> Sta
 
 SPLIT = _stage("split", _split, TABLES)
 RECALL = _stage("recall", _recall, (*TABLES, "recbole", "scipy", "torch"))
-DATA = _stage("data", _data, (*TABLES, "safetensors", "scikit-learn", "torch"))
+RECALL_FILE = _stage("recall", _recall_file, TABLES, "recall_file")
+DATA = _stage("data", _data, (*TABLES, "optuna", "safetensors", "scikit-learn", "torch"))
+CHECK = _stage("check", _check, (*TABLES, "safetensors"))
 SFT = _stage("sft", _sft, (*TRAINING, "pandas", "scikit-learn"))
 GRPO = _stage("grpo", _grpo, (*TRAINING, "trl"))
-TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow"))
+TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn"))

@@ -1,4 +1,7 @@
-"""Stage `data`: pool the candidate lists, describe every window, find the best static mixture, write the prompts."""
+"""Stage `data`: pool the candidate lists, describe every window, find the best static mixture, write the prompts.
+
+Whether anything in them comes from behind a window's history is for the stage `check` to say, which reads what was stored here.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ import json
 import numpy as np
 import torch
 
-from softgrpo.candidates import check_candidates, combine, read_candidates, write_candidates
+from softgrpo.candidates import combine, read_candidates, write_candidates
 from softgrpo.data.corpus import load_corpus
-from softgrpo.data.windows import check_no_leak, load_windows, targets_of
+from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.evaluation.static import best_static_mixture
 from softgrpo.features import make_features, save_features
 from softgrpo.normalisation import fit_platt
@@ -22,16 +25,14 @@ from softgrpo.stages.inputs import PLATT, judge, save_static
 def run(context: StageContext) -> dict[str, float]:
     config, inputs, out = context.config, context.inputs, context.out
     corpus, windows = load_corpus(inputs["split"]), load_windows(inputs["split"])
-    check_no_leak(corpus, windows)
     lists = combine(
         [read_candidates(inputs[f"recall-{name}"] / "candidates.parquet") for name in config.recall.recallers]
     )
-    check_candidates(lists, corpus, windows)
     write_candidates(out / "candidates.parquet", lists)
     targets = targets_of(corpus, windows)
     policy, valid = windows.of(Part.POLICY), windows.of(Part.VALID)
     platt = None
-    if config.fusion.method == "score" and config.fusion.normalisation == "platt":
+    if config.fusion.normalisation == "platt":
         wanted = np.where(targets[policy] < 0, -2, targets[policy])[:, None, None, :]
         hits = (lists.items[policy][..., None] == wanted).any(-1)  # (W, M, D)
         platt = fit_platt(torch.from_numpy(lists.scores[policy]), torch.from_numpy(hits))
@@ -44,6 +45,7 @@ def run(context: StageContext) -> dict[str, float]:
         lists.recallers,
         config.evaluation.grid_steps,
         config.seed,
+        config.evaluation.searches,
     )
     save_static(out, static)
     formatter = PromptFormatter(config.prompt, corpus, windows, lists, features)

@@ -43,7 +43,7 @@ def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> 
         processing_class=policy.tokenizer,
         eval_dataset=PromptRows(prepared.encoded(valid, policy.tokenizer).input_ids, {}),
         compute_metrics=ranking_metrics(prepared.reward(valid), config.recall.recallers, grpo.tau_gumbel),
-        callbacks=training_callbacks(config.train, context.reporter, "SofT-GRPO"),
+        callbacks=training_callbacks(config.train, context.reporter, "SofT-GRPO", config.recall.recallers),
     )
 
 

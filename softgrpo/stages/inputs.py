@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from softgrpo.candidates import read_candidates
-from softgrpo.config import ExperimentConfig
+from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.errors import DataError
-from softgrpo.evaluation.static import Candidate, StaticMixture
+from softgrpo.evaluation.static import StaticMixture
 from softgrpo.features import Features, load_features
 from softgrpo.prompts import EncodedPrompts, encode, load_prompts
 from softgrpo.records import CandidateLists, Corpus, Part, Windows
@@ -38,18 +38,7 @@ def save_static(folder: Path, static: StaticMixture) -> None:
 
 def load_static(folder: Path) -> StaticMixture:
     """Reads what `save_static` wrote."""
-    stored = json.loads((folder / STATIC).read_text(encoding="utf-8"))
-
-    def candidate(values: dict[str, object]) -> Candidate:
-        weights = values["weights"]
-        assert isinstance(weights, list)
-        return Candidate(**{**values, "weights": tuple(weights)})  # type: ignore[arg-type]
-
-    return StaticMixture(
-        candidate(stored["best"]),
-        candidate(stored["best_single"]),
-        tuple(candidate(each) for each in stored["candidates"]),
-    )
+    return StaticMixture.of(json.loads((folder / STATIC).read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)
@@ -96,15 +85,31 @@ class Prepared:
         """The best static mixture."""
         return load_static(self.data)
 
-    def judged(self, rows: NDArray[np.int64]) -> JudgedLists:
-        """Returns lists and targets of some windows, in their order."""
+    @cached_property
+    def platt(self) -> torch.Tensor | None:
+        """Parameters (M, 2) of the normalisation `platt`, None for all others."""
+        stored = self.data / PLATT
+        if not stored.is_file():
+            return None
+        return torch.tensor(json.loads(stored.read_text(encoding="utf-8")), dtype=torch.float64)
+
+    def judged(self, rows: NDArray[np.int64], method: MergeMethod | None = None) -> JudgedLists:
+        """Returns lists and targets of some windows, in their order.
+
+        Args:
+            rows: Window numbers.
+            method: How the lists will be merged; None takes `fusion.method`.
+        """
+        config = self.config
+        if method is not None:
+            config = config.model_copy(update={"fusion": config.fusion.model_copy(update={"method": method})})
         stored = self.data / PLATT
         platt = (
             torch.tensor(json.loads(stored.read_text(encoding="utf-8")), dtype=torch.float64)
             if stored.is_file()
             else None
         )
-        return judge(self.lists, targets_of(self.corpus, self.windows), rows, self.config, platt)
+        return judge(self.lists, targets_of(self.corpus, self.windows), rows, config, platt)
 
     def reward(self, rows: NDArray[np.int64]) -> RankingReward:
         """Returns the reward over some windows, whose number is their place in `rows`."""

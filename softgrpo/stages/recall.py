@@ -8,6 +8,7 @@ from softgrpo.candidates import build_candidates, check_candidates, write_candid
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
 from softgrpo.errors import RecallerError
+from softgrpo.recallers.evidence import keep_training_input
 from softgrpo.records import CandidateLists, Part
 from softgrpo.stages import StageContext
 
@@ -27,6 +28,7 @@ def run(context: StageContext) -> dict[str, float]:
         work=context.work,
         reporter=context.reporter,
     )
+    keep_training_input(context.work, context.out)
     model.save(context.out / "model")
     items, scores = build_candidates(
         model, corpus, windows, config.recall.depth, config.recall.batch_size, f"{name} candidates"

@@ -1,24 +1,37 @@
-"""Stage `test`: all methods on the test windows, the comparison table and the report."""
+"""Stage `test`: all methods on the test windows, the comparison table and the report. Legend: W windows, M recallers."""
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from softgrpo.baselines.gates import GATES, fit_gates
+from softgrpo.baselines.inputs import GateData, gate_numbers, standardised
+from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
 from softgrpo.batching import PromptCollator, PromptRows, predict_logits
 from softgrpo.callbacks import BEST_METRIC
-from softgrpo.config import ExperimentConfig
+from softgrpo.columns import Columns
+from softgrpo.config import ExperimentConfig, MergeMethod
+from softgrpo.errors import DataError
 from softgrpo.evaluation.cases import data_facts, extreme_cases
-from softgrpo.evaluation.report import Report, write_report
-from softgrpo.evaluation.table import Comparison, compare, standard_methods
-from softgrpo.policy import load_policy
+from softgrpo.evaluation.report import Choice, Report, write_report
+from softgrpo.evaluation.stored import save_report
+from softgrpo.evaluation.table import Comparison, Gate, compare, standard_methods
+from softgrpo.leakage import check_everyone_is_tested
+from softgrpo.policy import load_policy, static_prior
 from softgrpo.records import Part
 from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import CONFUSION, Prepared
+
+logger = logging.getLogger(__name__)
 
 FOCUS = "grpo_multi"
 SHOWN_CURVES = {
@@ -31,17 +44,62 @@ SHOWN_CURVES = {
 }
 
 
+def on_cuda(config: ExperimentConfig) -> bool:
+    """Returns whether the language model runs on a GPU."""
+    return config.train.device != "cpu" and torch.cuda.is_available()
+
+
 def policy_weights(folder: Path, config: ExperimentConfig, prepared: Prepared, label: str) -> Tensor:
     """Returns the weights (W, M) float64 of a stored policy on the test windows."""
     policy = load_policy(folder, config.policy, prepared.lists.recallers)
     train = config.train
-    if train.device != "cpu" and torch.cuda.is_available():
+    if on_cuda(config):
         policy.model.to("cuda")
     rows = PromptRows(prepared.encoded(prepared.windows.of(Part.TEST), policy.tokenizer).input_ids, {})
     logits = predict_logits(
         policy.model, rows, PromptCollator(policy.tokenizer), train.eval_batch_size, train.bf16, label
     )
     return (logits.double() / policy.card.reading_tau).softmax(-1)
+
+
+def untrained_weights(config: ExperimentConfig, prepared: Prepared) -> Tensor:
+    """Returns the weights (W, M) float64 of the untrained language model on the test windows."""
+    model, tokenizer = load_decoder(config.policy.model_name)
+    if on_cuda(config):
+        model.to("cuda")  # type: ignore[arg-type]
+    prompts = prepared.encoded(prepared.windows.of(Part.TEST), tokenizer).input_ids
+    train = config.train
+    return zero_shot_weights(model, tokenizer, prompts, prepared.lists.recallers, train.eval_batch_size, train.bf16)
+
+
+def gate_data(config: ExperimentConfig, prepared: Prepared) -> GateData:
+    """Returns what gates are fitted and chosen on: the windows that SofT-GRPO trains and is chosen on, without test answers."""
+    train, valid = prepared.training_rows(drop_unhit=False), prepared.windows.of(Part.VALID)
+    numbers = gate_numbers(prepared.features, prepared.windows)
+    static = np.asarray(prepared.static.best.weights)
+    return GateData(
+        train=prepared.judged(train),
+        train_ndcg=prepared.features.ndcg[train],
+        valid=prepared.judged(valid),
+        numbers=standardised(numbers, train, valid, prepared.windows.of(Part.TEST)),
+        static=torch.from_numpy(static),
+        prior=torch.tensor(static_prior(static, config.policy.prior_floor)),
+        seed=config.seed,
+    )
+
+
+def learned_weights(context: StageContext, prepared: Prepared) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the weights (W, M) of each language model, and what a reader must know about a row that is not there."""
+    config = context.config
+    learned, notes = {}, {}
+    if "zero_shot" in config.evaluation.baselines:
+        if can_generate(config.policy.model_name):
+            learned["zero_shot"] = untrained_weights(config, prepared)
+        else:
+            notes["zero-shot row"] = "none: the language model is an encoder, which cannot answer without training"
+    for key in ("sft", "grpo"):
+        learned[key] = policy_weights(context.inputs[key], config, prepared, f"{key} on test windows")
+    return learned, notes
 
 
 def _training_curves(folder: Path) -> dict[str, pd.DataFrame]:
@@ -59,32 +117,55 @@ def _final_metrics(comparison: Comparison) -> dict[str, float]:
     return metrics
 
 
+def _gates(config: ExperimentConfig, prepared: Prepared) -> dict[str, Gate]:
+    wanted = [name for name in config.evaluation.baselines if name in GATES]
+    found = fit_gates(wanted, gate_data(config, prepared)) if wanted else {}
+    for name, gate in found.items():
+        logger.info("%s: %s, NDCG %.4f on validation windows", GATES[name][0], gate.choice, gate.valid_ndcg)
+    return {name: Gate(GATES[name][0], gate.weights, gate.valid_ndcg, gate.choice) for name, gate in found.items()}
+
+
+def check_test_windows(rows: NDArray[np.int64]) -> None:
+    """Checks that there is something to test on.
+
+    Raises:
+        DataError: There is no test window.
+    """
+    if not len(rows):
+        raise DataError(
+            "no test window",
+            "the stage test needs users with at least one item in the test part",
+            "use more users, longer histories or other shares of the split",
+        )
+
+
 def run(context: StageContext) -> dict[str, float]:
     config, out = context.config, context.out
     prepared = Prepared.of(config, context.inputs)
     rows = prepared.windows.of(Part.TEST)
-    learned = {
-        key: policy_weights(context.inputs[key], config, prepared, f"{key} on test windows") for key in ("sft", "grpo")
-    }
-    judged = prepared.judged(rows)
-    methods = standard_methods(judged, prepared.lists.recallers, prepared.static, learned, config)
+    check_test_windows(rows)
+    learned, notes = learned_weights(context, prepared)
+    gates = _gates(config, prepared)
+    judged, recallers = prepared.judged(rows), prepared.lists.recallers
+    merges = {name: prepared.judged(rows, name) for name in get_args(MergeMethod) if name != config.fusion.method}
+    methods = standard_methods(judged, recallers, prepared.static, learned, config, gates, merges)
     users = prepared.windows.user[rows]
     comparison = compare(judged, users, rows, methods, prepared.static.best_single.name, config)
-    comparison.table.to_parquet(out / "table.parquet", index=False)
-    comparison.windows.to_parquet(out / "windows.parquet", index=False)
-    for key, weights in learned.items():
-        pd.DataFrame(weights.numpy(), columns=list(prepared.lists.recallers)).to_parquet(out / f"weights_{key}.parquet")
+    for _, evaluated in comparison.windows.groupby("method", sort=False):
+        check_everyone_is_tested(evaluated[Columns.Window].to_numpy(), prepared.windows)
     best = comparison.best_single
     report = Report(
         config=config,
         comparison=comparison,
         static=prepared.static,
-        facts=data_facts(prepared.corpus, prepared.windows),
+        gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values()),
+        facts=data_facts(prepared.corpus, prepared.windows) | notes,
         focus=FOCUS,
         history=prepared.windows.start[rows],
         curves=_training_curves(context.inputs["grpo"]),
         confusion=pd.read_csv(context.inputs["sft"] / CONFUSION, index_col="best"),
         cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
     )
+    save_report(report, out)
     write_report(report, out)
     return _final_metrics(comparison)

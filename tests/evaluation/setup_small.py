@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import torch
 
-from softgrpo.config import ExperimentConfig
+from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.evaluation.static import StaticMixture, best_static_mixture
-from softgrpo.evaluation.table import Comparison, compare, standard_methods
+from softgrpo.evaluation.table import Comparison, Gate, compare, standard_methods
 from softgrpo.records import Corpus, Part, Windows
 from softgrpo.rewards import JudgedLists
 
 USERS, ITEMS, HISTORY = 30, 40, 8
+KEYS = [
+    *("Left", "Right", "uniform_score", "uniform_quota", "uniform_rrf", "global_grid", "global_cem", "static"),
+    *("gate_trees", "sft_single", "sft_multi", "grpo_single", "grpo_multi", "oracle_recaller", "oracle_weights"),
+]
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,20 @@ def small() -> Small:
         row = items[user, user % 2]
         row[:] = [targets[user, 0], *[item for item in row if item != targets[user, 0]]][:10]
     scores = torch.arange(10, 0, -1.0).expand(USERS, 2, 10)
-    judged = JudgedLists.build(torch.from_numpy(items), scores, torch.from_numpy(targets), config.fusion)
-    static = best_static_mixture(judged, judged, config.recall.recallers, config.evaluation.grid_steps, config.seed)
+    merges = {
+        method: JudgedLists.build(
+            torch.from_numpy(items),
+            scores,
+            torch.from_numpy(targets),
+            config.fusion.model_copy(update={"method": method}),
+        )
+        for method in get_args(MergeMethod)
+    }
+    judged = merges.pop("score")
+    static = best_static_mixture(judged, judged, config.recall.recallers, 4, config.seed, ["cem"])
     knows = torch.nn.functional.one_hot(torch.arange(USERS) % 2, 2).double() * 0.8 + 0.1
     learned = {"sft": torch.full((USERS, 2), 0.5, dtype=torch.float64), "grpo": knows}
-    methods = standard_methods(judged, config.recall.recallers, static, learned, config)
+    gates = {"trees": Gate("Trees | of a kind", knows.flip(1), 0.123, "a <choice>")}
+    methods = standard_methods(judged, config.recall.recallers, static, learned, config, gates, merges)
     comparison = compare(judged, windows.user, np.arange(USERS), methods, static.best_single.name, config)
     return Small(config, corpus, windows, judged, static, comparison)

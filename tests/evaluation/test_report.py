@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from softgrpo.evaluation.cases import data_facts, extreme_cases, tied_target_share
-from softgrpo.evaluation.report import Report, render_terminal, verdict, write_report
+from softgrpo.evaluation.report import Choice, Report, render_terminal, verdict, write_report
 from softgrpo.records import Part
-from tests.evaluation.setup_small import HISTORY, USERS, Small
+from tests.evaluation.setup_small import HISTORY, KEYS, USERS, Small
 
 
 def make_report(case: Small) -> Report:
@@ -25,7 +25,16 @@ def make_report(case: Small) -> Report:
     history = np.full(USERS, HISTORY)
     confusion = pd.DataFrame([[9.0, 3.0], [2.0, 11.0]], index=["Left", "Right"], columns=["Left", "Right"])
     return Report(
-        case.config, case.comparison, case.static, facts, "grpo_multi", history, {"reward": curve}, confusion, cases
+        config=case.config,
+        comparison=case.comparison,
+        static=case.static,
+        gates=(Choice("Trees | of a kind", "a <choice>", 0.123),),
+        facts=facts,
+        focus="grpo_multi",
+        history=history,
+        curves={"reward": curve},
+        confusion=confusion,
+        cases=cases,
     )
 
 
@@ -59,16 +68,17 @@ def test_html_is_self_contained_and_escaped(written: Path) -> None:
     assert page.count("data:image/svg+xml;base64,") == 5
     assert "<b>" not in page
     assert "&lt;small&gt;" in page
+    assert "a &lt;choice&gt;" in page
     assert "nan" not in page.lower().split("base64")[0]
 
 
 def test_markdown_table_is_rectangular_and_escaped(written: Path) -> None:
     text = (written / "report.md").read_text()
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 2
+    assert len(tables) == 3
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
-    assert tables[0].count("\n") == 2 + 10
+    assert tables[0].count("\n") == 2 + len(KEYS)
     assert "<b>" not in text
     for link in re.findall(r"\]\((.*?)\)", text):
         assert (written / link).stat().st_size > 1000
@@ -76,13 +86,16 @@ def test_markdown_table_is_rectangular_and_escaped(written: Path) -> None:
 
 def test_the_same_run_writes_the_same_bytes(case: Small, written: Path, tmp_path: Path) -> None:
     write_report(make_report(case), tmp_path)
+    assert {path.suffix for path in (written / "figures").iterdir()} == {".png", ".svg"}
     for path in written.rglob("*.*"):
         assert path.read_bytes() == (tmp_path / path.relative_to(written)).read_bytes(), path.name
 
 
 def test_a_run_without_curves_cases_and_hits(case: Small, tmp_path: Path) -> None:
     report = make_report(case)
-    write_report(dataclasses.replace(report, curves={}, confusion=report.confusion * 0, cases=()), tmp_path)
+    bare = dataclasses.replace(report, gates=(), curves={}, confusion=report.confusion * 0, cases=())
+    write_report(bare, tmp_path)
+    assert "Rows learned without the language model" not in (tmp_path / "report.md").read_text()
     assert not (tmp_path / "figures" / "confusion.png").exists()
     assert "Users who won" not in (tmp_path / "report.md").read_text()
 

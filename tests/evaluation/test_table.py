@@ -4,17 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from softgrpo.errors import DataError
+from softgrpo.errors import ConfigError, DataError
+from softgrpo.evaluation.significance import paired_bootstrap
 from softgrpo.evaluation.table import argmax_one_hot, compare
-from tests.evaluation.setup_small import USERS, Small
+from softgrpo.presets import resolve
+from tests.evaluation.setup_small import KEYS, USERS, Small
 
 
 def test_rows_come_in_the_published_order(case: Small) -> None:
-    assert list(case.comparison.table["method"]) == [
-        *("Left", "Right", "uniform", "static"),
-        *("sft_single", "sft_multi", "grpo_single", "grpo_multi"),
-        *("oracle_recaller", "oracle_weights"),
-    ]
+    assert list(case.comparison.table["method"]) == KEYS
     marked = case.comparison.table.set_index("method")["label"]
     assert marked[case.static.best_single.name].endswith("(best single)")
     assert marked.str.contains("best single").sum() == 1
@@ -31,7 +29,7 @@ def test_columns_are_the_documented_ones(case: Small) -> None:
         *(f"vs_static{end}" for end in ends),
     ]
     assert list(case.comparison.windows)[:4] == ["method", "window", "user", "ndcg@5"]
-    assert len(case.comparison.windows) == USERS * 10
+    assert len(case.comparison.windows) == USERS * len(KEYS)
 
 
 def test_table_values_follow_from_the_windows(case: Small) -> None:
@@ -52,6 +50,58 @@ def test_a_user_with_many_windows_counts_once(case: Small) -> None:
     again = compare(case.judged, users, np.arange(USERS), case.comparison.methods, "Left", case.config)
     left = again.windows[again.windows["method"] == "Left"]["ndcg@5"].to_numpy()
     assert again.table["ndcg@5"][0] == pytest.approx((left[:20].mean() + left[20:].sum()) / 11)
+
+
+def test_uniform_merges_are_judged_by_their_own_merge(case: Small) -> None:
+    """A row of another merge holds the metrics of that merge, by a comparison that has no other."""
+    labels = case.comparison.table.set_index("method")["label"]
+    assert labels["uniform_score"] == "Uniform merge (score, rank_reciprocal)"
+    assert labels["uniform_quota"] == "Uniform merge (quota)"
+    found = {}
+    for key in ("uniform_score", "uniform_quota", "uniform_rrf"):
+        method = case.comparison.method(key)
+        lists = method.merged_as or case.judged
+        assert lists.fusion.method == key.removeprefix("uniform_")
+        found[key] = case.comparison.windows.loc[case.comparison.windows["method"] == key, "ndcg@5"].to_numpy()
+        assert found[key] == pytest.approx(lists.metrics(method.weights, (5,))["ndcg@5"].numpy())
+        assert (method.weights == 0.5).all()
+    assert not np.array_equal(found["uniform_quota"], found["uniform_score"])
+
+
+def test_global_rows_hold_what_the_searches_found(case: Small) -> None:
+    candidates = {each.name: each for each in case.static.candidates}
+    for name in ("grid", "cem"):
+        expected = torch.tensor(candidates[name].weights, dtype=torch.float64)
+        assert (case.comparison.method(f"global_{name}").weights == expected).all()
+    best = case.comparison.method("static")
+    assert (best.weights == torch.tensor(case.static.best.weights, dtype=torch.float64)).all()
+
+
+def test_differences_to_both_references_use_the_same_draws(case: Small) -> None:
+    """An interval equals that of the comparison alone."""
+    frames = dict(tuple(case.comparison.windows.groupby("method", sort=False)))
+    table = case.comparison.table.set_index("method")
+    settings = case.config.evaluation
+    for name, reference in {"vs_single": case.comparison.best_single, "vs_static": "static"}.items():
+        difference = frames["grpo_multi"]["ndcg@5"].to_numpy() - frames[reference]["ndcg@5"].to_numpy()
+        alone = paired_bootstrap(difference, settings.bootstrap, settings.confidence, case.config.seed)
+        assert table.loc["grpo_multi", f"{name}_low"] == pytest.approx(alone.low[0], abs=1e-12)
+        assert table.loc["grpo_multi", f"{name}_high"] == pytest.approx(alone.high[0], abs=1e-12)
+
+
+def test_a_cut_off_beyond_the_lists_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cut-off of 50 is deeper than recall.depth = 30"):
+        resolve("ml-100k", "tiny", overrides={"recall.depth": 30})
+    with pytest.raises(ConfigError, match=r"cut-off of 40 is deeper than recall.depth = 30"):
+        resolve("ml-100k", "tiny", overrides={"recall.depth": 30, "evaluation.ks": [5], "fusion.k": 40})
+
+
+def test_a_baseline_named_twice_or_unknown_is_refused() -> None:
+    with pytest.raises(ConfigError, match="names one twice"):
+        resolve("ml-100k", "tiny", overrides={"evaluation.baselines": ["cem", "cem"]})
+    with pytest.raises(ConfigError, match="forest"):
+        resolve("ml-100k", "tiny", overrides={"evaluation.baselines": ["forest"]})
+    assert resolve("ml-100k", "tiny", overrides={"evaluation.baselines": []}).evaluation.searches == ()
 
 
 def test_no_test_windows_is_an_error(case: Small) -> None:

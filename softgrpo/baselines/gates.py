@@ -1,0 +1,40 @@
+"""The gates without a language model, by name. Legend: M recallers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from softgrpo.baselines.boosting import fit_boosting
+from softgrpo.baselines.inputs import GateData, GateWeights, check_windows
+from softgrpo.baselines.networks import fit_network
+from softgrpo.baselines.stacking import fit_stacking
+
+GATES: dict[str, tuple[str, Callable[[GateData], GateWeights]]] = {
+    "dirichlet": ("Dirichlet policy, network", partial(fit_network, action="dirichlet")),
+    "stacking": ("Linear stacking", fit_stacking),
+    "boosting": ("Boosted trees", fit_boosting),
+    "network": ("SofT-GRPO, network", partial(fit_network, action="soft")),
+    "discrete": ("Discrete GRPO, network", partial(fit_network, action="discrete")),
+}
+"""Name to what people read and what fits it."""
+
+
+def fit_gates(names: Iterable[str], data: GateData) -> dict[str, GateWeights]:
+    """Fits the gates among some baselines.
+
+    Args:
+        names: As in `evaluation.baselines`; those that are no gates are passed over.
+        data: What they are fitted, chosen and asked on.
+
+    Returns:
+        What each gate says, by name, in the order of `GATES`.
+
+    Raises:
+        DataError: There are no training, no validation or no test windows.
+    """
+    wanted = set(names)
+    chosen = {name: fit for name, (_, fit) in GATES.items() if name in wanted}
+    if chosen:
+        check_windows(data)
+    return {name: fit(data) for name, fit in chosen.items()}

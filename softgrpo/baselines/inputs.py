@@ -1,0 +1,116 @@
+"""What gates without a language model see: the numbers that prompts put into words. Legend: W windows, M recallers, F numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softgrpo.errors import DataError
+from softgrpo.features import Features
+from softgrpo.records import Windows
+from softgrpo.rewards import JudgedLists
+
+
+def gate_numbers(features: Features, windows: Windows) -> NDArray[np.float64]:
+    """Returns what is known about every window before its targets, (W, F = 5 M + 3), no NaN.
+
+    Per recaller: strength, peak and overlap of its list, and of its track record the mean NDCG and the inverse of the harmonic
+    mean rank (both 0 without a record). Then log(1 + length of the history), log(1 + windows in the record), whether there is one.
+
+    Args:
+        features: Of all windows; `ndcg` and `best_rank` are the answers and not read.
+        windows: All windows.
+    """
+    with np.errstate(divide="ignore"):
+        inverse_rank = 1.0 / features.track_rank.astype(np.float64)
+    by_recaller = (features.strength, features.peak, features.overlap, features.track_ndcg, inverse_rank)
+    history, count = windows.start.astype(np.float64), features.track_count.astype(np.float64)
+    by_window = np.stack([np.log1p(history), np.log1p(count), (count > 0).astype(np.float64)], axis=1)
+    return np.nan_to_num(np.concatenate([*by_recaller, by_window], axis=1).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class GateData:
+    """What gates are fitted and chosen on, and what they are asked. There is no answer of a test window in it.
+
+    Attributes:
+        train: Policy windows, lists and targets.
+        train_ndcg: (W, M) NDCG@`fusion.k` of each recaller's own list on them.
+        valid: Validation windows, lists and targets.
+        numbers: (W, F) float32 of the training, the validation and the test windows, each number with mean 0 and standard
+            deviation 1 over the training windows (0 throughout where it does not vary there).
+        static: (M,) the best static mixture.
+        prior: (M,) log weights that networks start from, finite.
+        seed: Of all that is random.
+    """
+
+    train: JudgedLists
+    train_ndcg: NDArray[np.float32]
+    valid: JudgedLists
+    numbers: tuple[Tensor, Tensor, Tensor]
+    static: Tensor
+    prior: Tensor
+    seed: int
+
+    @property
+    def num_recallers(self) -> int:
+        """M."""
+        return len(self.static)
+
+    @cached_property
+    def teaching(self) -> Tensor:
+        """Training windows in which some recaller lists a target, ascending: in all others every weight earns 0."""
+        return torch.nonzero((self.train.positions >= 0).any(1))[:, 0]
+
+    def valid_ndcg(self, weights: Tensor) -> Tensor:
+        """Returns the mean NDCG@`fusion.k` over validation windows of G sets of weights (W, G, M), as (G,)."""
+        return self.valid.ndcg(weights.double()).mean(0)
+
+
+@dataclass(frozen=True)
+class GateWeights:
+    """What a gate says.
+
+    Attributes:
+        weights: (W, M) float64 on the test windows.
+        valid_ndcg: Mean NDCG@`fusion.k` on validation windows, which it was chosen by.
+        choice: What was chosen there, in words.
+    """
+
+    weights: Tensor
+    valid_ndcg: float
+    choice: str
+
+    @classmethod
+    def worst(cls) -> GateWeights:
+        """Returns what every gate is better than."""
+        return cls(torch.empty(0), -1.0, "")
+
+
+def standardised(
+    numbers: NDArray[np.float64], train: NDArray[np.int64], valid: NDArray[np.int64], test: NDArray[np.int64]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the numbers (W, F) of three sets of windows, float32, standardised by those of the training windows."""
+    mean, spread = numbers[train].mean(0), numbers[train].std(0)
+    scaled = np.where(spread > 1e-9, (numbers - mean) / np.maximum(spread, 1e-9), 0.0).astype(np.float32)
+    return torch.from_numpy(scaled[train]), torch.from_numpy(scaled[valid]), torch.from_numpy(scaled[test])
+
+
+def check_windows(data: GateData) -> None:
+    """Checks that there is something to fit gates on and to choose them on.
+
+    Raises:
+        DataError: There are no training, no validation or no test windows.
+    """
+    for name, rows in zip(("policy", "validation", "test"), data.numbers, strict=True):
+        if not len(rows):
+            raise DataError(
+                f"no {name} window",
+                "baselines are fitted on policy windows, chosen on validation windows and asked about test windows",
+                "use more users, longer histories or other shares of the split",
+            )

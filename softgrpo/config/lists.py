@@ -1,0 +1,159 @@
+"""Settings of what comes before the language model: data, split, recallers, merging, prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from softgrpo.config.section import Count, Positive, Probability, Section, Share
+
+ForeignName = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9_-]{0,31}$")]
+MergeMethod = Literal["score", "quota", "rrf"]
+Normalisation = Literal["none", "minmax", "zscore", "softmax", "percentile", "rank_reciprocal", "rank_exp", "platt"]
+
+
+class DataConfig(Section):
+    """Which interactions are read, and which of them are kept."""
+
+    dataset: str = "ml-100k"
+    """Name of the dataset: the folder `<data_path>/<dataset>` with `<dataset>.inter` and, if there, `.item` and `.user`."""
+    data_path: Path | None = None
+    """Folder that holds dataset folders; null: SOFTGRPO_DATA, then `./data`, then the ml-100k packaged in recbole."""
+    user_field: str = "user_id"
+    """Column of the user in `.inter` and `.user`."""
+    item_field: str = "item_id"
+    """Column of the item in `.inter`."""
+    item_key_field: str | None = None
+    """Column of the item in `.item`, where it differs from `item_field`."""
+    time_field: str | None = "timestamp"
+    """Column of the time in `.inter`; null where the order of the file is the order in time."""
+    rating_field: str | None = "rating"
+    """Column of the rating in `.inter`; used by `min_rating` only."""
+    title_field: str | None = None
+    """Column of the title in `.item`; null: the first of title, movie_title, app_name, name that is there."""
+    genre_field: str | None = None
+    """Column of the genres in `.item`; null: the first of genres, genre, class, categories that is there."""
+    user_fields: tuple[str, ...] | None = None
+    """Columns of `.user` shown in prompts; null: age, gender and occupation, as far as they are there."""
+    min_rating: float | None = None
+    """Keep interactions with at least this rating; null keeps all."""
+    k_core: Annotated[int, Field(ge=0)] = 5
+    """Repeatedly drop users and items with fewer interactions than this; 0 is off."""
+    min_user_items: Count = 4
+    """Drop users with fewer distinct items than this, after the k-core filter."""
+    ties: Literal["hash", "file"] = "hash"
+    """How equal times are ordered: by a seeded hash of (user, item), or as in the file."""
+    max_users: Count | None = None
+    """Keep a seeded sample of this many users (debugging); null keeps all."""
+    download: bool = True
+    """Try RecBole's known download address when a dataset is not found."""
+
+
+class SplitConfig(Section):
+    """One leak-free split for recallers and policy, per user and in time order."""
+
+    method: Literal["ratio", "leave_last", "global_time"] = "ratio"
+    """ratio: shares of each user's sequence; leave_last: last item test, the one before valid, the one before policy;
+    global_time: cuts at quantiles of all times."""
+    recaller: Probability = 0.6
+    """Share of the recaller part (ratio, global_time)."""
+    policy: Probability = 0.2
+    """Share of the policy part (ratio, global_time)."""
+    valid: Probability = 0.1
+    """Share of the validation part (ratio, global_time); the rest is the test part."""
+    record: Share = 0.1
+    """Share of the whole sequence at the end of the recaller part that is held back for the track record."""
+    window: Count = 5
+    """Targets of one window, at most."""
+    windows_per_user: Count = 4
+    """Policy windows per user, at most; the latest are taken."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        total = self.recaller + self.policy + self.valid
+        if self.method != "leave_last" and total >= 1.0 - 1e-9:
+            raise ValueError(
+                f"recaller + policy + valid = {total:g}; the three must leave a share for test (sum below 1)"
+            )
+        if self.record >= self.recaller:
+            raise ValueError(
+                f"record = {self.record:g} must be smaller than recaller = {self.recaller:g}, whose end it is"
+            )
+        return self
+
+
+class RecallConfig(Section):
+    """The pool of recallers and their candidate lists."""
+
+    recallers: tuple[str, ...] = ("BPR", "SASRec", "ItemKNN")
+    """RecBole models (general or sequential) and names in `files`; at least two."""
+    files: dict[ForeignName, Path] = Field(default_factory=dict)
+    """Recallers from elsewhere: a name and a Parquet file with user, window, item and score, e.g. {Mine: mine.parquet}. They join
+    the pool behind `recallers`; docs/own-recaller.md has the schema."""
+    depth: Count = 100
+    """Length of each candidate list."""
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """RecBole settings per recaller, e.g. {SASRec: {epochs: 5}}; the key `all` holds those of every recaller. They are merged
+    with the preset's; an empty mapping, for one recaller or for all, drops the preset's."""
+    targets_per_user: Count | None = None
+    """Sequential recallers train on at most this many latest positions per user; null takes all."""
+    batch_size: Count = 512
+    """Windows scored at a time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_join_the_pool(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("files"), dict):
+            return values
+        named = values.get("recallers", cls.model_fields["recallers"].default)
+        if not isinstance(named, list | tuple):
+            return values  # the setting itself says what is wrong
+        return values | {"recallers": (*named, *(name for name in values["files"] if name not in named))}
+
+    def settings_of(self, recaller: str) -> dict[str, Any]:
+        """Returns the RecBole settings of one recaller: those of `all`, then its own."""
+        return {**self.settings.get("all", {}), **self.settings.get(recaller, {})}
+
+
+class FusionConfig(Section):
+    """How weighted candidate lists become one list; rewards, labels, search and evaluation use the same."""
+
+    method: MergeMethod = "rrf"
+    """score: sum of weight times normalised score; quota: weighted turns; rrf: weighted reciprocal rank fusion."""
+    normalisation: Normalisation = "minmax"
+    """Normalisation of scores over the retrieved list (score only)."""
+    rrf_k: Positive = 60.0
+    """Constant of reciprocal rank fusion (rrf only)."""
+    rank_exp_tau: Positive = 10.0
+    """Scale, in ranks, of the normalisation rank_exp."""
+    k: Count = 10
+    """Cut-off of the NDCG that labels, rewards, searches and model selection use."""
+
+
+class PromptConfig(Section):
+    """What the prompt tells the language model; each part can be switched."""
+
+    user_fields: bool = True
+    """The user's fields (age, gender, occupation, ...)."""
+    history_items: Annotated[int, Field(ge=0)] = 10
+    """The latest items of the history, at most this many; 0 leaves the history out."""
+    titles: bool = True
+    """Titles of items (ids where a title is missing); off shows ids."""
+    genres: bool = True
+    """Genres behind each history item."""
+    time_gaps: bool = True
+    """Time since the item before, where times are known to be in seconds."""
+    recaller_lines: bool = False
+    """One line on what each recaller is."""
+    top_items: Annotated[int, Field(ge=0)] = 1
+    """Each recaller's first items, at most this many."""
+    list_shape: bool = True
+    """How strong and how peaked each recaller's scores are, in words."""
+    overlap: bool = True
+    """How much the recallers' lists overlap."""
+    track_record: bool = True
+    """How each recaller ranked this user's earlier targets."""
+    max_length: Annotated[int, Field(ge=32)] = 512
+    """Tokens per prompt; longer prompts lose their oldest items, then top items, then the recallers' lines."""

@@ -1,0 +1,95 @@
+"""`<output>/pure_models`: finished policies under names that people can read, and their loader.
+
+    pure_models/<dataset>/<model>_pure_<sft|grpo>_<recaller>_<recaller>  ->  ../../stages/<sft|grpo>-<key>
+
+The store of stages knows a policy by a digest. Here each is a relative link into that store, so that the output folder can be
+moved. A name stands for what was made last with that dataset, model and pool; earlier ones stay in the store.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softgrpo.config import ExperimentConfig, PolicyConfig
+from softgrpo.errors import StoreError
+from softgrpo.stages import Node
+
+if TYPE_CHECKING:
+    from softgrpo.policy import Policy
+
+FOLDER = "pure_models"
+STAGES = ("sft", "grpo")
+NAME_BYTES = 255
+"""What file systems take for one name."""
+
+
+def model_path(config: ExperimentConfig, stage: str) -> Path:
+    """Returns where a policy is found, relative to the folder of all policies.
+
+    Args:
+        config: The resolved configuration.
+        stage: sft or grpo.
+
+    Returns:
+        `<dataset>/<model_name>_pure_<stage>_<recallers>`; `/` in names becomes `_`, and of a name that is too long for the file
+        system the model's end stays.
+    """
+    behind = f"_pure_{stage}_{'_'.join(config.recall.recallers)}".replace("/", "_")
+    model = config.policy.model_name.replace("/", "_").encode()[-(NAME_BYTES - len(behind)) :]
+    return Path(config.data.dataset.replace("/", "_")) / (model.decode(errors="ignore") + behind)
+
+
+def show_model(output: Path, config: ExperimentConfig, node: Node, payload: Path) -> None:
+    """Lets the name of a finished policy lead to it; a node that makes no policy changes nothing.
+
+    Args:
+        output: Folder of all that is written.
+        config: The resolved configuration.
+        node: The finished node.
+        payload: Its folder in the store, below `output`.
+
+    Raises:
+        StoreError: Something that is no link has the name.
+    """
+    if node.stage.name not in STAGES:
+        return
+    link = output / FOLDER / model_path(config, node.stage.name)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    aside = link.with_name(f".{uuid.uuid4().hex}")  # it replaces the old one in one step: a reader finds either
+    try:
+        aside.symlink_to(os.path.relpath(payload.resolve(), link.parent.resolve()), target_is_directory=True)
+        aside.replace(link)
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise StoreError(
+            f"'{link}'", "It is made as a link to the finished policy, and a folder is there", "Move that folder away"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load_model(folder: Path | str) -> Policy:
+    """Loads a finished policy, prior and adapters included, ready to be asked (dropout is off).
+
+    Args:
+        folder: Of the policy: a link in `pure_models`, the stage's folder, or its folder `merged`.
+
+    Raises:
+        PolicyError: The folder holds no policy, or adapters whose base model is not here.
+    """
+    # torch and transformers take seconds to import, and the pipeline's plan needs neither
+    from peft import LoraConfig
+
+    from softgrpo.policy import load_card, load_policy
+
+    place = Path(folder)
+    card = load_card(place)
+    settings: dict[str, Any] = {"model_name": card.model_name}
+    if card.adapter == "lora":
+        stored = LoraConfig.from_pretrained(str(place))
+        settings |= {"lora_r": stored.r, "lora_alpha": stored.lora_alpha}
+    policy = load_policy(place, PolicyConfig(**settings))
+    policy.model.eval()
+    return policy

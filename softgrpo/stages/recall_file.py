@@ -1,0 +1,20 @@
+"""Stage `recall` for a recaller from elsewhere: check the lists of a file and store them as a trained recaller's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from softgrpo.candidates import check_candidates, write_candidates
+from softgrpo.data.corpus import load_corpus
+from softgrpo.data.windows import load_windows
+from softgrpo.recallers.from_file import read_lists
+from softgrpo.stages import StageContext
+
+
+def run(context: StageContext) -> dict[str, float]:
+    config, name = context.config.recall, context.variant
+    corpus, windows = load_corpus(context.inputs["split"]), load_windows(context.inputs["split"])
+    lists = read_lists(config.files[name], name, corpus, windows, config.depth)
+    check_candidates(lists, corpus, windows)
+    write_candidates(context.out / "candidates.parquet", lists)
+    return {"mean_list_length": float(np.mean((lists.items >= 0).sum(2)))}
