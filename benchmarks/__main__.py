@@ -18,6 +18,7 @@ from benchmarks.memory import measure_memory
 from benchmarks.merging import measure_merging
 from benchmarks.models import LARGE, MINI, SMALL, TINY
 from benchmarks.quiet import quieten
+from benchmarks.recommending import measure_recommending
 from benchmarks.report import Row, describe_machine, markdown, print_report
 from benchmarks.share import measure_share
 from benchmarks.steps import measure_steps
@@ -36,6 +37,7 @@ def sections(device: torch.device) -> dict[str, Section]:
             "steps-mini": partial(measure_steps, MINI, device, steps=4, warm_up=1),
             "share": partial(measure_share, TINY, device),
             "trl": partial(measure_against_trl, MINI, device),
+            "recommend": measure_recommending,
         }
     found: dict[str, Section] = {"merge": partial(measure_merging, device)}
     for shape in (SMALL, LARGE):

@@ -1,6 +1,6 @@
 """The `softgrpo` command. What a sub-command needs is imported when it runs, so that `--help` is quick.
 
-Exit codes: 0 done, 1 failed while running, 2 refused before anything ran, 130 interrupted.
+Exit codes: 0 done, 1 failed while running, 2 refused before anything ran, 130 interrupted; docs/settings.md says more.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.command_line import OTHER_FLAGS, PURE_STAGES, build_parser
 from flows.doctor import as_text, examine, is_healthy, is_writable
+from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, readable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
+from flows.result_commands import compare_job, print_json, recommend_job, report_job, windows_job
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import ConfigError, SoftGRPOError, StoreError, is_full_disk, nearest, no_space
+from softgrpo.errors import ConfigError, SoftGRPOError, StoreError, nearest
 from softgrpo.presets import resolve, settings
 from softgrpo.presets.settings import shown
 
@@ -26,10 +28,9 @@ if TYPE_CHECKING:
     from flows.group_commands import Wanted
     from softgrpo.pipeline import RunResult
 
-OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-STAGES = ("recall", "data", "sft", "grpo", "test", "full", "standalone", "debug")
+STAGES = ("recall", "data", "check", "sft", "grpo", "test", "full", "standalone", "debug")
 GROUP_STAGES = ("full", "debug")
-REPEATABLE = ("split", "recall", "data", "sft", "grpo", "test")
+REPEATABLE = ("split", "recall", "data", "check", "sft", "grpo", "test")
 
 Job = Callable[[], int]
 """What a sub-command does once its arguments are found to be right; returns the exit code."""
@@ -57,6 +58,13 @@ def _check_output(output: Path) -> None:
         )
 
 
+def _run_record(result: RunResult, k: int) -> dict[str, Any]:
+    """Returns what a machine reads of a run; k is the cut-off that the comparison is about."""
+    rows = None if result.table is None else json.loads(result.table.to_json(orient="records"))
+    folders = {name: str(folder) for name, folder in result.folders.items()}
+    return {"k": k, "rows": rows, "folders": folders, "reused": list(result.reused), "links": dict(result.links)}
+
+
 def _announce(result: RunResult, k: int) -> None:
     """Prints the comparison and where things are; k is the cut-off that the comparison is about."""
     if result.table is not None:
@@ -79,6 +87,13 @@ def _pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until
 
     force = tuple(_check_stage(name, REPEATABLE) for name in arguments.force)
     _check_output(arguments.output)
+    from tasks.addresses import check_hands
+
+    check_hands(arguments.parallel, arguments.dask)
+    if standalone and (arguments.parallel or arguments.dask):
+        raise ConfigError(
+            "--parallel or --dask", "A standalone run is one process", "Leave it out, or run the stage full"
+        )
     if standalone and arguments.from_run:
         raise ConfigError("--from-run", "A standalone run knows no MLflow", "Leave it out, or run the stage full")
     for note in preflight(config, until):
@@ -90,11 +105,23 @@ def _pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until
             from softgrpo.pipeline import run_standalone
 
             make_readable(arguments.debug)
-            _announce(run_standalone(config, until, force, arguments.output), config.fusion.k)
+            result = run_standalone(config, until, force, arguments.output)
         else:
             from flows.pipeline import run_pipeline
 
-            result = run_pipeline(config, until, force, arguments.output, arguments.from_run, arguments.debug)
+            result = run_pipeline(
+                config,
+                until,
+                force,
+                arguments.output,
+                arguments.from_run,
+                arguments.debug,
+                parallel=arguments.parallel,
+                dask=arguments.dask,
+            )
+        if arguments.json:
+            print_json(_run_record(result, config.fusion.k))
+        else:
             _announce(result, config.fusion.k)
         return OK
 
@@ -133,9 +160,9 @@ def prepare_config(arguments: argparse.Namespace) -> Job:
 
     def job() -> int:
         if arguments.settings:
-            for setting in settings().values():
-                choices = f" [{', '.join(setting.choices)}]" if setting.choices else ""
-                print(f"--{setting.path} (default {shown(setting.default) or '-'}){choices}\n    {setting.description}")
+            _list_settings(as_json=arguments.json)
+        elif arguments.json:
+            print_json(flat)
         else:
             print(listing(flat))
         return OK
@@ -143,24 +170,49 @@ def prepare_config(arguments: argparse.Namespace) -> Job:
     return job
 
 
+def _list_settings(*, as_json: bool) -> None:
+    """Prints every setting with its default and what it does."""
+    if as_json:
+        names = ("path", "choices", "default", "description")
+        print_json([{name: vars(setting)[name] for name in names} for setting in settings().values()])
+        return
+    for setting in settings().values():
+        choices = f" [{', '.join(setting.choices)}]" if setting.choices else ""
+        print(f"--{setting.path} (default {shown(setting.default) or '-'}){choices}\n    {setting.description}")
+
+
 def prepare_compare(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo compare`."""
-    from flows.compare import compare_stored_runs
-
     _check_output(arguments.output)
-    compared = compare_stored_runs(arguments.RUN, arguments.output)
+    return compare_job(arguments)
+
+
+def prepare_report(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo report`."""
+    _check_output(arguments.output)
+    return report_job(arguments)
+
+
+def prepare_recommend(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo recommend`."""
+    _check_output(arguments.output)
+    return recommend_job(arguments)
+
+
+def prepare_windows(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo windows`."""
+    return windows_job(arguments, _resolve(arguments, arguments.DATASET, "full", "tiny"))
+
+
+def prepare_completion(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo completion`."""
+    from flows.completion import SHELLS, script
+
+    if arguments.SHELL not in SHELLS:
+        raise ConfigError(f"Shell '{arguments.SHELL}'", "Its completion is not known", nearest(arguments.SHELL, SHELLS))
 
     def job() -> int:
-        if arguments.json:
-            rows = json.loads(compared.table.to_json(orient="records"))
-            print(json.dumps({"rows": rows, "verdicts": compared.verdicts, "link": compared.link}, indent=2))
-            return OK
-        from flows.console import print_table
-        from softgrpo.evaluation.report import render_terminal
-
-        print_table(render_terminal(compared.table, compared.k, "the best single recaller of the first run"))
-        print(*compared.verdicts, sep="\n")
-        print(compared.link or "make services shows the runs side by side")
+        print(script(arguments.SHELL))
         return OK
 
     return job
@@ -169,11 +221,23 @@ def prepare_compare(arguments: argparse.Namespace) -> Job:
 def _wanted(arguments: argparse.Namespace) -> Wanted:
     """Returns what `multi-recaller` and `tune` work on; --dataset and --size win over the positions."""
     from flows.group_commands import Wanted
+    from tasks.addresses import check_hands
 
     stage, said = _check_stage(arguments.STAGE, GROUP_STAGES), overrides(arguments)
     dataset, size = said.pop("data.dataset", arguments.DATASET), said.pop("policy.size", arguments.SIZE)
     _check_output(arguments.output)
-    return Wanted(dataset, size, stage, said, arguments.output, arguments.debug)
+    check_hands(arguments.parallel, arguments.dask)
+    return Wanted(
+        dataset,
+        size,
+        stage,
+        said,
+        arguments.output,
+        arguments.debug,
+        arguments.json,
+        arguments.parallel,
+        arguments.dask,
+    )
 
 
 def prepare_multi_recaller(arguments: argparse.Namespace) -> Job:
@@ -195,7 +259,10 @@ def prepare_doctor(arguments: argparse.Namespace) -> Job:
 
     def job() -> int:
         found = examine(arguments.data_path, arguments.output)
-        print(json.dumps(found, indent=2) if arguments.json else as_text(found))
+        if arguments.json:
+            print_json(found)
+        else:
+            print(as_text(found))
         return OK if is_healthy(found) else FAILED
 
     return job
@@ -206,10 +273,14 @@ COMMANDS = {
     "standalone": prepare_standalone,
     "pure": prepare_pure,
     "compare": prepare_compare,
+    "report": prepare_report,
+    "recommend": prepare_recommend,
+    "windows": prepare_windows,
     "multi-recaller": prepare_multi_recaller,
     "tune": prepare_tune,
     "config": prepare_config,
     "doctor": prepare_doctor,
+    "completion": prepare_completion,
 }
 
 
@@ -227,24 +298,6 @@ def prepare(words: Sequence[str]) -> Job:
     return COMMANDS[arguments.command](arguments)
 
 
-def _readable(error: Exception) -> str:
-    """Returns what people are told about an error."""
-    if isinstance(error, SoftGRPOError):
-        return str(error)
-    if is_full_disk(error):
-        return str(no_space())
-    if isinstance(error, OSError):
-        rule = "Files that a run reads and writes must be accessible"
-        return str(
-            StoreError(
-                f"The system refused: {error}", rule, "Mend it and repeat the command; --debug shows where it happened"
-            )
-        )
-    message = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
-    kept = "Finished stages are kept; the same command goes on from there"
-    return f"unexpected error, probably a fault of softgrpo: {message}. {kept}. --debug shows the traceback."
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -255,6 +308,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed
+        from flows.completion import complete
+
+        complete(STAGES, GROUP_STAGES)
     code = REFUSED
     try:
         job = prepare(words)
@@ -271,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # broad: this is the last place that can say something to people, and it hides nothing
         if "--debug" in words:
             traceback.print_exc()
-        print(f"softgrpo: {_readable(error)}", file=sys.stderr)
+        print(f"softgrpo: {readable(error)}", file=sys.stderr)
         return code if isinstance(error, SoftGRPOError | OSError) else FAILED
 
 

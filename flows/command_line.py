@@ -11,7 +11,12 @@ from softgrpo import __version__
 
 PURE_STAGES = {"gen_sft_data": "data", "do_sft": "sft", "do_grpo": "grpo", "do_test": "test"}
 """The original flags that ask for a stage."""
-OTHER_FLAGS = ("output", "force", "from_run", "debug", "json", "settings", "pools", "trials", "no_final", *PURE_STAGES)
+OTHER_FLAGS = (
+    *("output", "force", "from_run", "debug", "json", "settings", "pools", "trials", "no_final"),
+    *("parallel", "dask"),
+    *("users", "users_from", "k", "to", "open"),
+    *PURE_STAGES,
+)
 """The flags that are no settings."""
 
 DESCRIPTION = """\
@@ -20,19 +25,24 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo run DATASET STAGE SIZE    the pipeline, or a part of it:  softgrpo run ml-100k full tiny
   softgrpo standalone                the same in one process, without Prefect and MLflow
   softgrpo pure --do_test ...        the original flags
+  softgrpo report RUN                the report of a run: table, page, figures
+  softgrpo recommend RUN             what a trained run recommends, with each recaller's part in it
   softgrpo compare RUN RUN ...       several runs in one table, with intervals
   softgrpo multi-recaller DATASET STAGE SIZE    pools of recallers compared; each recaller is trained once
   softgrpo tune DATASET STAGE SIZE   the best settings of SofT-GRPO on validation windows
+  softgrpo windows DATASET --to FOLDER    what a recaller of your own has to score
   softgrpo config DATASET SIZE       the settings of a run, explained (--settings: all defaults)
   softgrpo doctor                    what is installed, which device, which data and models are found
+  softgrpo completion SHELL          lets a shell complete all this:  eval "$(softgrpo completion bash)"
 
-`softgrpo COMMAND --help` explains a command."""
+`softgrpo COMMAND --help` explains a command. Exit codes: 0 done, 1 failed while running, 2 refused before anything ran,
+130 interrupted."""
 
 RUN = """\
-Runs the pipeline recall -> data -> sft -> grpo -> test. Finished stages are reused.
+Runs the pipeline recall -> data -> check -> sft -> grpo -> test. Finished stages are reused.
 
   DATASET  a dataset with a preset, or any folder of RecBole atomic files in the data path
-  STAGE    the last stage wanted: recall, data, sft, grpo or test
+  STAGE    the last stage wanted: recall, data, check (nothing leaks), sft, grpo or test
            full         everything
            standalone   everything, without Prefect and MLflow
            debug        everything on a small subset
@@ -46,6 +56,29 @@ COMPARE = """\
 Puts runs of whole pipelines into one table: all rows of all runs, on the same test windows.
 
   RUN  id of the MLflow run of a pipeline, as `softgrpo run` prints it. The first run holds what others are compared with."""
+
+REPORT = """\
+Shows the comparison table of a run and says where its report is: an HTML page with figures, and the same in Markdown.
+
+  RUN  id of the MLflow run of a whole pipeline, as `softgrpo run` prints it"""
+
+RECOMMEND = """\
+Merges the candidate lists that a trained run stored with the weights that its policy gave to each user: the next items at the
+time of the user's test window, and how much of each item's score came from which recaller. A user without a test window gets
+the best static mixture, and the output says so.
+
+  RUN  id of the MLflow run of a pipeline that trained a policy, as `softgrpo run` prints it"""
+
+WINDOWS = """\
+Writes what a recaller of your own has to score, as three Parquet files: windows, history (what may be looked at, and what may be
+trained on) and items. Its lists join a pool with --recall.files.NAME FILE, see docs/own-recaller.md."""
+
+COMPLETION = """\
+Prints the lines that let a shell complete commands, stages, datasets, flags and their values with the tab key.
+
+  SHELL  bash, zsh, fish, tcsh or powershell
+
+In the file that your shell reads at its start:  eval "$(softgrpo completion bash)" """
 
 MULTI_RECALLER = """\
 Runs the whole pipeline for several pools of recallers and puts all of them into one table, on the same test windows.
@@ -71,6 +104,22 @@ def _add_where(parser: Parser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
+def _add_json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON on standard output, and nothing else there")
+
+
+def _add_hands(parser: Parser) -> None:
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        metavar="N",
+        help="recallers trained at once, each in a process with its share of the cores (default: one for every two cores)",
+    )
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="run the stages on the Dask cluster whose scheduler is there, tcp://HOST:8786"
+    )
+
+
 def _add_run_options(parser: Parser, words: Sequence[str], *, with_mlflow: bool = True) -> None:
     _add_where(parser)
     if with_mlflow:
@@ -80,12 +129,53 @@ def _add_run_options(parser: Parser, words: Sequence[str], *, with_mlflow: bool 
             metavar="RUN",
             help="MLflow run, of a pipeline or of a stage, whose stages are used for those before STAGE",
         )
+        _add_hands(parser)
     else:
-        parser.set_defaults(from_run=None)
+        parser.set_defaults(from_run=None, parallel=None, dask=None)
     parser.add_argument(
         "--force", nargs="+", default=(), metavar="STAGE", help="stages to repeat although they are stored"
     )
+    _add_json(parser)
     add_settings(parser, words)
+
+
+def _add_results(commands: argparse._SubParsersAction[Parser], words: Sequence[str]) -> None:
+    """Adds the commands that read what runs have stored, and the one that says what to score."""
+    usage = "softgrpo compare RUN RUN ... [--json]"
+    compare = commands.add_parser("compare", prog="softgrpo compare", description=COMPARE, usage=usage)
+    compare.add_argument("RUN", nargs="+", help=argparse.SUPPRESS)
+
+    usage = "softgrpo report RUN [--to FOLDER] [--open] [--json]"
+    report = commands.add_parser("report", prog="softgrpo report", description=REPORT, usage=usage)
+    report.add_argument("--to", type=Path, metavar="FOLDER", help="copy the report with its figures and tables there")
+    report.add_argument("--open", action="store_true", help="open the page in the browser")
+
+    usage = "softgrpo recommend RUN [--users USER ...] [--k N] [--to FILE] [--json]"
+    recommend = commands.add_parser("recommend", prog="softgrpo recommend", description=RECOMMEND, usage=usage)
+    recommend.add_argument("--users", nargs="+", metavar="USER", help="for these users; all of the run without it")
+    recommend.add_argument(
+        "--users-from", "--users_from", type=Path, metavar="FILE", help="for the users in a text file, one per line"
+    )
+    recommend.add_argument("--k", type=int, metavar="N", help="length of the lists (default: fusion.k of the run)")
+    recommend.add_argument(
+        "--to",
+        type=Path,
+        metavar="FILE",
+        help="a .parquet or .json file (default: recommendations/RUN.parquet in the output folder)",
+    )
+    for parser in (report, recommend):
+        parser.add_argument("RUN", help=argparse.SUPPRESS)
+    for parser in (compare, report, recommend):
+        _add_json(parser)
+        _add_where(parser)
+
+    usage = "softgrpo windows DATASET --to FOLDER [--flag value ...]"
+    windows = commands.add_parser("windows", prog="softgrpo windows", description=WINDOWS, usage=usage)
+    windows.add_argument("DATASET", help=argparse.SUPPRESS)
+    windows.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the files go")
+    windows.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    _add_json(windows)
+    add_settings(windows, words)
 
 
 def _add_groups(commands: argparse._SubParsersAction[Parser], words: Sequence[str]) -> None:
@@ -107,6 +197,8 @@ def _add_groups(commands: argparse._SubParsersAction[Parser], words: Sequence[st
         for name in ("DATASET", "STAGE", "SIZE"):
             parser.add_argument(name, help=argparse.SUPPRESS)
         _add_where(parser)
+        _add_hands(parser)
+        _add_json(parser)
         add_settings(parser, words)
 
 
@@ -143,18 +235,18 @@ def build_parser(words: Sequence[str]) -> Parser:
     config.add_argument("SIZE", nargs="?", default="tiny", help="default tiny")
     config.add_argument("--settings", action="store_true", help="print all flags with their defaults instead")
     config.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    _add_json(config)
     add_settings(config, words)
 
-    compare = commands.add_parser(
-        "compare", prog="softgrpo compare", description=COMPARE, usage="softgrpo compare RUN RUN ... [--json]"
-    )
-    compare.add_argument("RUN", nargs="+", help=argparse.SUPPRESS)
-    compare.add_argument("--json", action="store_true", help="print JSON")
-    _add_where(compare)
-
+    _add_results(commands, words)
     _add_groups(commands, words)
     doctor = commands.add_parser("doctor", prog="softgrpo doctor", description="Says what is installed and found.")
-    doctor.add_argument("--json", action="store_true", help="print JSON")
+    _add_json(doctor)
     doctor.add_argument("--data-path", "--data_path", type=Path, metavar="FOLDER", help="where to look for datasets")
     _add_where(doctor)
+
+    completion = commands.add_parser(
+        "completion", prog="softgrpo completion", description=COMPLETION, usage="softgrpo completion SHELL"
+    )
+    completion.add_argument("SHELL", help=argparse.SUPPRESS)
     return parser

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -33,6 +35,11 @@ class ComparedRuns:
     verdicts: tuple[str, ...]
     k: int
     link: str | None
+
+    def as_record(self) -> dict[str, Any]:
+        """Returns what a machine reads."""
+        rows = json.loads(self.table.to_json(orient="records"))
+        return {"k": self.k, "rows": rows, "verdicts": list(self.verdicts), "link": self.link}
 
 
 def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:

@@ -16,6 +16,9 @@ from tqdm.auto import tqdm
 import tasks
 
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+CURVES_LOGGER = "softgrpo.curves"
+ALONE = "transformers"
+"""Keeps its lines from the root logger."""
 OURS = (Path(__file__).parent, Path(str(tasks.__file__)).parent)
 
 
@@ -30,11 +33,13 @@ class Lines(logging.StreamHandler[TextIO]):
 
 
 class ForPeople(logging.Filter):
-    """Drops Prefect's notes on states, and reports of an error: whoever raised it tells the caller, who says it in one line."""
+    """Drops what others show: reports of errors, which whoever started the work says in one line, curves, and Prefect's notes."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tells whether a record is shown."""
         if record.name in RUN_LOGGERS and Path(record.pathname).parent not in OURS:
+            return False
+        if record.name == CURVES_LOGGER:
             return False
         return not (record.exc_info and record.levelno >= logging.ERROR)
 
@@ -49,10 +54,27 @@ class Short(logging.Formatter):
         return super().format(record)
 
 
+class ForRuns(logging.Filter):
+    """Of all lines those that belong into Prefect's log of a run and are not there yet: softgrpo's, and warnings of libraries."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tells whether a record is sent."""
+        package = record.name.partition(".")[0]
+        return package == "softgrpo" or (record.levelno >= logging.WARNING and package not in ("prefect", ALONE))
+
+
 def let_runs_speak() -> None:
-    """Lets the lines of stages through, to the console and to Prefect's log of the run, however quiet Prefect is meant to be."""
+    """Sends the lines of stages, trainers and recallers to Prefect's log of the run, however quiet Prefect is meant to be."""
+    from prefect.logging.handlers import APILogHandler  # a run without Prefect uses this module too
+
     for name in RUN_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("softgrpo").setLevel(logging.INFO)
+    most, alone = APILogHandler(), APILogHandler(logging.WARNING)
+    most.addFilter(ForRuns())
+    for logger, handler in ((logging.getLogger(), most), (logging.getLogger(ALONE), alone)):
+        if not any(isinstance(known, APILogHandler) for known in logger.handlers):
+            logger.addHandler(handler)
 
 
 def make_readable(debug: bool = False) -> None:

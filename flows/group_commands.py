@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.environment import prepare
+from flows.result_commands import print_json
 from softgrpo.config import ExperimentConfig
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ class Wanted:
         overrides: Settings by dotted path.
         output: Folder of all that is written.
         tracebacks: Show them.
+        as_json: Tell the outcome as JSON.
+        parallel: Recallers trained at once; None leaves it to the flow.
+        dask: Address of a Dask cluster's scheduler.
     """
 
     dataset: str
@@ -36,6 +41,14 @@ class Wanted:
     overrides: dict[str, Any]
     output: Path
     tracebacks: bool
+    as_json: bool
+    parallel: int | None
+    dask: str | None
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What both flows are told besides."""
+        return {"output": self.output, "check": False, "parallel": self.parallel, "dask": self.dask}
 
 
 def multi_recaller_job(wanted: Wanted, pools: Sequence[str] | None) -> Callable[[], int]:
@@ -61,9 +74,11 @@ def multi_recaller_job(wanted: Wanted, pools: Sequence[str] | None) -> Callable[
 
         open_prefect(wanted.output, wanted.tracebacks)
         size, debug = cast("Size", wanted.size), wanted.stage == "debug"
-        _tell_comparison(
-            multi_recaller_flow(wanted.dataset, size, lists, wanted.overrides, debug, wanted.output, check=False)
-        )
+        compared = multi_recaller_flow(wanted.dataset, size, lists, wanted.overrides, debug, **wanted.common)
+        if wanted.as_json:
+            print_json(compared.as_record())
+        else:
+            _tell_comparison(compared)
         return 0
 
     return job
@@ -91,11 +106,11 @@ def tune_job(wanted: Wanted, trials: int, *, final: bool) -> Callable[[], int]:
 
         open_prefect(wanted.output, wanted.tracebacks)
         size, debug = cast("Size", wanted.size), wanted.stage == "debug"
-        _tell_study(
-            tune_flow(
-                wanted.dataset, size, trials, wanted.overrides, final, debug=debug, output=wanted.output, check=False
-            )
-        )
+        tuned = tune_flow(wanted.dataset, size, trials, wanted.overrides, final, debug=debug, **wanted.common)
+        if wanted.as_json:
+            print_json(_study_record(tuned))
+        else:
+            _tell_study(tuned)
         return 0
 
     return job
@@ -115,6 +130,18 @@ def _tell_comparison(compared: ComparedRuns) -> None:
     print_table(render_terminal(compared.table, compared.k, "the best single recaller of the first pool"))
     print(*compared.verdicts, sep="\n")
     print(compared.link or "make services shows the runs side by side")
+
+
+def _study_record(tuned: Tuned) -> dict[str, Any]:
+    table = tuned.final.table if tuned.final is not None else None
+    return {
+        "trials": json.loads(tuned.trials.to_json(orient="records")),
+        "best": dict(tuned.best),
+        "valid_ndcg": tuned.value,
+        "rows": None if table is None else json.loads(table.to_json(orient="records")),
+        "command": tuned.command,
+        "link": tuned.link,
+    }
 
 
 def _tell_study(tuned: Tuned) -> None:

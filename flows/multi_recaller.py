@@ -6,22 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.compare import FOCUS, ComparedRuns
-from flows.console import let_runs_speak
-from flows.environment import check_writable
-from flows.recipe import Size, execute
+from flows.recipe import Size, begin, execute, tell_notes
 from flows.summary import table_markdown
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation.report import verdict
 from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
 from softgrpo.pipeline import RunResult, plan
 from softgrpo.pools import resolve_pools
-from softgrpo.preflight import preflight
+from tasks.crew import opened
 from tasks.groups import Member, group_run, members, publish_table
-from tasks.pipeline_run import open_store
 from tasks.store import ArtifactStore
 
 KIND = "multi-recaller"
@@ -49,6 +46,8 @@ def multi_recaller_flow(
     debug: bool = False,
     output: Path = Path("outputs"),
     check: bool = True,
+    parallel: int | None = None,
+    dask: str | None = None,
 ) -> ComparedRuns:
     """Runs the pipeline for each pool of recallers and compares them on the same test windows. Each recaller is trained once.
 
@@ -61,19 +60,18 @@ def multi_recaller_flow(
         debug: A small subset of the data.
         output: Folder of all that is written, on the machine that runs the flow.
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
+        parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
+        dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages of all pools are run.
     """
     whole, configs = resolve_pools(dataset, size, "debug" if debug else "full", pools, overrides)
     if check:
-        for note in preflight(whole):
-            get_run_logger().warning("note: %s", note)
-    let_runs_speak()
-    check_writable(output)
-    store = open_store(whole, output)
+        tell_notes(whole)
+    store = begin(whole, output)
     name = f"{dataset} {size} {len(configs)} pools"
     settings = {"pools": list(configs), **whole.model_dump(mode="json")}
-    with group_run(store.runs, KIND, name, settings) as group:
-        results = {pool: pool_flow(pool, config, output, group) for pool, config in configs.items()}
-        return _compare(store, group, whole, results)
+    with opened(parallel, dask) as crew, group_run(store.runs, KIND, name, settings) as group:
+        results = crew.each(lambda pool: pool_flow(pool, configs[pool], output, group), configs)
+        return _compare(store, group, whole, dict(zip(configs, results, strict=True)))
 
 
 def _compare(

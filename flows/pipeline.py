@@ -65,12 +65,14 @@ def open_prefect(output: Path, debug: bool = False) -> None:
     from prefect.client.orchestration import get_client
 
     from flows.console import make_readable
+    from tasks.tracking import load_store
 
     if "PREFECT_API_URL" not in os.environ:
         tether_server(output / "prefect-server.log")
     make_readable(debug)
     with LocalStore(output / "stages").lock("prefect"):  # two first runs at once must not both make Prefect's database
         get_client(sync_client=True)
+    load_store(output)
 
 
 def run_pipeline(
@@ -80,6 +82,9 @@ def run_pipeline(
     output: Path = Path("outputs"),
     from_run: str | None = None,
     debug: bool = False,
+    *,
+    parallel: int | None = None,
+    dask: str | None = None,
 ) -> RunResult:
     """Runs the flow `softgrpo` in this process on a configuration that passed `preflight`; finished stages are reused.
 
@@ -90,6 +95,8 @@ def run_pipeline(
         output: Folder of all that is written: stages, and unless the environment says otherwise MLflow's and Prefect's databases.
         from_run: MLflow run, of a pipeline or of a stage, whose stages are used for those before the last one wanted.
         debug: Show on the console all that libraries log, tracebacks included.
+        parallel: Recallers trained at once; None leaves it to the flow.
+        dask: Address of a Dask cluster's scheduler, on which the stages are run.
 
     Returns:
         Folders, table, links and what was reused.
@@ -115,4 +122,6 @@ def run_pipeline(
         from_run=from_run,
         output=output,
         check=False,
+        parallel=parallel,
+        dask=dask,
     )

@@ -16,15 +16,39 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline import RunResult, check_force, plan, read_table
 from softgrpo.preflight import preflight
 from softgrpo.presets import resolve
+from softgrpo.pure_models import show_model
 from softgrpo.stages import Node
+from tasks.crew import current, opened
 from tasks.groups import Member
 from tasks.lineage import upstream_of
 from tasks.pipeline_run import note_node, open_store, pipeline_run
-from tasks.stage import Progress, advance, unwatched
+from tasks.stage import Progress, unwatched
+from tasks.store import ArtifactStore
 
 Size = Literal["tiny", "mini", "small", "large"]
-StageName = Literal["recall", "data", "sft", "grpo", "test"]
-Repeatable = Literal["split", "recall", "data", "sft", "grpo", "test"]
+StageName = Literal["recall", "data", "check", "sft", "grpo", "test"]
+Repeatable = Literal["split", "recall", "data", "check", "sft", "grpo", "test"]
+
+
+def tell_notes(config: ExperimentConfig, until: str = "test") -> None:
+    """Looks for all that would fail later, and logs what is worth a note.
+
+    Raises:
+        SoftGRPOError: Something would fail.
+    """
+    for note in preflight(config, until):
+        get_run_logger().warning("note: %s", note)
+
+
+def begin(config: ExperimentConfig, output: Path) -> ArtifactStore:
+    """Lets the run be heard, and opens the store.
+
+    Raises:
+        StoreError: Something cannot be written, or MLflow does not answer.
+    """
+    let_runs_speak()
+    check_writable(output)
+    return open_store(config, output)
 
 
 def execute(
@@ -37,7 +61,7 @@ def execute(
 ) -> RunResult:
     """Brings a plan to its end, inside a flow: each node is found or run, verified, committed and noted.
 
-    Nodes go one after another: RecBole keeps global state, and one training fills the cores.
+    Nodes go one after another, in this process, unless the flow has others at hand (`tasks.crew.opened`).
 
     Args:
         nodes: The plan, every node behind its upstream nodes.
@@ -51,21 +75,23 @@ def execute(
         ConfigError: `from_run` is unknown, or of another dataset or pool.
         StoreError: Something cannot be written, or MLflow does not answer.
     """
-    let_runs_speak()
-    check_writable(output)
-    store = open_store(config, output)
+    store = begin(config, output)
     given = upstream_of(store, from_run, nodes, config) if from_run else {}
     name = member.name if member else f"{config.data.dataset} {config.policy.size} {nodes[-1].name}"
     watch = member.watch if member else unwatched
     with pipeline_run(store, config, nodes, name, member) as run_id:
         progress = Progress(config, store, run_id, force, output.resolve() / "records", watch)
-        for node in nodes:
-            if node.name in given:
-                progress.references[node.name] = given[node.name]
-                get_run_logger().info("%s: taken from run %s", node.name, from_run)
-            else:
-                advance(progress, node)
-            note_node(progress, node)
+        crew = current()
+        for piece in crew.waves(nodes):
+            for node in piece:
+                if node.name in given:
+                    progress.references[node.name] = given[node.name]
+                    get_run_logger().info("%s: taken from run %s", node.name, from_run)
+            crew.advance(progress, [node for node in piece if node.name not in given])
+            for node in piece:
+                note_node(progress, node)
+                if watch is unwatched:  # what a study tries is no result yet
+                    show_model(output, config, node, progress.folders()[node.name])
     result = RunResult(read_table(progress.folders()), progress.folders(), progress.reused(), links(progress))
     create_markdown_artifact(
         summary_markdown(result.table, result.links, result.reused), key="comparison", description=name
@@ -85,8 +111,10 @@ def softgrpo_flow(
     debug: bool = False,
     output: Path = Path("outputs"),
     check: bool = True,
+    parallel: int | None = None,
+    dask: str | None = None,
 ) -> RunResult:
-    """Learns how much to trust each recaller for each user: recall -> data -> sft -> grpo -> test.
+    """Learns how much to trust each recaller for each user: recall -> data -> check -> sft -> grpo -> test.
 
     Args:
         dataset: Name of the dataset; its preset is used if there is one.
@@ -99,6 +127,8 @@ def softgrpo_flow(
         debug: A small subset of the data, within about a minute.
         output: Folder of all that is written, on the machine that runs the flow.
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
+        parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
+        dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run.
     """
     said = dict(overrides or {})
     if recallers is not None:
@@ -106,6 +136,7 @@ def softgrpo_flow(
     config = resolve(dataset, size, "debug" if debug else "full", said)
     nodes, repeated = plan(config, until), check_force(tuple(force or ()))
     if check:
-        for note in preflight(config, until):
-            get_run_logger().warning("note: %s", note)
-    return execute(nodes, config, repeated, output, from_run)
+        tell_notes(config, until)
+    let_runs_speak()
+    with opened(parallel, dask):
+        return execute(nodes, config, repeated, output, from_run)

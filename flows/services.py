@@ -76,6 +76,8 @@ class Services:
             "PREFECT_HOME": str(self.output / "prefect"),
             "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.output / 'mlflow.db'}",
             "MLFLOW_ARTIFACTS_DESTINATION": str(self.output / "mlartifacts"),
+            # in memory, the usual place, a restarted server would forget who holds a slot, and never give it to anybody else
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             **here,
             "PREFECT_SERVER_UI_API_URL": self.addresses["PREFECT_API_URL"],  # its page asks port 4200 otherwise
             "SOFTGRPO_SERVICES": str(self.folder),
@@ -226,6 +228,9 @@ def deploy(services: Services) -> str:
     """
     _check_running(services)
     prefect(services, "deploy", "--prefect-file", str(RECIPES), "--all")
+    from tasks.gpu import make_limit  # Prefect takes seconds, which the other orders need not wait for
+
+    make_limit(services.addresses["PREFECT_API_URL"])
     return (
         "Registered. In a shell with the addresses: prefect deployment run softgrpo/full -p dataset=ml-1m\n"
         f"http://127.0.0.1:{services.prefect_port}/deployments"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -13,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from softgrpo.callbacks import BEST_METRIC
 from softgrpo.errors import TrainingError
 from softgrpo.local_store import LocalStore
-from softgrpo.stages import Reporter
-from softgrpo.tuning import Pruned, SearchSpace, as_overrides
+from softgrpo.stages import Node, Reporter
+from softgrpo.tuning import STAGE, Pruned, SearchSpace, as_overrides
 
 DATABASE = "optuna.db"
 LOCK_SECONDS = 60  # how long SQLite waits for a process that writes
@@ -69,17 +70,36 @@ def count_done(study: optuna.Study) -> int:
 def next_trial(study: optuna.Study, space: SearchSpace, seed: int) -> optuna.Trial:
     """Returns the next trial: one that is queued, or new settings.
 
-    Each trial has a sampler with a seed of its own, so that a resumed study tries what it would have tried without a break.
+    Each trial has a sampler with a seed of its own, so that a resumed study tries what it would have tried without a break if
+    as many are tried at once.
 
     Args:
         study: The study.
         space: What is searched.
         seed: Of the whole study.
     """
-    study.sampler = optuna.samplers.TPESampler(seed=seed + count_done(study))
+    asked = len(study.get_trials(deepcopy=False, states=(*DONE, TrialState.RUNNING)))
+    study.sampler = optuna.samplers.TPESampler(seed=seed + asked)
     return study.ask(
         {name: FloatDistribution(each.low, each.high, log=each.log) for name, each in space.ranges.items()}
     )
+
+
+@dataclass(frozen=True)
+class TrialWatch:
+    """Lets the study follow a trial's training, in whatever process that is.
+
+    Attributes:
+        trial: The trial.
+        epochs: Passes of the training.
+    """
+
+    trial: optuna.Trial
+    epochs: float
+
+    def __call__(self, node: Node, reporter: Reporter) -> Reporter:
+        """Returns the reporter of a stage: the training's tells the study too."""
+        return TrialReporter(self.trial, reporter, self.epochs) if node.stage.name == STAGE else reporter
 
 
 class TrialReporter:

@@ -16,13 +16,11 @@ from optuna.trial import TrialState
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.console import let_runs_speak
-from flows.environment import check_writable
 from flows.options import as_flags
-from flows.recipe import Size, execute
+from flows.recipe import Size, begin, execute, tell_notes
 from flows.study import (
     REASON,
-    TrialReporter,
+    TrialWatch,
     best_trial,
     count_done,
     next_trial,
@@ -36,8 +34,6 @@ from flows.summary import table_markdown
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import TrainingError
 from softgrpo.pipeline import RunResult, plan
-from softgrpo.preflight import preflight
-from softgrpo.stages import Node, Reporter
 from softgrpo.tuning import (
     STAGE,
     Pruned,
@@ -48,8 +44,8 @@ from softgrpo.tuning import (
     validation_ndcg,
     with_values,
 )
+from tasks.crew import Crew, opened
 from tasks.groups import Member, group_run, members, publish_table, publish_text
-from tasks.pipeline_run import open_store
 from tasks.store import ArtifactStore
 
 KIND = "tune"
@@ -95,12 +91,7 @@ def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output:
     Returns:
         The best validation NDCG behind the starting point, None if the trial was pruned or diverged.
     """
-
-    def watch(node: Node, reporter: Reporter) -> Reporter:
-        if node.stage.name != STAGE:
-            return reporter
-        return TrialReporter(trial, reporter, config.grpo.num_train_epochs)
-
+    watch = TrialWatch(trial, config.grpo.num_train_epochs)
     try:
         result = execute(plan(config, STAGE), config, output=output, member=Member(group, name, watch))
     except (Pruned, TrainingError) as reason:  # a training that diverged is a result too: these settings are bad
@@ -136,6 +127,8 @@ def tune_flow(
     output: Path = Path("outputs"),
     space: SearchSpace | None = None,
     check: bool = True,
+    parallel: int | None = None,
+    dask: str | None = None,
 ) -> Tuned:
     """Looks for the settings of SofT-GRPO that reach the best NDCG on validation windows; the test windows are not looked at.
 
@@ -151,21 +144,24 @@ def tune_flow(
         output: Folder of all that is written, on the machine that runs the flow.
         space: The ranges; nothing takes the usual ones.
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
+        parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
+        dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run, and as many
+            trials at once as it has hands.
     """
     ranges, said, stage = space or SearchSpace(), overrides or {}, "debug" if debug else "full"
     config = plan_study(dataset, size, stage, said, trials, ranges)
     if check:
-        for note in preflight(config):
-            get_run_logger().warning("note: %s", note)
-    let_runs_speak()
-    check_writable(output)
-    store = open_store(config, output)
+        tell_notes(config)
+    store = begin(config, output)
     name = study_name(plan(config, STAGE), config, ranges)
-    with store.local.lock(f"study-{name}"):  # who holds it knows that trials which say they are running are lost
+    with (
+        opened(parallel, dask) as crew,
+        store.local.lock(f"study-{name}"),
+    ):  # who holds it knows that trials which say they are running are lost
         study = open_study(name, output, store.local)
         settings = {"trials": trials, "space": ranges.model_dump(), **config.model_dump(mode="json")}
         with group_run(store.runs, KIND, name, settings, resume=True) as group:
-            _search(study, config, ranges, trials, output, group)
+            _search(study, config, ranges, trials, output, group, crew)
             best = best_trial(study)
             found, value = as_overrides(best.params), float(best.values[0])
             command = command_line(dataset, stage, size, said | found, output)
@@ -184,14 +180,23 @@ def command_line(dataset: str, stage: str, size: str, overrides: Mapping[str, An
 
 
 def _search(
-    study: optuna.Study, config: ExperimentConfig, space: SearchSpace, trials: int, output: Path, group: str
+    study: optuna.Study,
+    config: ExperimentConfig,
+    space: SearchSpace,
+    trials: int,
+    output: Path,
+    group: str,
+    crew: Crew,
 ) -> None:
     """Runs trials until the study has as many as wanted, first those that were cut off."""
     recover(study)
     study.enqueue_trial(space.start(config), skip_if_exists=True)
-    while count_done(study) < trials:
-        trial = next_trial(study, space, config.seed)
+
+    def run(trial: optuna.Trial) -> None:
         trial_flow(trial_name(trial.number), trial, with_values(config, trial.params), output, group)
+
+    while (left := trials - count_done(study)) > 0:
+        crew.each(run, [next_trial(study, space, config.seed) for _ in range(min(left, crew.width))])
 
 
 def _publish(

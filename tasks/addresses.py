@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from urllib.parse import urlsplit
 
 import requests
 
-from softgrpo.errors import StoreError
+from softgrpo.errors import ConfigError, StoreError
 
 TIMEOUT_SECONDS = 5.0
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+SERVERS = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")
 
 
 def check_answers(uri: str, setting: str) -> None:
@@ -43,3 +45,32 @@ def without_password(uri: str) -> str:
     """Returns an address that can be shown."""
     address = urlsplit(uri)
     return uri.replace(f":{address.password}@", ":***@") if address.password else uri
+
+
+def check_hands(parallel: int | None, dask: str | None) -> None:
+    """Checks what a run says about where its stages run.
+
+    Args:
+        parallel: How many recallers are trained at once on this machine.
+        dask: Address of the scheduler of a Dask cluster.
+
+    Raises:
+        ConfigError: Both are given, the number is too small, or a cluster has no servers to report to.
+    """
+    if parallel is not None and parallel < 1:
+        raise ConfigError(
+            f"--parallel {parallel}", "At least one recaller is trained at a time", "Give a larger number"
+        )
+    if dask is None:
+        return
+    if parallel is not None:
+        raise ConfigError(
+            "--parallel and --dask", "The cluster's workers say how many stages run at once", "Leave one out"
+        )
+    missing = [name for name in SERVERS if not os.environ.get(name, "").startswith("http")]
+    if missing:
+        raise ConfigError(
+            f"--dask without {' and '.join(missing)}",
+            "All workers of a cluster report to the same servers",
+            'Start them and name them: make services, then eval "$(make -s env)"',
+        )

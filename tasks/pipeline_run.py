@@ -17,6 +17,7 @@ from softgrpo.identity import library_versions
 from softgrpo.local_store import LocalStore
 from softgrpo.pipeline import read_metrics
 from softgrpo.stages import Node
+from tasks.alive import Signs
 from tasks.groups import MEMBER, Member
 from tasks.lineage import read_run
 from tasks.registry import register
@@ -25,6 +26,8 @@ from tasks.stage import Progress
 from tasks.store import MODEL_STAGES, ArtifactStore
 from tasks.tracking import connect, open_tracking, store_errors
 
+REPORT = ("report.html", "report.md", "figures")
+"""What is shown with the pipeline's run of the files of a stage that has them."""
 UNPREFIXED = "test"  # its metrics keep their names, `<method>/<metric>`; those of other nodes go under the node's name
 
 
@@ -39,7 +42,8 @@ def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
         StoreError: The folder cannot be written, or MLflow does not answer.
     """
     local = LocalStore(output.resolve() / "stages")
-    return ArtifactStore(Runs(open_tracking(output, f"softgrpo/{config.data.dataset}", local)), local)
+    tracking = open_tracking(output, f"softgrpo/{config.data.dataset}", local)
+    return ArtifactStore(Runs(tracking, _signs(local)), local)
 
 
 def open_store_of_run(run_id: str, output: Path) -> ArtifactStore:
@@ -53,9 +57,14 @@ def open_store_of_run(run_id: str, output: Path) -> ArtifactStore:
         ConfigError: There is no such run.
         StoreError: MLflow does not answer.
     """
-    store = ArtifactStore(Runs(connect(output)), LocalStore(output.resolve() / "stages"))
+    local = LocalStore(output.resolve() / "stages")
+    store = ArtifactStore(Runs(connect(output), _signs(local)), local)
     tracking = replace(store.runs.tracking, experiment_id=read_run(store, run_id).info.experiment_id)
-    return ArtifactStore(Runs(tracking), store.local)
+    return ArtifactStore(Runs(tracking, store.runs.signs), local)
+
+
+def _signs(local: LocalStore) -> Signs:
+    return Signs(local.root / ".alive")
 
 
 @contextmanager
@@ -80,6 +89,7 @@ def pipeline_run(
         tags[MEMBER] = member.name
     settings = config.model_dump(mode="json")
     runs = store.runs
+    runs.end_lost()
     with runs.recorded(name, tags, parent=member.group if member is not None else None) as run_id:
         runs.params(run_id, settings)
         with store_errors(runs.tracking.uri):
@@ -96,8 +106,20 @@ def note_node(progress: Progress, node: Node) -> None:
         progress.store.note_dataset(parent, progress.config.data.dataset, reference["digest"])
     runs.tag(parent, tags)
     if node.stage.name in MODEL_STAGES:
+        progress.store.note_model(parent, reference, made=node.name in progress.ran)
         with progress.store.local.lock("registry"):  # of two identical runs at once, one adds the model
             register(runs, progress.config, node.stage.name, reference, progress.references["split"]["digest"])
-    metrics = read_metrics(progress.store.local.payload(reference["key"]))
+    folder = progress.store.local.payload(reference["key"])
+    _show_report(runs, parent, folder)
+    metrics = read_metrics(folder)
     prefix = "" if node.stage.name == UNPREFIXED else f"{node.name}/"
     runs.metrics(parent, {f"{prefix}{name}": value for name, value in metrics.items()})
+
+
+def _show_report(runs: Runs, run_id: str, folder: Path) -> None:
+    with store_errors(runs.tracking.uri):
+        for path in (folder / name for name in REPORT):
+            if path.is_dir():
+                runs.tracking.client.log_artifacts(run_id, str(path), path.name)
+            elif path.is_file():
+                runs.tracking.client.log_artifact(run_id, str(path))

@@ -2,12 +2,17 @@
 
 The alias `best` is on the version with the best validation NDCG. Versions are compared only where they were judged alike: on the
 same split, by the same cut-off. One that was judged otherwise takes the alias over if it was judged on as many windows or more.
+
+Several machines may do all this at the same time, and any of them may end in the middle. So each of them puts right what it finds:
+a run's second version goes, and who moves the alias looks again afterwards.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -34,8 +39,17 @@ def better(new: dict[str, str], old: dict[str, str]) -> bool:
     return float(new[WINDOWS]) >= float(old[WINDOWS])
 
 
+def best_version(versions: Iterable[ModelVersion]) -> ModelVersion | None:
+    """Returns the version that has the alias in the end when they come in the order of their numbers; only ours count."""
+    best: ModelVersion | None = None
+    for version in sorted(versions, key=lambda version: int(version.version)):
+        if JUDGE in version.tags and (best is None or better(version.tags, best.tags)):
+            best = version
+    return best
+
+
 def register(runs: Runs, config: ExperimentConfig, stage: str, reference: Reference, split_digest: str) -> str:
-    """Adds a finished policy to the registry, once, and moves the alias if it is the best.
+    """Adds a finished policy to the registry, once, and moves the alias to the best.
 
     Args:
         runs: Access to the runs.
@@ -50,32 +64,41 @@ def register(runs: Runs, config: ExperimentConfig, stage: str, reference: Refere
     Raises:
         StoreError: MLflow refuses.
     """
-    client, name = runs.tracking.client, model_name(config, stage)
+    client, name, run_id = runs.tracking.client, model_name(config, stage), reference["run_id"]
     with store_errors(runs.tracking.uri):
-        if client.search_model_versions(f"name = '{name}' and run_id = '{reference['run_id']}'"):
-            return name
-        try:
-            client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        run = client.get_run(reference["run_id"])
-        model = client.get_logged_model(run.data.tags["model_id"])
-        tags = {
-            NDCG: repr(run.data.metrics["best_ndcg"]),
-            WINDOWS: repr(run.data.metrics["validation_windows"]),
-            JUDGE: f"ndcg@{config.fusion.k} on split {split_digest[:12]}",
-        }
-        version = client.create_model_version(
-            name, model.artifact_location, run_id=run.info.run_id, model_id=model.model_id, tags=tags
-        )
-        best = _best(runs, name)
-        if best is None or better(tags, best.tags):
-            client.set_registered_model_alias(name, BEST, version.version)
+        if all(version.run_id != run_id for version in _versions(client, name)):
+            judge = f"ndcg@{config.fusion.k} on split {split_digest[:12]}"
+            _add(client, name, run_id, judge)
+        _settle(client, name)
     return name
 
 
-def _best(runs: Runs, name: str) -> ModelVersion | None:
-    client = runs.tracking.client
-    alias = client.get_registered_model(name).aliases.get(BEST)
-    return None if alias is None else client.get_model_version(name, alias)
+def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    return list(client.search_model_versions(f"name = '{name}'"))
+
+
+def _add(client: MlflowClient, name: str, run_id: str, judge: str) -> None:
+    """Adds a version, and takes it back where another machine added one of the same run before."""
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    run = client.get_run(run_id)
+    model = client.get_logged_model(run.data.tags["model_id"])
+    found = run.data.metrics
+    tags = {NDCG: repr(found["best_ndcg"]), WINDOWS: repr(found["validation_windows"]), JUDGE: judge}
+    added = client.create_model_version(
+        name, model.artifact_location, run_id=run_id, model_id=model.model_id, tags=tags
+    )
+    same = [int(version.version) for version in _versions(client, name) if version.run_id == run_id]
+    if int(added.version) > min(same):
+        client.delete_model_version(name, added.version)
+
+
+def _settle(client: MlflowClient, name: str) -> None:
+    """Puts the alias on the best version. Who writes it looks again, so that whoever writes last has seen all versions."""
+    while best := best_version(_versions(client, name)):
+        if str(client.get_registered_model(name).aliases.get(BEST)) == str(best.version):
+            return
+        client.set_registered_model_alias(name, BEST, best.version)

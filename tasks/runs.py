@@ -16,6 +16,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 
 from softgrpo.tuning import Pruned
+from tasks.alive import Signs
 from tasks.tracking import Tracking, store_errors
 
 PARAMS_PER_REQUEST = 100  # limits of MLflow's log_batch
@@ -23,6 +24,12 @@ METRICS_PER_REQUEST = 1000
 PARAM_CHARACTERS = 6000
 FLUSH_POINTS = 500
 FLUSH_SECONDS = 5.0
+LINE_SECONDS = 15.0
+SIGN = "sign_of_life"
+
+curves_log = logging.getLogger("softgrpo.curves")
+"""For Prefect's log of a run; the console has progress bars instead, see `flows.console`."""
+log = logging.getLogger("softgrpo.runs")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -58,10 +65,12 @@ class Runs:
 
     Args:
         tracking: An open connection.
+        signs: Tell whether the process that works on a run is alive.
     """
 
-    def __init__(self, tracking: Tracking) -> None:
+    def __init__(self, tracking: Tracking, signs: Signs) -> None:
         self.tracking = tracking
+        self.signs = signs
 
     @contextmanager
     def recorded(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> Iterator[str]:
@@ -72,25 +81,47 @@ class Runs:
             tags: Tags it starts with.
             parent: Id of the run it is a child of.
         """
-        tags = {MLFLOW_SOURCE_NAME: "softgrpo", **tags}
-        if parent is not None:
-            tags[MLFLOW_PARENT_RUN_ID] = parent
         client = self.tracking.client
-        with store_errors(self.tracking.uri):
-            run_id = client.create_run(self.tracking.experiment_id, tags=tags, run_name=name).info.run_id
-        with self._ended(run_id):
-            yield run_id
+        with self.signs.given() as sign:
+            tags = {MLFLOW_SOURCE_NAME: "softgrpo", SIGN: sign, **tags}
+            if parent is not None:
+                tags[MLFLOW_PARENT_RUN_ID] = parent
+            with store_errors(self.tracking.uri):
+                run_id = client.create_run(self.tracking.experiment_id, tags=tags, run_name=name).info.run_id
+            with self._ended(run_id, sign):
+                yield run_id
 
     @contextmanager
     def continued(self, run_id: str) -> Iterator[None]:
         """Opens a run that has ended, or was lost, and ends it as `recorded` does."""
+        with self.signs.given() as sign:
+            self.tag(run_id, {SIGN: sign})
+            with store_errors(self.tracking.uri):
+                self.tracking.client.update_run(run_id, status="RUNNING")
+            with self._ended(run_id, sign):
+                yield
+
+    def end_lost(self) -> None:
+        """Marks runs of this output folder as KILLED that say they are running although their process is gone.
+
+        After `kill -9`, or when MLflow was away at the end of a run, nobody was left to say so. Runs of other folders and
+        machines, of which nothing can be known here, stay as they are.
+        """
+        client = self.tracking.client
         with store_errors(self.tracking.uri):
-            self.tracking.client.update_run(run_id, status="RUNNING")
-        with self._ended(run_id):
-            yield
+            for run in client.search_runs([self.tracking.experiment_id], "attributes.status = 'RUNNING'"):
+                sign = run.data.tags.get(SIGN)
+                if sign is None or not self.signs.is_dead(sign):
+                    continue
+                if client.get_run(run.info.run_id).info.status == "RUNNING":  # it had not just ended by itself
+                    client.set_terminated(run.info.run_id, "KILLED")
+                    log.info(
+                        "MLflow run %s (%s) ended without a word: marked as killed", run.info.run_id, run.info.run_name
+                    )
+                self.signs.forget(sign)
 
     @contextmanager
-    def _ended(self, run_id: str) -> Iterator[None]:
+    def _ended(self, run_id: str, sign: str) -> Iterator[None]:
         status = "KILLED"  # what is neither a success nor an error came from outside: Ctrl-C, a signal
         try:
             yield
@@ -104,6 +135,7 @@ class Runs:
         finally:
             with store_errors(self.tracking.uri):
                 self.tracking.client.set_terminated(run_id, status)
+            self.signs.forget(sign)  # not reached where MLflow could not be told: `end_lost` of a later run does it
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Sets tags of a run."""
@@ -133,6 +165,8 @@ class Runs:
 class RunReporter:
     """Sends a stage's curves to its run, in batches so that training hardly waits, and its lines to a log.
 
+    The newest values of the curves also go to `curves_log`, now and then and at the end.
+
     Args:
         runs: Where to log.
         run_id: The stage's run.
@@ -144,21 +178,38 @@ class RunReporter:
         self._run_id = run_id
         self._logger = logger
         self._waiting: list[tuple[str, float, int, int]] = []
-        self._sent = time.monotonic()
+        self._sent = self._said = time.monotonic()
+        self._newest: dict[str, tuple[int, float]] = {}
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Takes one point of each named curve; they are sent with the first point that comes some seconds later."""
-        moment = int(time.time() * 1000)
+        now, moment = time.monotonic(), int(time.time() * 1000)
         self._waiting += [(name, value, moment, step) for name, value in values.items()]
-        if len(self._waiting) >= FLUSH_POINTS or time.monotonic() - self._sent > FLUSH_SECONDS:
-            self.flush()
+        self._newest |= {name: (step, value) for name, value in values.items() if "/" not in name}  # cells of tables
+        if len(self._waiting) >= FLUSH_POINTS or now - self._sent > FLUSH_SECONDS:
+            self._send()
+        if now - self._said > LINE_SECONDS:
+            self._say()
 
     def info(self, message: str) -> None:
         """Takes one line for the log."""
         self._logger.info(message)
 
     def flush(self) -> None:
-        """Sends what waits."""
+        """Sends and says what waits."""
+        self._say()
+        self._send()
+
+    def _send(self) -> None:
         self._runs.points(self._run_id, self._waiting)
         self._waiting = []
         self._sent = time.monotonic()
+
+    def _say(self) -> None:
+        """Says the newest values, of each step together."""
+        steps = sorted({step for step, _ in self._newest.values()})
+        for step in steps:
+            values = (f"{name} {value:.5g}" for name, (at, value) in self._newest.items() if at == step)
+            curves_log.info("step %d: %s", step, ", ".join(values))
+        self._newest = {}
+        self._said = time.monotonic()

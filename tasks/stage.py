@@ -6,22 +6,30 @@ remembers is verified, and the stage repeated where it does not stand.
 
 from __future__ import annotations
 
+import logging
 import shutil
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import CacheKeyFnPolicy
 
 from softgrpo.config import ExperimentConfig
+from softgrpo.errors import SoftGRPOError, StoreError
 from softgrpo.identity import stage_key
 from softgrpo.local_store import Committed
 from softgrpo.pipeline import read_metrics, run_node
 from softgrpo.stages import Node, Reporter
 from softgrpo.tuning import Pruned
+from tasks.apart import Apart
+from tasks.faults import RETRY_DELAYS_SECONDS, worth_retrying
+from tasks.gpu import gpu_slot
+from tasks.progress_page import on_progress_page
 from tasks.runs import RunReporter
 from tasks.store import ArtifactStore, Reference
 
@@ -32,6 +40,54 @@ Watch = Callable[[Node, Reporter], Reporter]
 def unwatched(node: Node, reporter: Reporter) -> Reporter:
     """Returns the reporter as it is."""
     return reporter
+
+
+CACHED = "Cached"
+"""What Prefect calls the state of a task whose body it did not call."""
+
+
+class Obtained(Reference):
+    """What the task gives back: where a stage is, and whether it was run for that."""
+
+    ran: bool
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that bringing one stage to its end takes beside its key: plain values, which another process can be given.
+
+    Attributes:
+        node: The stage.
+        config: The resolved configuration.
+        store: Where stages are found and published.
+        parent_run: MLflow run of the pipeline.
+        upstream: What the stage reads, by node name.
+        forced: Repeat the stage even if it is stored.
+        watch: Put between the stage and its reporter.
+        apart: Runs the stage in a process of its own; None runs it in this one.
+        away: The task may run on another machine, which fetches what the stage reads.
+    """
+
+    node: Node
+    config: ExperimentConfig
+    store: ArtifactStore
+    parent_run: str
+    upstream: dict[str, Reference]
+    forced: bool
+    watch: Watch
+    apart: Apart | None = None
+    away: bool = False
+
+    def key(self) -> str:
+        """Returns the stage's identity, by the code, the libraries and the data that are here."""
+        digests = {name: reference["digest"] for name, reference in self.upstream.items()}
+        return stage_key(self.node, self.config, digests)
+
+    def inputs(self) -> dict[str, Path]:
+        """Returns the folder of each stage that this one reads."""
+        if self.away:
+            return {name: self.store.bring(reference) for name, reference in self.upstream.items()}
+        return {name: self.store.local.payload(reference["key"]) for name, reference in self.upstream.items()}
 
 
 @dataclass
@@ -46,7 +102,6 @@ class Progress:
         records: Folder of Prefect's result records.
         watch: Put between a stage and its reporter.
         references: Finished nodes, by name.
-        looked: Names of the nodes that Prefect did not remember.
         ran: Names of the nodes whose stage was run, not reused.
     """
 
@@ -57,7 +112,6 @@ class Progress:
     records: Path
     watch: Watch = unwatched
     references: dict[str, Reference] = field(default_factory=dict)
-    looked: list[str] = field(default_factory=list)
     ran: list[str] = field(default_factory=list)
 
     def folders(self) -> dict[str, Path]:
@@ -68,26 +122,86 @@ class Progress:
         """Returns the names of the nodes that were not run."""
         return tuple(name for name in self.references if name not in self.ran)
 
+    def order(self, node: Node) -> Order:
+        """Returns what brings a node to its end whose upstream nodes are finished."""
+        upstream = {name: self.references[name] for name in node.upstream}
+        forced = node.stage.name in self.force
+        return Order(node, self.config, self.store, self.parent_run, upstream, forced, self.watch)
 
-def _record(
-    progress: Progress, node: Node, key: str, upstream: Mapping[str, Reference], make: Callable[[Reporter], Committed]
-) -> Reference:
+    def task(self, order: Order) -> Task[[Order, str], Obtained]:
+        """Returns the Prefect task for an order."""
+        name = order.node.stage.name
+        return obtain.with_options(
+            name=name, task_run_name=order.node.name, result_storage=self.records, refresh_cache=order.forced
+        )
+
+    def finish(self, order: Order, key: str, state: State[Obtained], *, mine: bool = True) -> None:
+        """Takes what the task for an order came to; what Prefect remembers is verified, and made again where it does not stand.
+
+        Args:
+            order: The order; its reference is added.
+            key: The stage's identity.
+            state: How the task ended.
+            mine: The task was run for this pipeline, not for another one beside it.
+        """
+        node, obtained = order.node, state.result()
+        if state.name == CACHED:
+            if self.store.holds(_reference(obtained)):
+                get_run_logger().info("%s: reused", node.name)
+                obtained["ran"] = False
+            else:
+                obtained = self.task(order).with_options(refresh_cache=True)(order, key)
+        if order.away:
+            self.store.bring(_reference(obtained))
+            get_run_logger().info("%s: %s on the cluster", node.name, "done" if obtained["ran"] else "found")
+        if obtained["ran"] and mine:
+            self.ran.append(node.name)
+        self.references[node.name] = _reference(obtained)
+
+
+def _reference(obtained: Obtained) -> Reference:
+    return Reference(stage=obtained["stage"], key=obtained["key"], digest=obtained["digest"], run_id=obtained["run_id"])
+
+
+def _record(order: Order, key: str, make: Callable[[Reporter], Committed]) -> Reference:
     """Makes a stage's files inside a new MLflow run and publishes them there."""
-    store, runs = progress.store, progress.store.runs
-    settings = node.stage.parameters(progress.config, node.variant)
+    node, store, runs = order.node, order.store, order.store.runs
+    settings = node.stage.parameters(order.config, node.variant)
     tags = {"stage": node.stage.name, "node": node.name, "key": key}
-    with runs.recorded(node.name, tags, parent=progress.parent_run) as run_id:
+    with runs.recorded(node.name, tags, parent=order.parent_run) as run_id:
         runs.params(run_id, settings)
-        store.note_inputs(run_id, upstream)
+        store.note_inputs(run_id, order.upstream)
         reporter = RunReporter(runs, run_id, get_run_logger())
         try:
-            committed = make(progress.watch(node, reporter))
+            committed = make(order.watch(node, reporter))
         finally:
             reporter.flush()
         runs.metrics(run_id, read_metrics(store.local.payload(key)))
-        if not upstream:
-            store.note_dataset(run_id, progress.config.data.dataset, committed.digest)
+        if not order.upstream:
+            store.note_dataset(run_id, order.config.data.dataset, committed.digest)
         return store.publish(node, committed, run_id, settings)
+
+
+def _make(order: Order, key: str, reporter: Reporter) -> Committed:
+    """Runs a stage and commits its files."""
+    node, store = order.node, order.store
+    if order.away and order.key() != key:
+        raise StoreError(
+            f"{node.name} on {socket.gethostname()} has another identity than where the run was started",
+            "Code, libraries and data must be the same on all machines of a run",
+            "Bring the machines to the same state and run the same command again",
+        )
+    try:
+        with gpu_slot(node, order.config), on_progress_page(node.name):
+            at_work = order.apart.node(node) if order.apart else node
+            return run_node(at_work, order.config, order.inputs(), key, store.local, reporter)
+    except Pruned:
+        shutil.rmtree(store.local.work(key))  # nobody will go on from its checkpoints
+        raise
+    except SoftGRPOError as error:
+        if order.apart:  # the run ends with it, but only when what is at work beside it has ended
+            get_run_logger().error("%s: %s", node.name, error)
+        raise
 
 
 def _key(_: Any, parameters: dict[str, Any]) -> str:
@@ -99,62 +213,30 @@ def _key(_: Any, parameters: dict[str, Any]) -> str:
     cache_policy=CacheKeyFnPolicy(cache_key_fn=_key),
     persist_result=True,
     result_serializer="json",
+    retries=len(RETRY_DELAYS_SECONDS),
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=worth_retrying,
 )
-def obtain(progress: Progress, node: Node, key: str, upstream: dict[str, Reference]) -> Reference:
+def obtain(order: Order, key: str) -> Obtained:
     """Finds a stage in MLflow or on this machine, or runs it.
 
     Args:
-        progress: The pipeline run.
-        node: The stage.
+        order: The stage and what it needs.
         key: Its identity.
-        upstream: What it reads, by node name.
     """
-    progress.looked.append(node.name)
-    store, log = progress.store, get_run_logger()
-    folders = progress.folders()
-    inputs = {name: folders[name] for name in node.upstream}
-    forced = node.stage.name in progress.force
-
-    def run(reporter: Reporter) -> Committed:
-        try:
-            return run_node(node, progress.config, inputs, key, store.local, reporter)
-        except Pruned:
-            shutil.rmtree(store.local.work(key))  # nobody will go on from its checkpoints
-            raise
-
+    node, store, log = order.node, order.store, get_run_logger()
+    if order.away:  # whoever runs the task there has not asked for these lines
+        logging.getLogger("prefect.task_runs").setLevel(logging.INFO)
     with store.local.lock(key):
-        if not forced:
+        if not order.forced:
             if found := store.find(node.name, key):
                 log.info("%s: reused from MLflow run %s", node.name, found["run_id"])
-                return found
+                return Obtained(**found, ran=False)
             if here := store.local.find(key):
                 log.info("%s: reused from '%s', now published to MLflow", node.name, store.local.payload(key))
-                return _record(progress, node, key, upstream, lambda _: here)
+                return Obtained(**_record(order, key, lambda _: here), ran=False)
         log.info("%s: running", node.name)
         started = time.monotonic()
-        progress.ran.append(node.name)
-        reference = _record(progress, node, key, upstream, run)
+        reference = _record(order, key, partial(_make, order, key))
         log.info("%s: done in %.1f s", node.name, time.monotonic() - started)
-        return reference
-
-
-def advance(progress: Progress, node: Node) -> None:
-    """Brings one node to its end: from Prefect's record if what it remembers stands, else by the task's body.
-
-    Args:
-        progress: The pipeline run; the node's reference is added.
-        node: A node whose upstream nodes are finished.
-    """
-    upstream = {name: progress.references[name] for name in node.upstream}
-    key = stage_key(node, progress.config, {name: reference["digest"] for name, reference in upstream.items()})
-    forced = node.stage.name in progress.force
-    stage = obtain.with_options(
-        name=node.stage.name, task_run_name=node.name, result_storage=progress.records, refresh_cache=forced
-    )
-    reference = stage(progress, node, key, upstream)
-    if node.name not in progress.looked:
-        if progress.store.holds(reference):
-            get_run_logger().info("%s: reused", node.name)
-        else:
-            reference = stage.with_options(refresh_cache=True)(progress, node, key, upstream)
-    progress.references[node.name] = reference
+        return Obtained(**reference, ran=True)

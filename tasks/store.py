@@ -128,6 +128,20 @@ class ArtifactStore:
             )
         return found
 
+    def knows(self, key: str) -> bool:
+        """Tells, quickly and without looking at files, whether a stage seems to be stored here or in MLflow."""
+        return self.local.payload(key).is_dir() or bool(self._committed(key))
+
+    def bring(self, reference: Reference) -> Path:
+        """Returns the folder of a finished stage, its files on this machine and whole.
+
+        Raises:
+            StoreError: Its files are gone or damaged.
+        """
+        with store_errors(self._uri):
+            run = self.runs.tracking.client.get_run(reference["run_id"])
+        return self.local.payload(self.fetch(reference["stage"], run)["key"])
+
     def holds(self, reference: Reference) -> bool:
         """Tells whether a remembered stage still stands: its run committed, its files here and whole."""
         with self.local.lock(reference["key"]):
@@ -180,6 +194,16 @@ class ArtifactStore:
             models = [LoggedModelInput(model_id) for model_id in found if model_id is not None]
             if models:
                 client.log_inputs(run_id, models=models)
+
+    def note_model(self, run_id: str, reference: Reference, *, made: bool) -> None:
+        """Writes down that a pipeline's run made a policy, or reused one."""
+        client = self.runs.tracking.client
+        with store_errors(self._uri):
+            model = client.get_run(reference["run_id"]).data.tags["model_id"]
+            if made:
+                client.log_outputs(run_id, [LoggedModelOutput(model, step=0)])
+            else:
+                client.log_inputs(run_id, models=[LoggedModelInput(model)])
 
     def note_dataset(self, run_id: str, name: str, digest: str) -> None:
         """Writes down the dataset a run works on, as MLflow's dataset input."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,10 @@ class Tracking:
     uri: str
     experiment_id: str
 
+    def __reduce__(self) -> tuple[Callable[[str, str], Tracking], tuple[str, str]]:
+        """Lets a connection be handed to another process, which opens one of its own."""
+        return _reopened, (self.uri, self.experiment_id)
+
     def comparison_link(self, run_ids: Sequence[str]) -> str | None:
         """Returns the address of the page that compares runs, None where no server shows one."""
         if urlsplit(self.uri).scheme not in ("http", "https"):
@@ -53,9 +58,19 @@ class Tracking:
         return f"run {run_id} in {without_password(self.uri)} (make services shows it)"
 
 
+def _reopened(uri: str, experiment_id: str) -> Tracking:
+    return Tracking(MlflowClient(tracking_uri=uri), uri, experiment_id)
+
+
 def tracking_uri(output: Path) -> str:
     """Returns MLFLOW_TRACKING_URI, or the address of the database in the output folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.resolve() / DATABASE}"
+
+
+def load_store(output: Path) -> None:
+    """Loads MLflow's code for databases if it will be needed, which takes a second: before a flow, as other imports."""
+    if urlsplit(tracking_uri(output)).scheme not in ("http", "https"):
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, StoreError, TrainingError
 from softgrpo.pipeline import RunResult
+from softgrpo.pure_models import model_path
 from softgrpo.stages import StageContext
 from tests.fake_stages import ALL, NODES, TABLE, FakeStages
 
@@ -333,3 +334,9 @@ def test_policies_are_registered_once_and_the_best_has_the_alias(go: Any, fakes:
     version = client(output).get_model_version(name, "3")
     (committed,) = runs(output, "tags.node = 'sft' and params.learning_rate = '0.0001'")
     assert version.run_id == committed.info.run_id
+
+
+def test_policies_are_found_under_readable_names(go: Any, output: Path) -> None:
+    result, _ = go()
+    link = output / "pure_models" / model_path(ExperimentConfig(), "sft")
+    assert link.resolve() == result.folders["sft"].resolve()

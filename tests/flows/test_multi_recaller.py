@@ -28,7 +28,7 @@ def go(output: Path, pools: list[list[str]] | None = None, **options: Any) -> An
     from flows.multi_recaller import multi_recaller_flow
 
     overrides = SETTINGS | options.pop("overrides", {})
-    return multi_recaller_flow(pools=pools, overrides=overrides, output=output, check=False, **options)
+    return multi_recaller_flow(pools=pools, overrides=overrides, output=output, check=False, parallel=1, **options)
 
 
 def client(output: Path) -> Any:

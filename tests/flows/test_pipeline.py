@@ -195,13 +195,14 @@ def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:
     from flows.recipe import softgrpo_flow
     from flows.tune import tune_flow
 
-    flows = {f"{Path(flow.fn.__code__.co_filename).stem}.py:{flow.fn.__name__}": flow
-             for flow in (softgrpo_flow, multi_recaller_flow, tune_flow)}  # fmt: skip
+    flows = {
+        f"{flow.fn.__module__}:{flow.fn.__name__}": flow for flow in (softgrpo_flow, multi_recaller_flow, tune_flow)
+    }
     deployments = yaml.safe_load(Path("deployments/prefect.yaml").read_text(encoding="utf-8"))
     assert next(iter(deployments["pull"][0])) == "prefect.deployments.steps.set_working_directory"
     names = []
     for deployment in deployments["deployments"]:
-        flow = flows[deployment["entrypoint"].removeprefix("flows/")]
+        flow = flows[deployment["entrypoint"]]
         assert flow.validate_parameters(deployment["parameters"])["dataset"] == "ml-100k"
         names.append(f"{flow.name}/{deployment['name']}")
     assert {"softgrpo/full", "multi-recaller/default", "tune/default"} < set(names)

@@ -33,7 +33,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
 def go(output: Path, trials: int, **options: Any) -> Any:
     from flows.tune import tune_flow
 
-    return tune_flow(trials=trials, output=output, check=False, **{"final": False, **options})
+    return tune_flow(trials=trials, output=output, check=False, parallel=1, **{"final": False, **options})
 
 
 def runs(output: Path, query: str) -> list[Any]:

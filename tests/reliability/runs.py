@@ -27,7 +27,7 @@ from urllib3.util import Retry
 from flows.services import Services
 
 ROOT = Path(__file__).parents[2]
-NODES = ("split", "recall-BPR", "recall-ItemKNN", "data", "sft", "grpo", "test")
+NODES = ("split", "recall-BPR", "recall-ItemKNN", "data", "check", "sft", "grpo", "test")
 RECALLERS = ["BPR", "ItemKNN"]
 SETTINGS: dict[str, Any] = {
     "recall.settings": {"BPR": {"epochs": 10}},
@@ -174,6 +174,8 @@ class Problem:
         stage: str = "full",
         more: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        program: tuple[str, ...] = ("-m", "flows.cli"),
+        folder: Path = ROOT,
     ) -> Command:
         """Starts a run as a command.
 
@@ -182,8 +184,10 @@ class Problem:
             stage: Last stage wanted.
             more: Further settings by dotted path.
             environment: Further environment variables.
+            program: What Python runs.
+            folder: Working directory.
         """
-        command = [sys.executable, "-m", "flows.cli", "run", self.dataset, stage, "tiny", "--output", str(self.output)]
+        command = [sys.executable, *program, "run", self.dataset, stage, "tiny", "--output", str(self.output)]
         command += ["--recbole_models", *RECALLERS]
         for name, value in self.settings(more).items():
             command.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
@@ -193,7 +197,7 @@ class Problem:
         with log.open("w") as file:
             process = subprocess.Popen(
                 [*command, *words],
-                cwd=ROOT,
+                cwd=folder,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **addresses, **(environment or {})},
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -207,6 +211,11 @@ class Problem:
     def run(self, *words: str, **options: Any) -> str:
         """Makes a whole run and returns what it said."""
         return self.start(*words, **options).end()
+
+
+def until(node: str) -> list[str]:
+    """Returns the nodes up to one, that one included."""
+    return list(NODES[: NODES.index(node) + 1])
 
 
 def stages_run(said: str) -> list[str]:

@@ -16,11 +16,13 @@ from tests.reliability.runs import (
     CHECKPOINT,
     NODES,
     Api,
+    Command,
     Problem,
     Tracked,
     digests,
     process_of,
     stages_run,
+    until,
     wait_until,
 )
 
@@ -59,6 +61,9 @@ def test_kill_9_inside_each_stage(make_problem: Callable[..., Problem], services
     assert stages_run(uninterrupted) == list(NODES)
     assert digests(problem.output) == digests(alone.output)
     assert not any((problem.output / "stages" / ".work").iterdir())
+    ended = [run.info.status for run in Tracked(problem).runs()]  # of killed runs later ones have said so
+    assert set(ended) == {"FINISHED", "KILLED"}
+    assert ended.count("KILLED") == 2 * len(INSIDE)  # the stage at work and its pipeline
 
 
 def test_kill_9_in_a_training_goes_on_from_its_checkpoint(
@@ -77,7 +82,29 @@ def test_kill_9_in_a_training_goes_on_from_its_checkpoint(
     assert api.end(second) == "COMPLETED"
     assert stages_run(api.lines(second)) == ["sft"]
     assert "resuming from checkpoint-" in api.lines(second)
-    assert Tracked(problem).states("sft") == ["RUNNING", "FINISHED"]
+    assert Tracked(problem).states("sft") == ["KILLED", "FINISHED"]  # which the second run has done
+    assert Tracked(problem).states("pipeline")[-2:] == ["KILLED", "FINISHED"]
+
+
+def test_a_stage_that_hangs_ends_with_an_error_and_goes_on_next_time(
+    make_problem: Callable[..., Problem], services: Services
+) -> None:
+    """It takes longer than it may; what cannot be interrupted is in tests/test_time_limit.py."""
+    problem = make_problem("hanging", services)
+    problem.run(stage="check")
+    longer = {"sft.num_train_epochs": 1000, "train.evaluations": 100}
+    run = problem.start(stage="sft", more={**longer, "limits.stage_hours": 15 / 3600})
+    said = run.end(1)
+    assert said.splitlines()[-1].startswith("softgrpo: sft took longer than 0.00417 hours. limits.stage_hours is")
+    assert "Traceback" not in said
+    with pytest.raises(ProcessLookupError):
+        os.killpg(run.process.pid, 0)  # nor is there any process that it started
+    assert Tracked(problem).states("sft") == ["FAILED"] and Tracked(problem).states("pipeline")[-1] == "FAILED"
+    assert not any((problem.output / "stages" / ".staging").iterdir())
+    said = problem.run(stage="sft", more=longer)
+    assert "resuming from checkpoint-" in said
+    assert stages_run(said) == ["sft"]
+    assert Tracked(problem).states("sft") == ["FAILED", "FINISHED"]
 
 
 def test_kill_9_of_the_worker(make_problem: Callable[..., Problem], services: Services) -> None:
@@ -112,7 +139,7 @@ def test_cancel_from_the_page(make_problem: Callable[..., Problem], services: Se
     assert not process.is_running()
     assert Tracked(problem).states("sft") == ["KILLED"]
     assert Tracked(problem).states("pipeline") == ["KILLED"]
-    assert Tracked(problem).committed() == sorted(NODES[:4])
+    assert Tracked(problem).committed() == sorted(until("check"))
     assert not any((problem.output / "stages" / ".staging").iterdir())
     second = api.start(problem, "sft")
     assert api.end(second) == "COMPLETED"
@@ -140,8 +167,38 @@ def test_ctrl_c_commits_nothing_and_says_so(make_problem: Callable[..., Problem]
     run.go_on()
     said = run.end(130)
     assert "interrupted. Finished stages are kept" in said and "Traceback" not in said
-    assert set(digests(problem.output)) == set(NODES[:4])
+    assert set(digests(problem.output)) == set(until("check"))
     assert not any((problem.output / "stages" / ".staging").iterdir())
     with sqlite3.connect(problem.output / "mlflow.db") as database:
         states = dict(database.execute("select name, status from runs").fetchall())
     assert states["sft"] == "KILLED" and states["data"] == "FINISHED"
+
+
+def _trained(run: Command) -> list[psutil.Process]:
+    """Waits until two recallers are being trained, and returns their processes."""
+
+    def both() -> list[psutil.Process]:
+        children = psutil.Process(run.process.pid).children(recursive=True)
+        found = [child for child in children if "tasks.stage_process" in child.cmdline()]
+        return found if len(found) == 2 else []
+
+    found: list[psutil.Process] = wait_until(both, "two recallers are trained at once", pause=0.01)
+    return found
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_recallers_trained_at_once_end_with_their_run(
+    end: signal.Signals, make_problem: Callable[..., Problem]
+) -> None:
+    problem = make_problem("together")
+    more = {"recall.settings": {"BPR": {"epochs": 10_000, "stopping_step": 10_000}}}
+    run = problem.start("--parallel", "2", stage="recall", more=more)
+    trainings = _trained(run)
+    run.process.send_signal(end)  # to the run alone, not to its group
+    run.process.wait(timeout=60)
+    _, alive = psutil.wait_procs(trainings, timeout=30)
+    assert alive == []
+    assert "recall-BPR" not in digests(problem.output)
+    said = problem.run("--parallel", "2", stage="recall")
+    assert "recall-BPR" in stages_run(said)
+    assert set(digests(problem.output)) == {"split", "recall-BPR", "recall-ItemKNN"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,9 @@ def test_form_flow_run_and_comparison(make_problem: Callable[..., Problem], serv
     assert api.end(first, seconds=300) == "COMPLETED"
     second = api.start(problem, overrides=problem.settings({"grpo.tau_gumbel": 0.5}))
     assert api.end(second, seconds=300) == "COMPLETED"
+    said = api.lines(first)  # what recallers and trainers say, on the same page
+    for line in (r"step \d+: .*recall_loss [\d.]+", r"step \d+: .*ratio_mean [\d.]+", r"sampled_weight_BPR [\d.]+"):
+        assert re.search(line, said), said
 
     prefect = services.addresses["PREFECT_API_URL"].removesuffix("/api")
     page.goto(f"{prefect}/deployments/deployment/{api.deployment('full')}/run")

@@ -64,3 +64,25 @@ def test_git_commit_is_none_outside_a_checkout_and_the_commit_inside(tmp_path: P
 def test_git_commit_is_none_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_commit(tmp_path) is None
+
+
+def test_the_log_gets_the_newest_values_now_and_then_and_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("tasks.runs.time.monotonic", lambda: now[0])
+    reporter = RunReporter(FakeRuns(), "run", logging.getLogger("test"))  # type: ignore[arg-type]
+    with caplog.at_level(logging.INFO, "softgrpo.curves"):
+        for step in range(1, 40):
+            now[0] += 1.0
+            reporter.metrics({"loss": 1.0 / step, "reward": 0.25}, step)
+            if step == 20:
+                reporter.metrics({"eval_ndcg": 0.123456789}, step)
+        reporter.flush()
+        reporter.flush()
+    assert [record.getMessage() for record in caplog.records] == [
+        "step 16: loss 0.0625, reward 0.25",  # the first more than 15 s behind the start, then behind the line before
+        "step 20: eval_ndcg 0.12346",
+        "step 32: loss 0.03125, reward 0.25",
+        "step 39: loss 0.025641, reward 0.25",
+    ]

@@ -1,0 +1,75 @@
+"""A finished run by its id: its configuration, and the files of its stages on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from flows.environment import prepare
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import ConfigError
+from softgrpo.presets import validate
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What is known about a run of a pipeline.
+
+    Attributes:
+        run_id: Its id in MLflow.
+        name: What people call it.
+        config: The configuration it ran with.
+        folders: Files of the stages that were asked for, as far as it has them; verified.
+        link: Its page in MLflow.
+    """
+
+    run_id: str
+    name: str
+    config: ExperimentConfig
+    folders: dict[str, Path]
+    link: str
+
+
+def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequence[str]) -> FinishedRun:
+    """Finds a run of a pipeline, fetching files that are not here.
+
+    Args:
+        run_id: Id of the run, as `softgrpo run` prints it.
+        output: Folder of finished stages, and of MLflow's database unless the environment names another.
+        wanted: Names of the nodes whose files are wanted where there are any.
+        needed: Those of them without which there is nothing to do.
+
+    Raises:
+        ConfigError: There is no such run, it is no run of a pipeline, or it has not reached a needed stage.
+        StoreError: MLflow does not answer, or files are gone or damaged.
+    """
+    prepare(output)
+    from tasks.lineage import read_run, stage_runs
+    from tasks.pipeline_run import open_store_of_run
+    from tasks.tracking import store_errors
+
+    store = open_store_of_run(run_id, output)
+    run = read_run(store, run_id)
+    if run.data.tags.get("stage") != "pipeline":
+        raise ConfigError(
+            f"run '{run_id}'", "It must be the run of a pipeline", "Copy the id that `softgrpo run` printed at its end"
+        )
+    found = stage_runs(store, run)
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise ConfigError(
+            f"run '{run_id}'", f"It did not reach the stage {missing[0]}", "Name the run of a whole pipeline"
+        )
+    tracking = store.runs.tracking
+    with tempfile.TemporaryDirectory() as folder, store_errors(tracking.uri):
+        path = Path(tracking.client.download_artifacts(run_id, "config.yaml", folder))
+        config = validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    references = {
+        name: store.fetch(name, read_run(store, found[name])) for name in dict.fromkeys(wanted) if name in found
+    }
+    folders = {name: store.local.payload(reference["key"]) for name, reference in references.items()}
+    return FinishedRun(run_id, str(run.info.run_name), config, folders, tracking.run_link(run_id))

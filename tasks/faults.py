@@ -1,0 +1,44 @@
+"""Which errors may be gone by themselves in a while, so that a stage is worth trying again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any
+
+import requests
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+
+RETRY_DELAYS_SECONDS = [15.0, 60.0, 300.0]
+_PASSING = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.EHOSTUNREACH}
+)
+"""What a network's file system and a network say when they are away for a while."""
+
+log = logging.getLogger("softgrpo.faults")
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Tells whether an error, or one that it arose from, is a fault of input or output that may be gone in a while.
+
+    A server that refuses, a full disk, a lack of rights and all that training says would be the same again.
+    """
+    while error is not None:
+        if isinstance(error, requests.RequestException) and not isinstance(error, requests.HTTPError):
+            return True
+        if isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
+            return True
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
+    """Tells Prefect whether to try a stage again, and people why; see `may_pass`."""
+    if not may_pass(state.data):
+        return False
+    seconds = RETRY_DELAYS_SECONDS[task_run.run_count - 1]
+    log.warning("%s: tried again in %.0f s: %s", task_run.name, seconds, state.data)
+    return True

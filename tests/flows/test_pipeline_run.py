@@ -1,0 +1,51 @@
+"""What the pipeline's own MLflow run shows: the report of its test stage, and the policies that it made or reused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.stages import StageContext
+from tests.fake_stages import FakeStages
+
+
+def write_report(context: StageContext) -> None:
+    """Writes what the real stage writes for people."""
+    (context.out / "report.html").write_text("<h1>Report</h1>")
+    (context.out / "report.md").write_text("# Report")
+    (context.out / "figures").mkdir()
+    (context.out / "figures" / "curves.png").write_bytes(b"png")
+
+
+def test_the_report_and_the_policies_are_with_the_run_that_people_compare(output: Path) -> None:
+    from mlflow import MlflowClient
+    from prefect import flow
+
+    from flows.recipe import execute
+
+    fakes = FakeStages(before={"test": write_report})
+
+    @flow(name="trial")
+    def trial() -> None:
+        execute(fakes.nodes(), ExperimentConfig(), output=output)
+
+    trial()
+    trial()  # all of it reused
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("softgrpo/ml-100k").experiment_id
+    query, order = "tags.stage = 'pipeline'", ["attributes.start_time ASC"]
+    found = client.search_runs([experiment], query, order_by=order)
+    first, second = (client.get_run(run.info.run_id) for run in found)
+    for run in (first, second):
+        shown = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+        assert shown == {"config.yaml", "figures", "report.html", "report.md"}
+        assert [artifact.path for artifact in client.list_artifacts(run.info.run_id, "figures")] == [
+            "figures/curves.png"
+        ]
+
+    def names(models: list[Any]) -> list[str]:
+        return [client.get_logged_model(model.model_id).name for model in models]
+
+    assert (names(first.inputs.model_inputs), names(first.outputs.model_outputs)) == ([], ["sft"])
+    assert (names(second.inputs.model_inputs), names(second.outputs.model_outputs)) == (["sft"], [])

@@ -1,0 +1,229 @@
+"""`report` and `recommend` on a stored run of tiny stages, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows.cli import main
+from softgrpo.candidates import write_candidates
+from softgrpo.config import ExperimentConfig
+from softgrpo.data.corpus import write_corpus
+from softgrpo.data.windows import make_windows, write_windows
+from softgrpo.evaluation.static import Candidate, StaticMixture
+from softgrpo.presets import resolve
+from softgrpo.records import CandidateLists, Corpus, Part, Windows
+from softgrpo.stages import Node, Stage, StageContext
+from softgrpo.stages.inputs import save_static
+from tests.data.cases import corpus_of
+
+NAMES = ("A", "B")
+SETTINGS = {"recall.recallers": list(NAMES), "recall.files": {"A": "a", "B": "b"}, "fusion.k": 5}
+METRICS = {"ndcg@5": 0.2, "ndcg@10": 0.25, "ndcg@20": 0.3, "recall@10": 0.4, "recall@20": 0.5}
+DIFFERENCES = [
+    f"vs_{name}{piece}" for name in ("single", "static") for piece in ("", "_relative", "_low", "_high", "_p")
+]
+
+
+def world() -> tuple[Corpus, Windows]:
+    corpus = corpus_of([[(user + 3 * step) % 40 for step in range(12)] for user in range(6)])
+    return corpus, make_windows(corpus, ExperimentConfig().split)
+
+
+def fill_split(context: StageContext) -> dict[str, float]:
+    corpus, windows = world()
+    write_corpus(context.out, corpus)
+    write_windows(context.out, windows)
+    return {}
+
+
+def fill_data(context: StageContext) -> dict[str, float]:
+    _, windows = world()
+    items = (np.arange(len(windows))[:, None, None] + np.array([[0], [7]]) + np.arange(12)) % 40
+    scores = np.broadcast_to(np.arange(12, 0, -1, dtype=np.float32), items.shape)
+    write_candidates(context.out / "candidates.parquet", CandidateLists(NAMES, items.astype(np.int32), scores.copy()))
+    best = Candidate("grid", (0.75, 0.25), 0.1, 0.2)
+    save_static(context.out, StaticMixture(best, best, (best,)))
+    return {}
+
+
+def fill_test(context: StageContext) -> dict[str, float]:
+    rows = {"method": ["A", "grpo_multi"], "label": ["A", "SofT-GRPO multi"], "kind": ["single", "learned"]}
+    pd.DataFrame(rows | METRICS | dict.fromkeys(DIFFERENCES, 0.1)).to_parquet(context.out / "table.parquet")
+    count = len(world()[1].of(Part.TEST))
+    weights = pd.DataFrame({"A": np.linspace(0, 1, count), "B": np.linspace(1, 0, count), "method": "grpo_multi"})
+    weights.to_parquet(context.out / "weights.parquet")
+    (context.out / "report.html").write_text("<h1>report</h1>")
+    (context.out / "report.md").write_text("# report")
+    return {}
+
+
+def fill_policy(context: StageContext) -> dict[str, float]:
+    (context.out / "made").write_text("made")
+    return {"best_ndcg": 0.2, "validation_windows": 6.0}
+
+
+def nodes() -> tuple[Node, ...]:
+    def stage(name: str, fill: Any) -> Stage:
+        return Stage(name, fill, lambda config, _: {"name": name}, "softgrpo.columns", ("numpy",))
+
+    return (
+        Node("split", stage("split", fill_split), "", ()),
+        Node("data", stage("data", fill_data), "", ("split",)),
+        Node("grpo", stage("grpo", fill_policy), "", ("split", "data")),
+        Node("test", stage("test", fill_test), "", ("split", "data", "grpo")),
+    )
+
+
+def run(output: Path, until: int = 4) -> str:
+    """Runs the stages as a flow does; returns the id of the run."""
+    from prefect import flow
+
+    from flows.recipe import execute
+
+    config = resolve("shop", "tiny", overrides=SETTINGS)
+    result = flow(lambda: execute(nodes()[:until], config, output=output), validate_parameters=False)()
+    return result.links["MLflow run"].split()[1]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> tuple[Path, str]:
+    """Runs the stages once; output folder and id of the run."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    return folder, run(folder)
+
+
+@pytest.fixture
+def output(made: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of the output folder; nothing in it says where it lies."""
+    return Path(shutil.copytree(made[0], tmp_path / "out"))
+
+
+@pytest.fixture
+def run_id(made: tuple[Path, str]) -> str:
+    return made[1]
+
+
+def test_the_report_of_a_run_is_found_copied_and_told(
+    run_id: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--output", str(output)]
+    assert main(["report", run_id, *where]) == 0
+    shown = capsys.readouterr().out
+    assert "SofT-GRPO multi" in shown and "0.2500" in shown
+    page = Path(next(line.split()[-1] for line in shown.splitlines() if line.startswith("report ")))
+    assert page.read_text() == "<h1>report</h1>" and output in page.parents
+    assert main(["report", run_id, "--to", str(tmp_path / "copy"), "--json", *where]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert Path(found["html"]) == tmp_path / "copy" / "report.html" and Path(found["html"]).is_file()
+    assert (found["run"], found["k"], found["rows"][1]["method"]) == (run_id, 5, "grpo_multi")
+    assert main(["report", run_id, "--to", str(tmp_path / "copy"), *where]) == 0  # over an earlier report
+    capsys.readouterr()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    assert main(["report", run_id, "--to", str(tmp_path / "full"), *where]) == 1
+    assert "It must be a new folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+
+
+def test_a_report_is_opened(
+    run_id: str, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert main(["report", run_id, "--open", "--output", str(output)]) == 0
+    assert len(opened) == 1 and opened[0].startswith("file://") and opened[0].endswith("/report.html")
+
+
+def test_a_report_whose_files_are_gone_comes_from_mlflow(
+    run_id: str, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(output / "stages")
+    assert main(["report", run_id, "--json", "--output", str(output)]) == 0
+    assert Path(json.loads(capsys.readouterr().out)["html"]).is_file()
+
+
+def test_all_users_are_written_and_chosen_ones_are_shown(
+    run_id: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--output", str(output)]
+    assert main(["recommend", run_id, *where]) == 0
+    shown = capsys.readouterr()
+    written = output / "recommendations" / f"{run_id}.parquet"
+    assert "6 users, 30 items" in shown.out and "users/s" in shown.out and str(written) in shown.out
+    assert shown.err == ""
+    table = pd.read_parquet(written)
+    assert table["user"].nunique() == 6 and (table.groupby("user").size() == 5).all()
+    assert np.allclose(table["from_A"] + table["from_B"], table["score"])
+    assert (table["weights"] == "policy").all()
+
+    assert (
+        main(["recommend", run_id, "--users", "u3", "stranger", "--k", "2", "--to", str(tmp_path / "r.json"), *where])
+        == 0
+    )
+    shown = capsys.readouterr()
+    assert "u3" in shown.out and "from A" in shown.out
+    assert "note: 1 of 2 users get the static mixture (not in the run's data" in shown.err and "stranger" in shown.err
+    records = json.loads((tmp_path / "r.json").read_text())
+    assert [record["source"] for record in records] == ["policy", "static"]
+    assert [item["item"] for item in records[0]["items"]] == table[table["user"] == "u3"]["item"].tolist()[:2]
+
+
+def test_json_goes_to_the_standard_output_and_nothing_is_written(
+    run_id: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("u1\n\n u2 \n")
+    assert main(["recommend", run_id, "--users-from", str(users), "--json", "--output", str(output)]) == 0
+    assert [record["user"] for record in json.loads(capsys.readouterr().out)] == ["u1", "u2"]
+    assert not (output / "recommendations").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recommend", "RUN", "--k", "13"], "k = 13. A list is merged from lists of recall.depth = 12"),
+        (["recommend", "RUN", "--to", "r.csv"], "Recommendations are written as .parquet or .json"),
+        (["recommend", "RUN", "--users-from", "nowhere.txt"], "There is no such file"),
+        (["recommend", "RUN", "--users", "u1", "--users-from", "x"], "Users are named in one place"),
+        (["recommend", "RUN", "--users", "u1", "u1"], "A user is asked for once"),
+        (["recommend", "nobody"], "MLflow has no such run"),
+        (["report", "nobody"], "MLflow has no such run"),
+        (["report", "STAGE"], "It must be the run of a pipeline"),
+        (["recommend"], "RUN"),
+    ],
+)
+def test_what_is_refused(
+    words: list[str], message: str, run_id: str, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    given = {"RUN": run_id, "STAGE": client.get_run(run_id).data.tags["stage_run.data"]}
+    before = sorted(output.rglob("*"))
+    assert main([*(given.get(word, word) for word in words), "--output", str(output)]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err and shown.out == ""
+    assert sorted(output.rglob("*")) == before
+
+
+def test_a_run_that_has_not_come_so_far(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = run(output, until=2)
+    for command, stage in (("recommend", "grpo"), ("report", "test")):
+        assert main([command, run_id, "--output", str(output)]) == 2
+        assert f"It did not reach the stage {stage}" in capsys.readouterr().err
+
+
+def test_candidates_of_another_pool_are_refused(
+    run_id: str, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.recommend.stored_weights", lambda folder, recallers: np.ones((6, 3)) / 3)
+    assert main(["recommend", run_id, "--output", str(output)]) == 2
+    assert "policy outputs of shape (6, 3)" in capsys.readouterr().err

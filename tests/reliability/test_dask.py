@@ -1,0 +1,211 @@
+"""Stages on a Dask cluster of two workers, one of which is really killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+from flows.services import Services
+from tests.reliability.runs import (
+    CHECKPOINT,
+    NODES,
+    ROOT,
+    Api,
+    Command,
+    Problem,
+    Tracked,
+    digests,
+    free_port,
+    wait_until,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytest.importorskip("prefect_dask")
+
+
+@dataclass(frozen=True)
+class Dask:
+    """A scheduler and two workers, each of which runs one stage at a time.
+
+    Attributes:
+        address: Of the scheduler.
+        workers: Their processes.
+        folder: Of their logs.
+    """
+
+    address: str
+    workers: tuple[subprocess.Popen[bytes], ...]
+    folder: Path
+
+    def at_work(self) -> dict[int, list[psutil.Process]]:
+        """Returns the processes of the stages that each living worker is at, by the worker's number."""
+        alive = {place: worker for place, worker in enumerate(self.workers) if worker.poll() is None}
+        return {place: psutil.Process(worker.pid).children(recursive=True) for place, worker in alive.items()}
+
+    def kill_one_that_is_at_work(self) -> list[psutil.Process]:
+        """Kills a worker with -9 while it has a stage; returns the processes of its stages."""
+        found = wait_until(lambda: {place: stages for place, stages in self.at_work().items() if stages}, "a stage")
+        place, stages = next(iter(found.items()))
+        self.workers[place].kill()
+        self.workers[place].wait()
+        return list(stages)
+
+
+def _start(folder: Path, name: str, *words: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "dask", *words]
+    with (folder / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture
+def cluster(services: Services, tmp_path: Path) -> Iterator[Dask]:
+    folder, port = tmp_path / "dask", free_port()
+    folder.mkdir()
+    address = f"tcp://127.0.0.1:{port}"
+    environment = {**os.environ, **services.addresses, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    where = ("scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0")
+    scheduler = _start(folder, "scheduler", *where, environment=environment)
+    word = ("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(folder))
+    workers = tuple(_start(folder, f"worker{place}", *word, environment=environment) for place in range(2))
+    try:
+        wait_until(lambda: _workers(address) == 2, "two workers", seconds=60)
+        yield Dask(address, workers, folder)
+    finally:
+        for process in (*workers, scheduler):
+            process.kill()
+            process.wait()
+
+
+def _workers(address: str) -> int:
+    from distributed import Client
+
+    try:
+        with Client(address, timeout=5, set_as_default=False) as client:
+            return len(client.nthreads())
+    except OSError:
+        return 0
+
+
+def start(problem: Problem, *words: str, more: Mapping[str, Any] | None = None) -> Command:
+    """Starts a command on a problem; `Problem.start` does so for the command `run`."""
+    command = [sys.executable, "-m", "flows.cli", *words, "--output", str(problem.output)]
+    for name, value in problem.settings(more).items():
+        command.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+    problem.output.parent.mkdir(parents=True, exist_ok=True)
+    log = problem.output.parent / f"{problem.output.name}-{time.monotonic_ns()}.log"
+    addresses = problem.services.addresses if problem.services else {}
+    with log.open("w") as file:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **addresses}
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, text=True
+        )
+    return Command(process, log, problem.output)
+
+
+def elsewhere(problem: Problem) -> Problem:
+    """Returns the same problem for a run without servers and without a cluster."""
+    return replace(problem, output=problem.output.with_name("alone"), services=None)
+
+
+def test_kill_9_of_a_dask_worker(make_problem: Callable[..., Problem], services: Services, cluster: Dask) -> None:
+    """In a training: the other worker goes on from its checkpoint, and all is as if nothing had happened."""
+    problem = make_problem("dask", services)
+    run = problem.start("--dask", cluster.address)
+    wait_until(lambda: any(problem.output.glob(CHECKPOINT.format("sft"))), "a checkpoint", pause=0.01)
+    orphans = cluster.kill_one_that_is_at_work()
+    said = run.end()
+    assert "on the Dask cluster" in said and "Traceback" not in said
+    assert not any(process.is_running() for process in orphans), "a stage does not outlive its worker"
+    assert Tracked(problem).committed() == sorted(NODES)
+    assert len(Tracked(problem).states("sft")) == 2 and Tracked(problem).states("sft")[-1] == "FINISHED"
+    again = Api(services).lines(Api(services).latest(problem))
+    assert "resuming from checkpoint-" in again
+    alone = elsewhere(problem)
+    alone.run()
+    assert digests(problem.output) == digests(alone.output)
+    assert not any((problem.output / "stages" / ".work").iterdir())
+    assert problem.run("--dask", cluster.address).count(": reused") == len(NODES)  # no worker is needed for that
+
+
+def test_pools_side_by_side_and_a_worker_killed(
+    make_problem: Callable[..., Problem], services: Services, cluster: Dask
+) -> None:
+    problem = make_problem("daskpools", services)
+    words = ("multi-recaller", problem.dataset, "full", "tiny", "--pools", "BPR,ItemKNN", "BPR,Pop")
+    run = start(problem, *words, "--dask", cluster.address)
+    wait_until(lambda: any(problem.output.glob(CHECKPOINT.format("sft"))), "a checkpoint", pause=0.01)
+    cluster.kill_one_that_is_at_work()
+    run.end()
+    committed = Tracked(problem).committed()
+    assert committed == sorted(
+        ["split", "recall-BPR", "recall-ItemKNN", "recall-Pop", *2 * ["data", "check", "sft", "grpo", "test"]]
+    )
+    alone = elsewhere(problem)
+    start(alone, *words).end()
+    assert keys(problem.output) == keys(alone.output)
+
+
+def keys(output: Path) -> dict[str, str]:
+    """Returns the digest of every committed stage by its key: several pools have stages of equal names."""
+    marks = [json.loads(path.read_text()) for path in (output / "stages").glob("*.json")]
+    return {mark["key"]: mark["digest"] for mark in marks}
+
+
+def test_trials_side_by_side_and_a_worker_killed(
+    make_problem: Callable[..., Problem], services: Services, cluster: Dask, tmp_path: Path
+) -> None:
+    problem = make_problem("dasktrials", services)
+    words = ("tune", problem.dataset, "full", "tiny", "--trials", "3", "--no-final", "--dask", cluster.address)
+    pool = ("--recbole_models", "BPR", "ItemKNN")
+    run = start(problem, *words, *pool, more={"grpo.learning_rate": 1e-4})  # the search starts there
+    trainings = problem.output / "stages" / ".work"
+    wait_until(lambda: len(list(trainings.glob("grpo-*/checkpoints/checkpoint-*"))) >= 2, "a checkpoint", pause=0.01)
+    cluster.kill_one_that_is_at_work()
+    run.end()
+    (group,) = Tracked(problem).runs("tags.group = 'tune'")
+    assert group.data.metrics["trials"] == 3.0
+    table = Tracked(problem).client.download_artifacts(group.info.run_id, "trials.parquet", str(tmp_path))
+    trials = pd.read_parquet(table)
+    assert set(trials["state"]) <= {"complete", "pruned"} and (trials["state"] == "complete").any()
+    assert trials["grpo.learning_rate"].nunique() == 3
+    assert (trials["last_step"] > 0).all()  # what a worker reports reaches the study
+    assert Tracked(problem).committed().count("recall-BPR") == 1
+
+
+def test_a_deployment_runs_on_the_cluster(
+    make_problem: Callable[..., Problem], services: Services, cluster: Dask
+) -> None:
+    problem, api = make_problem("daskpage", services), Api(services)
+    run = api.start(problem, "recall", dask=cluster.address)
+    assert api.end(run) == "COMPLETED"
+    said = api.lines(run)
+    assert "recall-BPR: running" in said  # the log of a worker is the log of the run
+    assert set(digests(problem.output)) == {"split", "recall-BPR", "recall-ItemKNN"}
+
+
+def test_a_cluster_that_cannot_be_used_is_one_line(
+    make_problem: Callable[..., Problem], services: Services, cluster: Dask
+) -> None:
+    problem = make_problem("nodask", services)
+    began = time.monotonic()
+    said = problem.start("--dask", f"tcp://127.0.0.1:{free_port()}").end(1)
+    assert "A Dask scheduler must answer there" in said and "Traceback" not in said
+    assert time.monotonic() - began < 60  # 8 s of it are the waiting, the rest imports on a busy machine
+    for worker in cluster.workers:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait()
+    said = problem.start("--dask", cluster.address).end(1)
+    assert "must have a worker" in said
+    assert not any((problem.output / "stages").glob("*.json"))

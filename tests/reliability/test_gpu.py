@@ -1,0 +1,114 @@
+"""The slot for the GPU, on a machine without one: stages say that they would use it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import requests
+
+from flows.services import Services
+from tests.reliability.conftest import order
+from tests.reliability.runs import Command, Problem, digests, free_port, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ASKS = "sft: asks for the GPU"
+TRAINS = "SFT on "
+LONG = {"sft.num_train_epochs": 3000}
+LEASE_AND_ROUND_SECONDS = 60 + 15
+PRETEND = """
+from pathlib import Path
+import sys
+from flows.environment import prepare
+prepare(Path(sys.argv[1]))
+import tasks.gpu
+tasks.gpu.uses_gpu = lambda node, config: node.stage.name in tasks.gpu.TRAINED
+from flows.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+"""The command, in a process where the language model's stages say that they use a GPU."""
+
+
+def start(problem: Problem, more: Mapping[str, Any] | None = None) -> Command:
+    """Starts a run up to SFT."""
+    return problem.start(stage="sft", more=more, program=("-c", PRETEND, str(problem.output)))
+
+
+def limit(services: Services) -> dict[str, object]:
+    """Returns what Prefect's server says about this machine's slot."""
+    address = f"{services.addresses['PREFECT_API_URL']}/v2/concurrency_limits/gpu-{socket.gethostname()}"
+    return dict(requests.get(address, timeout=30).json())
+
+
+@contextmanager
+def both(
+    make_problem: Callable[..., Problem], services: Services, name: str
+) -> Iterator[tuple[Command, Command]]:  # fmt: skip
+    """Gives a run in the middle of a long SFT, and one of another output folder, which has come to SFT and waits."""
+    problem = make_problem(name, services)
+    begun = [start(problem, LONG)]
+    try:
+        wait_until(lambda: TRAINS in begun[0].said(), "the first run trains")
+        begun.append(start(replace(problem, output=problem.output.with_name("other"))))
+        first, second = begun
+        wait_until(lambda: ASKS in second.said(), "the second run comes to SFT")  # what needs no GPU ran on meanwhile
+        time.sleep(5.0)
+        assert first.process.poll() is None and "sft" not in digests(first.output)
+        assert TRAINS not in second.said()
+        yield first, second
+    finally:
+        for command in begun:
+            if command.process.poll() is None:
+                command.kill()
+
+
+@pytest.fixture(scope="module")
+def restartable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """Services of this module: Prefect's server is restarted, whose limits others count on."""
+    from flows.services import find_services
+
+    output = tmp_path_factory.mktemp("gpu")
+    ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
+    order("start", output, {**ports, "OMP_NUM_THREADS": "1"})
+    order("deploy", output)
+    yield find_services(output)
+    order("stop", output)
+
+
+def test_one_stage_at_a_time_uses_the_gpu(make_problem: Callable[..., Problem], restartable: Services) -> None:
+    assert limit(restartable)["limit"] == 1
+    with both(make_problem, restartable, "in-turn") as (first, second):
+        assert limit(restartable)["active_slots"] == 1
+        os.killpg(first.process.pid, signal.SIGINT)
+        first.end(130)
+        assert TRAINS in second.end()
+    assert limit(restartable)["active_slots"] == 0
+
+
+def test_a_killed_run_gives_the_gpu_back_although_prefect_was_restarted(
+    make_problem: Callable[..., Problem], restartable: Services
+) -> None:
+    with both(make_problem, restartable, "killed-on-gpu") as (first, second):
+        first.kill()
+        restartable.supervisor("restart", "prefect")
+        order("start", restartable.output)  # waits until it answers
+        wait_until(lambda: TRAINS in second.said(), "the second run trains", LEASE_AND_ROUND_SECONDS + 60.0)
+        second.end()
+    order("deploy", restartable.output)  # again, which leaves the limit as it is
+    assert limit(restartable)["limit"] == 1 and limit(restartable)["active_slots"] == 0
+
+
+def test_without_a_limit_nobody_waits(make_problem: Callable[..., Problem]) -> None:
+    """A run with a Prefect server of its own."""
+    problem = make_problem("free")
+    said = start(problem).end()
+    assert ASKS not in said and TRAINS in said
+    assert "sft" in digests(problem.output)

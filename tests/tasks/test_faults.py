@@ -1,0 +1,58 @@
+"""Which errors are worth another try: those of input and output that may be gone in a while, and no others."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import requests
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
+
+from softgrpo.errors import ConfigError, StoreError, TrainingError, no_space
+from tasks.faults import may_pass
+from tasks.tracking import store_errors
+
+
+def away() -> Exception:
+    """What reaches a stage when MLflow's client has given up; it does not say from what its error arose."""
+    try:
+        with store_errors("http://127.0.0.1:1"):
+            try:
+                raise requests.ConnectionError("nobody there")
+            except requests.ConnectionError as error:
+                raise MlflowException(f"failed with {error}")  # noqa: B904
+    except StoreError as error:
+        return error
+
+
+PASSING: list[Exception] = [
+    away(),
+    requests.Timeout("too late"),
+    MlflowException("database is locked", TEMPORARILY_UNAVAILABLE),
+    OSError(errno.ESTALE, "stale file handle"),
+    OSError(errno.EIO, "input/output error"),
+]
+LASTING: list[Exception] = [
+    TrainingError("loss is nan", "training stops", "lower the learning rate"),
+    ConfigError("a", "b", "c"),
+    StoreError("MLflow said no", "b", "c"),
+    MlflowException("no such run", RESOURCE_DOES_NOT_EXIST),
+    requests.HTTPError("403 Forbidden"),
+    PermissionError(errno.EACCES, "permission denied"),
+    OSError(errno.ENOSPC, "no space left"),
+    FileNotFoundError(errno.ENOENT, "gone"),
+    no_space(),
+    ValueError("a bug"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_faults_of_input_and_output_may_pass(error: Exception) -> None:
+    assert may_pass(error)
+
+
+@pytest.mark.parametrize("error", LASTING, ids=repr)
+def test_what_would_be_the_same_again_does_not_pass(error: Exception) -> None:
+    assert not may_pass(error)
