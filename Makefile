@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types test-fast test-slow bench services stop deploy env clean
+.PHONY: help install run test lint types test-fast test-slow bench docs services stop deploy env clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -40,6 +40,10 @@ test-slow: $(STAMP) ## the slow tests: the whole main job, real faults on real s
 # It runs with torch, transformers, peft, trl and accelerate alone, also in newer Pythons: python -m benchmarks
 bench: $(STAMP) ## measure speed and memory (DEVICE=cuda on a GPU)
 	@TQDM_DISABLE=1 $(BIN)/python -m benchmarks --device $(DEVICE) $(ARGS)
+
+docs: $(STAMP) ## build the documentation as HTML in build/docs
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo build/docs/index.html
 
 services: $(STAMP) ## start Prefect's server, MLflow's server and a worker on this machine (OUTPUT, PREFECT_PORT, MLFLOW_PORT)
 	@$(BIN)/python -m flows.services start --output $(OUTPUT)

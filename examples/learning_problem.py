@@ -131,11 +131,13 @@ class Learned:
         start: Of softmax(z) before training.
         end: By reading, see `READINGS`.
         curve: (optimiser step, mean reward of the samples since the last, share of softmax(z)).
+        logged: What the trainer logged, in order.
     """
 
     start: float
     end: dict[str, float]
     curve: list[tuple[float, float, float]]
+    logged: list[dict[str, float]]
 
 
 READINGS = ("softmax(z)", "softmax(z / tau)", "argmax z")
@@ -186,4 +188,4 @@ def learn(problem: Problem, seed: int = 0, **changes: Any) -> Learned:
     read = {entry["step"]: entry for entry in history if f"eval_{READINGS[0]}" in entry}
     shared = {step: entry[f"eval_{READINGS[0]}"] for step, entry in read.items()}
     end = {name: read[max(read)][f"eval_{name}"] for name in READINGS}
-    return Learned(shared[0], end, [(step, sampled[step], shared[step]) for step in sampled])
+    return Learned(shared[0], end, [(step, sampled[step], shared[step]) for step in sampled], history)

@@ -188,6 +188,13 @@ BEFORE_TRAINING = [
     Case("no data path", "run shop standalone tiny --data-path {tmp}/none", "{tmp}/none", "data path", "--data-path"),
     Case("recaller", f"{RUN} --recbole_models BPR SASRek", "'SASRek'", "RecBole model", "'SASRec'"),
     Case(
+        "file of a recaller",
+        f"{RUN} --recall.files.Mine {{tmp}}/mine.parquet",
+        "{tmp}/mine.parquet (recaller Mine)",
+        "There is no such file",
+        "Correct recall.files",
+    ),
+    Case(
         "recaller setting", f"{RUN} --recall.settings.BPR.embeding_size 8", "'embeding_size'", "BPR", "'embedding_size'"
     ),
     Case("recaller epochs", f"{RUN} --recall.settings.BPR.epochs 0", "epochs = 0", "at least 1", "default"),

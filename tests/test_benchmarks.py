@@ -9,6 +9,7 @@ import ast
 import itertools
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ from benchmarks.merging import (
     plain_ndcg,
 )
 from benchmarks.models import TINY, TOY, load, make_prompts
+from benchmarks.orchestration import SERVICES, Spans, covered, family, memory_of, timed
+from benchmarks.recommending import measure_recommending
 from benchmarks.report import Row, describe_machine, markdown, plain_table, print_report
 from benchmarks.share import measure_share
 from benchmarks.steps import measure_steps, sft_trainer
@@ -288,8 +291,14 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, capsys
     assert "no GPU that torch can use" in capsys.readouterr().err
 
 
+def test_recommending_is_measured_from_files_to_file() -> None:
+    row = measure_recommending(users=30, items=4000)
+    assert row.value is not None and row.value > 0 and row.at_least == 2000
+    assert row.details.startswith("30 users, 3 lists of 100")
+
+
 def test_what_is_measured_where() -> None:
-    assert list(sections(CPU)) == ["merge", "memory", "steps-tiny", "steps-mini", "share", "trl"]
+    assert list(sections(CPU)) == ["merge", "memory", "steps-tiny", "steps-mini", "share", "trl", "recommend"]
     assert "throughput-Qwen2.5-0.5B" in sections(torch.device("cuda"))
     assert "throughput-Llama-3.2-1B" in sections(torch.device("cuda"))
 
@@ -298,7 +307,9 @@ def test_the_benchmark_needs_only_five_packages() -> None:
     # torch, transformers, peft, trl, accelerate, and what those bring along themselves (datasets, tokenizers, numpy, rich)
     allowed = {"torch", "transformers", "trl", "datasets", "tokenizers", "numpy", "rich", "softgrpo", "benchmarks"}
     names = set()
-    for path in (ROOT / "benchmarks").glob("*.py"):
+    for path in set((ROOT / "benchmarks").glob("*.py")) - {
+        ROOT / "benchmarks/orchestration.py"
+    }:  # a command of its own
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
@@ -311,3 +322,33 @@ def test_the_benchmark_starts_where_nothing_else_is_installed() -> None:
     absent = ["recbole", "prefect", "mlflow", "sklearn", "scipy", "matplotlib", "gguf"]
     code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import benchmarks.__main__"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_stages_that_overlap_count_once() -> None:
+    # 0 to 3 and 5 to 6 are covered: 4 s, in whatever order they ended
+    assert covered([(1.0, 3.0), (0.0, 2.0), (5.0, 6.0), (5.5, 5.75)]) == 4.0
+    assert covered([]) == 0.0
+
+
+def test_a_timed_function_does_what_it_did_and_its_time_counts_when_it_fails_too() -> None:
+    spans: Spans = []
+    assert timed(math.hypot, spans)(3.0, 4.0) == 5.0
+    with pytest.raises(ZeroDivisionError):
+        timed(lambda: 1 / 0, spans)()
+    assert len(spans) == 2 and covered(spans) < 1.0
+
+
+def test_memory_is_that_of_a_service_with_all_its_processes(tmp_path: Path) -> None:
+    """A supervisor with one service, "mlflow", that has a child which takes 50 MB."""
+    child = "import time; kept = bytearray(b'x' * 50_000_000); print(1, flush=True); time.sleep(60)"
+    service = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    supervisor = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {service!r}, 'mlflow'])"
+    (tmp_path / "services").mkdir()
+    with subprocess.Popen([sys.executable, "-c", supervisor], stdout=subprocess.PIPE, process_group=0) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        assert len(family(process.pid)) == 3
+        (tmp_path / "services" / "supervisord.pid").write_text(str(process.pid))
+        found = memory_of(tmp_path)
+        os.killpg(process.pid, 9)
+    assert set(found) == {SERVICES["mlflow"]}
+    assert 55e6 < found[SERVICES["mlflow"]] < 200e6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -68,11 +69,15 @@ def candidates(setting: Setting, current: Any) -> Iterator[Any]:
             yield from (kind(base * 2), kind(base / 2), base + 1, base - 1, kind(5), (base + 1) / 2)
     if setting.path == "recall.recallers":
         yield ("EASE", "Pop")
+    elif setting.path == "evaluation.baselines":
+        yield ("stacking",)
     elif setting.path == "evaluation.ks":
         yield (1, 3)
     elif tuple in setting.kinds:
         yield ("age", "gender")
-    if dict in setting.kinds:
+    if setting.path == "recall.files":
+        yield {"Mine": "mine.parquet"}
+    elif dict in setting.kinds:
         yield {"BPR": {"epochs": 77}}
     if {str, Path} & setting.kinds and not setting.choices:
         yield "something-else"
@@ -195,6 +200,7 @@ def test_flags_win_over_positions_with_their_presets(captured: Captured) -> None
     [
         ("recall", "recall", False),
         ("data", "data", False),
+        ("check", "check", False),
         ("sft", "sft", False),
         ("grpo", "grpo", False),
         ("test", "test", False),
@@ -240,7 +246,7 @@ def test_pure_runs_up_to_the_last_stage_asked_for(captured: Captured) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["pure"], ["standalone"], ["config"], ["doctor"], ["tune"], ["multi-recaller"]]
+    "command", [[], *([name] for name in cli.COMMANDS)], ids=lambda command: " ".join(command) or "none"
 )
 def test_help_reads_well(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -292,7 +298,7 @@ def test_tune_hands_everything_to_its_flow(groups: list[Any], tmp_path: Path) ->
         str(tmp_path),
     ]
     assert cli.main(words) == 0
-    options = {"debug": True, "output": tmp_path, "check": False}
+    options = {"debug": True, "output": tmp_path, "check": False, "parallel": None, "dask": None}
     said = {"grpo.top_p": "0.8"}
     assert groups == [resolve("ml-100k", "tiny", "debug", said), (("ml-100k", "tiny", 7, said, False), options)]
 
@@ -310,10 +316,11 @@ def test_multi_recaller_hands_everything_to_its_flow(groups: list[Any], tmp_path
         "--output",
         str(tmp_path),
     ]
-    assert cli.main([*words, "--pools", "BPR,pop", "BPR,EASE"]) == 0
+    assert cli.main([*words, "--parallel", "2", "--pools", "BPR,pop", "BPR,EASE"]) == 0
     pools = [["BPR", "pop"], ["BPR", "EASE"]]
     whole = resolve("steam", "tiny", overrides={"seed": 7, "recall.recallers": ["BPR", "Pop", "EASE"]})
-    assert groups == [whole, (("steam", "tiny", pools, {"seed": "7"}, False, tmp_path), {"check": False})]
+    options = {"output": tmp_path, "check": False, "parallel": 2, "dask": None}
+    assert groups == [whole, (("steam", "tiny", pools, {"seed": "7"}, False), options)]
     groups.clear()
     assert cli.main([*words, "--recbole_models", "BPR", "Pop", "EASE"]) == 0
     assert groups[0] == whole
@@ -329,6 +336,12 @@ def test_multi_recaller_hands_everything_to_its_flow(groups: list[Any], tmp_path
         ("tune ml-100k full tiny --trials 0", "A study has at least one"),
         ("tune ml-100k full tiny --grpo_lr 1", "grpo.learning_rate = 1. The search starts there"),
         ("tune ml-100k full tiny --trial 3", "Did you mean '--trials'"),
+        ("tune ml-100k full tiny --parallel 0", "At least one recaller is trained at a time"),
+        ("tune ml-100k full tiny --parallel 2 --dask tcp://127.0.0.1:8786", "Leave one out"),
+        (
+            "multi-recaller ml-100k full tiny --dask tcp://127.0.0.1:8786",
+            "without PREFECT_API_URL and MLFLOW_TRACKING_URI",
+        ),
     ],
 )
 def test_wrong_groups_are_refused(
@@ -350,6 +363,16 @@ def test_config_lists_all_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "--settings"]) == 0
     printed = capsys.readouterr().out
     assert all(f"--{path} " in printed for path in settings())
+
+
+def test_config_is_told_to_machines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "steam", "small", "--grpo.top_p", "0.5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == list(settings()) and told["grpo.top_p"] == 0.5 and told["data.dataset"] == "steam"
+    assert cli.main(["config", "--settings", "--json"]) == 0
+    listed = {one["path"]: one for one in json.loads(capsys.readouterr().out)}
+    assert list(listed) == list(settings())
+    assert listed["fusion.method"]["choices"] == ["score", "quota", "rrf"] and listed["grpo.top_p"]["default"] == 0.9
 
 
 def test_doctor_says_what_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -428,6 +451,54 @@ def test_the_end_of_a_run_says_where_things_are(tmp_path: Path, capsys: pytest.C
     assert shown["grpo model"] == str(tmp_path / "grpo")
     assert shown["stages reused"] == "data"
     assert shown["stages run"] == "grpo"
+
+
+def test_a_run_is_told_to_machines_as_json_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.DataFrame({"method": ["BPR"], "ndcg@10": [0.25], "vs_single_p": [float("nan")]})
+    result = RunResult(table, {"test": tmp_path / "test"}, ("test",), {"report": "there"})
+    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: ["a note"])
+    monkeypatch.setattr("softgrpo.pipeline.run_standalone", lambda *arguments: result)
+    monkeypatch.setattr("flows.console.make_readable", lambda debug: None)
+    assert cli.main(["run", "ml-100k", "standalone", "tiny", "--json", "--output", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {
+        "k": 10,
+        "rows": [{"method": "BPR", "ndcg@10": 0.25, "vs_single_p": None}],
+        "folders": {"test": str(tmp_path / "test")},
+        "reused": ["test"],
+        "links": {"report": "there"},
+    }
+    assert shown.err == "note: a note\n"
+
+
+def test_groups_are_told_to_machines_as_json_alone(
+    groups: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.compare import ComparedRuns
+
+    table = pd.DataFrame({"method": ["A/grpo_multi"], "vs_first_p": [float("nan")]})
+    compared = ComparedRuns(table, ("a sentence",), 10, None)
+    monkeypatch.setattr(sys.modules["flows.multi_recaller"], "multi_recaller_flow", lambda *given, **options: compared)
+    where = ["--json", "--output", str(tmp_path)]
+    assert cli.main(["multi-recaller", "ml-100k", "full", "tiny", *where]) == 0
+    told = json.loads(capsys.readouterr().out)
+    row = {"method": "A/grpo_multi", "vs_first_p": None}
+    assert told == {"k": 10, "rows": [row], "verdicts": ["a sentence"], "link": None}
+    trials = pd.DataFrame({"grpo.top_p": [0.9], "state": ["complete"]})
+    values = {"trials": trials, "best": {"grpo.top_p": 0.9}, "value": 0.2, "command": "softgrpo run", "link": "here"}
+    tuned = types.SimpleNamespace(**values, final=None, k=10)
+    monkeypatch.setattr(sys.modules["flows.tune"], "tune_flow", lambda *given, **options: tuned)
+    assert cli.main(["tune", "ml-100k", "full", "tiny", *where]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["best"] == {"grpo.top_p": 0.9} and told["rows"] is None and told["trials"][0]["state"] == "complete"
+
+
+def test_the_table_of_exit_codes_is_the_codes() -> None:
+    text = (Path(__file__).parents[1] / "docs/settings.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (\d+) \|", text.split("## Exit codes")[1], re.MULTILINE)
+    assert [int(code) for code in table] == [cli.OK, cli.FAILED, cli.REFUSED, cli.INTERRUPTED]
 
 
 def test_the_comparison_is_about_the_cut_off_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

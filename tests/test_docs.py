@@ -20,11 +20,13 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.local_store import LocalStore
 from softgrpo.pipeline import LogReporter, plan, read_metrics, run_node, run_standalone
 from softgrpo.presets import settings
+from tasks.addresses import SERVERS
 from tests.doc_lines import REFERENCE, definitions, with_lines
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-DOCS = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [path for path in sorted((ROOT / "docs").rglob("*.md")) if "generated" not in path.parts]
+DOCS = [README, *(ROOT / name for name in ("README.zh-CN.md", "CHANGELOG.md", "CONTRIBUTING.md")), *PAGES]
 SHELLS = ("bash", "sh", "shell", "console")
 PLACEHOLDERS = {"RUN", "DATASET", "STAGE", "SIZE", "COMMAND", "..."}
 ROOMS = {
@@ -159,6 +161,8 @@ def test_commands_are_accepted(document: str, words: list[str], monkeypatch: pyt
         return lambda: 0
 
     monkeypatch.setattr(cli, "_pipeline_job", job)
+    for name in SERVERS if "--dask" in words else ():
+        monkeypatch.setenv(name, "http://127.0.0.1")
     if "--help" in words or "--version" in words:
         with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(io.StringIO()):
             cli.prepare(words)
@@ -210,7 +214,7 @@ def test_every_fault_that_is_tested_has_its_row() -> None:
     files = [path for path in (ROOT / "tests/reliability").glob("test_*.py") if path.name in told]
     tests = {name for path in files for name in definitions(path.read_text(encoding="utf-8"))}
     tests = {name for name in tests if name.startswith("test_")}
-    assert len(files) == 3
+    assert len(files) == 7
     assert {name for name in tests if f"`{name}`" not in told} == set()
 
 
@@ -245,7 +249,7 @@ def test_the_example_of_own_data_is_accepted_and_split(shop: Path, monkeypatch: 
     example = next(text for language, text in blocks(ROOT / "docs/own-data.md") if language == "bash")
     ran: list[ExperimentConfig] = []
 
-    def record(config: ExperimentConfig, *others: object) -> None:
+    def record(config: ExperimentConfig, *others: object, **options: object) -> None:
         ran.append(config)
 
     monkeypatch.setattr("flows.pipeline.run_pipeline", record)

@@ -28,5 +28,12 @@ def test_the_main_job(tmp_path: Path) -> None:
     # recallers that learnt something, far above chance: 5 random of 1,300 items hit 10 places with NDCG about 0.004
     assert (table.loc[["BPR", "SASRec", "ItemKNN"], "ndcg@10"] > 0.04).all()
     assert table.loc["grpo_multi", "vs_single_low"] > 0, "the router must beat the best single recaller"
+    rows = ("uniform_rrf", "global_grid", "global_cem", "global_bayes", "static")
+    gates = ("gate_dirichlet", "gate_stacking", "gate_boosting", "gate_network", "gate_discrete")
+    assert {*rows, *gates, "uniform_score", "uniform_quota", "sft_single", "sft_multi"} <= set(table.index)
+    assert {f"{name}@{k}" for name in ("ndcg", "recall", "hit") for k in (5, 10, 20, 50)} | {"mrr"} <= set(
+        table.columns
+    )
+    assert table.loc["static", "ndcg@10"] > table.loc["uniform_rrf", "ndcg@10"], "a search must beat no search"
     assert table.loc["oracle_weights", "ndcg@10"] > table.loc["grpo_multi", "ndcg@10"]
     assert run(tmp_path).split("stages run")[1].split()[0] == "none"

@@ -17,10 +17,10 @@ from softgrpo.pipeline import plan
 from softgrpo.presets import resolve, settings
 from tests.test_cli import another_value
 
-# where the data are and whether they may be fetched changes no number; the size only chooses a preset
-NO_NUMBERS = {"data.data_path", "data.download", "policy.size"}
-# the data set's own files enter the key of `split`, so another name needs other files
-NEEDS_FILES = {"data.dataset"}
+# where the data are, whether they may be fetched and how long a stage may take changes no number; the size only chooses a preset
+NO_NUMBERS = {"data.data_path", "data.download", "policy.size", "limits.stage_hours"}
+# what files hold enters the keys of `split` and of recallers from elsewhere, so another name needs other files
+NEEDS_FILES = {"data.dataset", "recall.files"}
 
 
 def keys(path: str | None = None) -> dict[str, str]:
@@ -42,10 +42,10 @@ def test_every_setting_changes_a_key(path: str) -> None:
     [
         ("grpo.tau_gumbel", {"grpo", "test"}),
         ("sft.learning_rate", {"sft", "test"}),
-        ("prompt.track_record", {"data", "test"}),
+        ("prompt.track_record", {"data", "check", "test"}),
         ("prompt.max_length", {"sft", "grpo", "test"}),
         ("policy.model_name", {"sft", "grpo", "test"}),
-        ("fusion.k", {"data", "sft", "grpo", "test"}),
+        ("fusion.k", {"data", "check", "sft", "grpo", "test"}),
         ("fusion.method", {"data", "sft", "grpo", "test"}),
         ("evaluation.bootstrap", {"test"}),
         ("recall.depth", {"recall-BPR", "recall-SASRec", "recall-ItemKNN", "test"}),
@@ -96,7 +96,9 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
     table_path = next((output / "stages").glob("test-*/table.parquet"))
     table = pd.read_parquet(table_path).set_index("method")
     assert list(table.index) == [
-        "BPR", "SASRec", "ItemKNN", "uniform", "static",
+        "BPR", "SASRec", "ItemKNN", "uniform_score", "uniform_quota", "uniform_rrf",
+        "global_grid", "global_cem", "global_bayes", "static",
+        "gate_dirichlet", "gate_stacking", "gate_boosting", "gate_network", "gate_discrete",
         "sft_single", "sft_multi", "grpo_single", "grpo_multi", "oracle_recaller", "oracle_weights",
     ]  # fmt: skip
     for column in ("ndcg@10", "ndcg@20", "recall@10", "recall@20"):
@@ -117,7 +119,7 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
         curves = json.loads((folder / "curves.json").read_text())
         assert all(math.isfinite(value) for value in curves["loss"]["value"])
     report = table_path.with_name("report.html").read_text(encoding="utf-8")
-    assert "SofT-GRPO multi" in report and "leak" not in first.stderr.lower()
+    assert "SofT-GRPO multi" in report and "no leak: " in first.stderr
     assert (output / "mlflow.db").is_file()
     stored = [path.read_bytes() for path in sorted((output / "stages").rglob("*")) if path.is_file()]
     assert not any(str(tmp_path).encode() in content for content in stored), (
@@ -126,6 +128,17 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
 
     second = run(*words)
     assert second.returncode == 0, second.stderr
-    names = "split, recall-BPR, recall-SASRec, recall-ItemKNN, data, sft, grpo, test"
+    names = "split, recall-BPR, recall-SASRec, recall-ItemKNN, data, check, sft, grpo, test"
     assert names in " ".join(second.stdout.split())
     assert "stages run" in second.stdout and second.stdout.split("stages run")[1].split()[0] == "none"
+
+    run_id = next(line.split()[3] for line in second.stdout.splitlines() if line.startswith("MLflow run"))
+    told = run("recommend", run_id, "--json", "--k", "7", "--output", str(output))
+    assert told.returncode == 0, told.stderr
+    records = json.loads(told.stdout)
+    assert len(records) == 30 and {record["source"] for record in records} == {"policy"}
+    assert all(len(record["items"]) == 7 for record in records)
+    stored_weights = pd.read_parquet(table_path.with_name("weights.parquet")).query("method == 'grpo_multi'")
+    assert [record["weights"]["BPR"] for record in records] == pytest.approx(stored_weights["BPR"].tolist())
+    told = run("report", run_id, "--json", "--output", str(output))
+    assert json.loads(told.stdout)["html"] == str(table_path.with_name("report.html"))

@@ -11,7 +11,7 @@ import pytest
 
 from flows.console import Lines
 from softgrpo import progress
-from softgrpo.progress import ProgressBar
+from softgrpo.progress import ProgressBar, watched
 
 
 class Screen(io.StringIO):
@@ -99,3 +99,19 @@ def test_a_log_line_stands_alone_above_the_bar(clock: Clock) -> None:
 def test_what_is_read_through_a_bar_is_what_is_there(kind: type[io.StringIO]) -> None:
     with redirect_stderr(kind()), ProgressBar.wrapattr(io.BytesIO(b"abc"), "read", 3, desc="download") as source:
         assert source.read() == b"abc"
+
+
+def test_a_watch_sees_bars_that_last_and_only_inside_its_block(clock: Clock) -> None:
+    seen: list[tuple[str, int, int]] = []
+    with redirect_stderr(io.StringIO()):
+        with watched(lambda bar: seen.append((bar.desc, bar.n, bar.total))):
+            with ProgressBar(total=4, desc="SFT", mininterval=0.0, miniters=1) as bar:
+                bar.set_postfix(loss="1")  # too early
+                clock.now += 2.1
+                bar.update(3)
+                bar.set_postfix(loss="0.5")
+            with ProgressBar(total=4, desc="validation", leave=False, delay=0.0) as other:
+                other.set_postfix(loss="1")
+        with ProgressBar(total=4, desc="behind", delay=0.0) as behind:
+            behind.set_postfix(loss="1")
+    assert set(seen) == {("SFT", 3, 4)}
