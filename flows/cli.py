@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.command_line import OTHER_FLAGS, PURE_STAGES, build_parser
+from flows.command_line import OTHER_FLAGS, PURE_STAGES, REPEATABLE, build_parser
 from flows.doctor import as_text, examine, is_healthy, is_writable
 from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, readable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 STAGES = ("recall", "data", "check", "sft", "grpo", "test", "full", "standalone", "debug")
 GROUP_STAGES = ("full", "debug")
-REPEATABLE = ("split", "recall", "data", "check", "sft", "grpo", "test")
 
 Job = Callable[[], int]
 """What a sub-command does once its arguments are found to be right; returns the exit code."""

@@ -11,6 +11,8 @@ from softgrpo import __version__
 
 PURE_STAGES = {"gen_sft_data": "data", "do_sft": "sft", "do_grpo": "grpo", "do_test": "test"}
 """The original flags that ask for a stage."""
+REPEATABLE = ("split", "recall", "data", "check", "sft", "grpo", "test")
+"""The stages that --force takes."""
 OTHER_FLAGS = (
     *("output", "force", "from_run", "debug", "json", "settings", "pools", "trials", "no_final"),
     *("parallel", "dask"),

@@ -14,7 +14,7 @@ from typing import Any
 import argcomplete
 from argcomplete.shell_integration import shellcode
 
-from flows.command_line import build_parser
+from flows.command_line import REPEATABLE, build_parser
 from flows.options import ALIASES
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import known_datasets
@@ -73,7 +73,7 @@ def _completer(action: argparse.Action, stages: Iterable[str]) -> Words | None:
         "DATASET": _datasets,
         "data.dataset": _datasets,
         "STAGE": _always(stages),
-        "force": _always(("split", *stages)),
+        "force": _always(REPEATABLE),
         "SIZE": _always(size_names()),
         "SHELL": _always(SHELLS),
         "recall.recallers": _recallers,

@@ -65,6 +65,10 @@ class StoreError(SoftGRPOError):
     """A stored artifact is missing, damaged, or cannot be written."""
 
 
+class ProcessError(SoftGRPOError):
+    """The process that a stage ran in was ended from outside."""
+
+
 class TimeLimitError(SoftGRPOError):
     """A stage took longer than it may."""
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from softgrpo.candidates import Positions
 from softgrpo.columns import Columns
 from softgrpo.config import PromptConfig, SplitConfig
 from softgrpo.data.windows import make_windows, targets_of
@@ -41,7 +42,7 @@ def check_training_input(
         How many targets were looked for.
 
     Raises:
-        LeakageError: It was given a target of some window.
+        LeakageError: It was given a target of some window, or anything else from behind its own part of a user's sequence.
     """
     targets = targets_of(corpus, windows)
     real = targets >= 0
@@ -54,6 +55,15 @@ def check_training_input(
         raise LeakageError(
             f"{name} was trained on {int(leaked.sum())} of {len(wanted)} targets, the first in {_named(window, corpus, windows)}",
             "Recallers train on nothing that later serves as a target",
+            _DEFECT,
+        )
+    late = Positions(corpus)(users, items) >= windows.train_end[users]
+    if late.any():
+        first = int(np.flatnonzero(late)[0])
+        user, item = corpus.users[Columns.Token][users[first]], corpus.items[Columns.Token][items[first]]
+        raise LeakageError(
+            f"{name} was trained on {int(late.sum())} pairs from behind its part, the first item {item!r} of user {user!r}",
+            "Recallers train on the beginning of each user's sequence and on nothing else",
             _DEFECT,
         )
     return len(wanted)

@@ -70,15 +70,19 @@ class LocalStore:
     def _mark(self, key: str) -> Path:
         return self.root / f"{key}.json"
 
+    def seems_committed(self, key: str) -> bool:
+        """Tells, without looking into files, whether a key has a mark and a payload."""
+        return self._mark(key).is_file() and self.payload(key).is_dir()
+
     def find(self, key: str) -> Committed | None:
         """Returns the commit of a key whose payload has the digest it was committed with, or None.
 
         Raises:
             StoreError: The mark was written by a newer version of this store.
         """
-        mark = self._mark(key)
-        if not mark.is_file() or not self.payload(key).is_dir():
+        if not self.seems_committed(key):
             return None
+        mark = self._mark(key)
         try:
             committed = Committed(**json.loads(mark.read_text(encoding="utf-8")))
         except (json.JSONDecodeError, TypeError):

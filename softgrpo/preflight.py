@@ -30,7 +30,7 @@ def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
     for name in check_pool(config.recall.recallers, files):
         if name not in files:
             check_settings(name, config.recall.settings_of(name))
-    needs_model = until not in ("recall", "data")
+    needs_model = until not in ("recall", "data", "check")
     if needs_model:
         check_reachable(config.policy.model_name, config.prompt.max_length)
     notes = _check_data(config)

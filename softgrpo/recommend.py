@@ -95,6 +95,8 @@ def recommend(prepared: Prepared, learned: NDArray[np.float64], users: Sequence[
         )
     tokens = pd.Index(corpus.users[Columns.Token])
     names = tokens.tolist() if users is None else list(users)
+    if not names:
+        raise ConfigError("no user", "At least one user is asked for", "Name some, or leave them out for all")
     if len(set(names)) < len(names):
         raise ConfigError(
             f"{len(names)} users, {len(set(names))} of them different", "A user is asked for once", "Drop the others"
@@ -122,13 +124,10 @@ def _choose(prepared: Prepared, learned: NDArray[np.float64], numbers: NDArray[n
     row[windows.user[test]] = np.arange(len(test))
     window, own = latest[numbers], row[numbers]  # (U,)
     items, scores = lists.items[window], lists.scores[window]
-    without = np.flatnonzero(window < 0)
-    if len(without):
-        common = _common_lists(lists, test)
-        for at in without:
-            items[at], scores[at] = _without(
-                common, prepared.corpus.sequence(numbers[at]) if numbers[at] >= 0 else None
-            )
+    common = _common_lists(lists, test) if (window < 0).any() else (lists.items[:0], lists.scores[:0])
+    for at in np.flatnonzero(own < 0):  # a list of an earlier window holds what the user took since
+        there = (items[at], scores[at]) if window[at] >= 0 else common
+        items[at], scores[at] = _without(there, prepared.corpus.sequence(numbers[at]) if numbers[at] >= 0 else None)
     weights = np.where(own[:, None] >= 0, learned[own], np.asarray(prepared.static.best.weights))
     reason = np.full(len(numbers), NOT_IN_DATA, dtype=object)
     for found, why in ((numbers, NO_WINDOW), (window, NO_TEST_WINDOW), (own, "")):
@@ -159,10 +158,10 @@ def _common_lists(lists: CandidateLists, rows: NDArray[np.int64]) -> tuple[NDArr
 
 
 def _without(
-    common: tuple[NDArray[np.int32], NDArray[np.float32]], history: NDArray[np.int32] | None
+    lists: tuple[NDArray[np.int32], NDArray[np.float32]], history: NDArray[np.int32] | None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Returns common lists without the items of a history; what follows moves up."""
-    items, scores = common[0].copy(), common[1].copy()
+    """Returns lists (M, D) without the items of a history; what follows moves up, and the scores stay with their ranks."""
+    items, scores = lists[0].copy(), lists[1].copy()
     if history is not None:
         for row in range(len(items)):
             kept = items[row][~np.isin(items[row], history) & (items[row] != NO_ITEM)]

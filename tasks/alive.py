@@ -35,7 +35,7 @@ class Signs:
         """Tells whether a sign was given in this folder and nobody holds it any more."""
         name, _, number = sign.partition(".")
         try:
-            file = (self.folder / name).open("r")
+            file = (self.folder / name).open("r+")  # file systems of a network lock only what may be written
         except FileNotFoundError:
             return False
         with file:

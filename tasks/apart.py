@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import softgrpo
-from softgrpo.errors import SoftGRPOError, TrainingError
+from softgrpo.errors import ProcessError, SoftGRPOError
 from softgrpo.progress import ProgressBar
 from softgrpo.stages import Node, StageContext
 
@@ -136,7 +136,7 @@ class _Listener:
                 self._take(kind, values)
         finally:
             self._put_away()
-        raise TrainingError(
+        raise ProcessError(
             f"{self._node}: its process ended with code {child.wait()}",
             "It must come to its end; -9 means that it was killed, as the system does where memory is short",
             "Let fewer stages run at once (--parallel 1), and run the same command again",

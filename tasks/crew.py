@@ -15,10 +15,11 @@ from prefect import State, get_run_logger
 from prefect.futures import PrefectWrappedFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from softgrpo.errors import ConfigError, StoreError, TrainingError
+from softgrpo.errors import ConfigError, ProcessError, StoreError
 from softgrpo.stages import Node
 from tasks.addresses import check_hands
 from tasks.apart import Apart, free_cores
+from tasks.gpu import uses_gpu
 from tasks.stage import Obtained, Order, Progress
 
 PATIENCE_SECONDS = 8
@@ -67,9 +68,11 @@ class Parallel(Crew):
 
     Attributes:
         most: How many at once.
+        asked: A run says so; where none does, recallers that use a GPU do not share it.
     """
 
     most: int
+    asked: bool = True
 
     def waves(self, nodes: Sequence[Node]) -> list[list[Node]]:
         """Returns a plan in the pieces that `advance` takes."""
@@ -79,7 +82,8 @@ class Parallel(Crew):
         """Brings nodes to their end; processes are started only where at least two stages have to be run."""
         orders = {order.key(): order for order in map(progress.order, nodes)}
         missing = [key for key, order in orders.items() if order.forced or not progress.store.knows(key)]
-        if len(missing) < 2:
+        shared = len(missing) > 1 and not self.asked and any(uses_gpu(node, progress.config) for node in nodes)
+        if len(missing) < 2 or shared:
             super().advance(progress, nodes)
             return
         super().advance(progress, [order.node for key, order in orders.items() if key not in missing])
@@ -138,7 +142,7 @@ class Cluster(Crew):
         try:
             return _state(self._futures[key])
         except KilledWorker as error:
-            raise TrainingError(
+            raise ProcessError(
                 f"{node.name}: {error}",
                 "A stage that takes one worker after another down is given up; perhaps it needs more memory than they have",
                 "Look into the workers' logs, give them more, and run the same command again",
@@ -202,7 +206,7 @@ def opened(parallel: int | None = None, dask: str | None = None) -> Iterator[Cre
             yield cluster
         return
     most = parallel if parallel is not None else max(1, free_cores() // CORES_FOR_ONE)
-    with _current(Parallel(most) if most > 1 else ALONE) as chosen:
+    with _current(Parallel(most, parallel is not None) if most > 1 else ALONE) as chosen:
         yield chosen
 
 

@@ -10,6 +10,8 @@ import requests
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 
+from softgrpo.tuning import Pruned
+
 RETRY_DELAYS_SECONDS = [15.0, 60.0, 300.0]
 _PASSING = frozenset(
     {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.EHOSTUNREACH}
@@ -24,7 +26,11 @@ def may_pass(error: BaseException | None) -> bool:
 
     A server that refuses, a full disk, a lack of rights and all that training says would be the same again.
     """
+    if isinstance(error, Pruned):
+        return False
     while error is not None:
+        if not isinstance(error, Exception):  # somebody wants an end
+            return False
         if isinstance(error, requests.RequestException) and not isinstance(error, requests.HTTPError):
             return True
         if isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):

@@ -32,20 +32,19 @@ def model_name(config: ExperimentConfig, stage: str) -> str:
     return re.sub(r"[^\w.-]", "_", "-".join(parts))
 
 
-def better(new: dict[str, str], old: dict[str, str]) -> bool:
-    """Tells whether a version with the tags `new` takes the alias from one with the tags `old`."""
-    if new[JUDGE] == old[JUDGE]:
-        return float(new[NDCG]) > float(old[NDCG])
-    return float(new[WINDOWS]) >= float(old[WINDOWS])
-
-
 def best_version(versions: Iterable[ModelVersion]) -> ModelVersion | None:
-    """Returns the version that has the alias in the end when they come in the order of their numbers; only ours count."""
-    best: ModelVersion | None = None
-    for version in sorted(versions, key=lambda version: int(version.version)):
-        if JUDGE in version.tags and (best is None or better(version.tags, best.tags)):
-            best = version
-    return best
+    """Returns the version with the highest validation NDCG, the first of equal ones, whatever order they come in.
+
+    NDCG of another cut-off or split cannot be compared: of several judges the one with the most windows counts, and of equal ones
+    that of the newest version. Only versions that this project made count.
+    """
+    ours = sorted((version for version in versions if JUDGE in version.tags), key=lambda version: int(version.version))
+    if not ours:
+        return None
+    judge = max(ours, key=lambda version: (float(version.tags[WINDOWS]), int(version.version))).tags[JUDGE]
+    return max(
+        (version for version in ours if version.tags[JUDGE] == judge), key=lambda version: float(version.tags[NDCG])
+    )
 
 
 def register(runs: Runs, config: ExperimentConfig, stage: str, reference: Reference, split_digest: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 
+from softgrpo.errors import StoreError
 from softgrpo.tuning import Pruned
 from tasks.alive import Signs
 from tasks.tracking import Tracking, store_errors
@@ -133,9 +134,15 @@ class Runs:
             status = "FAILED"
             raise
         finally:
-            with store_errors(self.tracking.uri):
-                self.tracking.client.set_terminated(run_id, status)
-            self.signs.forget(sign)  # not reached where MLflow could not be told: `end_lost` of a later run does it
+            try:
+                with store_errors(self.tracking.uri):
+                    self.tracking.client.set_terminated(run_id, status)
+                self.signs.forget(sign)
+            except StoreError as error:
+                if status == "FINISHED":
+                    raise
+                # what ended the run is what people and retries must see; `end_lost` of a later run tells MLflow
+                log.warning("MLflow could not be told that run %s is %s: %s", run_id, status, error)
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Sets tags of a run."""

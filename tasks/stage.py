@@ -11,7 +11,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Order:
         parent_run: MLflow run of the pipeline.
         upstream: What the stage reads, by node name.
         forced: Repeat the stage even if it is stored.
+        replaced: Of a forced stage the number on the disk of the folder that is here before it is repeated, None without one.
         watch: Put between the stage and its reporter.
         apart: Runs the stage in a process of its own; None runs it in this one.
         away: The task may run on another machine, which fetches what the stage reads.
@@ -74,6 +75,7 @@ class Order:
     parent_run: str
     upstream: dict[str, Reference]
     forced: bool
+    replaced: int | None
     watch: Watch
     apart: Apart | None = None
     away: bool = False
@@ -82,6 +84,10 @@ class Order:
         """Returns the stage's identity, by the code, the libraries and the data that are here."""
         digests = {name: reference["digest"] for name, reference in self.upstream.items()}
         return stage_key(self.node, self.config, digests)
+
+    def is_made(self, key: str) -> bool:
+        """Tells whether a forced stage has been repeated for this order, and only the rest has to be done again."""
+        return self.forced and _number(self.store.local.payload(key)) not in (None, self.replaced)
 
     def inputs(self) -> dict[str, Path]:
         """Returns the folder of each stage that this one reads."""
@@ -126,7 +132,8 @@ class Progress:
         """Returns what brings a node to its end whose upstream nodes are finished."""
         upstream = {name: self.references[name] for name in node.upstream}
         forced = node.stage.name in self.force
-        return Order(node, self.config, self.store, self.parent_run, upstream, forced, self.watch)
+        order = Order(node, self.config, self.store, self.parent_run, upstream, forced, None, self.watch)
+        return replace(order, replaced=_number(self.store.local.payload(order.key()))) if forced else order
 
     def task(self, order: Order) -> Task[[Order, str], Obtained]:
         """Returns the Prefect task for an order."""
@@ -159,6 +166,11 @@ class Progress:
         self.references[node.name] = _reference(obtained)
 
 
+def _number(folder: Path) -> int | None:
+    """Returns the number on the disk of a folder, None where there is none."""
+    return folder.stat().st_ino if folder.is_dir() else None
+
+
 def _reference(obtained: Obtained) -> Reference:
     return Reference(stage=obtained["stage"], key=obtained["key"], digest=obtained["digest"], run_id=obtained["run_id"])
 
@@ -174,8 +186,12 @@ def _record(order: Order, key: str, make: Callable[[Reporter], Committed]) -> Re
         reporter = RunReporter(runs, run_id, get_run_logger())
         try:
             committed = make(order.watch(node, reporter))
-        finally:
+        except (
+            Exception
+        ):  # broad: what a stage that failed has reported is wanted; after Ctrl-C nobody waits for MLflow
             reporter.flush()
+            raise
+        reporter.flush()
         runs.metrics(run_id, read_metrics(store.local.payload(key)))
         if not order.upstream:
             store.note_dataset(run_id, order.config.data.dataset, committed.digest)
@@ -228,8 +244,8 @@ def obtain(order: Order, key: str) -> Obtained:
     if order.away:  # whoever runs the task there has not asked for these lines
         logging.getLogger("prefect.task_runs").setLevel(logging.INFO)
     with store.local.lock(key):
-        if not order.forced:
-            if found := store.find(node.name, key):
+        if not order.forced or order.is_made(key):
+            if not order.forced and (found := store.find(node.name, key)):
                 log.info("%s: reused from MLflow run %s", node.name, found["run_id"])
                 return Obtained(**found, ran=False)
             if here := store.local.find(key):

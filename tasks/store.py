@@ -130,7 +130,7 @@ class ArtifactStore:
 
     def knows(self, key: str) -> bool:
         """Tells, quickly and without looking at files, whether a stage seems to be stored here or in MLflow."""
-        return self.local.payload(key).is_dir() or bool(self._committed(key))
+        return self.local.seems_committed(key) or bool(self._committed(key))
 
     def bring(self, reference: Reference) -> Path:
         """Returns the folder of a finished stage, its files on this machine and whole.

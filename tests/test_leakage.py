@@ -97,6 +97,19 @@ def target_in_training(folders: Folders) -> None:
     pd.concat([table, pd.DataFrame([leaked])], ignore_index=True).astype(np.int32).to_parquet(path, index=False)
 
 
+def what_comes_later_in_training(folders: Folders) -> None:
+    """Hands Pop an item of a user's future that is no target: a window loses its last one first."""
+    corpus, windows = load_corpus(folders["split"]), load_windows(folders["split"])
+    window = np.flatnonzero(windows.end - windows.start > 1)[0]
+    end = windows.end.copy()
+    end[window] -= 1
+    write_windows(folders["split"], replace(windows, end=end))
+    user = windows.user[window]
+    given = pd.DataFrame([{"user": user, "item": corpus.sequence(user)[end[window]]}])
+    path = folders["recall-Pop"] / "trained_on.parquet"
+    pd.concat([pd.read_parquet(path), given], ignore_index=True).astype(np.int32).to_parquet(path, index=False)
+
+
 def training_part_too_long(folders: Folders) -> None:
     """Lets one user's training part reach into the first window behind it."""
     windows = load_windows(folders["split"])
@@ -208,6 +221,7 @@ def users_dropped_by_outcome(folders: Folders) -> None:
     ("plant", "kind", "message"),
     [
         (target_in_training, LeakageError, "Pop was trained on 1 of "),
+        (what_comes_later_in_training, LeakageError, "Pop was trained on 1 pairs from behind its part"),
         (training_part_too_long, LeakageError, "targets are in the recallers' training input"),
         (two_windows_share_a_target, LeakageError, "belong to two windows"),
         (history_item_in_candidates, LeakageError, "holds an item of the window's history"),

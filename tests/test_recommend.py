@@ -63,7 +63,7 @@ def prepared(tmp_path: Path, config: ExperimentConfig) -> Prepared:
         [[2, 3, 4], [4, 5, -1]],
         [[3, 4, 5], [6, 3, -1]],  # u0, test
         [[4, 5, 6], [5, 9, 4]],  # u1, test
-        [[7, 8, -1], [8, 6, 5]],  # u2, policy
+        [[3, 7, 8], [8, 6, 5]],  # u2, policy; item 3, its target, is u2's by now and must not be recommended
     ]
     scores = [[[3.0, 2.0, 1.0] for _ in range(2)] for _ in items]
     lists = CandidateLists(NAMES, np.array(items, np.int32), np.array(scores, np.float32))
@@ -145,6 +145,7 @@ def test_all_users_are_the_default_and_chunks_change_nothing(
     [
         (LEARNED, None, 4, ConfigError, "k = 4. A list is merged from lists of recall.depth = 3"),
         (LEARNED, None, 0, ConfigError, "k = 0"),
+        (LEARNED, [], 3, ConfigError, "no user"),
         (LEARNED, ["u0", "u0"], 3, ConfigError, "2 users, 1 of them different"),
         (LEARNED[:1], None, 3, PolicyError, r"policy outputs of shape \(1, 2\)"),
     ],

@@ -164,5 +164,5 @@ def _train(network: Network, data: GateData, action: Action) -> Iterator[int]:
             optimizer.zero_grad()
             loss(network(numbers), advantages).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        if step % every == 0:
+        if step % every == 0 or step == steps:
             yield step

@@ -48,14 +48,14 @@ class _Rows:
         user: (N,) user id, -1 where unknown, -2 where missing.
         item: (N,) item id, likewise.
         window: (N,) number of the window, -1 where the user has no such window.
-        score: (N,) float32, NaN where missing.
+        score: (N,) float64, NaN where missing; infinite what float32 cannot hold.
     """
 
     table: pa.Table
     user: Ids
     item: Ids
     window: Ids
-    score: NDArray[np.float32]
+    score: NDArray[np.float64]
 
     def named(self, mask: Mask) -> str:
         """Returns the first rows of a mask, in words."""
@@ -132,10 +132,9 @@ def _numbered(table: pa.Table, corpus: Corpus, windows: Windows) -> _Rows:
     user = _ids(table[Columns.User], corpus.users[Columns.Token])
     before = pc.fill_null(table[Columns.Window].cast(pa.int64()), _ABSENT).to_numpy()
     score = pc.fill_null(table[Columns.Score].cast(pa.float64()), np.nan).to_numpy()
-    with np.errstate(over="ignore"):  # an infinite score is a problem that is told
-        single = score.astype(np.float32)
+    score = np.where(np.abs(score) > np.finfo(np.float32).max, np.copysign(np.inf, score), score)  # lists hold float32
     return _Rows(
-        table, user, _ids(table[Columns.Item], corpus.items[Columns.Token]), _find(user, before, windows), single
+        table, user, _ids(table[Columns.Item], corpus.items[Columns.Token]), _find(user, before, windows), score
     )
 
 
@@ -193,7 +192,7 @@ def _missing(missing: Ids, corpus: Corpus, windows: Windows) -> str:
 
 
 def _as_lists(rows: _Rows, name: str, count: int, depth: int) -> CandidateLists:
-    """Returns the best items of each window, descending; rows without an item make an empty list."""
+    """Returns the best items of each window, descending as the file has it; rows without an item make an empty list."""
     kept = rows.item >= 0
     window, item, score = rows.window[kept], rows.item[kept], rows.score[kept]
     order = np.lexsort((item, -score, window))

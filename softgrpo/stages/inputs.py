@@ -103,13 +103,7 @@ class Prepared:
         config = self.config
         if method is not None:
             config = config.model_copy(update={"fusion": config.fusion.model_copy(update={"method": method})})
-        stored = self.data / PLATT
-        platt = (
-            torch.tensor(json.loads(stored.read_text(encoding="utf-8")), dtype=torch.float64)
-            if stored.is_file()
-            else None
-        )
-        return judge(self.lists, targets_of(self.corpus, self.windows), rows, config, platt)
+        return judge(self.lists, targets_of(self.corpus, self.windows), rows, config, self.platt)
 
     def reward(self, rows: NDArray[np.int64]) -> RankingReward:
         """Returns the reward over some windows, whose number is their place in `rows`."""

@@ -47,6 +47,7 @@ def completed(line: str, folder: Path) -> set[str]:
         ("softgrpo run ml-100k full tiny --fusion.method ", {"score", "quota", "rrf"}),
         ("softgrpo run ml-100k full tiny --recbole_models BPR ItemK", {"ItemKNN"}),
         ("softgrpo run ml-100k full tiny --recall.settings.BPR.epochs 3 --tau", {"--tau-gumbel"}),
+        ("softgrpo run ml-100k full tiny --force s", {"split", "sft"}),
         ("softgrpo completion z", {"zsh"}),
     ],
 )

@@ -113,6 +113,15 @@ def test_processes_are_started_only_for_two_or_more(go: Go, output: Path, monkey
     assert "recall-C" not in result.reused and seen(output / "stages")["C"]["pid"] == os.getpid()
 
 
+def test_a_gpu_is_shared_only_where_a_run_says_so(go: Go, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.crew.free_cores", lambda: 8)
+    monkeypatch.setattr("tasks.crew.uses_gpu", lambda node, config: True)
+    go("A", "B", parallel=None)
+    assert {note["pid"] for note in seen(output / "stages").values()} == {os.getpid()}
+    go("A", "B", parallel=2, force=("recall",))
+    assert os.getpid() not in {note["pid"] for note in seen(output / "stages").values()}
+
+
 def test_the_cores_are_shared_out(go: Go, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -161,7 +170,7 @@ def test_how_many_are_trained_at_once(
     monkeypatch.setattr("tasks.crew.free_cores", lambda: cores)
     with opened(parallel) as crew:
         assert current() is crew
-        assert crew == (Parallel(width) if width > 1 else ALONE)
+        assert crew == (Parallel(width, parallel is not None) if width > 1 else ALONE)
     assert current() is ALONE
 
 

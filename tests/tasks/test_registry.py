@@ -50,6 +50,7 @@ def version(number: int, ndcg: float, judge: str = "a", windows: float = 4.0) ->
         ([version(9, 0.2), version(10, 0.1)], "9"),  # by number, not by text
         ([version(1, 0.9), version(2, 0.1, "b")], "2"),  # judged otherwise, on as many windows
         ([version(1, 0.9), version(2, 0.1, "b", windows=3.0)], "1"),
+        ([version(1, 0.9), version(2, 0.1, "b"), version(3, 0.5)], "1"),  # back to the first judge
         ([version(1, 0.9), ModelVersion("m", "2", 0)], "1"),  # somebody else's
     ],
 )
