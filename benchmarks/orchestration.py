@@ -76,11 +76,10 @@ def covered(spans: Spans) -> float:
 
 def run_here(stage: str, output: Path) -> dict[str, float]:
     """Runs the pipeline in this process as the command does, with a clock around the flow's body and around each stage."""
-    from flows.environment import prepare
-    from flows.pipeline import run_pipeline
+    from flows.pipeline import begin_prefect, run_pipeline
     from softgrpo.presets import resolve
 
-    prepare(output)
+    begin_prefect(output)
     import flows.recipe
     import tasks.stage
 

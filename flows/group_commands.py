@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from flows.environment import prepare
 from flows.result_commands import print_json
 from softgrpo.config import ExperimentConfig
 
@@ -68,9 +67,10 @@ def multi_recaller_job(wanted: Wanted, pools: Sequence[str] | None) -> Callable[
     _preflight(whole)
 
     def job() -> int:
-        prepare(wanted.output)
+        from flows.pipeline import begin_prefect, open_prefect
+
+        begin_prefect(wanted.output)
         from flows.multi_recaller import multi_recaller_flow
-        from flows.pipeline import open_prefect
 
         open_prefect(wanted.output, wanted.tracebacks)
         size, debug = cast("Size", wanted.size), wanted.stage == "debug"
@@ -100,8 +100,9 @@ def tune_job(wanted: Wanted, trials: int, *, final: bool) -> Callable[[], int]:
     _preflight(plan_study(wanted.dataset, wanted.size, wanted.stage, wanted.overrides, trials, SearchSpace()))
 
     def job() -> int:
-        prepare(wanted.output)
-        from flows.pipeline import open_prefect
+        from flows.pipeline import begin_prefect, open_prefect
+
+        begin_prefect(wanted.output)
         from flows.tune import tune_flow
 
         open_prefect(wanted.output, wanted.tracebacks)

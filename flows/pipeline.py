@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.environment import prepare
+from flows.own_server import OwnServer
 from softgrpo.config import ExperimentConfig, Section
-from softgrpo.local_store import LocalStore
 from softgrpo.presets import resolve
 
 if TYPE_CHECKING:
@@ -30,49 +29,46 @@ def difference(config: Section, base: Section, prefix: str = "") -> dict[str, An
     return found
 
 
-def tether_server(log: Path) -> None:
-    """Lets Prefect start its temporary server in a process group of its own, to end when this process is gone.
+_own_servers: list[OwnServer] = []
+"""The server that this process has started, if it has."""
 
-    A terminal sends Ctrl-C to the whole foreground group. The server would end before the flow that still has to report its
-    end to it, and the flow would try to reach it for minutes. And after `kill -9` nobody is left to end the server but itself.
+
+def begin_prefect(output: Path) -> None:
+    """Sets the environment, and starts a Prefect server where that names none; call it before anything imports Prefect.
 
     Args:
-        log: File for what the server says.
+        output: Folder of all that is written.
+
+    Raises:
+        StoreError: The folder cannot be written, or a server that the environment names does not answer.
     """
-    from prefect.server.api import server
-
-    class Tethered(subprocess.Popen[Any]):
-        def __init__(self, args: list[str], **options: Any) -> None:
-            python, _, *module = args  # python -m uvicorn ...
-            # -P: the folder of tether.py does not become a place of modules
-            args = [python, "-P", str(Path(__file__).with_name("tether.py")), *module]
-            with log.open("ab") as said:
-                super().__init__(
-                    args, stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, process_group=0, **options
-                )
-
-    # it has no setting for this
-    vars(server)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": Tethered})
+    prepare(output)
+    if "PREFECT_API_URL" in os.environ:
+        return
+    if "prefect" in sys.modules:
+        raise RuntimeError("Prefect has read its settings already: call begin_prefect before Prefect is imported")
+    server = OwnServer(output)
+    os.environ["PREFECT_API_URL"] = server.address
+    _own_servers.append(server)
 
 
 def open_prefect(output: Path, debug: bool = False) -> None:
-    """Readies Prefect and the console for a flow in this process; call it behind `prepare` and the import of the flow.
+    """Readies Prefect and the console for a flow in this process; call it behind `begin_prefect` and the import of the flow.
 
     Args:
         output: Folder of all that is written.
         debug: Show on the console all that libraries log, tracebacks included.
-    """
-    from prefect.client.orchestration import get_client
 
+    Raises:
+        StoreError: The server that `begin_prefect` started does not answer.
+    """
     from flows.console import make_readable
     from tasks.tracking import load_store
 
-    if "PREFECT_API_URL" not in os.environ:
-        tether_server(output / "prefect-server.log")
     make_readable(debug)
-    with LocalStore(output / "stages").lock("prefect"):  # two first runs at once must not both make Prefect's database
-        get_client(sync_client=True)
     load_store(output)
+    while _own_servers:
+        _own_servers.pop().wait()
 
 
 def run_pipeline(
@@ -105,7 +101,7 @@ def run_pipeline(
         ConfigError: There is no such stage or run, or the run is of another dataset or pool.
         StoreError: The folder cannot be written, no space is left, or MLflow or Prefect does not answer.
     """
-    prepare(output)
+    begin_prefect(output)
     from flows.recipe import Repeatable, StageName, softgrpo_flow
     from softgrpo.pipeline import check_stage
 

@@ -1,6 +1,6 @@
-"""Runs a Python module as `python -m` does, until the process at the other end of its standard input is gone.
+"""Runs a Python file as `python FILE` does, until the process at the other end of its standard input is gone.
 
-A program of its own, started by path: `python tether.py MODULE [ARGUMENT ...]`. The system closes the pipe however that process
+A program of its own, started by path: `python tether.py FILE [ARGUMENT ...]`. The system closes the pipe however that process
 ends, `kill -9` included.
 """
 
@@ -28,4 +28,4 @@ def end_with_parent() -> None:
 if __name__ == "__main__":
     threading.Thread(target=end_with_parent, daemon=True).start()
     sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -42,6 +42,7 @@ def digest_folder(folder: Path) -> str:
     return digest_json({path.relative_to(folder).as_posix(): digest_file(path) for path in files})
 
 
+@cache
 def _module_path(module: str) -> Path | None:
     """Returns the file of a module of this package, or None; found without importing anything below the package."""
     package, *inside = module.split(".")
@@ -52,35 +53,32 @@ def _module_path(module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
-def _imported_modules(tree: ast.AST) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+def _names(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """Returns what an import statement may import of this package: modules, and names that may be modules."""
+    if isinstance(node, ast.Import):
+        names = {alias.name for alias in node.names}
+    elif node.module is not None and node.level == 0:
+        names = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    else:
+        return set()
     return {name for name in names if name.split(".")[0] == PACKAGE and name not in NOT_CODE}
 
 
-def _without_docstrings(tree: ast.Module) -> str:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
-    return ast.dump(tree)
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 @cache
 def _read(path: Path) -> tuple[frozenset[str], str]:
     """Returns what a module imports, and the digest of its code; all stages share most of what they reach."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return frozenset(_imported_modules(tree)), hashlib.sha256(_without_docstrings(tree).encode()).hexdigest()
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imported |= _names(node)
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = node.body[1:] if node.body and _is_docstring(node.body[0]) else node.body
+    return frozenset(imported), hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 @cache

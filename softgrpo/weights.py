@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+import re
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -187,9 +187,8 @@ def identify_weights(model_name: str) -> dict[str, str]:
     """
     if model_name.startswith(PACKAGE_PREFIX):
         package = model_name.removeprefix(PACKAGE_PREFIX).partition("/")[0].partition(".")[0]
-        distributions = sorted(set(_distributions().get(package, ())))
-        if distributions:
-            return {"name": model_name} | {name: importlib.metadata.version(name) for name in distributions}
+        if package and (versions := _distributions(package)):
+            return {"name": model_name} | versions
     source, gguf = locate_weights(model_name)
     folder = Path(source)
     if gguf is not None:
@@ -201,8 +200,18 @@ def identify_weights(model_name: str) -> dict[str, str]:
 
 
 @cache
-def _distributions() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
+def _distributions(package: str) -> dict[str, str]:
+    """Returns name and version of the distributions that a package comes from.
+
+    `importlib.metadata.packages_distributions` does so for all packages at once, which takes seconds.
+    """
+    found = {}
+    for distribution in importlib.metadata.distributions():
+        named = distribution.read_text("top_level.txt")
+        files = named if named is not None else distribution.read_text("RECORD") or ""
+        if re.search(rf"^{re.escape(package)}(/|$)", files, re.MULTILINE):
+            found[distribution.metadata["Name"]] = distribution.version
+    return dict(sorted(found.items()))
 
 
 def _digest(path: Path) -> str:

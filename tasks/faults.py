@@ -10,6 +10,7 @@ import requests
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 
+from softgrpo.errors import is_full_disk
 from softgrpo.tuning import Pruned
 
 RETRY_DELAYS_SECONDS = [15.0, 60.0, 300.0]
@@ -26,7 +27,7 @@ def may_pass(error: BaseException | None) -> bool:
 
     A server that refuses, a full disk, a lack of rights and all that training says would be the same again.
     """
-    if isinstance(error, Pruned):
+    if isinstance(error, Pruned) or is_full_disk(error):  # SQLite on a full disk is unavailable besides
         return False
     while error is not None:
         if not isinstance(error, Exception):  # somebody wants an end

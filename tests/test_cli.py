@@ -272,7 +272,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Records what the flows of several pipelines would be called with, and what was checked before."""
     called: list[Any] = []
     monkeypatch.setattr("softgrpo.preflight.preflight", lambda config: called.append(config) or [])
-    monkeypatch.setattr("flows.group_commands.prepare", lambda output: None)
+    monkeypatch.setattr("flows.pipeline.begin_prefect", lambda output: None)
     monkeypatch.setattr("flows.pipeline.open_prefect", lambda output, debug: None)
     monkeypatch.setattr("flows.group_commands._tell_study", lambda tuned: None)
     monkeypatch.setattr("flows.group_commands._tell_comparison", lambda compared: None)

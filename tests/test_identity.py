@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from softgrpo import identity
 from softgrpo.config import ExperimentConfig
-from softgrpo.identity import _read, code_fingerprint, digest_folder, digest_json, reached_modules, stage_key
+from softgrpo.identity import (
+    _module_path,
+    _read,
+    code_fingerprint,
+    digest_folder,
+    digest_json,
+    reached_modules,
+    stage_key,
+)
 from softgrpo.stages import Node, Stage
 
 JSON = st.recursive(
@@ -77,6 +85,7 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget() -> None:
+    _module_path.cache_clear()
     _read.cache_clear()
     reached_modules.cache_clear()
     code_fingerprint.cache_clear()

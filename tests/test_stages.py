@@ -62,3 +62,19 @@ def test_few_windows_with_a_hit_are_warned_of(
 def test_no_window_with_a_hit_is_an_error() -> None:
     with pytest.raises(DataError, match="no policy window with a hit"):
         prepared(0, 10).training_rows(drop_unhit=True)
+
+
+def test_a_seeded_sample_of_validation_windows_chooses_the_model_where_it_is_asked_for() -> None:
+    found = prepared(0, 10)
+    found.__dict__["windows"].part[2:] = Part.VALID
+    assert found.valid_rows().tolist() == list(range(2, 10))
+    train = found.config.train
+    few = Prepared(
+        found.config.model_copy(update={"train": train.model_copy(update={"max_valid_windows": 3})}),
+        Path("s"),
+        Path("d"),
+    )
+    few.__dict__["windows"] = found.windows
+    rows = few.valid_rows().tolist()
+    assert len(rows) == 3 and rows == sorted(set(rows)) and set(rows) <= set(range(2, 10))
+    assert few.valid_rows().tolist() == rows  # the same in SFT, SofT-GRPO and again

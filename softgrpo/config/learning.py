@@ -74,6 +74,8 @@ class TrainConfig(Section):
     """Stop after this many evaluations in a row that beat none before them, the start included; null never stops early."""
     max_train_windows: Count | None = None
     """Train on a seeded sample of this many policy windows; null takes all."""
+    max_valid_windows: Count | None = None
+    """Choose the model that is kept on a seeded sample of this many validation windows; null takes all. All users are tested."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the language model runs."""
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from softgrpo.batching import PromptRows
 from softgrpo.callbacks import training_callbacks
 from softgrpo.policy import Policy, load_policy, store_policy
-from softgrpo.records import Part
 from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import Prepared
 from softgrpo.training import (
@@ -23,7 +22,7 @@ from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 
 def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> SoftGRPOTrainer:
     config, grpo = context.config, context.config.grpo
-    rows, valid = prepared.training_rows(drop_unhit=False), prepared.windows.of(Part.VALID)
+    rows, valid = prepared.training_rows(drop_unhit=False), prepared.valid_rows()
     common = common_arguments(
         config.train,
         grpo.learning_rate,

@@ -139,10 +139,17 @@ class Prepared:
                 len(rows),
                 len(everything),
             )
-        limit = self.config.train.max_train_windows
-        if limit is not None and limit < len(rows):
-            rows = np.sort(np.random.default_rng(self.config.seed).choice(rows, limit, replace=False))
-        return rows
+        return self._sample(rows, self.config.train.max_train_windows)
+
+    def valid_rows(self) -> NDArray[np.int64]:
+        """Returns the validation windows that models are chosen on, ascending; mixtures and gates are chosen on all."""
+        return self._sample(self.windows.of(Part.VALID), self.config.train.max_valid_windows)
+
+    def _sample(self, rows: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+        """Returns a seeded sample of rows, ascending; all of them where they are no more than the limit."""
+        if limit is None or limit >= len(rows):
+            return rows
+        return np.sort(np.random.default_rng(self.config.seed).choice(rows, limit, replace=False))
 
 
 def judge(

@@ -12,7 +12,6 @@ from softgrpo.batching import PromptCollator, PromptRows
 from softgrpo.callbacks import training_callbacks
 from softgrpo.evaluation.choices import choice_metrics, confusion_table
 from softgrpo.policy import Policy, create_policy, store_policy
-from softgrpo.records import Part
 from softgrpo.sft import RecallerSFTTrainer, make_class_weights, make_labels
 from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import CONFUSION, Prepared
@@ -28,7 +27,7 @@ from softgrpo.training import (
 def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> tuple[RecallerSFTTrainer, float]:
     """Returns the trainer and the share of prompts that lost history items."""
     config = context.config
-    rows, valid = prepared.training_rows(config.labels.drop_unhit), prepared.windows.of(Part.VALID)
+    rows, valid = prepared.training_rows(config.labels.drop_unhit), prepared.valid_rows()
     prompts = prepared.encoded(rows, policy.tokenizer)
     labels = make_labels(prepared.features.ndcg[rows], config.labels)
     class_weights = make_class_weights(labels, config.labels)

@@ -146,14 +146,14 @@ def test_what_is_tethered_ends_with_the_process_that_started_it(how: str, tmp_pa
     (tmp_path / "sleeper.py").write_text("import sys, time\nprint(sys.argv, flush=True)\ntime.sleep(60)")
     code = f"""if True:
         import subprocess, sys, time
-        options = dict(stdin=subprocess.PIPE, cwd={str(tmp_path)!r}, env={{"PYTHONPATH": {str(tmp_path)!r}}})
-        child = subprocess.Popen([sys.executable, "-P", {tether.__file__!r}, "sleeper", "--port", "1"], **options)
+        command = [sys.executable, "-P", {tether.__file__!r}, {str(tmp_path / "sleeper.py")!r}, "--port", "1"]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE)
         print(child.pid, flush=True)
         time.sleep(60)"""
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
-        # the module's own name, then its arguments, as with `python -m`
+        # the file's own name, then its arguments, as with `python FILE`
         assert parent.stdout.readline().strip() == str([str(tmp_path / "sleeper.py"), "--port", "1"])
         (parent.kill if how == "killed" else parent.terminate)()
         _, alive = psutil.wait_procs([child], timeout=5)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flows.services import Services
-from tests.reliability.runs import RECALLERS, ROOT, Problem, Tracked, free_port, stages_run
+from tests.reliability.runs import RECALLERS, ROOT, Api, Problem, Tracked, free_port, stages_run, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -156,10 +156,10 @@ def test_a_deployment_refuses_in_its_flow_what_only_the_data_can_tell(
     make_problem: Callable[..., Problem], services: Services
 ) -> None:
     """A dataset that is not there: the flow run fails at once, and nothing is written."""
-    from tests.reliability.runs import Api
-
     problem, api = make_problem("known", services), Api(services)
     flow_run = api.start(replace(problem, dataset="unknown"), "data")
     assert api.end(flow_run, seconds=60) == "FAILED"
-    assert "unknown" in api.lines(flow_run)
+    wait_until(
+        lambda: "unknown" in api.lines(flow_run), "its log names the dataset", 60
+    )  # the log comes behind the state
     assert not (problem.output / "stages").exists()

@@ -27,8 +27,8 @@ LEASE_AND_ROUND_SECONDS = 60 + 15
 PRETEND = """
 from pathlib import Path
 import sys
-from flows.environment import prepare
-prepare(Path(sys.argv[1]))
+from flows.pipeline import begin_prefect
+begin_prefect(Path(sys.argv[1]))
 import tasks.gpu
 tasks.gpu.uses_gpu = lambda node, config: node.stage.name in tasks.gpu.TRAINED
 from flows.cli import main

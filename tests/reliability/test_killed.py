@@ -152,7 +152,7 @@ def test_kill_9_of_the_command_alone_leaves_no_process_behind(make_problem: Call
     run = make_problem("alone").start(stage="recall")
     run.freeze_at("stages/split-*.json")
     children = psutil.Process(run.process.pid).children(recursive=True)
-    assert any("uvicorn" in child.cmdline() for child in children), "Prefect's temporary server"
+    assert any("prefect_server.py" in "".join(child.cmdline()) for child in children), "a Prefect server of its own"
     run.process.kill()
     run.process.wait()
     _, alive = psutil.wait_procs(children, timeout=30)

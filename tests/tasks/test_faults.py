@@ -26,6 +26,15 @@ def away() -> Exception:
         return error
 
 
+def full_for_mlflow() -> Exception:
+    """What reaches a stage when MLflow's SQLite file is on a full disk: MLflow calls that unavailable for a while."""
+    try:
+        with store_errors("sqlite:///mlflow.db"):
+            raise MlflowException("(sqlite3.OperationalError) database or disk is full", TEMPORARILY_UNAVAILABLE)
+    except StoreError as error:
+        return error
+
+
 PASSING: list[Exception] = [
     away(),
     requests.Timeout("too late"),
@@ -43,6 +52,7 @@ LASTING: list[Exception] = [
     OSError(errno.ENOSPC, "no space left"),
     FileNotFoundError(errno.ENOENT, "gone"),
     no_space(),
+    full_for_mlflow(),
     ValueError("a bug"),
     MemoryError(),
 ]
