@@ -18,6 +18,7 @@ from softgrpo.preflight import preflight
 from softgrpo.presets import resolve
 from softgrpo.pure_models import show_model
 from softgrpo.stages import Node
+from tasks.ahead import looking_ahead
 from tasks.crew import current, opened
 from tasks.groups import Member
 from tasks.lineage import upstream_of
@@ -79,8 +80,12 @@ def execute(
     given = upstream_of(store, from_run, nodes, config) if from_run else {}
     name = member.name if member else f"{config.data.dataset} {config.policy.size} {nodes[-1].name}"
     watch = member.watch if member else unwatched
-    with pipeline_run(store, config, nodes, name, member) as run_id:
-        progress = Progress(config, store, run_id, force, output.resolve() / "records", watch)
+    expected = () if given else nodes
+    with (
+        pipeline_run(store, config, nodes, name, member) as run_id,
+        looking_ahead(store, expected, config, force) as ahead,
+    ):
+        progress = Progress(config, store, run_id, force, output.resolve() / "records", watch, ahead)
         crew = current()
         for piece in crew.waves(nodes):
             for node in piece:

@@ -14,6 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,6 +63,11 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._ahead: dict[str, Future[str]] = {}
+
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[Path]]:
+        """Lets a store be handed to another process, without what is being looked at here."""
+        return type(self), (self.root,)
 
     def payload(self, key: str) -> Path:
         """Returns where the payload of a key is, or would be."""
@@ -80,6 +86,19 @@ class LocalStore:
         Raises:
             StoreError: The mark was written by a newer version of this store.
         """
+        committed = self.marked(key)
+        if committed is None:
+            return None
+        ahead = self._ahead.pop(key, None)
+        digest = digest_folder(self.payload(key)) if ahead is None else ahead.result()
+        return committed if digest == committed.digest else None
+
+    def marked(self, key: str) -> Committed | None:
+        """Returns the commit of a key as its mark tells it, or None; whether the payload is whole is for `find` to say.
+
+        Raises:
+            StoreError: The mark was written by a newer version of this store.
+        """
         if not self.seems_committed(key):
             return None
         mark = self._mark(key)
@@ -93,7 +112,11 @@ class LocalStore:
                 f"this version reads formats up to {FORMAT}",
                 "Use the softgrpo version that wrote it, or another --output folder",
             )
-        return committed if digest_folder(self.payload(key)) == committed.digest else None
+        return committed
+
+    def look_ahead(self, key: str, hands: Executor) -> None:
+        """Lets others read a payload already; the next `find` of its key takes what they found."""
+        self._ahead[key] = hands.submit(digest_folder, self.payload(key))
 
     def work(self, key: str) -> Path:
         """Returns the folder for a stage's checkpoints, made if needed; it outlives a crash and goes with the commit."""
@@ -111,17 +134,18 @@ class LocalStore:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def commit(self, key: str, folder: Path) -> Committed:
+    def commit(self, key: str, folder: Path, digest: str | None = None) -> Committed:
         """Moves a filled folder into place and marks it; call with the key's lock held.
 
         Args:
             key: The stage's identity.
             folder: A folder on the same file system, such as one from `staging`.
+            digest: Of the folder, where it was worked out just now.
 
         Returns:
             The commit.
         """
-        committed = Committed(key, digest_folder(folder))
+        committed = Committed(key, digest or digest_folder(folder))
         self.forget(key)
         folder.replace(self.payload(key))
         write_atomic(self._mark(key), json.dumps(asdict(committed)))
@@ -130,6 +154,7 @@ class LocalStore:
 
     def forget(self, key: str) -> None:
         """Removes a key's mark and payload, the mark first."""
+        self._ahead.pop(key, None)
         self._mark(key).unlink(missing_ok=True)
         if self.payload(key).exists():
             shutil.rmtree(self.payload(key))

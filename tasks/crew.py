@@ -55,6 +55,7 @@ class Crew:
         for node in nodes:
             order = progress.order(node)
             key = order.key()
+            progress.ahead.wait(key)
             progress.finish(order, key, progress.task(order)(order, key, return_state=True))
 
     def each(self, run: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -104,7 +104,6 @@ def note_node(progress: Progress, node: Node) -> None:
     if not node.upstream:
         tags["data_digest"] = reference["digest"]
         progress.store.note_dataset(parent, progress.config.data.dataset, reference["digest"])
-    runs.tag(parent, tags)
     if node.stage.name in MODEL_STAGES:
         progress.store.note_model(parent, reference, made=node.name in progress.ran)
         with progress.store.local.lock("registry"):  # of two identical runs at once, one adds the model
@@ -113,7 +112,7 @@ def note_node(progress: Progress, node: Node) -> None:
     _show_report(runs, parent, folder)
     metrics = read_metrics(folder)
     prefix = "" if node.stage.name == UNPREFIXED else f"{node.name}/"
-    runs.metrics(parent, {f"{prefix}{name}": value for name, value in metrics.items()})
+    runs.metrics(parent, {f"{prefix}{name}": value for name, value in metrics.items()}, tags)
 
 
 def _show_report(runs: Runs, run_id: str, folder: Path) -> None:

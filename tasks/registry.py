@@ -65,10 +65,11 @@ def register(runs: Runs, config: ExperimentConfig, stage: str, reference: Refere
     """
     client, name, run_id = runs.tracking.client, model_name(config, stage), reference["run_id"]
     with store_errors(runs.tracking.uri):
-        if all(version.run_id != run_id for version in _versions(client, name)):
-            judge = f"ndcg@{config.fusion.k} on split {split_digest[:12]}"
-            _add(client, name, run_id, judge)
-        _settle(client, name)
+        versions = _versions(client, name)
+        if all(version.run_id != run_id for version in versions):
+            _add(client, name, run_id, f"ndcg@{config.fusion.k} on split {split_digest[:12]}")
+            versions = _versions(client, name)
+        _settle(client, name, versions)
     return name
 
 
@@ -95,9 +96,10 @@ def _add(client: MlflowClient, name: str, run_id: str, judge: str) -> None:
         client.delete_model_version(name, added.version)
 
 
-def _settle(client: MlflowClient, name: str) -> None:
+def _settle(client: MlflowClient, name: str, versions: list[ModelVersion]) -> None:
     """Puts the alias on the best version. Who writes it looks again, so that whoever writes last has seen all versions."""
-    while best := best_version(_versions(client, name)):
+    while best := best_version(versions):
         if str(client.get_registered_model(name).aliases.get(BEST)) == str(best.version):
             return
         client.set_registered_model_alias(name, BEST, best.version)
+        versions = _versions(client, name)

@@ -163,10 +163,15 @@ class Runs:
             for start in range(0, len(metrics), METRICS_PER_REQUEST):
                 self.tracking.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
 
-    def metrics(self, run_id: str, values: Mapping[str, float]) -> None:
-        """Logs final metrics."""
+    def metrics(self, run_id: str, values: Mapping[str, float], tags: Mapping[str, str] | None = None) -> None:
+        """Logs final metrics, and sets tags, in one request where they are few."""
         moment = int(time.time() * 1000)
-        self.points(run_id, [(name, value, moment, 0) for name, value in values.items()])
+        metrics = [Metric(metric_name(name), float(value), moment, 0) for name, value in values.items()]
+        labels = [RunTag(name, value) for name, value in (tags or {}).items()]
+        with store_errors(self.tracking.uri):
+            for start in range(0, max(len(metrics), 1), METRICS_PER_REQUEST - len(labels)):
+                part = metrics[start : start + METRICS_PER_REQUEST - len(labels)]
+                self.tracking.client.log_batch(run_id, metrics=part, tags=labels if start == 0 else [])
 
 
 class RunReporter:

@@ -26,6 +26,7 @@ from softgrpo.local_store import Committed
 from softgrpo.pipeline import read_metrics, run_node
 from softgrpo.stages import Node, Reporter
 from softgrpo.tuning import Pruned
+from tasks.ahead import Ahead
 from tasks.apart import Apart
 from tasks.faults import RETRY_DELAYS_SECONDS, worth_retrying
 from tasks.gpu import gpu_slot
@@ -117,6 +118,7 @@ class Progress:
     force: tuple[str, ...]
     records: Path
     watch: Watch = unwatched
+    ahead: Ahead = field(default_factory=Ahead)
     references: dict[str, Reference] = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
 

@@ -56,7 +56,8 @@ class ArtifactStore:
     def _uri(self) -> str:
         return self.runs.tracking.uri
 
-    def _committed(self, key: str) -> list[Run]:
+    def committed(self, key: str) -> list[Run]:
+        """Returns the runs that committed a key, the latest first."""
         query = f"tags.key = '{key}' and tags.committed = 'true' and attributes.status = 'FINISHED'"
         with store_errors(self._uri):
             found = self.runs.tracking.client.search_runs(
@@ -79,7 +80,7 @@ class ArtifactStore:
             if digest_folder(folder / PAYLOAD) != digest:
                 logger.warning("files of MLflow run %s are damaged: their digest is another one", run.info.run_id)
                 return None
-            self.local.commit(key, folder / PAYLOAD)
+            self.local.commit(key, folder / PAYLOAD, digest)
         return Reference(stage=stage, key=key, digest=digest, run_id=run.info.run_id)
 
     def find(self, stage: str, key: str) -> Reference | None:
@@ -89,7 +90,7 @@ class ArtifactStore:
             stage: Name of the node, for the reference.
             key: The stage's identity.
         """
-        runs = self._committed(key)
+        runs = self.committed(key)
         if not runs:
             return None
         here = self.local.find(key)
@@ -130,7 +131,7 @@ class ArtifactStore:
 
     def knows(self, key: str) -> bool:
         """Tells, quickly and without looking at files, whether a stage seems to be stored here or in MLflow."""
-        return self.local.seems_committed(key) or bool(self._committed(key))
+        return self.local.seems_committed(key) or bool(self.committed(key))
 
     def bring(self, reference: Reference) -> Path:
         """Returns the folder of a finished stage, its files on this machine and whole.
@@ -144,8 +145,22 @@ class ArtifactStore:
 
     def holds(self, reference: Reference) -> bool:
         """Tells whether a remembered stage still stands: its run committed, its files here and whole."""
-        with self.local.lock(reference["key"]):
-            return self.find(reference["stage"], reference["key"]) == reference
+        try:
+            run = self.runs.tracking.client.get_run(reference["run_id"])
+        except MlflowException:  # MLflow has forgotten it, or is another one; it is looked for
+            return False
+        tags, key = run.data.tags, reference["key"]
+        said = (run.info.status, tags.get("committed"), tags.get("key"), tags.get("digest"))
+        with self.local.lock(key):
+            here = self.local.find(key)
+        return here is not None and said == ("FINISHED", "true", key, reference["digest"]) and here.digest == said[3]
+
+    def fetch_ahead(self, stage: str, run: Run) -> None:
+        """Downloads the files of a committed run, unless they are here; the search for its key then finds them."""
+        key = run.data.tags["key"]
+        with self.local.lock(key):
+            if self.local.find(key) is None:
+                self._download(run, stage)
 
     def publish(self, node: Node, committed: Committed, run_id: str, settings: Mapping[str, Any]) -> Reference:
         """Uploads a stage's files to its run, then marks the run as committed; call with the key's lock held.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -18,6 +19,35 @@ for variable in ("SOFTGRPO_DATA", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
     os.environ.pop(variable, None)
 
 
+LONGEST_FIRST = (
+    "test_main_job.py",
+    "test_killed.py",
+    "test_servers.py",
+    "test_editor.py",
+    "test_dask.py",
+    "test_tutorial.py",
+    "test_group_commands.py",
+    "test_store.py",
+    "test_gpu.py",
+)
+"""Of two test processes one does the first, and the other begins with the next; short files come last and fill the gaps."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest test first: of two test processes one does it, and the other one the rest."""
-    items.sort(key=lambda item: item.path.name != "test_main_job.py")
+    """Puts the files that take longest first."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+@pytest.fixture(scope="session")
+def prefect_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Prefect server for commands that would each start one of their own, which costs more than what they do."""
+    from flows.own_server import OwnServer
+
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("prefect")
+        patch.setenv("PREFECT_HOME", str(folder / "home"))
+        server = OwnServer(folder)
+    server.wait()
+    yield server.address
+    server.stop()

@@ -309,7 +309,7 @@ def test_every_command_of_the_compose_file_runs_natively(tmp_path: Path) -> None
         write_dataset(tmp_path / "data", "boxed")
         (tmp_path / "model").mkdir()
         write_model(tmp_path / "model")
-        problem = Problem("boxed", tmp_path / "data", tmp_path / "model", tmp_path / "outputs", services)
+        problem = Problem("boxed", tmp_path / "data", tmp_path / "model", tmp_path / "outputs", services, None)
         api = Api(services)
         assert api.end(api.start(problem, "sft")) == "COMPLETED"
         assert "sft" in Tracked(problem).committed()

@@ -186,10 +186,15 @@ def in_debug_size(name: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", NAMES)
-def test_each_configuration_runs_in_its_debug_size(name: str, workspace: Path) -> None:
-    debugger = [sys.executable, "-m", "debugpy", "--listen", f"127.0.0.1:{free_port()}", "-m"]
-    command = [*debugger, CONFIGURATIONS[name]["module"], *in_debug_size(name)]
+def test_each_configuration_runs_in_its_debug_size(name: str, workspace: Path, prefect_address: str) -> None:
+    """The first one as the editor starts it: in the debugger, and with a Prefect server of its own."""
+    module = ["-m", CONFIGURATIONS[name]["module"]]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    if name == NAMES[0]:
+        module = ["-m", "debugpy", "--listen", f"127.0.0.1:{free_port()}", *module]
+    else:
+        environment["PREFECT_API_URL"] = prefect_address
+    command = [sys.executable, *module, *in_debug_size(name)]
     done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     stages = workspace / "outputs" / "stages"

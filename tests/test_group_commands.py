@@ -17,6 +17,11 @@ CHECKPOINT = "stages/.work/grpo-*/checkpoints/checkpoint-*/trainer_state.json"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
+@pytest.fixture(autouse=True)
+def _one_prefect_for_all(prefect_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_address)
+
+
 def softgrpo(*words: str) -> tuple[str, str]:
     """Runs the command; returns what it printed and what it logged."""
     done = subprocess.run(

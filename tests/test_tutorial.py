@@ -121,7 +121,8 @@ def stages_run(printed: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_tutorial_can_be_followed(tmp_path: Path) -> None:
+def test_the_tutorial_can_be_followed(tmp_path: Path, prefect_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_address)
     newcomer, said = Newcomer(tmp_path), {}
     for language, text in blocks(TUTORIAL):
         if language == "python":

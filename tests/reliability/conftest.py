@@ -44,11 +44,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_problem(tmp_path: Path, model: Path) -> Callable[..., Problem]:
+def make_problem(tmp_path: Path, model: Path, prefect_address: str) -> Callable[..., Problem]:
     """Makes a problem of its own for a test."""
 
-    def make(name: str, services: Services | None = None) -> Problem:
+    def make(name: str, services: Services | None = None, *, own_prefect: bool = False) -> Problem:
         write_dataset(tmp_path / "data", name)
-        return Problem(name, tmp_path / "data", model, tmp_path / "output", services)
+        address = None if own_prefect else prefect_address
+        return Problem(name, tmp_path / "data", model, tmp_path / "output", services, address)
 
     return make

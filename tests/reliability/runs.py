@@ -155,7 +155,8 @@ class Problem:
         data: Folder that holds the dataset's folder.
         model: Folder of the language model.
         output: Output folder of the runs.
-        services: Servers that runs report to; None where a run brings its own Prefect server and MLflow is a file.
+        services: Servers that runs report to; None where MLflow is a file.
+        prefect: Address of a Prefect server for runs without services; None where each brings its own.
     """
 
     dataset: str
@@ -163,6 +164,14 @@ class Problem:
     model: Path
     output: Path
     services: Services | None
+    prefect: str | None
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """The servers as a shell would name them."""
+        if self.services is not None:
+            return self.services.addresses
+        return {} if self.prefect is None else {"PREFECT_API_URL": self.prefect}
 
     def settings(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the overrides that all runs of the problem have in common."""
@@ -191,14 +200,13 @@ class Problem:
         command += ["--recbole_models", *RECALLERS]
         for name, value in self.settings(more).items():
             command.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
-        addresses = self.services.addresses if self.services else {}
         self.output.parent.mkdir(parents=True, exist_ok=True)
         log = self.output.parent / f"{self.output.name}-{time.monotonic_ns()}.log"
         with log.open("w") as file:
             process = subprocess.Popen(
                 [*command, *words],
                 cwd=folder,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **addresses, **(environment or {})},
+                env={**os.environ, "OMP_NUM_THREADS": "1", **self.addresses, **(environment or {})},
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

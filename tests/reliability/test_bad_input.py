@@ -89,7 +89,7 @@ def test_a_newer_store(finished: tuple[Problem, str]) -> None:
 
 
 def test_an_address_that_does_not_answer(make_problem: Callable[..., Problem]) -> None:
-    problem = make_problem("nobody")
+    problem = make_problem("nobody", own_prefect=True)
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         address = f"http://127.0.0.1:{free_port()}"
         said = refused(problem, stage="data", environment={name: address})

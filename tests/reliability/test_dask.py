@@ -105,9 +105,8 @@ def start(problem: Problem, *words: str, more: Mapping[str, Any] | None = None) 
         command.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
     problem.output.parent.mkdir(parents=True, exist_ok=True)
     log = problem.output.parent / f"{problem.output.name}-{time.monotonic_ns()}.log"
-    addresses = problem.services.addresses if problem.services else {}
     with log.open("w") as file:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **addresses}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **problem.addresses}
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, text=True
         )

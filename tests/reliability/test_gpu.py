@@ -108,7 +108,7 @@ def test_a_killed_run_gives_the_gpu_back_although_prefect_was_restarted(
 
 def test_without_a_limit_nobody_waits(make_problem: Callable[..., Problem]) -> None:
     """A run with a Prefect server of its own."""
-    problem = make_problem("free")
+    problem = make_problem("free", own_prefect=True)
     said = start(problem).end()
     assert ASKS not in said and TRAINS in said
     assert "sft" in digests(problem.output)

@@ -149,7 +149,7 @@ def test_cancel_from_the_page(make_problem: Callable[..., Problem], services: Se
 
 def test_kill_9_of_the_command_alone_leaves_no_process_behind(make_problem: Callable[..., Problem]) -> None:
     """Without servers a run has a Prefect server of its own."""
-    run = make_problem("alone").start(stage="recall")
+    run = make_problem("alone", own_prefect=True).start(stage="recall")
     run.freeze_at("stages/split-*.json")
     children = psutil.Process(run.process.pid).children(recursive=True)
     assert any("prefect_server.py" in "".join(child.cmdline()) for child in children), "a Prefect server of its own"
@@ -160,7 +160,7 @@ def test_kill_9_of_the_command_alone_leaves_no_process_behind(make_problem: Call
 
 
 def test_ctrl_c_commits_nothing_and_says_so(make_problem: Callable[..., Problem]) -> None:
-    problem = make_problem("interrupted")
+    problem = make_problem("interrupted", own_prefect=True)
     run = problem.start(stage="sft")
     run.freeze_at(CHECKPOINT.format("sft"))
     os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does, to the whole group

@@ -139,7 +139,7 @@ def test_another_machine_needs_the_address_of_mlflow_and_nothing_else(
     problem = make_problem("travelled", services)
     problem.run()
     address = {"MLFLOW_TRACKING_URI": services.addresses["MLFLOW_TRACKING_URI"]}
-    elsewhere = replace(problem, output=problem.output.with_name("elsewhere"), services=None)
+    elsewhere = replace(problem, output=problem.output.with_name("elsewhere"), services=None, prefect=None)
     assert stages_run(elsewhere.run(environment=address)) == []
     assert digests(elsewhere.output) == digests(problem.output)
     assert set(digests(elsewhere.output)) == set(NODES)

@@ -76,7 +76,7 @@ def fill(disk: Path) -> Path:
 @pytest.mark.parametrize("place", ["stages/.staging/sft-*/*", "stages/sft-*.json"], ids=["here", "mlflow"])
 def test_the_disk_is_full_during_a_commit(place: str, make_problem: Callable[..., Problem], small_disk: Path) -> None:
     """While the stage's files are written on this machine, and while they are copied to MLflow's folder."""
-    problem = replace(make_problem("full"), output=small_disk / "output")
+    problem = replace(make_problem("full", own_prefect=True), output=small_disk / "output")
     run = problem.start(stage="sft")
     run.freeze_at(place)
     filler = fill(small_disk)
