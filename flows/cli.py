@@ -19,6 +19,7 @@ from flows.doctor import as_text, examine, is_healthy, is_writable
 from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, readable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
 from flows.result_commands import compare_job, print_json, recommend_job, report_job, windows_job
+from softgrpo.ablations import check_ablation
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError, nearest
 from softgrpo.presets import resolve, settings
@@ -218,7 +219,7 @@ def prepare_completion(arguments: argparse.Namespace) -> Job:
 
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:
-    """Returns what `multi-recaller` and `tune` work on; --dataset and --size win over the positions."""
+    """Returns what the commands of several pipelines work on; --dataset and --size win over the positions."""
     from flows.group_commands import Wanted
     from tasks.addresses import check_hands
 
@@ -244,6 +245,13 @@ def prepare_multi_recaller(arguments: argparse.Namespace) -> Job:
     from flows.group_commands import multi_recaller_job
 
     return multi_recaller_job(_wanted(arguments), arguments.pools)
+
+
+def prepare_ablate(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo ablate NAME DATASET STAGE SIZE`."""
+    from flows.group_commands import ablate_job
+
+    return ablate_job(_wanted(arguments), check_ablation(arguments.NAME))
 
 
 def prepare_tune(arguments: argparse.Namespace) -> Job:
@@ -276,6 +284,7 @@ COMMANDS = {
     "recommend": prepare_recommend,
     "windows": prepare_windows,
     "multi-recaller": prepare_multi_recaller,
+    "ablate": prepare_ablate,
     "tune": prepare_tune,
     "config": prepare_config,
     "doctor": prepare_doctor,

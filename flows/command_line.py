@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flows.options import Parser, add_settings
 from softgrpo import __version__
+from softgrpo.ablations import ABLATIONS
 
 PURE_STAGES = {"gen_sft_data": "data", "do_sft": "sft", "do_grpo": "grpo", "do_test": "test"}
 """The original flags that ask for a stage."""
@@ -31,6 +32,7 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo recommend RUN             what a trained run recommends, with each recaller's part in it
   softgrpo compare RUN RUN ...       several runs in one table, with intervals
   softgrpo multi-recaller DATASET STAGE SIZE    pools of recallers compared; each recaller is trained once
+  softgrpo ablate NAME DATASET STAGE SIZE    what a part of the method is worth: runs without it in one table
   softgrpo tune DATASET STAGE SIZE   the best settings of SofT-GRPO on validation windows
   softgrpo windows DATASET --to FOLDER    what a recaller of your own has to score
   softgrpo config DATASET SIZE       the settings of a run, explained (--settings: all defaults)
@@ -89,6 +91,13 @@ Each recaller is trained once.
   STAGE  full, or debug for a small subset of the data
 
 Without --pools: the recallers of the preset (or --recbole_models) all together, and each pair of them."""
+
+ABLATE = f"""\
+Runs the pipeline as it is and once for each variant of an ablation, and puts all of them into one table, on the same test windows.
+Stages that a variant does not touch are made once.
+
+  NAME   {", ".join(ABLATIONS)}
+  STAGE  full, or debug for a small subset of the data"""
 
 TUNE = """\
 Looks for the settings of SofT-GRPO (learning rate, tau_gumbel, top_p, epsilon, beta) with the best NDCG on validation
@@ -189,13 +198,16 @@ def _add_groups(commands: argparse._SubParsersAction[Parser], words: Sequence[st
     several.add_argument(
         "--pools", nargs="+", metavar="A,B", help="the pools; the first is what the others are compared with"
     )
+    usage = "softgrpo ablate NAME DATASET STAGE SIZE [--flag value ...]"
+    ablate = commands.add_parser("ablate", prog="softgrpo ablate", description=ABLATE, usage=usage)
+    ablate.add_argument("NAME", help=argparse.SUPPRESS)
     usage = "softgrpo tune DATASET STAGE SIZE [--trials N] [--flag value ...]"
     tune = commands.add_parser("tune", prog="softgrpo tune", description=TUNE, usage=usage)
     tune.add_argument(
         "--trials", type=int, default=20, metavar="N", help="trials in total, earlier ones included (default 20)"
     )
     tune.add_argument("--no-final", "--no_final", action="store_true", help="end with the search")
-    for parser in (several, tune):
+    for parser in (several, ablate, tune):
         for name in ("DATASET", "STAGE", "SIZE"):
             parser.add_argument(name, help=argparse.SUPPRESS)
         _add_where(parser)

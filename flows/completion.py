@@ -16,6 +16,7 @@ from argcomplete.shell_integration import shellcode
 
 from flows.command_line import REPEATABLE, build_parser
 from flows.options import ALIASES
+from softgrpo.ablations import ABLATIONS
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import known_datasets
 from softgrpo.presets import dataset_names, settings, size_names
@@ -41,7 +42,7 @@ def complete(stages: Iterable[str], group_stages: Iterable[str]) -> None:
         return
     parser = build_parser(_words(os.environ.get("COMP_LINE", "")))
     for command, sub in _commands(parser).items():
-        known = group_stages if command in ("tune", "multi-recaller") else stages
+        known = group_stages if command in ("tune", "multi-recaller", "ablate") else stages
         for action in sub._actions:
             words = _completer(action, known)
             if words is not None:
@@ -75,6 +76,7 @@ def _completer(action: argparse.Action, stages: Iterable[str]) -> Words | None:
         "STAGE": _always(stages),
         "force": _always(REPEATABLE),
         "SIZE": _always(size_names()),
+        "NAME": _always(ABLATIONS),
         "SHELL": _always(SHELLS),
         "recall.recallers": _recallers,
     }

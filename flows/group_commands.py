@@ -1,4 +1,4 @@
-"""What `softgrpo multi-recaller` and `softgrpo tune` do: checked here before anything runs, then run, then told."""
+"""What `softgrpo multi-recaller`, `ablate` and `tune` do: checked here before anything runs, then run, then told."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from flows.result_commands import print_json
 from softgrpo.config import ExperimentConfig
 
 if TYPE_CHECKING:
+    from flows.ablate import Ablation
     from flows.compare import ComparedRuns
     from flows.recipe import Size
     from flows.tune import Tuned
+
+
+_noted: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,40 @@ def multi_recaller_job(wanted: Wanted, pools: Sequence[str] | None) -> Callable[
         if wanted.as_json:
             print_json(compared.as_record())
         else:
-            _tell_comparison(compared)
+            _tell_comparison(compared, "the best single recaller of the first pool")
+        return 0
+
+    return job
+
+
+def ablate_job(wanted: Wanted, name: str) -> Callable[[], int]:
+    """Returns an ablation.
+
+    Args:
+        wanted: What to work on.
+        name: What varies, see `softgrpo.ablations`.
+
+    Raises:
+        SoftGRPOError: Something would fail later; nothing was written.
+    """
+    from softgrpo.ablations import resolve_ablation
+
+    for config in resolve_ablation(name, wanted.dataset, wanted.size, wanted.stage, wanted.overrides).values():
+        _preflight(config)
+
+    def job() -> int:
+        from flows.pipeline import begin_prefect, open_prefect
+
+        begin_prefect(wanted.output)
+        from flows.ablate import ablate_flow
+
+        open_prefect(wanted.output, wanted.tracebacks)
+        size, debug = cast("Size", wanted.size), wanted.stage == "debug"
+        compared = ablate_flow(cast("Ablation", name), wanted.dataset, size, wanted.overrides, debug, **wanted.common)
+        if wanted.as_json:
+            print_json(compared.as_record())
+        else:
+            _tell_comparison(compared, "the best single recaller")
         return 0
 
     return job
@@ -121,14 +158,16 @@ def _preflight(config: ExperimentConfig) -> None:
     from softgrpo.preflight import preflight
 
     for note in preflight(config):
-        print(f"note: {note}", file=sys.stderr)
+        if note not in _noted:  # variants of one experiment have most notes in common
+            _noted.add(note)
+            print(f"note: {note}", file=sys.stderr)
 
 
-def _tell_comparison(compared: ComparedRuns) -> None:
+def _tell_comparison(compared: ComparedRuns, reference: str) -> None:
     from flows.console import print_table
     from softgrpo.evaluation.report import render_terminal
 
-    print_table(render_terminal(compared.table, compared.k, "the best single recaller of the first pool"))
+    print_table(render_terminal(compared.table, compared.k, reference))
     print(*compared.verdicts, sep="\n")
     print(compared.link or "make services shows the runs side by side")
 

@@ -63,10 +63,14 @@ def open_prefect(output: Path, debug: bool = False) -> None:
         StoreError: The server that `begin_prefect` started does not answer.
     """
     from flows.console import make_readable
+    from softgrpo.identity import code_fingerprint
+    from softgrpo.stages.catalogue import EVERY
     from tasks.tracking import load_store
 
     make_readable(debug)
     load_store(output)
+    for stage in EVERY:  # the keys of all stages need it, and the server takes longer to start than the imports
+        code_fingerprint(stage.module)
     while _own_servers:
         _own_servers.pop().wait()
 

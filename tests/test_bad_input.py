@@ -137,7 +137,9 @@ SETTINGS = [
     Case("beta", f"{RUN} --beta=-0.1", "grpo.beta = -0.1", "greater than or equal to 0", "default 0.01"),
     Case("learning rate", f"{RUN} --learning_rate 0", "sft.learning_rate = 0", "greater than 0", "default 5e-05"),
     Case("learning rate NaN", f"{RUN} --grpo_lr nan", "grpo.learning_rate = nan", "should be", "default 1e-06"),
-    Case("epochs", f"{RUN} --num_train_epochs=-1", "sft.num_train_epochs = -1", "greater than 0", "default 3"),
+    Case(
+        "epochs", f"{RUN} --num_train_epochs=-1", "sft.num_train_epochs = -1", "greater than or equal to 0", "default 3"
+    ),
     Case(
         "batch",
         f"{RUN} --per_device_train_batch_size 0",

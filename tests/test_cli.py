@@ -275,8 +275,8 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr("flows.pipeline.begin_prefect", lambda output: None)
     monkeypatch.setattr("flows.pipeline.open_prefect", lambda output, debug: None)
     monkeypatch.setattr("flows.group_commands._tell_study", lambda tuned: None)
-    monkeypatch.setattr("flows.group_commands._tell_comparison", lambda compared: None)
-    for module, flow in (("tune", "tune_flow"), ("multi_recaller", "multi_recaller_flow")):
+    monkeypatch.setattr("flows.group_commands._tell_comparison", lambda compared, reference: None)
+    for module, flow in (("tune", "tune_flow"), ("ablate", "ablate_flow"), ("multi_recaller", "multi_recaller_flow")):
         recorded = types.ModuleType(f"flows.{module}")
         vars(recorded)[flow] = lambda *arguments, **options: called.append((arguments, options))
         monkeypatch.setitem(sys.modules, f"flows.{module}", recorded)
@@ -301,6 +301,29 @@ def test_tune_hands_everything_to_its_flow(groups: list[Any], tmp_path: Path) ->
     options = {"debug": True, "output": tmp_path, "check": False, "parallel": None, "dask": None}
     said = {"grpo.top_p": "0.8"}
     assert groups == [resolve("ml-100k", "tiny", "debug", said), (("ml-100k", "tiny", 7, said, False), options)]
+
+
+def test_ablate_hands_everything_to_its_flow(groups: list[Any], tmp_path: Path) -> None:
+    words = [
+        "ablate",
+        "ratio",
+        "ml-100k",
+        "debug",
+        "tiny",
+        "--top_p",
+        "0.8",
+        "--parallel",
+        "2",
+        "--output",
+        str(tmp_path),
+    ]
+    assert cli.main(words) == 0
+    said = {"grpo.top_p": "0.8"}
+    options = {"output": tmp_path, "check": False, "parallel": 2, "dask": None}
+    base, other, called = groups
+    assert base == resolve("ml-100k", "tiny", "debug", said)
+    assert other == resolve("ml-100k", "tiny", "debug", {**said, "grpo.importance_ratio": "concrete"})
+    assert called == (("ratio", "ml-100k", "tiny", said, True), options)
 
 
 def test_multi_recaller_hands_everything_to_its_flow(groups: list[Any], tmp_path: Path) -> None:
@@ -333,6 +356,8 @@ def test_multi_recaller_hands_everything_to_its_flow(groups: list[Any], tmp_path
         ("multi-recaller ml-100k full tiny --pools BPR,SASRek BPR,Pop", "Did you mean 'SASRec'"),
         ("multi-recaller ml-100k full tiny --pools BPR BPR,Pop", "at least two recallers"),
         ("multi-recaller ml-100k grpo tiny", "Stage 'grpo'. There is no such stage. Known: debug, full."),
+        ("ablate ratios ml-100k full tiny", "Did you mean 'ratio'"),
+        ("ablate ratio ml-100k grpo tiny", "Stage 'grpo'. There is no such stage. Known: debug, full."),
         ("tune ml-100k full tiny --trials 0", "A study has at least one"),
         ("tune ml-100k full tiny --grpo_lr 1", "grpo.learning_rate = 1. The search starts there"),
         ("tune ml-100k full tiny --trial 3", "Did you mean '--trials'"),

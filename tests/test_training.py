@@ -246,6 +246,18 @@ def test_the_best_model_is_kept(tmp_path: Path, make: Any) -> None:
     assert evaluated(trainer) == pytest.approx(result["best_ndcg"], abs=1e-6)
 
 
+@pytest.mark.parametrize("make", [make_grpo, make_sft])
+def test_no_epoch_leaves_the_policy_as_it_is(tmp_path: Path, make: Any) -> None:
+    notes = Notes()
+    trainer = make(tmp_path, notes, epochs=0)
+    start = {name: values.clone() for name, values in trainable_state(trainer.model).items()}
+    result = train_keeping_best(trainer, tmp_path, notes)
+    assert result["steps"] == result["best_step"] == 0 and result["best_ndcg"] == result["start_ndcg"]
+    after = trainable_state(trainer.model)
+    assert all(torch.equal(start[name], after[name]) for name in start)
+    assert evaluation_at(curves(trainer), 0.0)["ndcg_multi"] == pytest.approx(result["start_ndcg"])
+
+
 def test_the_start_is_kept_where_nothing_beats_it(tmp_path: Path) -> None:
     good = make_sft(tmp_path / "good", Notes(), epochs=20)
     train_keeping_best(good, tmp_path / "good", Notes())

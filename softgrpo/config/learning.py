@@ -95,8 +95,8 @@ class SFTConfig(Section):
 
     learning_rate: Positive = 5e-5
     """Peak learning rate."""
-    num_train_epochs: Positive = 3
-    """Passes over the training windows."""
+    num_train_epochs: NonNegative = 3
+    """Passes over the training windows; 0 leaves the stage out: the policy is what it starts from."""
 
 
 class GRPOConfig(Section):
@@ -104,8 +104,8 @@ class GRPOConfig(Section):
 
     learning_rate: Positive = 1e-6
     """Peak learning rate."""
-    num_train_epochs: Positive = 1
-    """Passes over the training windows."""
+    num_train_epochs: NonNegative = 1
+    """Passes over the training windows; 0 leaves the stage out: the policy is SFT's."""
     sampling: Literal["soft", "discrete"] = "soft"
     """soft: weights from the Gumbel-softmax; discrete: one recaller per sample, ordinary GRPO for comparison."""
     tau_gumbel: Positive = 1.0

@@ -17,7 +17,7 @@ SETTINGS = {"evaluation.bootstrap": 4000}
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
-    import flows.multi_recaller as module
+    import flows.variants as module
 
     found = FakeGroups()
     monkeypatch.setattr(module, "plan", found.plan)

@@ -191,12 +191,14 @@ def test_table_markdown_escapes_bars_and_rounds() -> None:
 
 
 def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:
+    from flows.ablate import ablate_flow
     from flows.multi_recaller import multi_recaller_flow
     from flows.recipe import softgrpo_flow
     from flows.tune import tune_flow
 
     flows = {
-        f"{flow.fn.__module__}:{flow.fn.__name__}": flow for flow in (softgrpo_flow, multi_recaller_flow, tune_flow)
+        f"{flow.fn.__module__}:{flow.fn.__name__}": flow
+        for flow in (softgrpo_flow, multi_recaller_flow, ablate_flow, tune_flow)
     }
     deployments = yaml.safe_load(Path("deployments/prefect.yaml").read_text(encoding="utf-8"))
     assert next(iter(deployments["pull"][0])) == "prefect.deployments.steps.set_working_directory"
@@ -205,5 +207,5 @@ def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:
         flow = flows[deployment["entrypoint"]]
         assert flow.validate_parameters(deployment["parameters"])["dataset"] == "ml-100k"
         names.append(f"{flow.name}/{deployment['name']}")
-    assert {"softgrpo/full", "multi-recaller/default", "tune/default"} < set(names)
+    assert {"softgrpo/full", "multi-recaller/default", "ablate/default", "tune/default"} < set(names)
     assert len(set(names)) == len(names)

@@ -1,0 +1,93 @@
+"""Several variants of one experiment, each a whole pipeline, in one comparison: pools of recallers, ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.compare import FOCUS, ComparedRuns
+from flows.recipe import begin, execute, tell_notes
+from flows.summary import table_markdown
+from softgrpo.config import ExperimentConfig
+from softgrpo.evaluation.report import verdict
+from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
+from softgrpo.pipeline import RunResult, plan
+from tasks.crew import opened
+from tasks.groups import Member, group_run, members, publish_table
+from tasks.store import ArtifactStore
+
+
+@flow(name="variant", flow_run_name="{name}", validate_parameters=False)
+def variant_flow(name: str, config: ExperimentConfig, output: Path, group: str) -> RunResult:
+    """Runs the whole pipeline for one variant; what an earlier one has made is reused.
+
+    Args:
+        name: Name of the variant.
+        config: Its configuration.
+        output: Folder of all that is written.
+        group: MLflow run of the comparison.
+    """
+    return execute(plan(config), config, output=output, member=Member(group, name))
+
+
+def run_variants(
+    kind: str,
+    settings: Mapping[str, Any],
+    whole: ExperimentConfig,
+    configs: Mapping[str, ExperimentConfig],
+    output: Path,
+    *,
+    check: bool,
+    parallel: int | None,
+    dask: str | None,
+) -> ComparedRuns:
+    """Runs all variants and compares them; call it inside a flow.
+
+    Args:
+        kind: What holds the variants together, e.g. `multi-recaller`.
+        settings: What the MLflow run of the comparison tells besides the configuration.
+        whole: A configuration with all that the variants need; its cut-off and bootstrap are the comparison's.
+        configs: The configuration of each variant by its name; the first is what the others are compared with.
+        output: Folder of all that is written.
+        check: Look for all that would fail later before anything is trained.
+        parallel: Recallers trained at once.
+        dask: Address of a Dask cluster's scheduler.
+    """
+    if check:
+        for config in dict.fromkeys([whole.model_dump_json(), *(each.model_dump_json() for each in configs.values())]):
+            tell_notes(ExperimentConfig.model_validate_json(config))
+    store = begin(whole, output)
+    name = f"{whole.data.dataset} {whole.policy.size} {len(configs)} {kind}"
+    with (
+        opened(parallel, dask) as crew,
+        group_run(store.runs, kind, name, {**settings, **whole.model_dump(mode="json")}) as group,
+    ):
+        results = crew.each(lambda variant: variant_flow(variant, configs[variant], output, group), configs)
+        return _compare(store, group, kind, whole, dict(zip(configs, results, strict=True)))
+
+
+def _compare(
+    store: ArtifactStore, group: str, kind: str, config: ExperimentConfig, results: Mapping[str, RunResult]
+) -> ComparedRuns:
+    """Puts all variants into one table, and that into MLflow and on a page of Prefect's."""
+    runs, k = store.runs, config.fusion.k
+    evaluated = [EvaluatedRun.read(variant, result.folders["test"]) for variant, result in results.items()]
+    table = compare_runs(evaluated, FOCUS, f"ndcg@{k}", config.evaluation, config.seed)
+    rows = {row["method"]: {str(name): cell for name, cell in row.items()} for row in table.to_dict("records")}
+    tests = int(table[["vs_single_p", "vs_first_p"]].notna().to_numpy().sum())
+    smallest_p = 2 * tests / (config.evaluation.bootstrap + 1)
+    first, *others = results
+    verdicts = tuple(verdict(rows[f"{variant}/{FOCUS}"], "vs_first", first, k, smallest_p) for variant in others)
+    inside = members(runs, group)
+    link = runs.tracking.comparison_link([inside[variant] for variant in results])
+    main = [f"{metric}@{k}" for metric in ("ndcg", "recall", "hit")]
+    runs.metrics(group, {f"{method}/{metric}": row[metric] for method, row in rows.items() for metric in main})
+    sentences = "\n".join(f"- {sentence}" for sentence in verdicts)
+    page = f"{sentences}\n\n{table_markdown(table)}\n\n{link or runs.tracking.run_link(group)}"
+    publish_table(runs, group, table, page, "comparison")
+    create_markdown_artifact(page, key=kind, description=", ".join(results))
+    return ComparedRuns(table, verdicts, k, link)
