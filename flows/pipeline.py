@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from flows.environment import prepare
+from flows.environment import check_writable, prepare
 from flows.own_server import OwnServer
 from softgrpo.config import ExperimentConfig, Section
 from softgrpo.presets import resolve
@@ -30,7 +30,7 @@ def difference(config: Section, base: Section, prefix: str = "") -> dict[str, An
 
 
 _own_servers: list[OwnServer] = []
-"""The server that this process has started, if it has."""
+"""The server that this process has started, if it has; then PREFECT_API_URL names it."""
 
 
 def begin_prefect(output: Path) -> None:
@@ -42,6 +42,9 @@ def begin_prefect(output: Path) -> None:
     Raises:
         StoreError: The folder cannot be written, or a server that the environment names does not answer.
     """
+    if os.environ.get("PREFECT_API_URL") in [server.address for server in _own_servers]:
+        check_writable(output)  # the server may still be starting, see `open_prefect`
+        return
     prepare(output)
     if "PREFECT_API_URL" in os.environ:
         return
@@ -71,8 +74,8 @@ def open_prefect(output: Path, debug: bool = False) -> None:
     load_store(output)
     for stage in EVERY:  # the keys of all stages need it, and the server takes longer to start than the imports
         code_fingerprint(stage.module)
-    while _own_servers:
-        _own_servers.pop().wait()
+    for server in _own_servers:
+        server.wait()
 
 
 def run_pipeline(

@@ -53,7 +53,7 @@ def test_more_samples_and_a_deeper_cut_off_leave_fewer_groups_of_equal_rewards(
     script: Callable[[str], Callable[[list[str]], None]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     # two of which neither is best alone: a mixture with all its weight on one has a support of one class, and equal rewards
-    pool = {"recall.recallers": ["SASRec", "ItemKNN"], "recall.settings.SASRec.epochs": 3}
+    pool = {"recall.recallers": ["SASRec", "ItemKNN"], "recall.settings.SASRec.epochs": 3, "data.max_users": 500}
     config = resolve("ml-100k", "tiny", overrides=pool)
     run_standalone(config, "data", output=tmp_path)
     capsys.readouterr()

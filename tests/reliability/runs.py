@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "grpo.num_train_epochs": 10,
     "grpo.learning_rate": 1e-3,
     "evaluation.bootstrap": 2000,
+    "evaluation.baselines": ["cem", "stacking"],
 }
 """The stages take seconds: long enough to be hit in the middle."""
 CHECKPOINT = "stages/.work/{}-*/checkpoints/checkpoint-*/trainer_state.json"

@@ -133,9 +133,10 @@ def prefect(services: Services, *words: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def flow_runs(services: Services) -> str:
-    """Returns what Prefect says of its flow runs."""
-    return prefect(services, "flow-run", "ls", "--limit", "200", "--output", "json").stdout
+def flow_runs(services: Services) -> set[str]:
+    """Returns the ids of Prefect's flow runs."""
+    listed = prefect(services, "flow-run", "ls", "--limit", "200", "--output", "json").stdout
+    return {str(run["id"]) for run in json.loads(listed)}
 
 
 @pytest.mark.parametrize(

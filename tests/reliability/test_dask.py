@@ -32,7 +32,6 @@ from tests.reliability.runs import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-pytest.importorskip("prefect_dask")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import requests
 
 from flows.services import Services
 from tests.reliability.conftest import order
-from tests.reliability.runs import Command, Problem, digests, free_port, wait_until
+from tests.reliability.runs import Command, Problem, digests, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -70,40 +70,27 @@ def both(
                 command.kill()
 
 
-@pytest.fixture(scope="module")
-def restartable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """Services of this module: Prefect's server is restarted, whose limits others count on."""
-    from flows.services import find_services
-
-    output = tmp_path_factory.mktemp("gpu")
-    ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
-    order("start", output, {**ports, "OMP_NUM_THREADS": "1"})
-    order("deploy", output)
-    yield find_services(output)
-    order("stop", output)
-
-
-def test_one_stage_at_a_time_uses_the_gpu(make_problem: Callable[..., Problem], restartable: Services) -> None:
-    assert limit(restartable)["limit"] == 1
-    with both(make_problem, restartable, "in-turn") as (first, second):
-        assert limit(restartable)["active_slots"] == 1
+def test_one_stage_at_a_time_uses_the_gpu(make_problem: Callable[..., Problem], services: Services) -> None:
+    assert limit(services)["limit"] == 1
+    with both(make_problem, services, "in-turn") as (first, second):
+        assert limit(services)["active_slots"] == 1
         os.killpg(first.process.pid, signal.SIGINT)
         first.end(130)
         assert TRAINS in second.end()
-    assert limit(restartable)["active_slots"] == 0
+    assert limit(services)["active_slots"] == 0
 
 
 def test_a_killed_run_gives_the_gpu_back_although_prefect_was_restarted(
-    make_problem: Callable[..., Problem], restartable: Services
+    make_problem: Callable[..., Problem], services: Services
 ) -> None:
-    with both(make_problem, restartable, "killed-on-gpu") as (first, second):
+    with both(make_problem, services, "killed-on-gpu") as (first, second):
         first.kill()
-        restartable.supervisor("restart", "prefect")
-        order("start", restartable.output)  # waits until it answers
+        services.supervisor("restart", "prefect")
+        order("start", services.output)  # waits until it answers
         wait_until(lambda: TRAINS in second.said(), "the second run trains", LEASE_AND_ROUND_SECONDS + 60.0)
         second.end()
-    order("deploy", restartable.output)  # again, which leaves the limit as it is
-    assert limit(restartable)["limit"] == 1 and limit(restartable)["active_slots"] == 0
+    order("deploy", services.output)  # again, which leaves the limit as it is
+    assert limit(services)["limit"] == 1 and limit(services)["active_slots"] == 0
 
 
 def test_without_a_limit_nobody_waits(make_problem: Callable[..., Problem]) -> None:

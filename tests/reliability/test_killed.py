@@ -92,10 +92,10 @@ def test_a_stage_that_hangs_ends_with_an_error_and_goes_on_next_time(
     """It takes longer than it may; what cannot be interrupted is in tests/test_time_limit.py."""
     problem = make_problem("hanging", services)
     problem.run(stage="check")
-    longer = {"sft.num_train_epochs": 1000, "train.evaluations": 100}
-    run = problem.start(stage="sft", more={**longer, "limits.stage_hours": 15 / 3600})
+    longer = {"sft.num_train_epochs": 400, "train.evaluations": 40}
+    run = problem.start(stage="sft", more={**longer, "limits.stage_hours": 0.003})
     said = run.end(1)
-    assert said.splitlines()[-1].startswith("softgrpo: sft took longer than 0.00417 hours. limits.stage_hours is")
+    assert said.splitlines()[-1].startswith("softgrpo: sft took longer than 0.003 hours. limits.stage_hours is")
     assert "Traceback" not in said
     with pytest.raises(ProcessLookupError):
         os.killpg(run.process.pid, 0)  # nor is there any process that it started
@@ -199,6 +199,8 @@ def test_recallers_trained_at_once_end_with_their_run(
     _, alive = psutil.wait_procs(trainings, timeout=30)
     assert alive == []
     assert "recall-BPR" not in digests(problem.output)
+    if end is not signal.SIGKILL:  # what the next run does is the same behind all three
+        return
     said = problem.run("--parallel", "2", stage="recall")
     assert "recall-BPR" in stages_run(said)
     assert set(digests(problem.output)) == {"split", "recall-BPR", "recall-ItemKNN"}
