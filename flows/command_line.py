@@ -93,8 +93,8 @@ Each recaller is trained once.
 Without --pools: the recallers of the preset (or --recbole_models) all together, and each pair of them."""
 
 ABLATE = f"""\
-Runs the pipeline as it is and once for each variant of an ablation, and puts all of them into one table, on the same test windows.
-Stages that a variant does not touch are made once.
+Runs the pipeline as it is and once for each variant of an ablation, and puts all of them into one table, on the same test
+windows. Stages that a variant does not touch are made once.
 
   NAME   {", ".join(ABLATIONS)}
   STAGE  full, or debug for a small subset of the data"""
