@@ -17,7 +17,7 @@ REPEATABLE = ("split", "recall", "data", "check", "sft", "grpo", "test")
 OTHER_FLAGS = (
     *("output", "force", "from_run", "debug", "json", "settings", "pools", "trials", "no_final"),
     *("parallel", "dask"),
-    *("users", "users_from", "k", "to", "open"),
+    *("users", "users_from", "k", "to", "open", "seeds"),
     *PURE_STAGES,
 )
 """The flags that are no settings."""
@@ -152,9 +152,12 @@ def _add_run_options(parser: Parser, words: Sequence[str], *, with_mlflow: bool 
 
 def _add_results(commands: argparse._SubParsersAction[Parser], words: Sequence[str]) -> None:
     """Adds the commands that read what runs have stored, and the one that says what to score."""
-    usage = "softgrpo compare RUN RUN ... [--json]"
+    usage = "softgrpo compare RUN RUN ... [--seeds] [--json]"
     compare = commands.add_parser("compare", prog="softgrpo compare", description=COMPARE, usage=usage)
     compare.add_argument("RUN", nargs="+", help=argparse.SUPPRESS)
+    compare.add_argument(
+        "--seeds", action="store_true", help="the runs differ in their seeds alone: average them, with their spread"
+    )
 
     usage = "softgrpo report RUN [--to FOLDER] [--open] [--json]"
     report = commands.add_parser("report", prog="softgrpo report", description=REPORT, usage=usage)

@@ -1,4 +1,4 @@
-"""`softgrpo compare RUN RUN...`: several runs in one table, on the same test windows, with intervals."""
+"""`softgrpo compare RUN RUN...`: several runs in one table, on the same test windows, or averaged over their seeds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from softgrpo.config import EvaluationConfig
 from softgrpo.errors import ConfigError
 from softgrpo.evaluation.report import verdict
 from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
+from softgrpo.evaluation.seeds import BEST_SINGLE, LABELS, STATIC, average_seeds
 
 FOCUS = "grpo_multi"
 
@@ -25,8 +26,8 @@ class ComparedRuns:
     """What a comparison gives.
 
     Attributes:
-        table: See `softgrpo.evaluation.runs.compare_runs`.
-        verdicts: One sentence for each run behind the first.
+        table: See `softgrpo.evaluation.runs.compare_runs`, of seeds `softgrpo.evaluation.seeds.average_seeds`.
+        verdicts: One sentence for each run behind the first, of seeds for each reference.
         k: Cut-off of the NDCG of the differences.
         link: Page of MLflow that compares the runs, None where no server shows one.
     """
@@ -42,8 +43,32 @@ class ComparedRuns:
         return {"k": self.k, "rows": rows, "verdicts": list(self.verdicts), "link": self.link}
 
 
-def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
-    """Compares runs that reached the test stage; the first one holds the references, the cut-off and the bootstrap's settings.
+@dataclass(frozen=True)
+class Stored:
+    """Runs as MLflow has them.
+
+    Attributes:
+        runs: What the test stage of each left behind.
+        settings: The settings of each, by dotted path.
+        k: Cut-off of the first.
+        evaluation: The first one's settings of the bootstrap.
+        link: Page of MLflow that compares them, None where no server shows one.
+    """
+
+    runs: list[EvaluatedRun]
+    settings: list[dict[str, str]]
+    k: int
+    evaluation: EvaluationConfig
+    link: str | None
+
+    @property
+    def seed(self) -> int:
+        """Seed of the first, and of the bootstrap."""
+        return int(self.settings[0]["seed"])
+
+
+def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
+    """Reads runs that reached the test stage.
 
     Args:
         run_ids: MLflow runs of pipelines, at least two.
@@ -51,7 +76,6 @@ def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
 
     Raises:
         ConfigError: Fewer than two, one twice, an unknown one, or one that did not reach the test stage.
-        DataError: They were not tested on the same windows.
         StoreError: MLflow does not answer, or files are gone.
     """
     if len(set(run_ids)) < max(2, len(run_ids)):
@@ -74,12 +98,54 @@ def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
         unique = names[run.info.run_name] == 1
         name = run.info.run_name if unique else f"{run.info.run_name} {run.info.run_id[:6]}"
         evaluated.append(EvaluatedRun.read(name, store.local.payload(reference["key"])))
-    params = pipelines[0].data.params
-    k = int(params["fusion.k"])
-    settings = EvaluationConfig(
-        bootstrap=int(params["evaluation.bootstrap"]), confidence=float(params["evaluation.confidence"])
+    settings = [dict(run.data.params) for run in pipelines]
+    evaluation = EvaluationConfig(
+        bootstrap=int(settings[0]["evaluation.bootstrap"]), confidence=float(settings[0]["evaluation.confidence"])
     )
-    table = compare_runs(evaluated, FOCUS, f"ndcg@{k}", settings, int(params["seed"]))
+    link = store.runs.tracking.comparison_link(run_ids)
+    return Stored(evaluated, settings, int(settings[0]["fusion.k"]), evaluation, link)
+
+
+def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
+    """Compares runs that reached the test stage; the first one holds the references, the cut-off and the bootstrap's settings.
+
+    Raises:
+        ConfigError: See `read_stored_runs`.
+        DataError: They were not tested on the same windows.
+        StoreError: See `read_stored_runs`.
+    """
+    stored = read_stored_runs(run_ids, output)
+    k, (first, *others) = stored.k, stored.runs
+    table = compare_runs(stored.runs, FOCUS, f"ndcg@{k}", stored.evaluation, stored.seed)
     rows = {row["method"]: {str(name): value for name, value in row.items()} for row in table.to_dict("records")}
-    verdicts = tuple(verdict(rows[f"{run.name}/{FOCUS}"], "vs_first", evaluated[0].name, k) for run in evaluated[1:])
-    return ComparedRuns(table, verdicts, k, store.runs.tracking.comparison_link(run_ids))
+    verdicts = tuple(verdict(rows[f"{run.name}/{FOCUS}"], "vs_first", first.name, k) for run in others)
+    return ComparedRuns(table, verdicts, k, stored.link)
+
+
+def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
+    """Averages runs of one experiment with different seeds, see `softgrpo.evaluation.seeds`.
+
+    Raises:
+        ConfigError: See `read_stored_runs`; or the runs differ in more than the seed, or not in the seed.
+        DataError: They were not tested on the same users.
+        StoreError: See `read_stored_runs`.
+    """
+    stored = read_stored_runs(run_ids, output)
+    seeds = [settings["seed"] for settings in stored.settings]
+    first, *others = stored.settings
+    differing = sorted(
+        {name for settings in others for name in {*first, *settings} if first.get(name) != settings.get(name)}
+        - {"seed"}
+    )
+    if differing or len(set(seeds)) < len(seeds):
+        what = f"that differ in {', '.join(differing)}" if differing else f"with the seeds {', '.join(seeds)}"
+        raise ConfigError(
+            f"runs {what}",
+            "Runs are averaged that differ in their seeds and in nothing else",
+            "Name others, or compare them",
+        )
+    table = average_seeds(stored.runs, f"ndcg@{stored.k}", stored.evaluation, stored.seed)
+    row = {str(name): value for name, value in table.set_index("method", drop=False).loc[FOCUS].items()}
+    references = {"vs_single": LABELS[BEST_SINGLE], "vs_static": LABELS[STATIC]}
+    verdicts = tuple(verdict(row, vs, f"the {name[0].lower()}{name[1:]}", stored.k) for vs, name in references.items())
+    return ComparedRuns(table, verdicts, stored.k, stored.link)

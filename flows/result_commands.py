@@ -31,9 +31,10 @@ def compare_job(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: They cannot be compared; nothing was written.
     """
-    from flows.compare import compare_stored_runs
+    from flows.compare import average_stored_seeds, compare_stored_runs
 
-    compared = compare_stored_runs(arguments.RUN, arguments.output)
+    read = average_stored_seeds if arguments.seeds else compare_stored_runs
+    compared = read(arguments.RUN, arguments.output)
 
     def job() -> int:
         if arguments.json:
@@ -42,7 +43,8 @@ def compare_job(arguments: argparse.Namespace) -> Job:
         from flows.console import print_table
         from softgrpo.evaluation.report import render_terminal
 
-        print_table(render_terminal(compared.table, compared.k, "the best single recaller of the first run"))
+        of = "each seed" if arguments.seeds else "the first run"
+        print_table(render_terminal(compared.table, compared.k, f"the best single recaller of {of}"))
         print(*compared.verdicts, sep="\n")
         print(compared.link or "make services shows the runs side by side")
         return 0

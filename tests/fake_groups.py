@@ -88,16 +88,16 @@ class FakeGroups:
 def _evaluate(context: StageContext) -> None:
     """Writes what the real stage leaves behind; more recallers are better, and the weights are better than each of them."""
     pool = context.config.recall.recallers
-    scores = {name: 0.1 for name in pool} | {"grpo_multi": 0.1 + 0.05 * len(pool)}
+    scores = {name: 0.1 for name in pool} | {"static": 0.12, "grpo_multi": 0.1 + 0.05 * len(pool)}
     users = np.arange(8)
     frames = [
         pd.DataFrame({"method": method, "window": users, "user": users, **dict.fromkeys(METRICS, score + users * 1e-3)})
         for method, score in scores.items()
     ]
     table = pd.DataFrame({"method": list(scores), "label": list(scores), **dict.fromkeys(METRICS, 0.2)})
-    table["kind"] = ["single"] * len(pool) + ["learned"]
+    table["kind"] = ["single"] * len(pool) + ["static", "learned"]
     for reference in ("vs_single", "vs_static"):
         for piece in ("", "_relative", "_low", "_high", "_p"):
-            table[f"{reference}{piece}"] = [np.nan] + [0.1] * len(pool)
+            table[f"{reference}{piece}"] = [np.nan] + [0.1] * (len(scores) - 1)
     table.to_parquet(context.out / "table.parquet")
     pd.concat(frames, ignore_index=True).to_parquet(context.out / "windows.parquet")

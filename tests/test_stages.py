@@ -14,6 +14,7 @@ from softgrpo.errors import DataError
 from softgrpo.records import Part, Windows
 from softgrpo.stages.grpo import choose_reading
 from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.test import foreign_note
 
 
 @pytest.mark.parametrize(("plain", "tempered", "chosen"), [(0.2, 0.3, 0.5), (0.3, 0.2, 1.0), (0.3, 0.3, 1.0)])
@@ -78,3 +79,12 @@ def test_a_seeded_sample_of_validation_windows_chooses_the_model_where_it_is_ask
     rows = few.valid_rows().tolist()
     assert len(rows) == 3 and rows == sorted(set(rows)) and set(rows) <= set(range(2, 10))
     assert few.valid_rows().tolist() == rows  # the same in SFT, SofT-GRPO and again
+
+
+def test_the_report_says_which_recallers_could_not_be_checked() -> None:
+    assert foreign_note(ExperimentConfig()) == {}
+    files = {"Mine": "mine.parquet", "Yours": "yours.parquet"}
+    config = ExperimentConfig.model_validate({"recall": {"recallers": ["BPR", "ItemKNN"], "files": files}})
+    assert foreign_note(config) == {
+        "recallers from files": "Mine, Yours; what they were trained on could not be checked"
+    }

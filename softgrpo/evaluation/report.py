@@ -154,7 +154,8 @@ def render_terminal(table: pd.DataFrame, k: int = 10, reference: str = "the best
     title = f"Test windows, means over users; Δ in NDCG@{k} against {reference}"
     rich = Table(title=title, title_justify="left")
     rich.add_column("method", no_wrap=True)
-    for name in (*shown, "Δ", "Δ %", "interval", "p (Holm)"):
+    spread = f"ndcg@{k}_spread"  # of a table over seeds
+    for name in (*shown, *(["± seeds"] if spread in table else []), "Δ", "Δ %", "interval", "p (Holm)"):
         rich.add_column(_heading(name), justify="right", no_wrap=True)
     for row in _rows(table):
         delta = ["", "", "", ""]
@@ -166,7 +167,8 @@ def render_terminal(table: pd.DataFrame, k: int = 10, reference: str = "the best
                 _p(row["vs_single_p"]),
             ]
         style = {"gate": "green", "learned": "bold", "oracle": "dim"}.get(row["kind"], "")
-        rich.add_row(Text(row["label"]), *[f"{row[name]:.4f}" for name in shown], *delta, style=style)
+        numbers = [f"{row[name]:.4f}" for name in (*shown, *([spread] if spread in row else []))]
+        rich.add_row(Text(row["label"]), *numbers, *delta, style=style)
     return rich
 
 

@@ -139,6 +139,12 @@ def check_test_windows(rows: NDArray[np.int64]) -> None:
         )
 
 
+def foreign_note(config: ExperimentConfig) -> dict[str, str]:
+    """Returns what a reader must know about recallers from files."""
+    names = ", ".join(name for name in config.recall.recallers if name in config.recall.files)
+    return {"recallers from files": f"{names}; what they were trained on could not be checked"} if names else {}
+
+
 def run(context: StageContext) -> dict[str, float]:
     config, out = context.config, context.out
     prepared = Prepared.of(config, context.inputs)
@@ -159,7 +165,7 @@ def run(context: StageContext) -> dict[str, float]:
         comparison=comparison,
         static=prepared.static,
         gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values()),
-        facts=data_facts(prepared.corpus, prepared.windows) | notes,
+        facts=data_facts(prepared.corpus, prepared.windows) | notes | foreign_note(config),
         focus=FOCUS,
         history=prepared.windows.start[rows],
         curves=_training_curves(context.inputs["grpo"]),

@@ -199,8 +199,7 @@ class Problem:
         """
         command = [sys.executable, *program, "run", self.dataset, stage, "tiny", "--output", str(self.output)]
         command += ["--recbole_models", *RECALLERS]
-        for name, value in self.settings(more).items():
-            command.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+        command += flags(self.settings(more))
         self.output.parent.mkdir(parents=True, exist_ok=True)
         log = self.output.parent / f"{self.output.name}-{time.monotonic_ns()}.log"
         with log.open("w") as file:
@@ -220,6 +219,17 @@ class Problem:
     def run(self, *words: str, **options: Any) -> str:
         """Makes a whole run and returns what it said."""
         return self.start(*words, **options).end()
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Returns settings by dotted path as words of a command line."""
+    words: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, list):
+            words += [f"--{name}", *value]
+        else:
+            words.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+    return words
 
 
 def until(node: str) -> list[str]:

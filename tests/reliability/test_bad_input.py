@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flows.services import Services
-from tests.reliability.runs import RECALLERS, ROOT, Api, Problem, Tracked, free_port, stages_run, wait_until
+from tests.reliability.runs import RECALLERS, ROOT, Api, Problem, Tracked, flags, free_port, stages_run, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -110,10 +110,7 @@ def read_only(tmp_path: Path) -> Path:
 def test_a_folder_without_the_right_to_write(make_problem: Callable[..., Problem], read_only: Path) -> None:
     problem = make_problem("unwritable")
     command = [sys.executable, "-m", "flows.cli", "run", "unwritable", "data", "tiny", "--recbole_models", *RECALLERS]
-    words = [
-        f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in problem.settings().items()
-    ]
+    words = flags(problem.settings())
     began = computed()
     done = subprocess.run(
         [*command, *words, "--output", str(read_only / "output")], cwd=ROOT, capture_output=True, text=True, check=False

@@ -27,6 +27,7 @@ from tests.reliability.runs import (
     Problem,
     Tracked,
     digests,
+    flags,
     free_port,
     wait_until,
 )
@@ -100,8 +101,7 @@ def _workers(address: str) -> int:
 def start(problem: Problem, *words: str, more: Mapping[str, Any] | None = None) -> Command:
     """Starts a command on a problem; `Problem.start` does so for the command `run`."""
     command = [sys.executable, "-m", "flows.cli", *words, "--output", str(problem.output)]
-    for name, value in problem.settings(more).items():
-        command.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+    command += flags(problem.settings(more))
     problem.output.parent.mkdir(parents=True, exist_ok=True)
     log = problem.output.parent / f"{problem.output.name}-{time.monotonic_ns()}.log"
     with log.open("w") as file:

@@ -1,0 +1,47 @@
+"""`compare` on stored runs: side by side, or averaged over their seeds; on tiny stages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+from tests.fake_groups import FakeGroups
+
+
+def make(output: Path, **said: object) -> str:
+    """Runs a whole pipeline; returns the id of its run."""
+    from prefect import flow
+
+    from flows.recipe import execute
+    from softgrpo.presets import resolve
+
+    config = resolve(
+        "ml-100k",
+        "tiny",
+        overrides={"evaluation.bootstrap": 400, **{name.replace("__", "."): value for name, value in said.items()}},
+    )
+    result = flow(lambda: execute(FakeGroups().plan(config), config, output=output), validate_parameters=False)()
+    return result.links["MLflow run"].split()[1]
+
+
+def test_seeds_are_averaged_and_other_runs_refused(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make(output, seed=seed) for seed in (1, 2, 3)]
+    other = make(output, seed=4, grpo__top_p=0.5)
+    where = ["--output", str(output)]
+    assert main(["compare", *runs, "--seeds", *where]) == 0
+    told = capsys.readouterr().out
+    assert "± seeds" in told and "Best single recaller of each seed" in told
+    assert "is better than the best static mixture of each seed" in told
+    assert main(["compare", *runs, "--seeds", "--json", *where]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["method"]: row["ndcg@10_spread"] for row in found["rows"]}["grpo_multi"] == pytest.approx(0)
+    assert main(["compare", runs[0], other, "--seeds", *where]) == 2
+    assert "that differ in grpo.top_p" in capsys.readouterr().err
+    again = make(output, seed=1)
+    assert main(["compare", runs[0], again, "--seeds", *where]) == 2
+    assert "with the seeds 1, 1" in capsys.readouterr().err
+    assert main(["compare", runs[0], other, *where]) == 0  # side by side they may differ in anything
+    assert "cannot be told apart" in capsys.readouterr().out
