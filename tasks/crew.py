@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
@@ -23,6 +23,7 @@ from tasks.gpu import uses_gpu
 from tasks.stage import Obtained, Order, Progress
 
 PATIENCE_SECONDS = 8
+PULSE_SECONDS = 0.5
 CORES_FOR_ONE = 2
 """Cores for which one recaller more is trained at the same time, unless a run says how many; see docs/performance.md."""
 
@@ -95,6 +96,9 @@ class Parallel(Crew):
             placed = [(key, replace(orders[key], apart=apart)) for key in missing]
             futures = [(order, key, _submit(pool, progress, order, key)) for key, order in placed]
             for order, key, future in futures:
+                # in small steps: a signal that the system gave to another thread reaches this one when it wakes
+                while not wait([future.wrapped_future], PULSE_SECONDS).done:
+                    pass
                 progress.finish(order, key, _state(future))
 
 
