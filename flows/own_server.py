@@ -1,7 +1,7 @@
 """Prefect's server of one process, where the environment names none.
 
 Prefect would start such a server itself, but only when the flow begins, and behind an import of all the server's code into this
-process. Here the server starts while this process imports, which saves half of the time before the first stage.
+process. Here the server starts while this process imports.
 """
 
 from __future__ import annotations
