@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from softgrpo.errors import TrainingError
 from softgrpo.fusion import Aligned, align, target_positions, target_ranks
 from softgrpo.metrics import all_metrics, check_targets, ndcg
 
+PROBES = 64
+"""Weights that `JudgedLists.responsive` tries."""
 _CELLS = 2**18
 """(window, sample, item) cells merged at a time: pieces that stay in the processor cache are 5 times as fast."""
 
@@ -92,6 +95,13 @@ class JudgedLists:
         """
         ranked = self.contending._ranked(weights, self.fusion.k)
         return torch.cat([ndcg(ranks, num_targets, self.fusion.k) for ranks, num_targets in ranked])
+
+    def responsive(self, seed: int) -> Tensor:
+        """Returns the windows (W,) bool in which some of `PROBES` weights, such as a recaller alone, earn more than others."""
+        alone = torch.eye(self.aligned.num_recallers, dtype=torch.float64)
+        drawn = np.random.default_rng(seed).dirichlet(np.ones(len(alone)), max(0, PROBES - len(alone)))
+        rewards = self.ndcg(torch.cat([alone, torch.from_numpy(drawn)]))
+        return rewards.amax(1) > rewards.amin(1)
 
     def metrics(self, weights: Tensor, ks: tuple[int, ...]) -> dict[str, Tensor]:
         """Returns each metric of `softgrpo.metrics.all_metrics` for one weight vector per window, (W, M), as (W,) float64.

@@ -91,3 +91,15 @@ def test_chunks_change_nothing(method, monkeypatch: pytest.MonkeyPatch) -> None:
         assert picked.ndcg(grid)[row, g] == whole[4, g]
     with pytest.raises(TrainingError, match="There are 11 windows"):
         judged.ndcg(grid.expand(3, -1, -1))
+
+
+def test_a_window_responds_where_weights_can_earn_more_or_less() -> None:
+    lists = torch.tensor([[1, 2], [3, 4]])  # k = 1: the first item of the heavier recaller leads
+    targets = torch.tensor([[1], [3], [2], [9]])  # led by the first, by the second, by neither, in no list
+    scores = torch.tensor([2.0, 1.0]).expand(4, 2, -1)
+    fusion = FusionConfig(method="score", normalisation="rank_reciprocal", k=1)
+    judged = JudgedLists.build(lists.expand(4, -1, -1), scores, targets, fusion)
+    assert judged.responsive(seed=0).tolist() == [True, True, False, False]
+    both = JudgedLists.build(torch.tensor([[[1], [1]]]), torch.ones(1, 2, 1), torch.tensor([[1]]), fusion)
+    assert judged.ndcg(torch.tensor([[1.0, 0.0]])).tolist() == [[1.0], [0.0], [0.0], [0.0]]
+    assert both.responsive(seed=0).tolist() == [False]  # always hit, whatever the weights

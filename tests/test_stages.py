@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from softgrpo.config import ExperimentConfig
+from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.errors import DataError
 from softgrpo.records import Part, Windows
+from softgrpo.rewards import JudgedLists
 from softgrpo.stages.grpo import choose_reading
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.test import foreign_note
@@ -28,9 +30,9 @@ def test_validation_chooses_the_reading_of_the_model_that_was_kept(
     assert choose_reading(drawn, 4.0, tau=0.5) == chosen
 
 
-def prepared(hits: int, windows: int) -> Prepared:
+def prepared(hits: int, windows: int, **sections: dict[str, bool]) -> Prepared:
     """Returns what the training stages read: policy windows of which the first ones were hit by a recaller."""
-    found = Prepared(ExperimentConfig(), Path("split"), Path("data"))
+    found = Prepared(ExperimentConfig.model_validate(sections), Path("split"), Path("data"))
     zeros = np.zeros(windows, np.int32)
     part = np.full(windows, Part.POLICY, np.int8)
     found.__dict__["windows"] = Windows(zeros, part, zeros, zeros, zeros)
@@ -40,7 +42,17 @@ def prepared(hits: int, windows: int) -> Prepared:
     return found
 
 
-@pytest.mark.parametrize(
+def rewarded(hits: int, windows: int, monkeypatch: pytest.MonkeyPatch, **sections: dict[str, bool]) -> Prepared:
+    """Returns what `prepared` does, with lists of one item each: recaller 1 alone has the target of the first windows."""
+    found = prepared(hits, windows, **sections)
+    items = torch.tensor([[[1], [2]]]).expand(windows, -1, -1)
+    targets = torch.where(torch.arange(windows)[:, None] < hits, 2, 3)
+    judged = JudgedLists.build(items, torch.ones(items.shape), targets, FusionConfig(method="score", k=1))
+    monkeypatch.setattr(Prepared, "judged", lambda _self, rows: judged.select(torch.from_numpy(rows)))
+    return found
+
+
+FEW = pytest.mark.parametrize(
     ("hits", "windows", "warned"),
     [
         (99, 120, True),  # below 100
@@ -50,19 +62,36 @@ def prepared(hits: int, windows: int) -> Prepared:
         (50, 50, False),  # nothing was left out
     ],
 )
+
+
+@FEW
 def test_few_windows_with_a_hit_are_warned_of(
     hits: int, windows: int, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assert prepared(hits, windows).training_rows(drop_unhit=True).tolist() == list(range(hits))
+        assert prepared(hits, windows).labelled_rows().tolist() == list(range(hits))
     assert (f"SFT has {hits} of {windows} policy windows to learn from" in caplog.text) is warned
     caplog.clear()
-    assert len(prepared(hits, windows).training_rows(drop_unhit=False)) == windows and not caplog.text
+    assert len(prepared(hits, windows, labels={"drop_unhit": False}).labelled_rows()) == windows and not caplog.text
 
 
-def test_no_window_with_a_hit_is_an_error() -> None:
-    with pytest.raises(DataError, match="no policy window with a hit"):
-        prepared(0, 10).training_rows(drop_unhit=True)
+@FEW
+def test_windows_in_which_all_weights_earn_the_same_are_left_out_of_soft_grpo(
+    hits: int, windows: int, warned: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert rewarded(hits, windows, monkeypatch).rewarded_rows().tolist() == list(range(hits))
+    assert (f"SofT-GRPO has {hits} of {windows} policy windows to learn from" in caplog.text) is warned
+    caplog.clear()
+    everything = rewarded(hits, windows, monkeypatch, grpo={"drop_flat": False})
+    assert len(everything.rewarded_rows()) == windows and not caplog.text
+
+
+def test_no_window_to_learn_from_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"no policy window with a hit(?s:.)*--labels\.drop_unhit false"):
+        prepared(0, 10).labelled_rows()
+    with pytest.raises(DataError, match=r"no policy window whose reward(?s:.)*--grpo\.drop_flat false"):
+        rewarded(0, 10, monkeypatch).rewarded_rows()
 
 
 def test_a_seeded_sample_of_validation_windows_chooses_the_model_where_it_is_asked_for() -> None:

@@ -106,6 +106,9 @@ class GRPOConfig(Section):
     """Peak learning rate."""
     num_train_epochs: NonNegative = 1
     """Passes over the training windows; 0 leaves the stage out: the policy is SFT's."""
+    drop_flat: bool = True
+    """Leave out policy windows in which all weights earn the same (seen at 64 probes): they teach nothing. Gates train
+    on the same windows; never out of validation or test."""
     sampling: Literal["soft", "discrete"] = "soft"
     """soft: weights from the Gumbel-softmax; discrete: one recaller per sample, ordinary GRPO for comparison."""
     tau_gumbel: Positive = 1.0

@@ -22,7 +22,7 @@ from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 
 def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> SoftGRPOTrainer:
     config, grpo = context.config, context.config.grpo
-    rows, valid = prepared.training_rows(drop_unhit=False), prepared.valid_rows()
+    rows, valid = prepared.rewarded_rows(), prepared.valid_rows()
     common = common_arguments(
         config.train,
         grpo.learning_rate,
@@ -32,7 +32,7 @@ def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> 
         context.work,
         grpo.num_iterations,
     )
-    chosen = grpo.model_dump(exclude={"learning_rate", "num_train_epochs"})
+    chosen = grpo.model_dump(exclude={"learning_rate", "num_train_epochs", "drop_flat"})
     context.reporter.info(f"SofT-GRPO on {len(rows)} windows, {grpo.num_generations} generations each")
     return SoftGRPOTrainer(
         model=policy.model,

@@ -31,6 +31,37 @@ STATIC, PLATT, CONFUSION = "static.json", "platt.json", "confusion.csv"
 FEW_WINDOWS, SMALL_SHARE = 100, 0.2
 
 
+@dataclass(frozen=True)
+class _LeftOut:
+    """What to say of policy windows that a training leaves out."""
+
+    stage: str
+    kept: str
+    rule: str
+    others: str
+    remedy: str
+    switch: str
+
+
+_REMEDY = "Better recallers, a larger recall.depth or fusion.k"
+_UNHIT = _LeftOut(
+    "SFT",
+    "with a hit of any recaller",
+    "SFT learns from windows in which a recaller finds a target",
+    "in the others no recaller finds a target",
+    _REMEDY,
+    "--labels.drop_unhit",
+)
+_FLAT = _LeftOut(
+    "SofT-GRPO",
+    "whose reward depends on the weights",
+    "SofT-GRPO learns from windows in which some weights are better than others",
+    "in the others all weights earn the same",
+    _REMEDY,
+    "--grpo.drop_flat",
+)
+
+
 def save_static(folder: Path, static: StaticMixture) -> None:
     """Writes the outcome of the search for the best static mixture."""
     (folder / STATIC).write_text(json.dumps(asdict(static), indent=2), encoding="utf-8")
@@ -114,32 +145,43 @@ class Prepared:
         """Returns the token ids of the prompts of some windows, in their order."""
         return encode(load_prompts(self.data / "prompts.parquet", rows), tokenizer, self.config.prompt.max_length)
 
-    def training_rows(self, drop_unhit: bool) -> NDArray[np.int64]:
-        """Returns the policy windows to train on, ascending.
-
-        Args:
-            drop_unhit: Leave out windows in which no recaller hits.
+    def labelled_rows(self) -> NDArray[np.int64]:
+        """Returns the policy windows that SFT trains on, ascending.
 
         Raises:
             DataError: None is left.
         """
-        rows = everything = self.windows.of(Part.POLICY)
-        if drop_unhit:
-            rows = rows[self.features.ndcg[rows].max(1) > 0]
-        if not len(rows):
-            raise DataError(
-                "no policy window with a hit of any recaller",
-                "SFT learns from windows in which a recaller finds a target",
-                "Use better recallers, a larger recall.depth or fusion.k, or --labels.drop_unhit false",
-            )
-        if len(rows) < len(everything) and len(rows) < max(FEW_WINDOWS, SMALL_SHARE * len(everything)):
-            logger.warning(
-                "SFT has %d of %d policy windows to learn from: in the others no recaller finds a target. Better recallers, a "
-                "larger fusion.k or --labels.drop_unhit false give it more",
-                len(rows),
-                len(everything),
-            )
+        rows = self.windows.of(Part.POLICY)
+        if self.config.labels.drop_unhit:
+            rows = self._told_apart(rows, self.features.ndcg[rows].max(1) > 0, _UNHIT)
         return self._sample(rows, self.config.train.max_train_windows)
+
+    def rewarded_rows(self) -> NDArray[np.int64]:
+        """Returns the policy windows that SofT-GRPO and the gates train on, ascending.
+
+        Raises:
+            DataError: None is left.
+        """
+        rows = self.windows.of(Part.POLICY)
+        if self.config.grpo.drop_flat:
+            rows = self._told_apart(rows, self.judged(rows).responsive(self.config.seed).numpy(), _FLAT)
+        return self._sample(rows, self.config.train.max_train_windows)
+
+    def _told_apart(self, rows: NDArray[np.int64], kept: NDArray[np.bool_], why: _LeftOut) -> NDArray[np.int64]:
+        """Returns the rows to keep; says what is wrong with the others where hardly one is left."""
+        if not kept.any():
+            raise DataError(f"no policy window {why.kept}", why.rule, f"{why.remedy}, or {why.switch} false")
+        count = int(kept.sum())
+        if count < len(rows) and count < max(FEW_WINDOWS, SMALL_SHARE * len(rows)):
+            logger.warning(
+                "%s has %d of %d policy windows to learn from: %s. %s give it more",
+                why.stage,
+                count,
+                len(rows),
+                why.others,
+                why.remedy,
+            )
+        return rows[kept]
 
     def valid_rows(self) -> NDArray[np.int64]:
         """Returns the validation windows that models are chosen on, ascending; mixtures and gates are chosen on all."""

@@ -27,7 +27,7 @@ from softgrpo.training import (
 def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> tuple[RecallerSFTTrainer, float]:
     """Returns the trainer and the share of prompts that lost history items."""
     config = context.config
-    rows, valid = prepared.training_rows(config.labels.drop_unhit), prepared.valid_rows()
+    rows, valid = prepared.labelled_rows(), prepared.valid_rows()
     prompts = prepared.encoded(rows, policy.tokenizer)
     labels = make_labels(prepared.features.ndcg[rows], config.labels)
     class_weights = make_class_weights(labels, config.labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -92,10 +93,13 @@ def test_a_stage_that_hangs_ends_with_an_error_and_goes_on_next_time(
     """It takes longer than it may; what cannot be interrupted is in tests/test_time_limit.py."""
     problem = make_problem("hanging", services)
     problem.run(stage="check")
-    longer = {"sft.num_train_epochs": 400, "train.evaluations": 40}
-    run = problem.start(stage="sft", more={**longer, "limits.stage_hours": 0.003})
+    longer = {"sft.num_train_epochs": 100, "train.evaluations": 50}
+    run = problem.start(stage="sft", more={**longer, "limits.stage_hours": 0.008})
+    run.freeze_at(CHECKPOINT.format("sft"))
+    time.sleep(0.008 * 3600)  # its time passes on while it stands still
+    run.go_on()
     said = run.end(1)
-    assert said.splitlines()[-1].startswith("softgrpo: sft took longer than 0.003 hours. limits.stage_hours is")
+    assert said.splitlines()[-1].startswith("softgrpo: sft took longer than 0.008 hours. limits.stage_hours is")
     assert "Traceback" not in said
     with pytest.raises(ProcessLookupError):
         os.killpg(run.process.pid, 0)  # nor is there any process that it started
