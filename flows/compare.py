@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from flows.environment import prepare
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import ConfigError
-from softgrpo.evaluation.report import verdict
-from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
-from softgrpo.evaluation.seeds import BEST_SINGLE, LABELS, STATIC, average_seeds
+
+if TYPE_CHECKING:
+    from softgrpo.evaluation.runs import EvaluatedRun  # torch takes seconds, which `make deploy` need not wait for
 
 FOCUS = "grpo_multi"
 
@@ -81,6 +81,7 @@ def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
     if len(set(run_ids)) < max(2, len(run_ids)):
         raise ConfigError(f"runs {', '.join(run_ids)}", "A comparison takes two or more different runs", "Name others")
     prepare(output)
+    from softgrpo.evaluation.runs import EvaluatedRun
     from tasks.lineage import read_run, stage_runs
     from tasks.pipeline_run import open_store_of_run
 
@@ -114,6 +115,9 @@ def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
         DataError: They were not tested on the same windows.
         StoreError: See `read_stored_runs`.
     """
+    from softgrpo.evaluation.report import verdict
+    from softgrpo.evaluation.runs import compare_runs
+
     stored = read_stored_runs(run_ids, output)
     k, (first, *others) = stored.k, stored.runs
     table = compare_runs(stored.runs, FOCUS, f"ndcg@{k}", stored.evaluation, stored.seed)
@@ -130,6 +134,9 @@ def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
         DataError: They were not tested on the same users.
         StoreError: See `read_stored_runs`.
     """
+    from softgrpo.evaluation.report import verdict
+    from softgrpo.evaluation.seeds import BEST_SINGLE, LABELS, STATIC, average_seeds
+
     stored = read_stored_runs(run_ids, output)
     seeds = [settings["seed"] for settings in stored.settings]
     first, *others = stored.settings

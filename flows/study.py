@@ -11,10 +11,9 @@ import pandas as pd
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from softgrpo.callbacks import BEST_METRIC
 from softgrpo.errors import TrainingError
 from softgrpo.local_store import LocalStore
-from softgrpo.stages import Node, Reporter
+from softgrpo.stages import BEST_METRIC, Node, Reporter
 from softgrpo.tuning import STAGE, Pruned, SearchSpace, as_overrides
 
 DATABASE = "optuna.db"

@@ -13,8 +13,6 @@ from flows.compare import FOCUS, ComparedRuns
 from flows.recipe import begin, execute, tell_notes
 from flows.summary import table_markdown
 from softgrpo.config import ExperimentConfig
-from softgrpo.evaluation.report import verdict
-from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
 from softgrpo.pipeline import RunResult, plan
 from tasks.crew import opened
 from tasks.groups import Member, group_run, members, publish_table
@@ -74,6 +72,9 @@ def _compare(
     store: ArtifactStore, group: str, kind: str, config: ExperimentConfig, results: Mapping[str, RunResult]
 ) -> ComparedRuns:
     """Puts all variants into one table, and that into MLflow and on a page of Prefect's."""
+    from softgrpo.evaluation.report import verdict
+    from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
+
     runs, k = store.runs, config.fusion.k
     evaluated = [EvaluatedRun.read(variant, result.folders["test"]) for variant, result in results.items()]
     table = compare_runs(evaluated, FOCUS, f"ndcg@{k}", config.evaluation, config.seed)

@@ -11,9 +11,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 from softgrpo.config import TrainConfig
 from softgrpo.errors import TrainingError
 from softgrpo.progress import ProgressBar
-from softgrpo.stages import Reporter
-
-BEST_METRIC = "eval_ndcg_best_reading"
+from softgrpo.stages import BEST_METRIC, Reporter
 
 
 def evaluations(state: TrainerState) -> dict[int, float]:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction, PrinterCallback, Trainer
 
-from softgrpo.callbacks import BEST_METRIC, best_evaluation, evaluations
+from softgrpo.callbacks import best_evaluation, evaluations
 from softgrpo.checkpoints import has_ended, last_checkpoint
 from softgrpo.config import TrainConfig
 from softgrpo.policy import restore_state, trainable_state
-from softgrpo.stages import Reporter
+from softgrpo.stages import BEST_METRIC, Reporter
 
 
 def ranking_metrics(

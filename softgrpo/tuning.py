@@ -9,7 +9,7 @@ from softgrpo.config import ExperimentConfig, GRPOConfig, Section
 from softgrpo.errors import ConfigError
 from softgrpo.identity import digest_json, stage_key
 from softgrpo.presets import resolve
-from softgrpo.stages import Node
+from softgrpo.stages import BEST_METRIC, Node
 
 STAGE = "grpo"
 DIGITS = 4  # of a setting that is tried: what is printed is what was run, to the last bit
@@ -122,7 +122,5 @@ def validation_ndcg(drawn: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[
     Args:
         drawn: The `curves.json` of a training.
     """
-    from softgrpo.callbacks import BEST_METRIC  # seconds that a command line's check need not wait for
-
     points = drawn[BEST_METRIC]
     return {int(step): value for step, value in zip(points["step"], points["value"], strict=True) if step > 0}

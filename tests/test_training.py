@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 
 from softgrpo.batching import PromptCollator, PromptRows, predict_logits
-from softgrpo.callbacks import BEST_METRIC, training_callbacks
+from softgrpo.callbacks import training_callbacks
 from softgrpo.checkpoints import last_checkpoint
 from softgrpo.config import PolicyConfig, TrainConfig
 from softgrpo.errors import TrainingError
 from softgrpo.policy import create_policy, trainable_state
 from softgrpo.sft import RecallerSFTTrainer
+from softgrpo.stages import BEST_METRIC
 from softgrpo.training import (
     common_arguments,
     curves,

@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 from softgrpo.config import ExperimentConfig
 
+BEST_METRIC = "eval_ndcg_best_reading"
+"""Curve of a training by which its model is chosen: NDCG on validation windows, read at the better of both temperatures."""
+
 
 class Reporter(Protocol):
     """Receives what a stage has to say while it runs."""

@@ -17,7 +17,6 @@ from softgrpo.baselines.gates import GATES, fit_gates
 from softgrpo.baselines.inputs import GateData, gate_numbers, standardised
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
 from softgrpo.batching import PromptCollator, PromptRows, predict_logits
-from softgrpo.callbacks import BEST_METRIC
 from softgrpo.columns import Columns
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.errors import DataError
@@ -28,7 +27,7 @@ from softgrpo.evaluation.table import Comparison, Gate, compare, standard_method
 from softgrpo.leakage import check_everyone_is_tested
 from softgrpo.policy import load_policy, static_prior
 from softgrpo.records import Part
-from softgrpo.stages import StageContext
+from softgrpo.stages import BEST_METRIC, StageContext
 from softgrpo.stages.inputs import CONFUSION, Prepared
 
 logger = logging.getLogger(__name__)
