@@ -64,6 +64,12 @@ def _interrupted(seconds: float, what: str, late: threading.Event) -> Iterator[N
     timer.start()
     try:
         yield
+    except Exception as error:
+        if late.is_set() and not isinstance(
+            error, TimeLimitError
+        ):  # code that was interrupted gave it a name of its own
+            raise _too_late(seconds, what) from error
+        raise
     finally:
         timer.cancel()
         timer.join()  # an alarm of the last moment must not meet the handler from before, which may end the process

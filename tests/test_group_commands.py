@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.warm import COMMAND, WarmProcess
+
+ROOT = Path(__file__).parents[1]
 CHECKPOINT = "stages/.work/grpo-*/checkpoints/checkpoint-*/trainer_state.json"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -22,32 +24,36 @@ def _one_prefect_for_all(prefect_address: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PREFECT_API_URL", prefect_address)
 
 
-def softgrpo(*words: str) -> tuple[str, str]:
+def start(folder: Path, *words: str) -> tuple[WarmProcess, Path, Path]:
+    """Starts the command; returns its process, and where it prints and logs."""
+    printed, logged = folder / f"printed-{time.monotonic_ns()}", folder / f"logged-{time.monotonic_ns()}"
+    process = WarmProcess(COMMAND, [*words, "--output", str(folder)], ROOT, os.environ, printed, logged)
+    return process, printed, logged
+
+
+def softgrpo(folder: Path, *words: str) -> tuple[str, str]:
     """Runs the command; returns what it printed and what it logged."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, check=False, timeout=800
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout, done.stderr
+    process, printed, logged = start(folder, *words)
+    log = logged.read_text() if process.wait(800) == 0 else pytest.fail(logged.read_text())
+    assert "Traceback" not in log
+    return printed.read_text(), log
 
 
 def test_both_commands_share_what_is_stored(tmp_path: Path) -> None:
-    where = ("--output", str(tmp_path))
-    told, log = softgrpo("tune", "ml-100k", "debug", "tiny", "--trials", "2", *where)
+    told, log = softgrpo(tmp_path, "tune", "ml-100k", "debug", "tiny", "--trials", "2")
     assert log.count("recall-BPR: running") == log.count("sft: running") == log.count("test: running") == 1
     assert log.count("grpo: running") == 2
     assert "Best on validation windows" in told and "SofT-GRPO multi" in told
     (command,) = [line for line in told.splitlines() if line.startswith("softgrpo run ml-100k debug tiny --grpo.")]
 
-    _, log = softgrpo(*command.split()[1:])  # what it says can be run again is what it ran
+    _, log = softgrpo(tmp_path, *command.split()[1:])  # what it says can be run again is what it ran
     assert log.count(": running") == 0
 
-    told, log = softgrpo("tune", "ml-100k", "debug", "tiny", "--trials", "2", *where)
+    told, log = softgrpo(tmp_path, "tune", "ml-100k", "debug", "tiny", "--trials", "2")
     assert log.count(": running") == 0
     assert command in told
 
-    told, log = softgrpo("multi-recaller", "ml-100k", "debug", "tiny", "--pools", "BPR,SASRec", "BPR,ItemKNN", *where)
+    told, log = softgrpo(tmp_path, "multi-recaller", "ml-100k", "debug", "tiny", "--pools", "BPR,SASRec", "BPR,ItemKNN")
     assert log.count("split: running") == log.count("recall-BPR: running") == 0
     assert log.count("grpo: running") == log.count("test: running") == 2
     assert "BPR-ItemKNN: SofT-GRPO multi" in told
@@ -59,10 +65,8 @@ def test_both_commands_share_what_is_stored(tmp_path: Path) -> None:
 
 def test_kill_9_in_a_trial_costs_what_came_after_its_checkpoint(tmp_path: Path) -> None:
     small = ("--train.evaluations", "4", "--train.max_train_windows", "64", "--data.max_users", "80")
-    words = ("tune", "ml-100k", "debug", "tiny", "--trials", "2", "--no-final", *small, "--output", str(tmp_path))
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        killed = subprocess.Popen([sys.executable, "-m", "flows.cli", *words], stderr=file, stdout=file)
+    words = ("tune", "ml-100k", "debug", "tiny", "--trials", "2", "--no-final", *small)
+    killed, _, log = start(tmp_path, *words)
     limit = time.monotonic() + 600
     # the second trial, in the middle: its first checkpoint is there
     while "trial 0: validation" not in log.read_text() or not any(tmp_path.glob(CHECKPOINT)):
@@ -73,7 +77,7 @@ def test_kill_9_in_a_trial_costs_what_came_after_its_checkpoint(tmp_path: Path) 
     said = log.read_text()
     assert said.count("grpo: running") == 2 and "trial 1: validation" not in said
 
-    _, log_again = softgrpo(*words)
+    _, log_again = softgrpo(tmp_path, *words)
     assert log_again.count(": running") == 1 and "resuming from checkpoint-" in log_again
     table = pd.read_parquet(next(tmp_path.glob("mlartifacts/**/trials.parquet")))
     assert list(table["state"]) == ["complete", "fail", "complete"]

@@ -37,6 +37,15 @@ def test_a_block_that_computes_is_interrupted() -> None:
             sum(range(1000))
 
 
+def test_a_library_that_gives_the_interruption_a_name_of_its_own_changes_nothing() -> None:
+    with pytest.raises(TimeLimitError, match="sft took longer") as caught, time_limit(0.1, "sft"):
+        try:
+            time.sleep(30)
+        except Exception as error:
+            raise ValueError("Unable to create tensor") from error
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
 def test_what_ends_in_time_is_left_alone_and_so_is_what_comes_behind_it() -> None:
     before = signal.getsignal(signal.SIGALRM)
     for _ in range(50):

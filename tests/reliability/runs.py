@@ -11,8 +11,6 @@ import random
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from flows.services import Services
+from tests.warm import COMMAND, WarmProcess
 
 ROOT = Path(__file__).parents[2]
 NODES = ("split", "recall-BPR", "recall-ItemKNN", "data", "check", "sft", "grpo", "test")
@@ -115,7 +114,7 @@ class Command:
         output: Its output folder.
     """
 
-    process: subprocess.Popen[str]
+    process: WarmProcess
     log: Path
     output: Path
 
@@ -184,7 +183,7 @@ class Problem:
         stage: str = "full",
         more: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
-        program: tuple[str, ...] = ("-m", "flows.cli"),
+        program: str = COMMAND,
         folder: Path = ROOT,
     ) -> Command:
         """Starts a run as a command.
@@ -194,27 +193,15 @@ class Problem:
             stage: Last stage wanted.
             more: Further settings by dotted path.
             environment: Further environment variables.
-            program: What Python runs.
+            program: What Python runs, as behind `-c`.
             folder: Working directory.
         """
-        command = [sys.executable, *program, "run", self.dataset, stage, "tiny", "--output", str(self.output)]
-        command += ["--recbole_models", *RECALLERS]
-        command += flags(self.settings(more))
+        command = ["run", self.dataset, stage, "tiny", "--output", str(self.output)]
+        command += ["--recbole_models", *RECALLERS, *flags(self.settings(more)), *words]
         self.output.parent.mkdir(parents=True, exist_ok=True)
         log = self.output.parent / f"{self.output.name}-{time.monotonic_ns()}.log"
-        with log.open("w") as file:
-            process = subprocess.Popen(
-                [*command, *words],
-                cwd=folder,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **self.addresses, **(environment or {})},
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                text=True,
-                # a shell starts its background jobs deaf to Ctrl-C, and children inherit that
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
-        return Command(process, log, self.output)
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **self.addresses, **(environment or {})}
+        return Command(WarmProcess(program, command, folder, variables, log), log, self.output)
 
     def run(self, *words: str, **options: Any) -> str:
         """Makes a whole run and returns what it said."""

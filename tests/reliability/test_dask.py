@@ -31,6 +31,7 @@ from tests.reliability.runs import (
     free_port,
     wait_until,
 )
+from tests.warm import COMMAND, WarmProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -100,16 +101,11 @@ def _workers(address: str) -> int:
 
 def start(problem: Problem, *words: str, more: Mapping[str, Any] | None = None) -> Command:
     """Starts a command on a problem; `Problem.start` does so for the command `run`."""
-    command = [sys.executable, "-m", "flows.cli", *words, "--output", str(problem.output)]
-    command += flags(problem.settings(more))
+    command = [*words, "--output", str(problem.output), *flags(problem.settings(more))]
     problem.output.parent.mkdir(parents=True, exist_ok=True)
     log = problem.output.parent / f"{problem.output.name}-{time.monotonic_ns()}.log"
-    with log.open("w") as file:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **problem.addresses}
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, text=True
-        )
-    return Command(process, log, problem.output)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **problem.addresses}
+    return Command(WarmProcess(COMMAND, command, ROOT, environment, log), log, problem.output)
 
 
 def elsewhere(problem: Problem) -> Problem:

@@ -35,7 +35,7 @@ def stages_run(problem: Problem, checkout: Path) -> list[str]:
     code = (
         f"import sys; sys.path.insert(0, {str(checkout)!r}); from flows.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    said = problem.start(stage="standalone", program=("-P", "-c", code), folder=checkout).end()
+    said = problem.start(stage="standalone", program=code, folder=checkout).end()
     return re.findall(r"stage (\S+): running", said)
 
 

@@ -28,18 +28,18 @@ PRETEND = """
 from pathlib import Path
 import sys
 from flows.pipeline import begin_prefect
-begin_prefect(Path(sys.argv[1]))
+begin_prefect(Path({output!r}))
 import tasks.gpu
 tasks.gpu.uses_gpu = lambda node, config: node.stage.name in tasks.gpu.TRAINED
 from flows.cli import main
-sys.exit(main(sys.argv[2:]))
+sys.exit(main(sys.argv[1:]))
 """
 """The command, in a process where the language model's stages say that they use a GPU."""
 
 
 def start(problem: Problem, more: Mapping[str, Any] | None = None) -> Command:
     """Starts a run up to SFT."""
-    return problem.start(stage="sft", more=more, program=("-c", PRETEND, str(problem.output)))
+    return problem.start(stage="sft", more=more, program=PRETEND.format(output=str(problem.output)))
 
 
 def limit(services: Services) -> dict[str, object]:
