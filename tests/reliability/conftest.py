@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.services import Services, find_services
+from tests.conftest import PrefectServer
 from tests.reliability.runs import ROOT, Problem, free_port, write_dataset, write_model
 
 
@@ -25,9 +26,10 @@ def order(word: str, output: Path, environment: dict[str, str] | None = None) ->
 
 
 @pytest.fixture(scope="session")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def services(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer) -> Iterator[Services]:
     """Prefect's server, MLflow's server, a worker and the deployments."""
     output = tmp_path_factory.mktemp("services")
+    prefect_server.copy_database(output / "prefect")
     ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
     order("start", output, {**ports, "PREFECT_WORKER_QUERY_SECONDS": "1", "OMP_NUM_THREADS": "1"})
     order("deploy", output)
