@@ -101,7 +101,7 @@ def test_in_bfloat16_training_starts_exactly_at_the_static_mixture_too(
     base: str, request: pytest.FixtureRequest
 ) -> None:
     policy = create(request.getfixturevalue(base))
-    expected = torch.tensor(static_prior(STATIC, 0.02))
+    expected = torch.tensor(static_prior(STATIC, 0.002))
     assert not torch.equal(expected.bfloat16().float(), expected)  # rounding would show
     with torch.autocast("cpu", torch.bfloat16):
         hidden = nn.Linear(4, 2)(torch.randn(5, 4))
@@ -116,7 +116,7 @@ def test_in_bfloat16_training_starts_exactly_at_the_static_mixture_too(
 @pytest.mark.parametrize("base", ["encoder", "decoder"])
 def test_training_starts_exactly_at_the_static_mixture(base: str, adapter: str, request: pytest.FixtureRequest) -> None:
     policy = create(request.getfixturevalue(base), adapter=adapter)
-    expected = torch.tensor(static_prior(STATIC, 0.02))
+    expected = torch.tensor(static_prior(STATIC, 0.002))
     assert torch.equal(logits_of(policy), expected.expand(24, -1))
 
 
@@ -124,7 +124,7 @@ def test_the_packaged_language_model_starts_exactly_at_the_static_mixture() -> N
     policy = create(MINILM)
     batch = policy.tokenizer(["a user who likes films", "another"], padding=True, return_tensors="pt")
     weights = policy_logits(policy.model, batch).softmax(-1)
-    assert torch.allclose(weights, torch.tensor([0.7, 0.3, 0.02]) / 1.02, atol=1e-6)
+    assert torch.allclose(weights, torch.tensor([0.7, 0.3, 0.002]) / 1.002, atol=1e-6)
     assert sum(value.requires_grad for value in policy.model.parameters()) == len(list(policy.model.parameters()))
 
 
@@ -360,7 +360,7 @@ def test_the_packaged_decoder_starts_at_the_static_mixture_and_survives_a_round_
     policy = create_policy(config, RECALLERS, 128, STATIC, seed=3)
     batch = policy.tokenizer(["a user who likes films", "another"], padding=True, return_tensors="pt")
     weights = policy_logits(policy.model, batch).softmax(-1)
-    assert torch.allclose(weights, torch.tensor([0.7, 0.3, 0.02]) / 1.02, atol=1e-6)
+    assert torch.allclose(weights, torch.tensor([0.7, 0.3, 0.002]) / 1.002, atol=1e-6)
     shake(policy)
     policy.model.eval()
     expected = policy_logits(policy.model, batch)

@@ -41,8 +41,8 @@ class PolicyConfig(Section):
     """Also store a plain model with the adapters merged into its weights, in the folder `merged` (lora only)."""
     static_prior: bool = True
     """Start at the best static mixture: its log is added to the logits and the head starts at zero."""
-    prior_floor: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
-    """Smallest weight in the static prior."""
+    prior_floor: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.002
+    """Smallest weight in the static prior. Larger ones let every recaller take part in the samples, and start below the mixture."""
 
 
 class TrainConfig(Section):
