@@ -21,6 +21,7 @@ from softgrpo.config import DataConfig, ExperimentConfig
 from softgrpo.data.locate import locate
 from softgrpo.presets import resolve, size_names
 from tests.reliability.runs import free_port
+from tests.warm import COMMAND, run_warm
 
 ROOT = Path(__file__).parents[1]
 NAMES = [
@@ -188,14 +189,15 @@ def in_debug_size(name: str) -> list[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_configuration_runs_in_its_debug_size(name: str, workspace: Path, prefect_address: str) -> None:
     """The first one as the editor starts it: in the debugger, and with a Prefect server of its own."""
-    module = ["-m", CONFIGURATIONS[name]["module"]]
+    module = CONFIGURATIONS[name]["module"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     if name == NAMES[0]:
-        module = ["-m", "debugpy", "--listen", f"127.0.0.1:{free_port()}", *module]
+        command = [sys.executable, "-m", "debugpy", "--listen", f"127.0.0.1:{free_port()}", "-m", module]
+        command += in_debug_size(name)
+        done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
     else:
-        environment["PREFECT_API_URL"] = prefect_address
-    command = [sys.executable, *module, *in_debug_size(name)]
-    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
+        code = COMMAND.replace("flows.cli", module)
+        done = run_warm(in_debug_size(name), workspace, environment | {"PREFECT_API_URL": prefect_address}, code)
     assert done.returncode == 0, done.stdout + done.stderr
     stages = workspace / "outputs" / "stages"
     last = {"--gen_sft_data": "data", "--do_sft": "sft", "--do_grpo": "grpo"}.get(words(name)[1], "test")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.warm import COMMAND, WarmProcess
+from tests.warm import COMMAND, WarmProcess, run_warm
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = "stages/.work/grpo-*/checkpoints/checkpoint-*/trainer_state.json"
@@ -24,19 +24,12 @@ def _one_prefect_for_all(prefect_address: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PREFECT_API_URL", prefect_address)
 
 
-def start(folder: Path, *words: str) -> tuple[WarmProcess, Path, Path]:
-    """Starts the command; returns its process, and where it prints and logs."""
-    printed, logged = folder / f"printed-{time.monotonic_ns()}", folder / f"logged-{time.monotonic_ns()}"
-    process = WarmProcess(COMMAND, [*words, "--output", str(folder)], ROOT, os.environ, printed, logged)
-    return process, printed, logged
-
-
 def softgrpo(folder: Path, *words: str) -> tuple[str, str]:
     """Runs the command; returns what it printed and what it logged."""
-    process, printed, logged = start(folder, *words)
-    log = logged.read_text() if process.wait(800) == 0 else pytest.fail(logged.read_text())
-    assert "Traceback" not in log
-    return printed.read_text(), log
+    done = run_warm([*words, "--output", str(folder)], ROOT, os.environ)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
 
 
 def test_both_commands_share_what_is_stored(tmp_path: Path) -> None:
@@ -66,7 +59,8 @@ def test_both_commands_share_what_is_stored(tmp_path: Path) -> None:
 def test_kill_9_in_a_trial_costs_what_came_after_its_checkpoint(tmp_path: Path) -> None:
     small = ("--train.evaluations", "4", "--train.max_train_windows", "64", "--data.max_users", "80")
     words = ("tune", "ml-100k", "debug", "tiny", "--trials", "2", "--no-final", *small)
-    killed, _, log = start(tmp_path, *words)
+    log = tmp_path / "log"
+    killed = WarmProcess(COMMAND, [*words, "--output", str(tmp_path)], ROOT, os.environ, log)
     limit = time.monotonic() + 600
     # the second trial, in the middle: its first checkpoint is there
     while "trial 0: validation" not in log.read_text() or not any(tmp_path.glob(CHECKPOINT)):

@@ -11,7 +11,9 @@ import atexit
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
@@ -35,7 +37,7 @@ LIBRARIES = (
 )
 
 COMMAND = "import runpy; runpy.run_module('flows.cli', run_name='__main__', alter_sys=True)"
-"""What `python -m flows.cli` runs, and the command `softgrpo`."""
+"""What `python -m flows.cli` does, and the command `softgrpo`."""
 _servers = multiprocessing.get_context("forkserver")
 
 
@@ -89,6 +91,16 @@ class WarmProcess:
     def kill(self) -> None:
         """Ends this process alone as `kill -9` does."""
         self.send_signal(signal.SIGKILL)
+
+
+def run_warm(
+    words: Sequence[str], folder: Path, environment: Mapping[str, str], code: str = COMMAND, timeout: float = 900
+) -> subprocess.CompletedProcess[str]:
+    """Makes a whole run, as `subprocess.run` would with captured text; arguments as of `WarmProcess`."""
+    with tempfile.TemporaryDirectory() as place:
+        printed, logged = Path(place) / "printed", Path(place) / "logged"
+        status = WarmProcess(code, words, folder, environment, printed, logged).wait(timeout)
+        return subprocess.CompletedProcess(list(words), status, printed.read_text(), logged.read_text())
 
 
 def _command(code: str, words: list[str], folder: Path, environment: dict[str, str], log: Path, errors: Path) -> None:
