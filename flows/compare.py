@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from softgrpo.evaluation.runs import EvaluatedRun  # torch takes seconds, which `make deploy` need not wait for
 
 FOCUS = "grpo_multi"
+NO_NUMBER = ("limits.stage_hours", "data.data_path", "data.download")
+"""Settings that change no number."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,15 @@ def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
         DataError: They were not tested on the same windows.
         StoreError: See `read_stored_runs`.
     """
-    from softgrpo.evaluation.report import verdict
+    from softgrpo.evaluation.report import least_p, verdict
     from softgrpo.evaluation.runs import compare_runs
 
     stored = read_stored_runs(run_ids, output)
     k, (first, *others) = stored.k, stored.runs
     table = compare_runs(stored.runs, FOCUS, f"ndcg@{k}", stored.evaluation, stored.seed)
     rows = {row["method"]: {str(name): value for name, value in row.items()} for row in table.to_dict("records")}
-    verdicts = tuple(verdict(rows[f"{run.name}/{FOCUS}"], "vs_first", first.name, k) for run in others)
+    least = least_p(table, stored.evaluation.bootstrap)
+    verdicts = tuple(verdict(rows[f"{run.name}/{FOCUS}"], "vs_first", first.name, k, least) for run in others)
     return ComparedRuns(table, verdicts, k, stored.link)
 
 
@@ -134,7 +137,7 @@ def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
         DataError: They were not tested on the same users.
         StoreError: See `read_stored_runs`.
     """
-    from softgrpo.evaluation.report import verdict
+    from softgrpo.evaluation.report import least_p, verdict
     from softgrpo.evaluation.seeds import BEST_SINGLE, LABELS, STATIC, average_seeds
 
     stored = read_stored_runs(run_ids, output)
@@ -142,7 +145,7 @@ def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
     first, *others = stored.settings
     differing = sorted(
         {name for settings in others for name in {*first, *settings} if first.get(name) != settings.get(name)}
-        - {"seed"}
+        - {"seed", *NO_NUMBER}
     )
     if differing or len(set(seeds)) < len(seeds):
         what = f"that differ in {', '.join(differing)}" if differing else f"with the seeds {', '.join(seeds)}"
@@ -154,5 +157,8 @@ def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
     table = average_seeds(stored.runs, f"ndcg@{stored.k}", stored.evaluation, stored.seed)
     row = {str(name): value for name, value in table.set_index("method", drop=False).loc[FOCUS].items()}
     references = {"vs_single": LABELS[BEST_SINGLE], "vs_static": LABELS[STATIC]}
-    verdicts = tuple(verdict(row, vs, f"the {name[0].lower()}{name[1:]}", stored.k) for vs, name in references.items())
+    least = least_p(table, stored.evaluation.bootstrap)
+    verdicts = tuple(
+        verdict(row, vs, f"the {name[0].lower()}{name[1:]}", stored.k, least) for vs, name in references.items()
+    )
     return ComparedRuns(table, verdicts, stored.k, stored.link)

@@ -53,6 +53,9 @@ def prepare(output: Path) -> None:
         StoreError: The output folder cannot be written, or a server that the environment names does not answer.
     """
     check_writable(output)
+    for name in ("NO_PROXY", "no_proxy"):  # a run's own servers are on this machine
+        known = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         if name in os.environ:
             check_answers(os.environ[name], name)

@@ -72,17 +72,16 @@ def _compare(
     store: ArtifactStore, group: str, kind: str, config: ExperimentConfig, results: Mapping[str, RunResult]
 ) -> ComparedRuns:
     """Puts all variants into one table, and that into MLflow and on a page of Prefect's."""
-    from softgrpo.evaluation.report import verdict
+    from softgrpo.evaluation.report import least_p, verdict
     from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
 
     runs, k = store.runs, config.fusion.k
     evaluated = [EvaluatedRun.read(variant, result.folders["test"]) for variant, result in results.items()]
     table = compare_runs(evaluated, FOCUS, f"ndcg@{k}", config.evaluation, config.seed)
     rows = {row["method"]: {str(name): cell for name, cell in row.items()} for row in table.to_dict("records")}
-    tests = int(table[["vs_single_p", "vs_first_p"]].notna().to_numpy().sum())
-    smallest_p = 2 * tests / (config.evaluation.bootstrap + 1)
+    least = least_p(table, config.evaluation.bootstrap)
     first, *others = results
-    verdicts = tuple(verdict(rows[f"{variant}/{FOCUS}"], "vs_first", first, k, smallest_p) for variant in others)
+    verdicts = tuple(verdict(rows[f"{variant}/{FOCUS}"], "vs_first", first, k, least) for variant in others)
     inside = members(runs, group)
     link = runs.tracking.comparison_link([inside[variant] for variant in results])
     main = [f"{metric}@{k}" for metric in ("ndcg", "recall", "hit")]

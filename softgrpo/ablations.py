@@ -88,4 +88,10 @@ def resolve_ablation(
         config = resolve(dataset, size, stage, {**(overrides or {}), **changes})
         if config not in found.values():
             found[variant] = config
+    if len(found) == 1:
+        raise ConfigError(
+            f"Ablation '{name}' with these settings",
+            "Each of its variants is the same as the run without it, so there is nothing to compare",
+            "Leave out the setting that it varies",
+        )
     return found

@@ -89,9 +89,17 @@ class LocalStore:
         committed = self.marked(key)
         if committed is None:
             return None
+        if self._seen_ahead(key) == committed.digest or digest_folder(self.payload(key)) == committed.digest:
+            return committed
+        return None
+
+    def _seen_ahead(self, key: str) -> str | None:
+        """Returns the digest that looking ahead found, None where nobody looked or another run was changing the files."""
         ahead = self._ahead.pop(key, None)
-        digest = digest_folder(self.payload(key)) if ahead is None else ahead.result()
-        return committed if digest == committed.digest else None
+        try:
+            return None if ahead is None else ahead.result()
+        except OSError:
+            return None
 
     def marked(self, key: str) -> Committed | None:
         """Returns the commit of a key as its mark tells it, or None; whether the payload is whole is for `find` to say.

@@ -82,6 +82,10 @@ def plan_study(
     if trials < 1:
         raise ConfigError(f"trials = {trials}", "A study has at least one", "Ask for more")
     config = resolve(dataset, size, stage, overrides)
+    if config.grpo.num_train_epochs == 0:
+        raise ConfigError(
+            "grpo.num_train_epochs = 0", "Trials differ in how they train, so they have to", "Give a number above 0"
+        )
     space.start(config)
     return config
 

@@ -1,6 +1,7 @@
 """Looking ahead: the files of stages that a plan will find are verified, and fetched, while the plan comes to them.
 
-Nothing is decided here. A stage whose files are damaged, or that changes meanwhile, is found out where the plan comes to it.
+Nothing is decided here. Where a stage's files do not have the digest of its mark, or changed while they were read, they are read
+again where the plan comes to it. Damage that is done after they were read, within one start of a run, is found by the next run.
 """
 
 from __future__ import annotations

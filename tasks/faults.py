@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import requests
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 
-from softgrpo.errors import is_full_disk
+from softgrpo.errors import TimeLimitError, is_full_disk
 from softgrpo.tuning import Pruned
 
 RETRY_DELAYS_SECONDS = [15.0, 60.0, 300.0]
@@ -25,11 +26,15 @@ log = logging.getLogger("softgrpo.faults")
 def may_pass(error: BaseException | None) -> bool:
     """Tells whether an error, or one that it arose from, is a fault of input or output that may be gone in a while.
 
-    A server that refuses, a full disk, a lack of rights and all that training says would be the same again.
+    A server that refuses, a full disk, a lack of rights, a stage that took too long and all that training says would be the same
+    again.
     """
     if isinstance(error, Pruned) or is_full_disk(error):  # SQLite on a full disk is unavailable besides
         return False
-    while error is not None:
+    chain = list(_chain(error))
+    if any(isinstance(each, TimeLimitError) for each in chain):  # whatever it interrupted
+        return False
+    for error in chain:
         if not isinstance(error, Exception):  # somebody wants an end
             return False
         if isinstance(error, requests.RequestException) and not isinstance(error, requests.HTTPError):
@@ -38,8 +43,14 @@ def may_pass(error: BaseException | None) -> bool:
             return True
         if isinstance(error, OSError) and error.errno in _PASSING:
             return True
-        error = error.__cause__ or error.__context__
     return False
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Gives an error, and those that it arose from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:

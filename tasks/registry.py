@@ -67,7 +67,9 @@ def register(runs: Runs, config: ExperimentConfig, stage: str, reference: Refere
     with store_errors(runs.tracking.uri):
         versions = _versions(client, name)
         if all(version.run_id != run_id for version in versions):
-            _add(client, name, run_id, f"ndcg@{config.fusion.k} on split {split_digest[:12]}")
+            sample = config.train.max_valid_windows  # drawn with the seed, which is part of the split
+            judge = f"ndcg@{config.fusion.k} on split {split_digest[:12]}"
+            _add(client, name, run_id, judge if sample is None else f"{judge}, sample of {sample}")
             versions = _versions(client, name)
         _settle(client, name, versions)
     return name

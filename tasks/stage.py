@@ -87,8 +87,11 @@ class Order:
         return stage_key(self.node, self.config, digests)
 
     def is_made(self, key: str) -> bool:
-        """Tells whether a forced stage has been repeated for this order, and only the rest has to be done again."""
-        return self.forced and _number(self.store.local.payload(key)) not in (None, self.replaced)
+        """Tells whether a forced stage has been repeated for this order, and only the rest has to be done again.
+
+        Elsewhere it cannot be told: another machine's disk has another folder under this key, or an old one.
+        """
+        return self.forced and not self.away and _number(self.store.local.payload(key)) not in (None, self.replaced)
 
     def inputs(self) -> dict[str, Path]:
         """Returns the folder of each stage that this one reads."""

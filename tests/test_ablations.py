@@ -59,3 +59,8 @@ def test_variants_of_soft_grpo_share_all_that_comes_before_it() -> None:
 def test_an_unknown_ablation_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'prior'"):
         resolve_ablation("priors", "ml-100k", "tiny")
+
+
+def test_an_ablation_of_a_setting_that_is_off_already_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        resolve_ablation("prior", "ml-100k", "tiny", overrides={"policy.static_prior": False})

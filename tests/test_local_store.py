@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -148,3 +149,28 @@ def test_waiting_is_said_once_and_only_when_there_is_something_to_wait_for(
     assert caplog.messages == ["waiting for another run that works on k"]
     holder.join()
     timer.join()
+
+
+def test_what_was_seen_ahead_while_another_run_replaced_it_is_read_again(tmp_path: Path) -> None:
+    mine, theirs = LocalStore(tmp_path), LocalStore(tmp_path)
+
+    def commit(text: str) -> None:
+        with theirs.staging("key-1") as folder:
+            (folder / "a.txt").write_text(text, encoding="utf-8")
+            theirs.commit("key-1", folder)
+
+    commit("old")
+    with ThreadPoolExecutor(1) as hands:
+        mine.look_ahead("key-1", hands)
+    commit("new")
+    found = mine.find("key-1")
+    assert found is not None and found == theirs.find("key-1")
+    theirs.forget("key-1")
+    with ThreadPoolExecutor(1) as hands:
+        mine.look_ahead("key-1", hands)  # the files are gone
+    commit("newest")
+    assert mine.find("key-1") == theirs.find("key-1")
+    (tmp_path / "key-1" / "a.txt").write_text("damaged", encoding="utf-8")
+    with ThreadPoolExecutor(1) as hands:
+        mine.look_ahead("key-1", hands)
+    assert mine.find("key-1") is None

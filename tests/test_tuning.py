@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from softgrpo.callbacks import BEST_METRIC
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
 from softgrpo.presets import resolve, size_names
+from softgrpo.stages import BEST_METRIC
 from softgrpo.tuning import SearchSpace, plan_study, study_name, validation_ndcg, with_values
 from tests.fake_groups import FakeGroups
 
@@ -49,3 +49,8 @@ def test_tried_values_have_four_digits_and_change_nothing_else() -> None:
 def test_a_start_outside_the_ranges_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"grpo.tau_gumbel = 9. The search starts there, so it must lie in 0.25 to 4"):
         plan_study("ml-100k", "tiny", "full", {"grpo.tau_gumbel": 9}, 1, SearchSpace())
+
+
+def test_trials_that_do_not_train_are_refused() -> None:
+    with pytest.raises(ConfigError, match="num_train_epochs = 0"):
+        plan_study("ml-100k", "tiny", "full", {"grpo.num_train_epochs": 0}, 2, SearchSpace())

@@ -19,6 +19,7 @@ from rich.text import Text
 from softgrpo.config import TABLE_KS, ExperimentConfig
 from softgrpo.evaluation import plots
 from softgrpo.evaluation.cases import Case, gains
+from softgrpo.evaluation.significance import smallest_p
 from softgrpo.evaluation.static import StaticMixture
 from softgrpo.evaluation.table import Comparison
 
@@ -108,7 +109,12 @@ def draw_figures(report: Report, folder: Path) -> dict[str, Path]:
     return {title: plots.save(figure, folder, name)[1] for title, (name, figure) in drawn.items()}
 
 
-def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, smallest_p: float = 0.0) -> str:
+def least_p(table: pd.DataFrame, draws: int) -> float:
+    """Returns the smallest p-value that a table can show: as many tests as it has p-values, from so many bootstrap draws."""
+    return smallest_p(int(table.filter(regex="^vs_.*_p$").notna().to_numpy().sum()), draws)
+
+
+def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, least: float) -> str:
     """Says in one sentence what a row's comparison shows; a p-value of 0.05 or more is called what it is.
 
     Args:
@@ -116,7 +122,7 @@ def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, smallest_
         reference: `vs_single` or `vs_static`.
         name: What the reference is called.
         k: Cut-off of the NDCG.
-        smallest_p: Smallest p-value that the number of bootstrap draws allows.
+        least: See `least_p`.
     """
     difference, p = row[reference], row[f"{reference}_p"]
     interval = f"[{row[f'{reference}_low']:+.4f}, {row[f'{reference}_high']:+.4f}]"
@@ -124,7 +130,7 @@ def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, smallest_
         return f"{row['label']} is not tested against {name}."
     relative = _percent(row[f"{reference}_relative"])
     numbers = f"{difference:+.4f} NDCG@{k} ({relative}), interval {interval}, corrected p = {p:.2g}"
-    if smallest_p >= 0.05:
+    if least >= 0.05:
         return f"Too few bootstrap draws to tell {row['label']} from {name}: {numbers}."
     if p >= 0.05:
         return f"{row['label']} cannot be told apart from {name}: {numbers}."
@@ -176,8 +182,7 @@ def _content(report: Report) -> dict[str, Any]:
     config, comparison = report.config, report.comparison
     k = config.fusion.k
     rows = _rows(comparison.table)
-    tests = int(comparison.table[["vs_single_p", "vs_static_p"]].notna().to_numpy().sum())
-    smallest_p = 2 * tests / (config.evaluation.bootstrap + 1)
+    least = least_p(comparison.table, config.evaluation.bootstrap)
     focus = next(row for row in rows if row["method"] == report.focus)
     users = comparison.windows["user"].nunique()
     return {
@@ -187,8 +192,8 @@ def _content(report: Report) -> dict[str, Any]:
         "metrics": [name for name in rows[0] if name.startswith(("ndcg@", "recall@", "hit@", "mrr"))],
         "main": [f"{metric}@{cutoff}" for metric in ("ndcg", "recall") for cutoff in sorted({k, *TABLE_KS})],
         "verdicts": [
-            verdict(focus, "vs_single", f"the best single recaller ({comparison.best_single})", k, smallest_p),
-            verdict(focus, "vs_static", "the best static mixture", k, smallest_p),
+            verdict(focus, "vs_single", f"the best single recaller ({comparison.best_single})", k, least),
+            verdict(focus, "vs_static", "the best static mixture", k, least),
         ],
         "static": report.static,
         "gates": report.gates,

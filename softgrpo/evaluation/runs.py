@@ -58,7 +58,8 @@ def compare_runs(
 
     Returns:
         Columns as in `Comparison.table`, and `run`; `method` is `<run>/<key>`. `vs_single` compares with the first run's best
-        single recaller, `vs_first` with the first run's `focus`. Metrics that some run lacks are left out.
+        single recaller, `vs_first` with the first run's `focus`. The rows `focus` are what is asked about: they alone get p-values,
+        which Holm corrects over them; the others are tested in their own run's table. Metrics that some run lacks are left out.
 
     Raises:
         DataError: The runs have no metric or method to compare, or were not tested on the same windows of the same users.
@@ -71,7 +72,8 @@ def compare_runs(
     rows["label"] = rows["run"] + ": " + rows["label"]
     windows = pd.concat([_named(run, run.windows[shared]) for run in runs], ignore_index=True).drop(columns="run")
     references = {"vs_single": f"{first.name}/{first.best_single}", "vs_first": f"{first.name}/{focus}"}
-    return tabulate(rows, windows, references, primary, settings, seed)
+    asked = [f"{run.name}/{focus}" for run in runs]
+    return tabulate(rows, windows, references, primary, settings, seed, asked)
 
 
 def _named(run: EvaluatedRun, frame: pd.DataFrame) -> pd.DataFrame:

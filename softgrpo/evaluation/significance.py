@@ -44,6 +44,11 @@ def per_user(values: NDArray[np.float64], users: NDArray[np.integer]) -> NDArray
     return sums / counts.reshape(-1, *[1] * (values.ndim - 1))
 
 
+def smallest_p(tests: int, draws: int) -> float:
+    """Returns the smallest p-value that a number of draws allows once it is corrected over a number of tests."""
+    return 2 * tests / (draws + 1)
+
+
 def paired_bootstrap(differences: NDArray[np.float64], draws: int, confidence: float, seed: int) -> Bootstrap:
     """Resamples users with replacement, the same draws for all comparisons.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -224,6 +224,7 @@ def tabulate(
     primary: str,
     settings: EvaluationConfig,
     seed: int,
+    tested: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Returns means over users, and differences to references with intervals and p-values.
 
@@ -234,6 +235,7 @@ def tabulate(
         primary: The metric compared.
         settings: Of the bootstrap.
         seed: Of the bootstrap.
+        tested: Keys of the rows that get a p-value, over which Holm corrects; None takes all but oracles.
 
     Returns:
         `rows` with the columns that `Comparison.table` describes.
@@ -246,7 +248,8 @@ def tabulate(
     table[metrics] = np.stack([values.mean(0) for values in by_user])
     scores = np.stack([values[:, metrics.index(primary)] for values in by_user], axis=1)  # (U, rows)
     numbers = {name: keys.index(reference) for name, reference in references.items()}
-    return pd.concat([table, _differences(scores, numbers, table["kind"] == "oracle", settings, seed)], axis=1)
+    untested = table["kind"] == "oracle" if tested is None else ~table["method"].isin(list(tested))
+    return pd.concat([table, _differences(scores, numbers, untested, settings, seed)], axis=1)
 
 
 def _differences(

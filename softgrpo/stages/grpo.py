@@ -67,7 +67,8 @@ def run(context: StageContext) -> dict[str, float]:
     trainer = _make_trainer(context, prepared, policy)
     metrics = train_keeping_best(trainer, context.work, context.reporter)
     drawn = curves(trainer)
-    tau = choose_reading(drawn, metrics["best_step"], config.grpo.tau_gumbel)
+    trained = config.grpo.num_train_epochs > 0
+    tau = choose_reading(drawn, metrics["best_step"], config.grpo.tau_gumbel) if trained else 1.0
     read = Policy(policy.model, policy.tokenizer, replace(policy.card, reading_tau=tau))
     store_policy(context.out, read, config.policy.merge_adapter)
     (context.out / "curves.json").write_text(json.dumps(drawn), encoding="utf-8")

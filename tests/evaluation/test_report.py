@@ -103,12 +103,12 @@ def test_a_run_without_curves_cases_and_hits(case: Small, tmp_path: Path) -> Non
 def test_verdicts_are_honest() -> None:
     row = {"label": "X", "vs_single": 0.01, "vs_single_relative": 0.1, "vs_single_low": -0.01, "vs_single_high": 0.03}
     assert "X cannot be told apart from B: +0.0100 NDCG@5 (+10.0%)" in verdict(
-        row | {"vs_single_p": 0.2}, "vs_single", "B", 5
+        row | {"vs_single_p": 0.2}, "vs_single", "B", 5, 0.0
     )
-    assert "X is better than B" in verdict(row | {"vs_single_p": 0.01}, "vs_single", "B", 5)
-    assert "X is worse than B" in verdict(row | {"vs_single": -0.01, "vs_single_p": 0.01}, "vs_single", "B", 5)
+    assert "X is better than B" in verdict(row | {"vs_single_p": 0.01}, "vs_single", "B", 5, 0.0)
+    assert "X is worse than B" in verdict(row | {"vs_single": -0.01, "vs_single_p": 0.01}, "vs_single", "B", 5, 0.0)
     assert verdict(row | {"vs_single_p": 0.2}, "vs_single", "B", 5, 0.06).startswith("Too few bootstrap draws")
-    assert "not tested" in verdict(row | {"vs_single_p": math.nan}, "vs_single", "B", 5)
+    assert "not tested" in verdict(row | {"vs_single_p": math.nan}, "vs_single", "B", 5, 0.0)
 
 
 def test_terminal_table(case: Small) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import DataError
+from softgrpo.evaluation.report import least_p
 from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
 
 SETTINGS = EvaluationConfig(bootstrap=400)
@@ -71,3 +72,14 @@ def test_metrics_that_one_run_lacks_are_left_out(first: EvaluatedRun, second: Ev
     table = compare_runs([richer, second], "grpo_multi", "ndcg@10", SETTINGS, seed=0)
     assert "mrr" not in table
     assert len(table) == 4
+
+
+def test_p_values_are_those_of_the_rows_that_are_asked_about(first: EvaluatedRun, second: EvaluatedRun) -> None:
+    table = compare_runs([first, second], "grpo_multi", "ndcg@10", SETTINGS, seed=0).set_index("method")
+    tested = table[["vs_single_p", "vs_first_p"]].notna()
+    assert tested.loc["a/grpo_multi"].tolist() == [True, False]  # itself the reference of the second
+    assert tested.loc["b/grpo_multi"].tolist() == [True, True]
+    assert not tested.drop(["a/grpo_multi", "b/grpo_multi"]).to_numpy().any()
+    # every user gains 0.1 over a/BPR: no draw is at most 0, (0 + 1) / (400 + 1) twice, and three tests
+    assert table.loc["a/grpo_multi", "vs_single_p"] == pytest.approx(3 * 2 / 401)
+    assert least_p(table, SETTINGS.bootstrap) == pytest.approx(3 * 2 / 401)

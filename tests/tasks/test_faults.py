@@ -9,7 +9,7 @@ import requests
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 
-from softgrpo.errors import ConfigError, StoreError, TrainingError, no_space
+from softgrpo.errors import ConfigError, StoreError, TimeLimitError, TrainingError, no_space
 from tasks.faults import may_pass
 from tasks.tracking import store_errors
 
@@ -66,3 +66,12 @@ def test_faults_of_input_and_output_may_pass(error: Exception) -> None:
 @pytest.mark.parametrize("error", LASTING, ids=repr)
 def test_what_would_be_the_same_again_does_not_pass(error: Exception) -> None:
     assert not may_pass(error)
+
+
+def test_a_stage_that_took_too_long_is_not_tried_again_whatever_it_was_at() -> None:
+    late = TimeLimitError("sft took longer than 24 hours", "a rule", "a remedy")
+    late.__cause__ = requests.ConnectionError("interrupted")
+    assert not may_pass(late)
+    renamed = requests.ConnectionError("interrupted")
+    renamed.__context__ = TimeLimitError("sft took longer than 24 hours", "a rule", "a remedy")
+    assert not may_pass(renamed)
