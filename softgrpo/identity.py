@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import threading
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,8 @@ from softgrpo.stages import Node
 
 PACKAGE = "softgrpo"
 NOT_CODE = frozenset({"softgrpo.config"})
+PARSES = 20
+_PARSING = threading.Lock()
 
 
 def digest_json(value: Any) -> str:
@@ -68,10 +71,26 @@ def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
+def _parse(code: str) -> ast.Module:
+    """Parses code, one thread at a time.
+
+    CPython 3.11 counts the depth of all threads' trees together: where the garbage collector lets another thread parse in the
+    middle, both end with a SystemError (python/cpython#106905). Others' parsing, such as that of a traceback that is shown, is
+    met by parsing again.
+    """
+    with _PARSING:
+        for _ in range(PARSES - 1):
+            try:
+                return ast.parse(code)
+            except SystemError:
+                continue
+        return ast.parse(code)
+
+
 @cache
 def _read(path: Path) -> tuple[frozenset[str], str]:
     """Returns what a module imports, and the digest of its code; all stages share most of what they reach."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _parse(path.read_text(encoding="utf-8"))
     imported: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import gc
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import softgrpo
 from softgrpo import identity
 from softgrpo.config import ExperimentConfig
 from softgrpo.identity import (
@@ -152,3 +157,50 @@ def test_a_key_depends_on_library_versions(monkeypatch: pytest.MonkeyPatch) -> N
     key = stage_key(node(), config, upstream)
     monkeypatch.setattr(identity, "library_versions", lambda names: {"numpy": "another"})
     assert stage_key(node(), config, upstream) != key
+
+
+class Busy:
+    """Garbage whose end takes some Python, in which other threads get their turn."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        sum(range(50))
+
+
+def test_code_is_read_while_other_threads_read_code() -> None:
+    """As on a Dask worker; without what `_parse` does about it this fails with a SystemError."""
+    codes = [path.read_text(encoding="utf-8") for path in sorted(Path(softgrpo.__file__).parent.rglob("*.py"))[:40]]
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def ours() -> None:
+        try:
+            for code in codes:
+                Busy()
+                assert ast.dump(identity._parse(code))
+        except BaseException as error:
+            failures.append(error)
+
+    def theirs() -> None:
+        while not done.is_set():
+            with suppress(SystemError):
+                ast.parse(codes[0])
+
+    threshold, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(50)
+    sys.setswitchinterval(1e-6)
+    try:
+        others = threading.Thread(target=theirs)
+        threads = [threading.Thread(target=ours) for _ in range(2)]
+        for thread in (others, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        done.set()
+        others.join()
+    finally:
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)
+    assert not failures
