@@ -14,16 +14,18 @@ import pytest
 
 from flows.services import Services
 from tests.reliability.runs import NODES, Problem, Tracked, digests, stages_run, until
+from tests.warm import COMMAND
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 DAY_SECONDS = 86_400
-CLOCK = """
-import os, time
+AHEAD = f"""
+import time
 _true = time.time
-time.time = lambda: _true() + float(os.environ["CLOCK_AHEAD_SECONDS"])
+time.time = lambda: _true() + {DAY_SECONDS}
+{COMMAND}
 """
-"""Python imports a module of the name sitecustomize at its start."""
+"""The command, in a process whose clock is a day ahead."""
 
 
 def test_the_store_is_moved(make_problem: Callable[..., Problem]) -> None:
@@ -97,13 +99,10 @@ def test_the_disk_is_full_during_a_commit(place: str, make_problem: Callable[...
     assert Tracked(problem, uri).committed() == sorted(until("sft"))
 
 
-def test_the_clock_is_set_back(make_problem: Callable[..., Problem], services: Services, tmp_path: Path) -> None:
+def test_the_clock_is_set_back(make_problem: Callable[..., Problem], services: Services) -> None:
     """A clock that was a day ahead: later commits seem to be earlier ones."""
-    (tmp_path / "ahead").mkdir()
-    (tmp_path / "ahead" / "sitecustomize.py").write_text(CLOCK, encoding="utf-8")
-    path = f"{tmp_path / 'ahead'}:{os.environ.get('PYTHONPATH', '')}"
     problem = make_problem("clock", services)
-    problem.run(stage="sft", environment={"PYTHONPATH": path, "CLOCK_AHEAD_SECONDS": str(DAY_SECONDS)})
+    problem.run(stage="sft", program=AHEAD)
     tracked = Tracked(problem)
     (early,) = tracked.runs("tags.node = 'sft'")
     assert early.info.end_time > (time.time() + DAY_SECONDS / 2) * 1000
