@@ -24,7 +24,7 @@ RECALLERS = ("A", "B", "C")
 TEMPLATE = (
     "{% for m in messages %}red {{ m['content'] }} </s>{% endfor %}{% if add_generation_prompt %} green{% endif %}"
 )
-CHOSEN = {"train": {"device": "cpu"}, "grpo": {"sampling": "discrete", "scale_rewards": "batch"}}
+CHOSEN = {"train": {"device": "cpu"}, "grpo": {"sampling": "discrete", "scale_rewards": "batch", "drop_flat": False}}
 TEXTS = [("a b", "c d e f", "blue"), ("c", "", "blue"), ("d e", "f", "blue")]
 
 
