@@ -64,10 +64,8 @@ def _interrupted(seconds: float, what: str, late: threading.Event) -> Iterator[N
     timer.start()
     try:
         yield
-    except Exception as error:
-        if late.is_set() and not isinstance(
-            error, TimeLimitError
-        ):  # code that was interrupted gave it a name of its own
+    except Exception as error:  # broad: a library may have given the interruption any name; all else goes on as it is
+        if late.is_set() and not isinstance(error, TimeLimitError):
             raise _too_late(seconds, what) from error
         raise
     finally:
