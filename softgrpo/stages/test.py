@@ -72,7 +72,7 @@ def untrained_weights(config: ExperimentConfig, prepared: Prepared) -> Tensor:
 
 
 def gate_data(config: ExperimentConfig, prepared: Prepared) -> GateData:
-    """Returns what gates are fitted and chosen on: the windows that SofT-GRPO trains and is chosen on, without test answers."""
+    """Returns what gates are fitted on (the windows that SofT-GRPO trains on) and chosen on (all validation windows)."""
     train, valid = prepared.rewarded_rows(), prepared.windows.of(Part.VALID)
     numbers = gate_numbers(prepared.features, prepared.windows)
     static = np.asarray(prepared.static.best.weights)
