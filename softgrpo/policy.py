@@ -91,7 +91,12 @@ class Policy:
     card: PolicyCard
 
 
-def _find_head(model: nn.Module, classes: int) -> str:
+def find_head(model: nn.Module, classes: int) -> str:
+    """Returns the name of the linear layer that gives the logits of M classes.
+
+    Raises:
+        PolicyError: There is none.
+    """
     names: list[str] = [
         name
         for name, module in model.named_modules()
@@ -108,7 +113,7 @@ def _find_head(model: nn.Module, classes: int) -> str:
 
 def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig) -> nn.Module:
     """Puts the prior on the head and LoRA adapters on the body, as the card says."""
-    head = _find_head(model, len(card.recallers))
+    head = find_head(model, len(card.recallers))
     parent, _, leaf = head.rpartition(".")
     if card.prior is not None:
         linear = model.get_submodule(head)
@@ -128,6 +133,12 @@ def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig) -> nn
     with warnings.catch_warnings():  # peft still asks by a name that transformers is about to drop
         warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing", category=FutureWarning)
         return get_peft_model(model, lora)
+
+
+def head_parameters(policy: Policy) -> list[nn.Parameter]:
+    """Returns the parameters of the head that are trained."""
+    head = find_head(policy.model, len(policy.card.recallers))
+    return [value for value in policy.model.get_submodule(head).parameters() if value.requires_grad]
 
 
 def static_prior(weights: NDArray[np.float64], floor: float) -> tuple[float, ...]:

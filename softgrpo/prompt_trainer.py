@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,27 @@ class PromptTrainer(Trainer):
 
     Of the sampling strategies it knows random and group_by_length. Several GPUs are used by several processes
     (`accelerate launch`), never by one. Logs of steps hold `padding_share` and `samples_per_second` (prompts).
+
+    Args:
+        model: Token ids (B, L) to logits (B, M).
+        args: The arguments.
+        head: Parameters that learn at a rate of their own, such as those of a new head on a pretrained body.
+        head_learning_rate: Their peak rate; None takes `args.learning_rate`.
+        **kwargs: For `transformers.Trainer`.
     """
 
     loss_is_scaled_for_ga = False
     repeats = 1
     """Optimiser steps per group of rows."""
 
-    def __init__(self, model: nn.Module, args: TrainingArguments, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        head: Iterable[nn.Parameter] = (),
+        head_learning_rate: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         if args.n_gpu > 1:
             # DataParallel would split a batch behind the sampler's back, and would be slower
             logger.warning("One of %d GPUs is used; `accelerate launch` uses all", args.n_gpu)
@@ -90,6 +104,18 @@ class PromptTrainer(Trainer):
         self.numbers = StepNumbers()
         self.add_callback(self.numbers)
         self._predicted = StepNumbers()
+        self._head, self._head_learning_rate = {id(parameter) for parameter in head}, head_learning_rate
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Returns the optimiser, with the head in groups of its own where it has a rate of its own."""
+        made = self.optimizer is not None  # a second training goes on with the first one's
+        optimizer = super().create_optimizer(model)
+        if self._head_learning_rate is not None and not made:
+            for group in list(optimizer.param_groups):
+                own = [parameter for parameter in group["params"] if id(parameter) in self._head]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in self._head]
+                optimizer.add_param_group({**group, "params": own, "lr": self._head_learning_rate})
+        return optimizer
 
     # ---------------------------------------------------------------- order of the rows
 

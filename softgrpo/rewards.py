@@ -96,6 +96,11 @@ class JudgedLists:
         ranked = self.contending._ranked(weights, self.fusion.k)
         return torch.cat([ndcg(ranks, num_targets, self.fusion.k) for ranks, num_targets in ranked])
 
+    @property
+    def reachable(self) -> Tensor:
+        """(W,) bool: some weights may bring a target into the first `fusion.k`; in all other windows every weight earns 0."""
+        return (self.contending.positions >= 0).any(1)
+
     def responsive(self, seed: int) -> Tensor:
         """Returns the windows (W,) bool in which some of `PROBES` weights, such as a recaller alone, earn more than others."""
         alone = torch.eye(self.aligned.num_recallers, dtype=torch.float64)

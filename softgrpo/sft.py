@@ -22,7 +22,7 @@ LABEL_TOLERANCE = 1e-3
 
 
 def make_labels(ndcg: NDArray[np.float32], config: LabelConfig) -> NDArray[np.float32]:
-    """Returns the label distribution of every window.
+    """Returns the label distribution of every window, of kind hard or soft.
 
     hard: all weight on the best recaller, shared equally by ties; soft: softmax(NDCG / temperature). A window in which no
     recaller hits gets the uniform distribution either way.
@@ -41,7 +41,12 @@ def make_labels(ndcg: NDArray[np.float32], config: LabelConfig) -> NDArray[np.fl
         scaled = ndcg / config.temperature
         powers = np.exp(scaled - scaled.max(1, keepdims=True))
         labels = powers / powers.sum(1, keepdims=True)
-    smoothed: NDArray[np.float64] = (1.0 - config.smoothing) * labels + config.smoothing / ndcg.shape[1]
+    return smooth(labels, config.smoothing)
+
+
+def smooth(labels: NDArray[np.float64], smoothing: float) -> NDArray[np.float32]:
+    """Returns labels (W, M) moved by `smoothing` in [0, 1] towards the uniform distribution, float32."""
+    smoothed: NDArray[np.float64] = (1.0 - smoothing) * labels + smoothing / labels.shape[1]
     return smoothed.astype(np.float32)
 
 

@@ -20,7 +20,7 @@ from softgrpo.stages import BEST_METRIC, Reporter
 
 
 def ranking_metrics(
-    reward: Callable[[Tensor, Mapping[str, Tensor]], Tensor], recallers: Sequence[str], tau: float
+    reward: Callable[[Tensor, Mapping[str, Tensor]], Tensor], recallers: Sequence[str], tau: float, share: float = 1.0
 ) -> Callable[[EvalPrediction], dict[str, float]]:  # fmt: skip
     """Returns a metric function over validation windows.
 
@@ -28,10 +28,11 @@ def ranking_metrics(
         reward: (weights (B, G, M), batch with `index`) to NDCG (B, G).
         recallers: The M names.
         tau: Temperature of the second reading, `softmax(z / tau)`.
+        share: Windows that were asked about, of all; in the others NDCG is 0 whatever the weights.
 
     Returns:
         A function that gives ndcg_multi (softmax(z)), ndcg_multi_tau (softmax(z / tau)), ndcg_best_reading (the better of
-        the two, which models are chosen by), ndcg_single (argmax), and mean weights.
+        the two, which models are chosen by), ndcg_single (argmax), and the mean weights over what was asked.
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
@@ -40,7 +41,8 @@ def ranking_metrics(
         multi = logits.softmax(-1)
         single = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
         rewards = reward(torch.stack([multi, (logits / tau).softmax(-1), single], dim=1), batch).double().mean(0)
-        metrics = dict(zip(("ndcg_multi", "ndcg_multi_tau", "ndcg_single"), rewards.tolist(), strict=True))
+        names = ("ndcg_multi", "ndcg_multi_tau", "ndcg_single")
+        metrics = dict(zip(names, (share * rewards).tolist(), strict=True))
         metrics["ndcg_best_reading"] = max(metrics["ndcg_multi"], metrics["ndcg_multi_tau"])
         return metrics | {f"weight_{name}": float(w) for name, w in zip(recallers, multi.mean(0), strict=True)}
 

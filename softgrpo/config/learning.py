@@ -10,14 +10,16 @@ from softgrpo.config.section import Count, NonNegative, Positive, Probability, S
 
 
 class LabelConfig(Section):
-    """Labels of supervised fine-tuning, from NDCG@k of each recaller's own list."""
+    """Labels of supervised fine-tuning, from NDCG@k of each recaller's own list or from a small network that learnt from it."""
 
-    kind: Literal["hard", "soft"] = "soft"
-    """hard: the best recaller, ties shared equally; soft: softmax(NDCG / temperature)."""
+    kind: Literal["hard", "soft", "gate"] = "soft"
+    """hard: the best recaller, ties shared equally; soft: softmax(NDCG / temperature); gate: what a small network answers that
+    SofT-GRPO trained on the prompt's numbers (distillation): less noise where one item decides a window, and the static mixture
+    where the network finds nothing better."""
     temperature: Positive = 0.1
-    """Temperature of the soft labels."""
+    """Temperature (soft only)."""
     drop_unhit: bool = True
-    """Leave windows in which no recaller hits out of SFT training (never out of validation or test)."""
+    """Leave windows in which no recaller hits out of SFT training (never out of validation or test); a gate labels them as well."""
     smoothing: Share = 0.0
     """Label smoothing towards the uniform distribution."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -75,7 +77,9 @@ class TrainConfig(Section):
     max_train_windows: Count | None = None
     """Train on a seeded sample of this many policy windows; null takes all."""
     max_valid_windows: Count | None = None
-    """Choose the model that is kept on a seeded sample of this many validation windows; null takes all. All users are tested."""
+    """Choose the model that is kept on a seeded sample of this many of the validation windows in which weights can earn
+    anything; null takes all of these. In the others NDCG is 0 whatever the weights, so they are counted and not read. All users
+    are tested."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the language model runs."""
 
@@ -95,6 +99,8 @@ class SFTConfig(Section):
 
     learning_rate: Positive = 5e-5
     """Peak learning rate."""
+    head_learning_rate: Positive | None = None
+    """Peak learning rate of the classification head, which is new where the rest is pretrained; null takes `learning_rate`."""
     num_train_epochs: NonNegative = 3
     """Passes over the training windows; 0 leaves the stage out: the policy is what it starts from."""
 
@@ -104,6 +110,8 @@ class GRPOConfig(Section):
 
     learning_rate: Positive = 1e-6
     """Peak learning rate."""
+    head_learning_rate: Positive | None = None
+    """Peak learning rate of the classification head; null takes `learning_rate`."""
     num_train_epochs: NonNegative = 1
     """Passes over the training windows; 0 leaves the stage out: the policy is SFT's."""
     drop_flat: bool = True

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from softgrpo.batching import PromptRows
 from softgrpo.callbacks import training_callbacks
-from softgrpo.policy import Policy, load_policy, store_policy
+from softgrpo.policy import Policy, head_parameters, load_policy, store_policy
 from softgrpo.stages import StageContext
 from softgrpo.stages.inputs import Prepared
 from softgrpo.training import (
@@ -22,7 +22,7 @@ from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 
 def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> SoftGRPOTrainer:
     config, grpo = context.config, context.config.grpo
-    rows, valid = prepared.rewarded_rows(), prepared.valid_rows()
+    rows, asked = prepared.rewarded_rows(), prepared.asked_rows()
     common = common_arguments(
         config.train,
         grpo.learning_rate,
@@ -32,16 +32,20 @@ def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> 
         context.work,
         grpo.num_iterations,
     )
-    chosen = grpo.model_dump(exclude={"learning_rate", "num_train_epochs", "drop_flat"})
+    chosen = grpo.model_dump(exclude={"learning_rate", "head_learning_rate", "num_train_epochs", "drop_flat"})
     context.reporter.info(f"SofT-GRPO on {len(rows)} windows, {grpo.num_generations} generations each")
     return SoftGRPOTrainer(
         model=policy.model,
         reward=prepared.reward(rows),
         args=SoftGRPOConfig(**common, **chosen),
+        head=head_parameters(policy),
+        head_learning_rate=config.grpo.head_learning_rate,
         train_dataset=PromptRows(prepared.encoded(rows, policy.tokenizer).input_ids, {}),
         processing_class=policy.tokenizer,
-        eval_dataset=PromptRows(prepared.encoded(valid, policy.tokenizer).input_ids, {}),
-        compute_metrics=ranking_metrics(prepared.reward(valid), config.recall.recallers, grpo.tau_gumbel),
+        eval_dataset=PromptRows(prepared.encoded(asked.rows, policy.tokenizer).input_ids, {}),
+        compute_metrics=ranking_metrics(
+            prepared.reward(asked.rows), config.recall.recallers, grpo.tau_gumbel, asked.share
+        ),
         callbacks=training_callbacks(config.train, context.reporter, "SofT-GRPO", config.recall.recallers),
     )
 

@@ -73,6 +73,20 @@ def load_static(folder: Path) -> StaticMixture:
 
 
 @dataclass(frozen=True)
+class AskedRows:
+    """Validation windows that a language model reads.
+
+    Attributes:
+        rows: Ascending window numbers: those that weights can earn something in, or a seeded sample of them.
+        share: Share of all validation windows in which weights can earn anything, in (0, 1]. A mean NDCG over `rows` times
+            this share is the mean over all validation windows (of a sample: its estimate).
+    """
+
+    rows: NDArray[np.int64]
+    share: float
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Output of the stages `split` and `data`, read on demand.
 
@@ -152,7 +166,7 @@ class Prepared:
             DataError: None is left.
         """
         rows = self.windows.of(Part.POLICY)
-        if self.config.labels.drop_unhit:
+        if self.config.labels.drop_unhit and self.config.labels.kind != "gate":
             rows = self._told_apart(rows, self.features.ndcg[rows].max(1) > 0, _UNHIT)
         return self._sample(rows, self.config.train.max_train_windows)
 
@@ -183,9 +197,13 @@ class Prepared:
             )
         return rows[kept]
 
-    def valid_rows(self) -> NDArray[np.int64]:
-        """Returns the validation windows that models are chosen on, ascending; mixtures and gates are chosen on all."""
-        return self._sample(self.windows.of(Part.VALID), self.config.train.max_valid_windows)
+    def asked_rows(self) -> AskedRows:
+        """Returns the validation windows that language models are asked about, to choose between them."""
+        rows = self.windows.of(Part.VALID)
+        reachable = self.judged(rows).reachable.numpy()
+        if not reachable.any():  # every model earns 0 then: one window is enough to say so
+            return AskedRows(rows[:1], 1.0)
+        return AskedRows(self._sample(rows[reachable], self.config.train.max_valid_windows), float(reachable.mean()))
 
     def _sample(self, rows: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
         """Returns a seeded sample of rows, ascending; all of them where they are no more than the limit."""

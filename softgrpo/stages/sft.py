@@ -6,14 +6,17 @@ import json
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import TrainingArguments
 
+from softgrpo.baselines.networks import fit_network
 from softgrpo.batching import PromptCollator, PromptRows
 from softgrpo.callbacks import training_callbacks
 from softgrpo.evaluation.choices import choice_metrics, confusion_table
-from softgrpo.policy import Policy, create_policy, store_policy
-from softgrpo.sft import RecallerSFTTrainer, make_class_weights, make_labels
+from softgrpo.policy import Policy, create_policy, head_parameters, store_policy
+from softgrpo.sft import RecallerSFTTrainer, make_class_weights, make_labels, smooth
 from softgrpo.stages import StageContext
+from softgrpo.stages.gates import gate_data
 from softgrpo.stages.inputs import CONFUSION, Prepared
 from softgrpo.training import (
     common_arguments,
@@ -24,25 +27,40 @@ from softgrpo.training import (
 )
 
 
+def _labels(context: StageContext, prepared: Prepared, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Returns the label distributions (W, M) of policy windows."""
+    config = context.config
+    if config.labels.kind != "gate":
+        return make_labels(prepared.features.ndcg[rows], config.labels)
+    gate = fit_network(gate_data(prepared, rows), "soft")
+    context.reporter.info(
+        f"labels of a network on the prompt's numbers ({gate.choice}): NDCG {gate.valid_ndcg:.4f} on validation windows, the "
+        f"best static mixture {prepared.static.best.valid_ndcg:.4f}"
+    )
+    return smooth(gate.weights.numpy(), config.labels.smoothing)
+
+
 def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> tuple[RecallerSFTTrainer, float]:
     """Returns the trainer and the share of prompts that lost history items."""
     config = context.config
-    rows, valid = prepared.labelled_rows(), prepared.valid_rows()
+    rows, asked = prepared.labelled_rows(), prepared.asked_rows()
     prompts = prepared.encoded(rows, policy.tokenizer)
-    labels = make_labels(prepared.features.ndcg[rows], config.labels)
+    labels = _labels(context, prepared, rows)
     class_weights = make_class_weights(labels, config.labels)
     common = common_arguments(
         config.train, config.sft.learning_rate, config.sft.num_train_epochs, len(rows), config.seed, context.work
     )
-    ranking = ranking_metrics(prepared.reward(valid), config.recall.recallers, tau=1.0)
-    choices = choice_metrics(prepared.features.ndcg[valid], config.recall.recallers)
+    ranking = ranking_metrics(prepared.reward(asked.rows), config.recall.recallers, tau=1.0, share=asked.share)
+    choices = choice_metrics(prepared.features.ndcg[asked.rows], config.recall.recallers)
     trainer = RecallerSFTTrainer(
         class_weights=torch.from_numpy(class_weights),
         model=policy.model,
         args=TrainingArguments(**common),
+        head=head_parameters(policy),
+        head_learning_rate=config.sft.head_learning_rate,
         data_collator=PromptCollator(policy.tokenizer),
         train_dataset=PromptRows(prompts.input_ids, {"label": labels}),
-        eval_dataset=PromptRows(prepared.encoded(valid, policy.tokenizer).input_ids, {}),
+        eval_dataset=PromptRows(prepared.encoded(asked.rows, policy.tokenizer).input_ids, {}),
         compute_metrics=lambda prediction: ranking(prediction) | choices(prediction),
         callbacks=training_callbacks(config.train, context.reporter, "SFT"),
     )

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.baselines.gates import GATES, fit_gates
-from softgrpo.baselines.inputs import GateData, gate_numbers, standardised
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
 from softgrpo.batching import PromptCollator, PromptRows, predict_logits
 from softgrpo.columns import Columns
@@ -25,9 +24,10 @@ from softgrpo.evaluation.report import Choice, Report, write_report
 from softgrpo.evaluation.stored import save_report
 from softgrpo.evaluation.table import Comparison, Gate, compare, standard_methods
 from softgrpo.leakage import check_everyone_is_tested
-from softgrpo.policy import load_policy, static_prior
+from softgrpo.policy import load_policy
 from softgrpo.records import Part
 from softgrpo.stages import BEST_METRIC, StageContext
+from softgrpo.stages.gates import gate_data
 from softgrpo.stages.inputs import CONFUSION, Prepared
 
 logger = logging.getLogger(__name__)
@@ -71,22 +71,6 @@ def untrained_weights(config: ExperimentConfig, prepared: Prepared) -> Tensor:
     return zero_shot_weights(model, tokenizer, prompts, prepared.lists.recallers, train.eval_batch_size, train.bf16)
 
 
-def gate_data(config: ExperimentConfig, prepared: Prepared) -> GateData:
-    """Returns what gates are fitted on (the windows that SofT-GRPO trains on) and chosen on (all validation windows)."""
-    train, valid = prepared.rewarded_rows(), prepared.windows.of(Part.VALID)
-    numbers = gate_numbers(prepared.features, prepared.windows)
-    static = np.asarray(prepared.static.best.weights)
-    return GateData(
-        train=prepared.judged(train),
-        train_ndcg=prepared.features.ndcg[train],
-        valid=prepared.judged(valid),
-        numbers=standardised(numbers, train, valid, prepared.windows.of(Part.TEST)),
-        static=torch.from_numpy(static),
-        prior=torch.tensor(static_prior(static, config.policy.prior_floor)),
-        seed=config.seed,
-    )
-
-
 def learned_weights(context: StageContext, prepared: Prepared) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Returns the weights (W, M) of each language model, and what a reader must know about a row that is not there."""
     config = context.config
@@ -118,7 +102,7 @@ def _final_metrics(comparison: Comparison) -> dict[str, float]:
 
 def _gates(config: ExperimentConfig, prepared: Prepared) -> dict[str, Gate]:
     wanted = [name for name in config.evaluation.baselines if name in GATES]
-    found = fit_gates(wanted, gate_data(config, prepared)) if wanted else {}
+    found = fit_gates(wanted, gate_data(prepared, prepared.windows.of(Part.TEST))) if wanted else {}
     for name, gate in found.items():
         logger.info("%s: %s, NDCG %.4f on validation windows", GATES[name][0], gate.choice, gate.valid_ndcg)
     return {name: Gate(GATES[name][0], gate.weights, gate.valid_ndcg, gate.choice) for name, gate in found.items()}

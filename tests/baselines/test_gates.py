@@ -18,7 +18,8 @@ from softgrpo.baselines.stacking import linear_weights, normal_equations, solve
 from softgrpo.errors import DataError
 from softgrpo.features import Features
 from softgrpo.records import Part
-from softgrpo.stages.test import check_test_windows, gate_data
+from softgrpo.stages.gates import gate_data
+from softgrpo.stages.test import check_test_windows
 from tests.baselines.cases import FUSION, small_config, small_prepared, switch, switch_data
 from tests.data.cases import windows_of
 
@@ -52,7 +53,7 @@ def test_test_answers_change_no_weight(name: str) -> None:
     weights = []
     for seed in (7, 8):
         prepared = small_prepared(config, seed)
-        weights.append(fit_gates([name], gate_data(config, prepared))[name].weights)
+        weights.append(fit_gates([name], gate_data(prepared, prepared.windows.of(Part.TEST)))[name].weights)
     one, other = (small_prepared(config, seed) for seed in (7, 8))
     rows = one.windows.of(Part.TEST)
     assert not np.array_equal(one.features.ndcg[rows], other.features.ndcg[rows]), "the answers do differ"
@@ -70,7 +71,8 @@ def test_gates_see_the_windows_that_soft_grpo_sees() -> None:
     config = small_config().model_copy(
         update={"train": small_config().train.model_copy(update={"max_train_windows": 30})}
     )
-    data = gate_data(config, small_prepared(config))
+    prepared = small_prepared(config)
+    data = gate_data(prepared, prepared.windows.of(Part.TEST))
     assert len(data.train) == len(data.numbers[0]) == len(data.train_ndcg) == 30
     assert len(data.valid) == len(data.numbers[1]) == len(data.numbers[2]) == 40
 
