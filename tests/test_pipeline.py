@@ -61,6 +61,16 @@ def test_a_setting_changes_the_keys_of_the_stages_it_matters_to(path: str, chang
     assert {name for name in before if before[name] != after[name]} == changed
 
 
+def test_what_a_gate_learns_from_matters_to_sft_where_it_labels() -> None:
+    def key(kind: str, drop: bool) -> str:
+        config = resolve("ml-100k", "tiny", overrides={"labels.kind": kind, "grpo.drop_flat": drop})
+        nodes = plan(config)
+        digests = {node.name: "same" for node in nodes}
+        return next(stage_key(node, config, digests) for node in nodes if node.name == "sft")
+
+    assert key("soft", True) == key("soft", False) and key("gate", True) != key("gate", False)
+
+
 def test_where_the_data_lie_changes_no_key(tmp_path: Path) -> None:
     packaged = resolve("ml-100k", "tiny", overrides={"data.download": False})
     assert stage_key(plan(packaged)[0], packaged, {}) == keys()["split"]

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from softgrpo.config import FusionConfig
+from softgrpo.config import FusionConfig, MergeMethod
 from softgrpo.errors import DataError, TrainingError
 from softgrpo.fusion import align
 from softgrpo.rewards import JudgedLists, RankingReward
@@ -103,3 +103,17 @@ def test_a_window_responds_where_weights_can_earn_more_or_less() -> None:
     both = JudgedLists.build(torch.tensor([[[1], [1]]]), torch.ones(1, 2, 1), torch.tensor([[1]]), fusion)
     assert judged.ndcg(torch.tensor([[1.0, 0.0]])).tolist() == [[1.0], [0.0], [0.0], [0.0]]
     assert both.responsive(seed=0).tolist() == [False]  # always hit, whatever the weights
+    assert judged.reachable.tolist() == [True, True, False, False] and both.reachable.tolist() == [True]
+
+
+@pytest.mark.parametrize("method", ["score", "rrf", "quota"])
+def test_where_no_target_is_reachable_every_weight_earns_nothing(method: MergeMethod) -> None:
+    generator = torch.Generator().manual_seed(3)
+    items = torch.stack([torch.randperm(40, generator=generator)[:12] for _ in range(120)]).view(40, 3, 12)
+    scores = torch.randn(40, 3, 12, generator=generator).sort(descending=True).values
+    targets = torch.randint(0, 40, (40, 1), generator=generator)
+    judged = JudgedLists.build(items, scores, targets, FusionConfig(method=method, k=2))
+    weights = torch.softmax(4 * torch.randn(500, 3, generator=generator), -1)
+    found = judged.ndcg(torch.cat([torch.eye(3), weights])).amax(1) > 0
+    assert not found[~judged.reachable].any() and 0 < judged.reachable.sum() < 40
+    assert found.sum() >= 0.8 * judged.reachable.sum(), "hardly a window is called reachable that is not"

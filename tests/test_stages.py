@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from softgrpo.config import ExperimentConfig, FusionConfig
+from softgrpo.baselines.gates import TEACHERS, fit_gates
+from softgrpo.config import ExperimentConfig, FusionConfig, LabelConfig
 from softgrpo.errors import DataError
 from softgrpo.records import Part, Windows
 from softgrpo.rewards import JudgedLists
+from softgrpo.stages.gates import gate_data
 from softgrpo.stages.grpo import choose_reading
 from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.sft import make_targets
 from softgrpo.stages.test import foreign_note
+from tests.baselines.cases import small_config, small_prepared
 
 
 @pytest.mark.parametrize(("plain", "tempered", "chosen"), [(0.2, 0.3, 0.5), (0.3, 0.2, 1.0), (0.3, 0.3, 1.0)])
@@ -94,20 +98,46 @@ def test_no_window_to_learn_from_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
         rewarded(0, 10, monkeypatch).rewarded_rows()
 
 
-def test_a_seeded_sample_of_validation_windows_chooses_the_model_where_it_is_asked_for() -> None:
-    found = prepared(0, 10)
-    found.__dict__["windows"].part[2:] = Part.VALID
-    assert found.valid_rows().tolist() == list(range(2, 10))
-    train = found.config.train
-    few = Prepared(
-        found.config.model_copy(update={"train": train.model_copy(update={"max_valid_windows": 3})}),
-        Path("s"),
-        Path("d"),
-    )
+def validated(hits: int, monkeypatch: pytest.MonkeyPatch, limit: int | None = None) -> Prepared:
+    """Returns ten windows, the last eight of them for validation, and of all the first `hits` with a target within reach."""
+    found = rewarded(hits, 10, monkeypatch)
+    found.windows.part[2:] = Part.VALID
+    train = found.config.train.model_copy(update={"max_valid_windows": limit})
+    few = Prepared(found.config.model_copy(update={"train": train}), found.split, found.data)
     few.__dict__["windows"] = found.windows
-    rows = few.valid_rows().tolist()
-    assert len(rows) == 3 and rows == sorted(set(rows)) and set(rows) <= set(range(2, 10))
-    assert few.valid_rows().tolist() == rows  # the same in SFT, SofT-GRPO and again
+    return few
+
+
+def test_language_models_read_the_validation_windows_in_which_weights_can_earn_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = validated(6, monkeypatch).asked_rows()
+    assert asked.rows.tolist() == [2, 3, 4, 5] and asked.share == 0.5
+    nothing = validated(0, monkeypatch).asked_rows()
+    assert nothing.rows.tolist() == [2] and nothing.share == 1.0  # NDCG 0 either way
+
+
+def test_a_seeded_sample_of_them_chooses_the_model_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = validated(8, monkeypatch, limit=3)
+    rows = few.asked_rows().rows.tolist()
+    assert len(rows) == 3 and rows == sorted(set(rows)) and set(rows) <= set(range(2, 8))
+    assert few.asked_rows().rows.tolist() == rows  # the same in SFT, SofT-GRPO and again
+    assert few.asked_rows().share == 0.75  # of all windows, not of the sample
+
+
+def test_the_best_gate_labels_every_policy_window() -> None:
+    config = small_config()
+    config = config.model_copy(update={"labels": LabelConfig(kind="gate", smoothing=0.2)})
+    prepared = small_prepared(config)
+    rows = prepared.labelled_rows()
+    assert rows.tolist() == prepared.windows.of(Part.POLICY).tolist(), "also where no recaller hits"
+    said: list[str] = []
+    context = SimpleNamespace(config=config, reporter=SimpleNamespace(info=said.append))
+    found = make_targets(context, prepared, rows)  # type: ignore[arg-type]
+    gates = fit_gates(TEACHERS, gate_data(prepared, rows))
+    gate = max(gates.values(), key=lambda each: each.valid_ndcg)
+    assert np.allclose(found, 0.8 * gate.weights.numpy() + 0.1) and found.dtype == np.float32
+    assert f"NDCG {gate.valid_ndcg:.4f} on validation windows" in said[0]
 
 
 def test_the_report_says_which_recallers_could_not_be_checked() -> None:

@@ -38,6 +38,10 @@ class Stored(Prepared):
         self.__dict__["features"] = SimpleNamespace(ndcg=np.eye(3, dtype=np.float32))
         self.__dict__["lists"] = SimpleNamespace(recallers=RECALLERS)
 
+    def judged(self, rows: Any, method: Any = None) -> Any:
+        """Returns lists in which a target is within reach of every window."""
+        return SimpleNamespace(reachable=torch.ones(len(rows), dtype=torch.bool))
+
     def reward(self, rows: Any) -> Any:
         """Returns a reward that is never asked."""
         return lambda weights, batch: weights.sum(-1)
@@ -62,7 +66,7 @@ def test_the_three_stages_read_the_same_token_ids(
 
     monkeypatch.setattr(test_stage, "load_policy", lambda *given: policy)
     monkeypatch.setattr(test_stage, "predict_logits", asked)
-    test_stage.policy_weights(tmp_path, config, prepared, "test")
+    test_stage.policy_logits_on_test(tmp_path, config, prepared, "test")
     supervised, _ = sft._make_trainer(context, prepared, policy)
     reinforced = grpo._make_trainer(context, prepared, policy)
     assert (reinforced.args.sampling, reinforced.args.scale_rewards) == ("discrete", "batch")  # settings arrive

@@ -86,12 +86,21 @@ def make_grpo(
 
 
 def make_sft(
-    work: Path, notes: Notes, model: nn.Module | None = None, rate: float = 1e-2, epochs: int = 4, **changes: Any
+    work: Path,
+    notes: Notes,
+    model: nn.Module | None = None,
+    rate: float = 1e-2,
+    epochs: int = 4,
+    head: float | None = None,
+    **changes: Any,
 ) -> RecallerSFTTrainer:
-    """Returns an SFT trainer as the stage makes it."""
+    """Returns an SFT trainer as the stage makes it; `head` is the head's own rate."""
     rows, shared = toy_rows(), settings(**changes)
+    model = toy_encoder() if model is None else model
     return RecallerSFTTrainer(
-        model=toy_encoder() if model is None else model,
+        model=model,
+        head=list(model.get_submodule("classifier").parameters()) if head else (),
+        head_learning_rate=head,
         args=TrainingArguments(**common_arguments(shared, rate, epochs, len(rows), 42, work)),
         data_collator=PromptCollator(toy_tokenizer()),
         train_dataset=PromptRows(rows.input_ids, {"label": OPTIMA[torch.tensor(rows.columns["colour"])].numpy()}),
@@ -127,6 +136,13 @@ def test_ranking_metrics_by_hand() -> None:
     )
 
 
+def test_windows_that_were_not_read_count_as_0() -> None:
+    compute = ranking_metrics(lambda weights, batch: weights[..., 0], RECALLERS, tau=0.5, share=0.25)
+    found = compute(EvalPrediction(np.log([[0.6, 0.3, 0.1]]), np.array([0])))
+    assert (found["ndcg_multi"], found["ndcg_single"], found["weight_A"]) == pytest.approx((0.15, 0.25, 0.6))
+    assert found["ndcg_best_reading"] == found["ndcg_multi_tau"] == pytest.approx(0.25 * 0.36 / 0.46)
+
+
 @pytest.mark.parametrize(("tau", "better"), [(0.5, "ndcg_multi_tau"), (2.0, "ndcg_multi"), (1.0, "ndcg_multi")])
 def test_models_are_chosen_by_the_better_reading(tau: float, better: str) -> None:
     # the reward is the weight of the first recaller, the largest one: lower temperatures raise it
@@ -142,6 +158,38 @@ def test_evaluation_keeps_rows_and_logits_together(tmp_path: Path) -> None:
     expected = predict_logits(trainer.model, toy_rows(), PromptCollator(toy_tokenizer()), 64, False, "test")
     assert output.label_ids.tolist() == list(range(24))
     assert torch.allclose(torch.from_numpy(output.predictions), expected, atol=1e-5)
+
+
+# ---------------------------------------------------------------- the head's own rate
+
+
+def test_a_head_learns_at_its_own_rate(tmp_path: Path) -> None:
+    """Steps of Adam have the size of the rate at first, whatever the gradient."""
+    trainer = make_sft(tmp_path, Notes(), rate=1e-5, epochs=1, head=1e-2)
+    before = trainable_state(trainer.model)
+    trainer.train()
+    assert trainer.optimizer is not None
+    assert sorted({group["lr"] for group in trainer.optimizer.param_groups}) == [1e-5, 1e-2]
+    moved = {name: float((value - before[name]).abs().max()) for name, value in trainable_state(trainer.model).items()}
+    assert moved["classifier.weight"] > 5e-3 and max(v for name, v in moved.items() if "classifier" not in name) < 1e-4
+    trained = [value for group in trainer.optimizer.param_groups for value in group["params"]]
+    assert len(trained) == len({id(value) for value in trained}) == len(before), "each weight once"
+    trainer.create_optimizer()  # a second training goes on with the same groups
+    assert sum(len(group["params"]) for group in trainer.optimizer.param_groups) == len(before)
+
+
+def test_a_head_with_a_rate_of_its_own_resumes_exactly(tmp_path: Path) -> None:
+    through, crashing, resumed = (
+        make_sft(tmp_path / folder, Notes(), toy_encoder(dropout=0.0), rate=1e-3, head=5e-2) for folder in "abb"
+    )
+    expected = train_keeping_best(through, tmp_path / "a", Notes())
+    crashing.add_callback(StopAt(8))
+    with pytest.raises(InterruptedError):
+        train_keeping_best(crashing, tmp_path / "b", Notes())
+    assert train_keeping_best(resumed, tmp_path / "b", Notes()) == expected
+    assert resumed._initial_global_step > 0
+    first, second = trainable_state(through.model), trainable_state(resumed.model)
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 # ---------------------------------------------------------------- arguments

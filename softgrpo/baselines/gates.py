@@ -19,6 +19,9 @@ GATES: dict[str, tuple[str, Callable[[GateData], GateWeights]]] = {
 }
 """Name to what people read and what fits it."""
 
+TEACHERS = ("dirichlet", "stacking", "boosting", "network")
+"""Gates whose weights may label windows: all that answer with a mixture."""
+
 
 def fit_gates(names: Iterable[str], data: GateData) -> dict[str, GateWeights]:
     """Fits the gates among some baselines.
@@ -38,3 +41,17 @@ def fit_gates(names: Iterable[str], data: GateData) -> dict[str, GateWeights]:
     if chosen:
         check_windows(data)
     return {name: fit(data) for name, fit in chosen.items()}
+
+
+def fit_teacher(data: GateData) -> tuple[str, GateWeights]:
+    """Fits the gates of `TEACHERS` and returns the one that is best on validation windows, and its name.
+
+    Args:
+        data: What they are fitted, chosen and asked on.
+
+    Raises:
+        DataError: There are no training, no validation or no asked windows.
+    """
+    found = fit_gates(TEACHERS, data)
+    best = max(found, key=lambda name: found[name].valid_ndcg)
+    return best, found[best]

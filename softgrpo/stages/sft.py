@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import TrainingArguments
 
-from softgrpo.baselines.networks import fit_network
+from softgrpo.baselines.gates import GATES, fit_teacher
 from softgrpo.batching import PromptCollator, PromptRows
 from softgrpo.callbacks import training_callbacks
 from softgrpo.evaluation.choices import choice_metrics, confusion_table
@@ -27,15 +27,15 @@ from softgrpo.training import (
 )
 
 
-def _labels(context: StageContext, prepared: Prepared, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def make_targets(context: StageContext, prepared: Prepared, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Returns the label distributions (W, M) of policy windows."""
     config = context.config
     if config.labels.kind != "gate":
         return make_labels(prepared.features.ndcg[rows], config.labels)
-    gate = fit_network(gate_data(prepared, rows), "soft")
+    name, gate = fit_teacher(gate_data(prepared, rows))
     context.reporter.info(
-        f"labels of a network on the prompt's numbers ({gate.choice}): NDCG {gate.valid_ndcg:.4f} on validation windows, the "
-        f"best static mixture {prepared.static.best.valid_ndcg:.4f}"
+        f"labels of the gate '{GATES[name][0]}' ({gate.choice}): NDCG {gate.valid_ndcg:.4f} on validation windows, the best static "
+        f"mixture {prepared.static.best.valid_ndcg:.4f}"
     )
     return smooth(gate.weights.numpy(), config.labels.smoothing)
 
@@ -45,7 +45,7 @@ def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> 
     config = context.config
     rows, asked = prepared.labelled_rows(), prepared.asked_rows()
     prompts = prepared.encoded(rows, policy.tokenizer)
-    labels = _labels(context, prepared, rows)
+    labels = make_targets(context, prepared, rows)
     class_weights = make_class_weights(labels, config.labels)
     common = common_arguments(
         config.train, config.sft.learning_rate, config.sft.num_train_epochs, len(rows), config.seed, context.work

@@ -23,8 +23,9 @@ from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.report import Choice, Report, write_report
 from softgrpo.evaluation.stored import save_report
 from softgrpo.evaluation.table import Comparison, Gate, compare, standard_methods
+from softgrpo.identity import digest_file
 from softgrpo.leakage import check_everyone_is_tested
-from softgrpo.policy import load_policy
+from softgrpo.policy import load_card, load_policy
 from softgrpo.records import Part
 from softgrpo.stages import BEST_METRIC, StageContext
 from softgrpo.stages.gates import gate_data
@@ -48,17 +49,26 @@ def on_cuda(config: ExperimentConfig) -> bool:
     return config.train.device != "cpu" and torch.cuda.is_available()
 
 
-def policy_weights(folder: Path, config: ExperimentConfig, prepared: Prepared, label: str) -> Tensor:
-    """Returns the weights (W, M) float64 of a stored policy on the test windows."""
+def policy_logits_on_test(folder: Path, config: ExperimentConfig, prepared: Prepared, label: str) -> Tensor:
+    """Returns the logits (W, M) of a stored policy on the test windows."""
     policy = load_policy(folder, config.policy, prepared.lists.recallers)
     train = config.train
     if on_cuda(config):
         policy.model.to("cuda")
     rows = PromptRows(prepared.encoded(prepared.windows.of(Part.TEST), policy.tokenizer).input_ids, {})
-    logits = predict_logits(
+    return predict_logits(
         policy.model, rows, PromptCollator(policy.tokenizer), train.eval_batch_size, train.bf16, label
     )
-    return (logits.double() / policy.card.reading_tau).softmax(-1)
+
+
+def policy_weights(folder: Path, config: ExperimentConfig, prepared: Prepared, label: str) -> Tensor:
+    """Returns the weights (W, M) float64 of a stored policy on the test windows."""
+    return read_weights(folder, policy_logits_on_test(folder, config, prepared, label))
+
+
+def read_weights(folder: Path, logits: Tensor) -> Tensor:
+    """Returns logits (W, M) as weights, float64, at the temperature that a stored policy is read at."""
+    return (logits.double() / load_card(folder).reading_tau).softmax(-1)
 
 
 def untrained_weights(config: ExperimentConfig, prepared: Prepared) -> Tensor:
@@ -80,8 +90,13 @@ def learned_weights(context: StageContext, prepared: Prepared) -> tuple[dict[str
             learned["zero_shot"] = untrained_weights(config, prepared)
         else:
             notes["zero-shot row"] = "none: the language model is an encoder, which cannot answer without training"
+    asked: dict[tuple[str, ...], Tensor] = {}  # SofT-GRPO may have kept the weights of SFT
     for key in ("sft", "grpo"):
-        learned[key] = policy_weights(context.inputs[key], config, prepared, f"{key} on test windows")
+        folder = context.inputs[key]
+        model = tuple(digest_file(path) for path in sorted(folder.glob("*.safetensors")))
+        if model not in asked:
+            asked[model] = policy_logits_on_test(folder, config, prepared, f"{key} on test windows")
+        learned[key] = read_weights(folder, asked[model])
     return learned, notes
 
 

@@ -52,7 +52,7 @@ def test_trials_share_what_comes_before_and_the_best_is_run_to_the_end(fakes: Fa
     assert fakes.calls[-1] == "test"
     assert list(tuned.trials["state"]) == ["complete"] * 3
     start = tuned.trials.iloc[0]
-    assert start["grpo.learning_rate"] == 2e-5 and start["grpo.top_p"] == 0.9  # the search starts from what is set
+    assert start["grpo.learning_rate"] == 2e-5 and start["grpo.top_p"] == 1.0  # the search starts from what is set
     best = tuned.trials.loc[tuned.trials["validation_ndcg"].idxmax()]
     assert tuned.best == {name: best[name] for name in SETTINGS}
     assert tuned.value == best["validation_ndcg"] < 0.9  # the starting point does not count
