@@ -111,6 +111,7 @@ class PromptTrainer(Trainer):
         made = self.optimizer is not None  # a second training goes on with the first one's
         optimizer = super().create_optimizer(model)
         if self._head_learning_rate is not None and not made:
+            assert self._head, "a rate of its own for a head without parameters"
             for group in list(optimizer.param_groups):
                 own = [parameter for parameter in group["params"] if id(parameter) in self._head]
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in self._head]

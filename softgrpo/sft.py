@@ -34,6 +34,7 @@ def make_labels(ndcg: NDArray[np.float32], config: LabelConfig) -> NDArray[np.fl
     Returns:
         (W, M) float32, rows sum to 1.
     """
+    assert config.kind != "gate", "a gate's labels are no function of this window's NDCG"
     if config.kind == "hard":
         best = ndcg == ndcg.max(1, keepdims=True)
         labels = best / best.sum(1, keepdims=True)

@@ -108,7 +108,7 @@ def train_keeping_best(trainer: Trainer, work: Path, reporter: Reporter) -> dict
     NDCG is that of the better reading, see `ranking_metrics`.
 
     Returns:
-        Final numbers: best_ndcg, best_step (0 is the start), start_ndcg, steps, validation_windows.
+        Final numbers: best_ndcg, best_step (0 is the start), start_ndcg, steps, validation_windows_read.
 
     Raises:
         TrainingError: The loss or a reward is not finite, or the checkpoint is one of another model.
@@ -134,7 +134,7 @@ def train_keeping_best(trainer: Trainer, work: Path, reporter: Reporter) -> dict
         "best_step": float(best_step),
         "start_ndcg": values[0],
         "steps": float(trainer.state.global_step),
-        "validation_windows": float(len(trainer.eval_dataset)),
+        "validation_windows_read": float(len(trainer.eval_dataset)),
     }
 
 

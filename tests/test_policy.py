@@ -25,6 +25,7 @@ from softgrpo.policy import (
     Policy,
     PriorHead,
     create_policy,
+    head_parameters,
     load_policy,
     restore_state,
     save_policy,
@@ -137,6 +138,23 @@ def test_without_a_prior_the_head_is_random_and_seeded(base: str, request: pytes
     assert torch.equal(logits_of(first), logits_of(second))
     assert logits_of(first).std(0).min() > 0
     assert first.card.prior is None
+
+
+@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+@pytest.mark.parametrize("base", ["encoder", "decoder"])
+def test_the_head_is_what_training_moves_beside_the_body(
+    base: str, adapter: str, prior: bool, request: pytest.FixtureRequest
+) -> None:  # fmt: skip
+    policy = create(request.getfixturevalue(base), adapter=adapter, static_prior=prior)
+    head = head_parameters(policy)
+    trained = {id(value) for value in policy.model.parameters() if value.requires_grad}
+    assert head and {id(value) for value in head} < trained
+    before = logits_of(policy)
+    with torch.no_grad():
+        for value in head:
+            value += 0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
+    assert (logits_of(policy) - before).abs().max() > 1e-3, "it is the copy that is used"
 
 
 # ---------------------------------------------------------------- save and load

@@ -8,7 +8,8 @@ import torch
 
 from softgrpo.config import FusionConfig, MergeMethod
 from softgrpo.errors import DataError, TrainingError
-from softgrpo.fusion import align
+from softgrpo.fusion import align, target_ranks
+from softgrpo.metrics import ndcg
 from softgrpo.rewards import JudgedLists, RankingReward
 from tests.fusion_cases import pad
 
@@ -113,7 +114,9 @@ def test_where_no_target_is_reachable_every_weight_earns_nothing(method: MergeMe
     scores = torch.randn(40, 3, 12, generator=generator).sort(descending=True).values
     targets = torch.randint(0, 40, (40, 1), generator=generator)
     judged = JudgedLists.build(items, scores, targets, FusionConfig(method=method, k=2))
-    weights = torch.softmax(4 * torch.randn(500, 3, generator=generator), -1)
-    found = judged.ndcg(torch.cat([torch.eye(3), weights])).amax(1) > 0
+    weights = torch.cat([torch.eye(3), torch.softmax(4 * torch.randn(500, 3, generator=generator), -1)])
+    # over the whole lists, nothing left out
+    ranks = target_ranks(judged.aligned, judged.positions, weights.expand(40, -1, -1), judged.fusion, 2)
+    found = ndcg(ranks, judged.num_targets[:, None], 2).amax(1) > 0
     assert not found[~judged.reachable].any() and 0 < judged.reachable.sum() < 40
     assert found.sum() >= 0.8 * judged.reachable.sum(), "hardly a window is called reachable that is not"

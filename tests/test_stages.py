@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from softgrpo.baselines.gates import TEACHERS, fit_gates
 from softgrpo.config import ExperimentConfig, FusionConfig, LabelConfig
 from softgrpo.errors import DataError
+from softgrpo.policy import PolicyCard
 from softgrpo.records import Part, Windows
 from softgrpo.rewards import JudgedLists
-from softgrpo.stages.gates import gate_data
+from softgrpo.stages import test as test_stage
+from softgrpo.stages.gates import gate_data, teach
 from softgrpo.stages.grpo import choose_reading
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.sft import make_targets
@@ -112,32 +118,91 @@ def test_language_models_read_the_validation_windows_in_which_weights_can_earn_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = validated(6, monkeypatch).asked_rows()
-    assert asked.rows.tolist() == [2, 3, 4, 5] and asked.share == 0.5
+    assert asked.rows.tolist() == [2, 3, 4, 5] and (asked.total, asked.share) == (8, 0.5)
     nothing = validated(0, monkeypatch).asked_rows()
-    assert nothing.rows.tolist() == [2] and nothing.share == 1.0  # NDCG 0 either way
+    assert nothing.rows.tolist() == [2] and nothing.total == 8  # NDCG 0 either way
 
 
-def test_a_seeded_sample_of_them_chooses_the_model_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = validated(8, monkeypatch, limit=3)
-    rows = few.asked_rows().rows.tolist()
-    assert len(rows) == 3 and rows == sorted(set(rows)) and set(rows) <= set(range(2, 8))
-    assert few.asked_rows().rows.tolist() == rows  # the same in SFT, SofT-GRPO and again
-    assert few.asked_rows().share == 0.75  # of all windows, not of the sample
+def test_a_seeded_sample_chooses_the_model_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sample depends on nothing but the windows, the seed and its size; what is read of it depends on the lists."""
+    sample = validated(10, monkeypatch, limit=4).asked_rows().rows.tolist()
+    assert len(sample) == 4 and sample == sorted(set(sample)) and set(sample) <= set(range(2, 10))
+    assert validated(10, monkeypatch, limit=4).asked_rows().rows.tolist() == sample  # the same in SFT and SofT-GRPO
+    for hits in range(3, 10):
+        few = validated(hits, monkeypatch, limit=4).asked_rows()
+        within = [row for row in sample if row < hits]
+        assert few.rows.tolist() == (within or sample[:1]) and few.total == 4
+
+
+def taught(**sections: dict[str, object]) -> tuple[Any, Prepared]:
+    """Returns what the stage gets of a small pipeline whose labels a gate gives."""
+    config = small_config().model_copy(update={"labels": LabelConfig(kind="gate", smoothing=0.2)})
+    config = ExperimentConfig.model_validate({**config.model_dump(), **sections})
+    said: list[str] = []
+    return SimpleNamespace(config=config, reporter=SimpleNamespace(info=said.append), said=said), small_prepared(config)
 
 
 def test_the_best_gate_labels_every_policy_window() -> None:
-    config = small_config()
-    config = config.model_copy(update={"labels": LabelConfig(kind="gate", smoothing=0.2)})
-    prepared = small_prepared(config)
+    context, prepared = taught()
     rows = prepared.labelled_rows()
     assert rows.tolist() == prepared.windows.of(Part.POLICY).tolist(), "also where no recaller hits"
-    said: list[str] = []
-    context = SimpleNamespace(config=config, reporter=SimpleNamespace(info=said.append))
-    found = make_targets(context, prepared, rows)  # type: ignore[arg-type]
-    gates = fit_gates(TEACHERS, gate_data(prepared, rows))
-    gate = max(gates.values(), key=lambda each: each.valid_ndcg)
-    assert np.allclose(found, 0.8 * gate.weights.numpy() + 0.1) and found.dtype == np.float32
-    assert f"NDCG {gate.valid_ndcg:.4f} on validation windows" in said[0]
+    found, teacher = make_targets(context, prepared, rows), teach(prepared, rows)
+    gates = fit_gates(TEACHERS, gate_data(prepared, prepared.rewarded_rows(), rows))
+    assert teacher.gate.valid_ndcg == max(gate.valid_ndcg for gate in gates.values())
+    assert np.allclose(found, 0.8 * teacher.labels + 0.1) and found.dtype == np.float32
+    assert f"NDCG {teacher.gate.valid_ndcg:.4f} on validation windows" in context.said[0]
+
+
+def test_no_window_is_labelled_by_a_gate_that_saw_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, prepared = taught()
+    rows, learnt = prepared.labelled_rows(), prepared.rewarded_rows()
+    asked: list[tuple[set[int], set[int]]] = []
+
+    def note(held: Prepared, train: Any, rows: Any) -> Any:
+        asked.append((set(train.tolist()), set(rows.tolist())))
+        return gate_data(held, train, rows)
+
+    monkeypatch.setattr("softgrpo.stages.gates.gate_data", note)
+    labels = teach(prepared, rows).labels
+    (whole, everything), *halves = asked
+    assert whole == set(learnt.tolist()) and everything == set(rows.tolist()) and len(halves) == 2
+    assert all(not train & of for train, of in halves)
+    assert set.union(*(of for _, of in halves)) == whole and set.union(*(train for train, _ in halves)) == whole
+    assert np.allclose(labels.sum(1), 1)
+
+
+def test_sft_that_is_left_out_asks_no_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    context, prepared = taught(sft={"num_train_epochs": 0})
+    monkeypatch.setattr("softgrpo.stages.sft.teach", None)
+    assert make_targets(context, prepared, prepared.labelled_rows()).shape == (80, 2)
+
+
+def test_policies_of_equal_weights_are_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is read at its own temperature all the same."""
+    for name, weights, tau in (("sft", 1.0, 1.0), ("kept", 1.0, 0.5), ("changed", 2.0, 1.0)):
+        (tmp_path / name).mkdir()
+        save_file({"w": torch.tensor([weights])}, tmp_path / name / "model.safetensors")
+        card = PolicyCard("toy", {}, ("A", "B"), 64, "none", None, tau)
+        (tmp_path / name / "policy.json").write_text(json.dumps(asdict(card)))
+    asked: list[str] = []
+
+    def logits(folder: Path, *rest: object) -> torch.Tensor:
+        asked.append(folder.name)
+        return torch.tensor([[1.0, 0.0]])
+
+    monkeypatch.setattr(test_stage, "policy_logits_on_test", logits)
+
+    def learned(name: str) -> dict[str, torch.Tensor]:
+        inputs = {"sft": tmp_path / "sft", "grpo": tmp_path / name}
+        config = ExperimentConfig.model_validate({"evaluation": {"baselines": []}})
+        return test_stage.learned_weights(SimpleNamespace(config=config, inputs=inputs), None)[0]  # type: ignore[arg-type]
+
+    kept = learned("kept")
+    assert asked == ["sft"]
+    assert torch.allclose(kept["sft"], torch.tensor([[1.0, 0.0]]).double().softmax(-1))
+    assert torch.allclose(kept["grpo"], torch.tensor([[2.0, 0.0]]).double().softmax(-1))
+    learned("changed")
+    assert asked == ["sft", "sft", "changed"]
 
 
 def test_the_report_says_which_recallers_could_not_be_checked() -> None:

@@ -24,7 +24,11 @@ RECALLERS = ("A", "B", "C")
 TEMPLATE = (
     "{% for m in messages %}red {{ m['content'] }} </s>{% endfor %}{% if add_generation_prompt %} green{% endif %}"
 )
-CHOSEN = {"train": {"device": "cpu"}, "grpo": {"sampling": "discrete", "scale_rewards": "batch", "drop_flat": False}}
+CHOSEN = {
+    "train": {"device": "cpu"},
+    "sft": {"head_learning_rate": 0.25},
+    "grpo": {"sampling": "discrete", "scale_rewards": "batch", "drop_flat": False, "head_learning_rate": 0.5},
+}
 TEXTS = [("a b", "c d e f", "blue"), ("c", "", "blue"), ("d e", "f", "blue")]
 
 
@@ -67,9 +71,12 @@ def test_the_three_stages_read_the_same_token_ids(
     monkeypatch.setattr(test_stage, "load_policy", lambda *given: policy)
     monkeypatch.setattr(test_stage, "predict_logits", asked)
     test_stage.policy_logits_on_test(tmp_path, config, prepared, "test")
-    supervised, _ = sft._make_trainer(context, prepared, policy)
-    reinforced = grpo._make_trainer(context, prepared, policy)
+    asked_rows = prepared.asked_rows()
+    supervised, _ = sft._make_trainer(context, prepared, policy, asked_rows)
+    reinforced = grpo._make_trainer(context, prepared, policy, asked_rows)
     assert (reinforced.args.sampling, reinforced.args.scale_rewards) == ("discrete", "batch")  # settings arrive
+    for trainer, rate in ((supervised, 0.25), (reinforced, 0.5)):
+        assert rate in {group["lr"] for group in trainer.create_optimizer().param_groups if group["params"]}
     for trainer in (supervised, reinforced):
         seen += [trainer.train_dataset, trainer.eval_dataset]
     ids = [rows.input_ids for rows in seen]

@@ -34,24 +34,10 @@ def fit_gates(names: Iterable[str], data: GateData) -> dict[str, GateWeights]:
         What each gate says, by name, in the order of `GATES`.
 
     Raises:
-        DataError: There are no training, no validation or no test windows.
+        DataError: There are no training, no validation or no asked windows.
     """
     wanted = set(names)
     chosen = {name: fit for name, (_, fit) in GATES.items() if name in wanted}
     if chosen:
         check_windows(data)
     return {name: fit(data) for name, fit in chosen.items()}
-
-
-def fit_teacher(data: GateData) -> tuple[str, GateWeights]:
-    """Fits the gates of `TEACHERS` and returns the one that is best on validation windows, and its name.
-
-    Args:
-        data: What they are fitted, chosen and asked on.
-
-    Raises:
-        DataError: There are no training, no validation or no asked windows.
-    """
-    found = fit_gates(TEACHERS, data)
-    best = max(found, key=lambda name: found[name].valid_ndcg)
-    return best, found[best]

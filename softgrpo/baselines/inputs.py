@@ -36,13 +36,13 @@ def gate_numbers(features: Features, windows: Windows) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class GateData:
-    """What gates are fitted and chosen on, and what they are asked. There is no answer of a test window in it.
+    """What gates are fitted and chosen on, and what they are asked. There is no answer of an asked window in it.
 
     Attributes:
         train: Policy windows, lists and targets.
         train_ndcg: (W, M) NDCG@`fusion.k` of each recaller's own list on them.
         valid: Validation windows, lists and targets.
-        numbers: (W, F) float32 of the training, the validation and the test windows, each number with mean 0 and standard
+        numbers: (W, F) float32 of the training, the validation and the asked windows, each number with mean 0 and standard
             deviation 1 over the training windows (0 throughout where it does not vary there).
         static: (M,) the best static mixture.
         prior: (M,) log weights that networks start from, finite.
@@ -77,7 +77,7 @@ class GateWeights:
     """What a gate says.
 
     Attributes:
-        weights: (W, M) float64 on the test windows.
+        weights: (W, M) float64 on the asked windows.
         valid_ndcg: Mean NDCG@`fusion.k` on validation windows, which it was chosen by.
         choice: What was chosen there, in words.
     """
@@ -93,12 +93,12 @@ class GateWeights:
 
 
 def standardised(
-    numbers: NDArray[np.float64], train: NDArray[np.int64], valid: NDArray[np.int64], test: NDArray[np.int64]
+    numbers: NDArray[np.float64], train: NDArray[np.int64], valid: NDArray[np.int64], asked: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the numbers (W, F) of three sets of windows, float32, standardised by those of the training windows."""
     mean, spread = numbers[train].mean(0), numbers[train].std(0)
     scaled = np.where(spread > 1e-9, (numbers - mean) / np.maximum(spread, 1e-9), 0.0).astype(np.float32)
-    return torch.from_numpy(scaled[train]), torch.from_numpy(scaled[valid]), torch.from_numpy(scaled[test])
+    return torch.from_numpy(scaled[train]), torch.from_numpy(scaled[valid]), torch.from_numpy(scaled[asked])
 
 
 def check_windows(data: GateData) -> None:

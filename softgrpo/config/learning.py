@@ -77,9 +77,8 @@ class TrainConfig(Section):
     max_train_windows: Count | None = None
     """Train on a seeded sample of this many policy windows; null takes all."""
     max_valid_windows: Count | None = None
-    """Choose the model that is kept on a seeded sample of this many of the validation windows in which weights can earn
-    anything; null takes all of these. In the others NDCG is 0 whatever the weights, so they are counted and not read. All users
-    are tested."""
+    """Choose the model that is kept on a seeded sample of this many validation windows; null takes all. Of either, those in which
+    no weights earn anything count as 0 and are not read. All users are tested."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the language model runs."""
 

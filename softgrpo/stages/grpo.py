@@ -9,7 +9,7 @@ from softgrpo.batching import PromptRows
 from softgrpo.callbacks import training_callbacks
 from softgrpo.policy import Policy, head_parameters, load_policy, store_policy
 from softgrpo.stages import StageContext
-from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.inputs import AskedRows, Prepared
 from softgrpo.training import (
     common_arguments,
     curves,
@@ -20,9 +20,9 @@ from softgrpo.training import (
 from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 
 
-def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> SoftGRPOTrainer:
+def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy, asked: AskedRows) -> SoftGRPOTrainer:
     config, grpo = context.config, context.config.grpo
-    rows, asked = prepared.rewarded_rows(), prepared.asked_rows()
+    rows = prepared.rewarded_rows()
     common = common_arguments(
         config.train,
         grpo.learning_rate,
@@ -68,7 +68,8 @@ def run(context: StageContext) -> dict[str, float]:
     config = context.config
     prepared = Prepared.of(config, context.inputs)
     policy = load_policy(context.inputs["sft"], config.policy, prepared.lists.recallers)
-    trainer = _make_trainer(context, prepared, policy)
+    asked = prepared.asked_rows()
+    trainer = _make_trainer(context, prepared, policy, asked)
     metrics = train_keeping_best(trainer, context.work, context.reporter)
     drawn = curves(trainer)
     trained = config.grpo.num_train_epochs > 0
@@ -76,4 +77,4 @@ def run(context: StageContext) -> dict[str, float]:
     read = Policy(policy.model, policy.tokenizer, replace(policy.card, reading_tau=tau))
     store_policy(context.out, read, config.policy.merge_adapter)
     (context.out / "curves.json").write_text(json.dumps(drawn), encoding="utf-8")
-    return metrics | {"reading_tau": tau}
+    return metrics | {"reading_tau": tau, "validation_windows": float(asked.total)}

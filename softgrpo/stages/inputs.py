@@ -74,16 +74,20 @@ def load_static(folder: Path) -> StaticMixture:
 
 @dataclass(frozen=True)
 class AskedRows:
-    """Validation windows that a language model reads.
+    """Validation windows that choose a language model.
 
     Attributes:
-        rows: Ascending window numbers: those that weights can earn something in, or a seeded sample of them.
-        share: Share of all validation windows in which weights can earn anything, in (0, 1]. A mean NDCG over `rows` times
-            this share is the mean over all validation windows (of a sample: its estimate).
+        rows: Ascending numbers of those that it reads: those in which weights can earn anything.
+        total: How many windows they stand for, all others with NDCG 0 whatever the weights.
     """
 
     rows: NDArray[np.int64]
-    share: float
+    total: int
+
+    @property
+    def share(self) -> float:
+        """By what a mean NDCG over `rows` is multiplied to be the mean over all windows, in (0, 1]."""
+        return len(self.rows) / self.total
 
 
 @dataclass(frozen=True)
@@ -198,12 +202,11 @@ class Prepared:
         return rows[kept]
 
     def asked_rows(self) -> AskedRows:
-        """Returns the validation windows that language models are asked about, to choose between them."""
-        rows = self.windows.of(Part.VALID)
+        """Returns the validation windows that choose a language model; mixtures and gates are chosen on all."""
+        rows = self._sample(self.windows.of(Part.VALID), self.config.train.max_valid_windows)
         reachable = self.judged(rows).reachable.numpy()
-        if not reachable.any():  # every model earns 0 then: one window is enough to say so
-            return AskedRows(rows[:1], 1.0)
-        return AskedRows(self._sample(rows[reachable], self.config.train.max_valid_windows), float(reachable.mean()))
+        # where every model earns 0, one window is enough to say so
+        return AskedRows(rows[reachable] if reachable.any() else rows[:1], len(rows))
 
     def _sample(self, rows: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
         """Returns a seeded sample of rows, ascending; all of them where they are no more than the limit."""

@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 from transformers import TrainingArguments
 
-from softgrpo.baselines.gates import GATES, fit_teacher
+from softgrpo.baselines.gates import GATES
 from softgrpo.batching import PromptCollator, PromptRows
 from softgrpo.callbacks import training_callbacks
 from softgrpo.evaluation.choices import choice_metrics, confusion_table
 from softgrpo.policy import Policy, create_policy, head_parameters, store_policy
 from softgrpo.sft import RecallerSFTTrainer, make_class_weights, make_labels, smooth
 from softgrpo.stages import StageContext
-from softgrpo.stages.gates import gate_data
-from softgrpo.stages.inputs import CONFUSION, Prepared
+from softgrpo.stages.gates import teach
+from softgrpo.stages.inputs import CONFUSION, AskedRows, Prepared
 from softgrpo.training import (
     common_arguments,
     curves,
@@ -32,18 +32,22 @@ def make_targets(context: StageContext, prepared: Prepared, rows: NDArray[np.int
     config = context.config
     if config.labels.kind != "gate":
         return make_labels(prepared.features.ndcg[rows], config.labels)
-    name, gate = fit_teacher(gate_data(prepared, rows))
+    if not config.sft.num_train_epochs:
+        return np.zeros_like(prepared.features.ndcg[rows])  # SFT is left out, and nobody reads them
+    teacher = teach(prepared, rows)
     context.reporter.info(
-        f"labels of the gate '{GATES[name][0]}' ({gate.choice}): NDCG {gate.valid_ndcg:.4f} on validation windows, the best static "
-        f"mixture {prepared.static.best.valid_ndcg:.4f}"
+        f"labels of the gate '{GATES[teacher.name][0]}' ({teacher.gate.choice}): NDCG {teacher.gate.valid_ndcg:.4f} on validation "
+        f"windows, the best static mixture {prepared.static.best.valid_ndcg:.4f}"
     )
-    return smooth(gate.weights.numpy(), config.labels.smoothing)
+    return smooth(teacher.labels, config.labels.smoothing)
 
 
-def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy) -> tuple[RecallerSFTTrainer, float]:
+def _make_trainer(
+    context: StageContext, prepared: Prepared, policy: Policy, asked: AskedRows
+) -> tuple[RecallerSFTTrainer, float]:
     """Returns the trainer and the share of prompts that lost history items."""
     config = context.config
-    rows, asked = prepared.labelled_rows(), prepared.asked_rows()
+    rows = prepared.labelled_rows()
     prompts = prepared.encoded(rows, policy.tokenizer)
     labels = make_targets(context, prepared, rows)
     class_weights = make_class_weights(labels, config.labels)
@@ -73,7 +77,8 @@ def run(context: StageContext) -> dict[str, float]:
     prepared = Prepared.of(config, context.inputs)
     weights = np.asarray(prepared.static.best.weights)
     policy = create_policy(config.policy, prepared.lists.recallers, config.prompt.max_length, weights, config.seed)
-    trainer, truncated_share = _make_trainer(context, prepared, policy)
+    asked = prepared.asked_rows()
+    trainer, truncated_share = _make_trainer(context, prepared, policy, asked)
     metrics = train_keeping_best(trainer, context.work, context.reporter)
     store_policy(context.out, policy, config.policy.merge_adapter)
     drawn = curves(trainer)
@@ -82,4 +87,4 @@ def run(context: StageContext) -> dict[str, float]:
     confusion_table(kept, prepared.lists.recallers).to_csv(context.out / CONFUSION)
     names = ("ndcg_single", "ndcg_multi", "accuracy", "macro_f1", "windows_with_a_best")
     metrics |= {f"valid_{name}": kept[name] for name in names if name in kept}
-    return metrics | {"truncated_prompts": truncated_share}
+    return metrics | {"truncated_prompts": truncated_share, "validation_windows": float(asked.total)}

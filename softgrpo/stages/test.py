@@ -94,6 +94,7 @@ def learned_weights(context: StageContext, prepared: Prepared) -> tuple[dict[str
     for key in ("sft", "grpo"):
         folder = context.inputs[key]
         model = tuple(digest_file(path) for path in sorted(folder.glob("*.safetensors")))
+        assert model, folder
         if model not in asked:
             asked[model] = policy_logits_on_test(folder, config, prepared, f"{key} on test windows")
         learned[key] = read_weights(folder, asked[model])
@@ -117,7 +118,11 @@ def _final_metrics(comparison: Comparison) -> dict[str, float]:
 
 def _gates(config: ExperimentConfig, prepared: Prepared) -> dict[str, Gate]:
     wanted = [name for name in config.evaluation.baselines if name in GATES]
-    found = fit_gates(wanted, gate_data(prepared, prepared.windows.of(Part.TEST))) if wanted else {}
+    found = (
+        fit_gates(wanted, gate_data(prepared, prepared.rewarded_rows(), prepared.windows.of(Part.TEST)))
+        if wanted
+        else {}
+    )
     for name, gate in found.items():
         logger.info("%s: %s, NDCG %.4f on validation windows", GATES[name][0], gate.choice, gate.valid_ndcg)
     return {name: Gate(GATES[name][0], gate.weights, gate.valid_ndcg, gate.choice) for name, gate in found.items()}

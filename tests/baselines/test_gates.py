@@ -53,7 +53,11 @@ def test_test_answers_change_no_weight(name: str) -> None:
     weights = []
     for seed in (7, 8):
         prepared = small_prepared(config, seed)
-        weights.append(fit_gates([name], gate_data(prepared, prepared.windows.of(Part.TEST)))[name].weights)
+        weights.append(
+            fit_gates([name], gate_data(prepared, prepared.rewarded_rows(), prepared.windows.of(Part.TEST)))[
+                name
+            ].weights
+        )
     one, other = (small_prepared(config, seed) for seed in (7, 8))
     rows = one.windows.of(Part.TEST)
     assert not np.array_equal(one.features.ndcg[rows], other.features.ndcg[rows]), "the answers do differ"
@@ -72,7 +76,7 @@ def test_gates_see_the_windows_that_soft_grpo_sees() -> None:
         update={"train": small_config().train.model_copy(update={"max_train_windows": 30})}
     )
     prepared = small_prepared(config)
-    data = gate_data(prepared, prepared.windows.of(Part.TEST))
+    data = gate_data(prepared, prepared.rewarded_rows(), prepared.windows.of(Part.TEST))
     assert len(data.train) == len(data.numbers[0]) == len(data.train_ndcg) == 30
     assert len(data.valid) == len(data.numbers[1]) == len(data.numbers[2]) == 40
 
