@@ -67,7 +67,7 @@ def common_arguments(
     steps = math.ceil(math.ceil(rows / batch) * epochs) * iterations
     logging_steps = max(1, min(10, steps // 10))
     unit = math.lcm(iterations, logging_steps)  # a checkpoint falls between sets of samples, and between two logs
-    every = max(1, round(steps / config.evaluations / unit)) * unit
+    every = math.ceil(max(steps, 1) / config.evaluations / unit) * unit  # the last step is evaluated in any case
     return {
         "output_dir": str(work / "checkpoints"),
         "learning_rate": learning_rate,

@@ -205,6 +205,10 @@ def test_evaluations_and_checkpoints_fall_between_sets_of_samples(
     found = common_arguments(settings(evaluations=evaluations), 1e-3, epochs, rows, 1, tmp_path, iterations)
     assert found["eval_steps"] == found["save_steps"]
     assert found["save_steps"] % iterations == 0 and found["save_steps"] % found["logging_steps"] == 0
+    steps = math.ceil(math.ceil(rows / 8) * epochs) * iterations
+    assert 1 <= math.ceil(steps / found["eval_steps"]) <= evaluations, (
+        "as many as asked for at most, the last step's included"
+    )
 
 
 def test_the_order_of_rows_is_a_setting(tmp_path: Path) -> None:
