@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from softgrpo.baselines.gates import TEACHERS, fit_gates
+from softgrpo.baselines.networks import fit_network
 from softgrpo.config import ExperimentConfig, FusionConfig, LabelConfig
 from softgrpo.errors import DataError
 from softgrpo.policy import PolicyCard
@@ -142,15 +142,17 @@ def taught(**sections: dict[str, object]) -> tuple[Any, Prepared]:
     return SimpleNamespace(config=config, reporter=SimpleNamespace(info=said.append), said=said), small_prepared(config)
 
 
-def test_the_best_gate_labels_every_policy_window() -> None:
+def test_a_network_labels_every_policy_window() -> None:
     context, prepared = taught()
     rows = prepared.labelled_rows()
     assert rows.tolist() == prepared.windows.of(Part.POLICY).tolist(), "also where no recaller hits"
-    found, teacher = make_targets(context, prepared, rows), teach(prepared, rows)
-    gates = fit_gates(TEACHERS, gate_data(prepared, prepared.rewarded_rows(), rows))
-    assert teacher.gate.valid_ndcg == max(gate.valid_ndcg for gate in gates.values())
-    assert np.allclose(found, 0.8 * teacher.labels + 0.1) and found.dtype == np.float32
-    assert f"NDCG {teacher.gate.valid_ndcg:.4f} on validation windows" in context.said[0]
+    found, (teacher, labels) = make_targets(context, prepared, rows), teach(prepared, rows)
+    whole = fit_network(gate_data(prepared, prepared.rewarded_rows(), rows), "soft")
+    assert (teacher.valid_ndcg, teacher.choice) == (whole.valid_ndcg, whole.choice)
+    learnt = np.isin(rows, prepared.rewarded_rows())
+    assert learnt.any() and not learnt.all() and np.array_equal(labels[~learnt], whole.weights.numpy()[~learnt])
+    assert np.allclose(found, 0.8 * labels + 0.1) and found.dtype == np.float32
+    assert f"NDCG {teacher.valid_ndcg:.4f} on validation windows" in context.said[0]
 
 
 def test_no_window_is_labelled_by_a_gate_that_saw_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +165,7 @@ def test_no_window_is_labelled_by_a_gate_that_saw_its_answer(monkeypatch: pytest
         return gate_data(held, train, rows)
 
     monkeypatch.setattr("softgrpo.stages.gates.gate_data", note)
-    labels = teach(prepared, rows).labels
+    _, labels = teach(prepared, rows)
     (whole, everything), *halves = asked
     assert whole == set(learnt.tolist()) and everything == set(rows.tolist()) and len(halves) == 2
     assert all(not train & of for train, of in halves)

@@ -19,9 +19,6 @@ GATES: dict[str, tuple[str, Callable[[GateData], GateWeights]]] = {
 }
 """Name to what people read and what fits it."""
 
-TEACHERS = ("dirichlet", "stacking", "boosting", "network")
-"""Gates whose weights may label windows: all that answer with a mixture."""
-
 
 def fit_gates(names: Iterable[str], data: GateData) -> dict[str, GateWeights]:
     """Fits the gates among some baselines.

@@ -10,12 +10,11 @@ from softgrpo.config.section import Count, NonNegative, Positive, Probability, S
 
 
 class LabelConfig(Section):
-    """Labels of supervised fine-tuning, from NDCG@k of each recaller's own list or from a gate that learnt from it."""
+    """Labels of supervised fine-tuning, from NDCG@k of each recaller's own list or from a network that learnt from it."""
 
     kind: Literal["hard", "soft", "gate"] = "soft"
-    """hard: the best recaller, ties shared equally; soft: softmax(NDCG / temperature); gate: what the gate answers that is best on
-    validation windows and learnt from the prompt's numbers without a language model (distillation): less noise where one item
-    decides a window."""
+    """hard: the best recaller, ties shared equally; soft: softmax(NDCG / temperature); gate: what a small network answers that
+    SofT-GRPO trained on the prompt's numbers (distillation): less noise where one item decides a window."""
     temperature: Positive = 0.1
     """Temperature (soft only)."""
     drop_unhit: bool = True

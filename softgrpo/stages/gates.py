@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from softgrpo.baselines.gates import GATES, TEACHERS, fit_gates
-from softgrpo.baselines.inputs import GateData, GateWeights, gate_numbers, standardised
+from softgrpo.baselines.inputs import GateData, GateWeights, check_windows, gate_numbers, standardised
+from softgrpo.baselines.networks import fit_network
 from softgrpo.policy import static_prior
 from softgrpo.records import Part
 from softgrpo.stages.inputs import Prepared
@@ -38,41 +36,32 @@ def gate_data(prepared: Prepared, train: NDArray[np.int64], asked: NDArray[np.in
     )
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """The gate that labels windows for SFT.
+def teach(prepared: Prepared, rows: NDArray[np.int64]) -> tuple[GateWeights, NDArray[np.float64]]:
+    """Labels policy windows by the network that SofT-GRPO trains on the prompt's numbers, none by one that saw its answer.
 
-    Attributes:
-        name: Among `TEACHERS`.
-        gate: Fitted on all windows that SofT-GRPO trains on, the best of them on validation windows.
-        labels: (W, M) float64, what it answers for the windows to label.
-    """
-
-    name: str
-    gate: GateWeights
-    labels: NDArray[np.float64]
-
-
-def teach(prepared: Prepared, rows: NDArray[np.int64]) -> Teacher:
-    """Labels policy windows by the best gate on validation windows, none by a gate that saw its answer.
-
-    Windows that the gate learnt from are labelled by the same kind of gate, fitted on the other half of them (a seeded one).
+    Windows that the network learnt from are labelled by another one, which learnt from the other half of them (a seeded one).
 
     Args:
         prepared: Output of the earlier stages.
         rows: Numbers of the windows to label.
 
+    Returns:
+        The network that learnt from all windows that SofT-GRPO trains on, and the labels (W, M).
+
     Raises:
         DataError: There is no window to learn from, or none to choose on.
     """
     train = prepared.rewarded_rows()
-    found = fit_gates(TEACHERS, gate_data(prepared, train, rows))
-    name = max(found, key=lambda each: found[each].valid_ndcg)
-    labels = found[name].weights.numpy().copy()
+    teacher = _network(gate_data(prepared, train, rows))
+    labels: NDArray[np.float64] = teacher.weights.numpy().copy()
     half = np.random.default_rng(prepared.config.seed).permutation(len(train)) % 2
     for fold in range(2):
         seen = np.isin(rows, train[half == fold])
         if seen.any() and len(train) > 1:
-            data = gate_data(prepared, train[half != fold], rows[seen])
-            labels[seen] = GATES[name][1](data).weights.numpy()
-    return Teacher(name, found[name], labels)
+            labels[seen] = _network(gate_data(prepared, train[half != fold], rows[seen])).weights.numpy()
+    return teacher, labels
+
+
+def _network(data: GateData) -> GateWeights:
+    check_windows(data)
+    return fit_network(data, "soft")

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from transformers import TrainingArguments
 
-from softgrpo.baselines.gates import GATES
 from softgrpo.batching import PromptCollator, PromptRows
 from softgrpo.callbacks import training_callbacks
 from softgrpo.evaluation.choices import choice_metrics, confusion_table
@@ -34,12 +33,12 @@ def make_targets(context: StageContext, prepared: Prepared, rows: NDArray[np.int
         return make_labels(prepared.features.ndcg[rows], config.labels)
     if not config.sft.num_train_epochs:
         return np.zeros_like(prepared.features.ndcg[rows])  # SFT is left out, and nobody reads them
-    teacher = teach(prepared, rows)
+    teacher, labels = teach(prepared, rows)
     context.reporter.info(
-        f"labels of the gate '{GATES[teacher.name][0]}' ({teacher.gate.choice}): NDCG {teacher.gate.valid_ndcg:.4f} on validation "
-        f"windows, the best static mixture {prepared.static.best.valid_ndcg:.4f}"
+        f"labels of a network on the prompt's numbers ({teacher.choice}): NDCG {teacher.valid_ndcg:.4f} on validation windows, the "
+        f"best static mixture {prepared.static.best.valid_ndcg:.4f}"
     )
-    return smooth(teacher.labels, config.labels.smoothing)
+    return smooth(labels, config.labels.smoothing)
 
 
 def _make_trainer(
