@@ -11,6 +11,9 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
+# Without byte code every command would compile some thousand modules again, which takes longer than the command.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install run test lint types test-fast test-slow bench docs services stop deploy env clean
 

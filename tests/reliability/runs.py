@@ -38,6 +38,20 @@ SETTINGS: dict[str, Any] = {
 }
 """The stages take seconds: long enough to be hit in the middle."""
 CHECKPOINT = "stages/.work/{}-*/checkpoints/checkpoint-*/trainer_state.json"
+MARK = "stages/sft-*.json"
+"""SFT is finished on this machine; MLflow hears of it next."""
+FREEZING = f"""
+import fnmatch, os, signal
+_replace = os.replace
+def _replace_and_freeze(source, target, **options):
+    _replace(source, target, **options)
+    if fnmatch.fnmatch(str(target), "*/" + {{pattern!r}}):
+        os.replace = _replace
+        os.kill(os.getpid(), signal.SIGSTOP)
+os.replace = _replace_and_freeze
+{COMMAND}
+"""
+"""The command, in a process that stops itself once a file or folder has got its final name: whoever watches may come too late."""
 PATIENCE_SECONDS = 300.0  # a run takes some 15 s on a quiet machine
 USERS, ITEMS, GROUPS, HISTORY = 60, 80, 4, 24
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -136,6 +150,16 @@ class Command:
             time.sleep(0.002)
         self.process.send_signal(signal.SIGSTOP)
 
+    def frozen(self) -> None:
+        """Waits until a process that was started with `frozen_at` has stopped itself."""
+        process = psutil.Process(self.process.pid)
+
+        def stopped() -> bool:
+            assert self.process.poll() is None, self.said()
+            return process.status() == psutil.STATUS_STOPPED
+
+        wait_until(stopped, "it stops itself", pause=0.02)
+
     def go_on(self) -> None:
         """Lets a frozen process go on."""
         self.process.send_signal(signal.SIGCONT)
@@ -184,6 +208,7 @@ class Problem:
         more: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         program: str = COMMAND,
+        frozen_at: str = "",
         folder: Path = ROOT,
     ) -> Command:
         """Starts a run as a command.
@@ -194,6 +219,7 @@ class Problem:
             more: Further settings by dotted path.
             environment: Further environment variables.
             program: What Python runs, as behind `-c`.
+            frozen_at: Instead of it, the command that stops itself once a file of this pattern has got its final name.
             folder: Working directory.
         """
         command = ["run", self.dataset, stage, "tiny", "--output", str(self.output)]
@@ -201,6 +227,8 @@ class Problem:
         self.output.parent.mkdir(parents=True, exist_ok=True)
         log = self.output.parent / f"{self.output.name}-{time.monotonic_ns()}.log"
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **self.addresses, **(environment or {})}
+        if frozen_at:
+            program = FREEZING.format(pattern=frozen_at)
         return Command(WarmProcess(program, command, folder, variables, log), log, self.output)
 
     def run(self, *words: str, **options: Any) -> str:

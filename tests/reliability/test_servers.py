@@ -18,6 +18,7 @@ from flows.services import Services, find_services
 from tests.reliability.conftest import order
 from tests.reliability.runs import (
     CHECKPOINT,
+    MARK,
     NODES,
     Api,
     Problem,
@@ -73,8 +74,8 @@ def test_mlflow_is_gone_for_20_seconds_during_a_commit(
     make_problem: Callable[..., Problem], services: Services
 ) -> None:
     problem = make_problem("commit", services)
-    run = problem.start(stage="sft")
-    run.freeze_at("stages/sft-*.json")  # finished on this machine, not yet in MLflow
+    run = problem.start(stage="sft", frozen_at=MARK)
+    run.frozen()
     assert Tracked(problem).committed() == sorted(until("check"))
     services.supervisor("stop", "mlflow")
     run.go_on()
@@ -93,8 +94,8 @@ def test_mlflow_is_gone_for_longer_than_its_client_waits(
 ) -> None:
     problem = make_problem("long-outage", services)
     problem.run(stage="check")
-    run = problem.start(stage="sft", environment={"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"})
-    run.freeze_at("stages/sft-*.json")  # finished on this machine, not yet in MLflow
+    run = problem.start(stage="sft", environment={"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}, frozen_at=MARK)
+    run.frozen()
     services.supervisor("stop", "mlflow")
     run.go_on()
     wait_until(lambda: "sft: tried again in 15 s" in run.said(), "it is tried again")

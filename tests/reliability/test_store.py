@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.services import Services
-from tests.reliability.runs import NODES, Problem, Tracked, digests, stages_run, until
+from tests.reliability.runs import MARK, NODES, Problem, Tracked, digests, stages_run, until
 from tests.warm import COMMAND
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -75,12 +75,20 @@ def fill(disk: Path) -> Path:
                 return filler
 
 
-@pytest.mark.parametrize("place", ["stages/.staging/sft-*/*", "stages/sft-*.json"], ids=["here", "mlflow"])
-def test_the_disk_is_full_during_a_commit(place: str, make_problem: Callable[..., Problem], small_disk: Path) -> None:
+@pytest.mark.parametrize("finished_here", [False, True], ids=["here", "mlflow"])
+def test_the_disk_is_full_during_a_commit(
+    finished_here: bool, make_problem: Callable[..., Problem], small_disk: Path
+) -> None:
     """While the stage's files are written on this machine, and while they are copied to MLflow's folder."""
     problem = replace(make_problem("full", own_prefect=True), output=small_disk / "output")
-    run = problem.start(stage="sft")
-    run.freeze_at(place)
+    if finished_here:
+        run = problem.start(stage="sft", frozen_at=MARK)
+        run.frozen()
+        (checkpoints,) = problem.output.glob("stages/.work/sft-*")
+        shutil.rmtree(checkpoints)  # which the run does next: it would make room again
+    else:
+        run = problem.start(stage="sft")
+        run.freeze_at("stages/.staging/sft-*/*")
     filler = fill(small_disk)
     run.go_on()
     said = run.end(1)
@@ -91,7 +99,6 @@ def test_the_disk_is_full_during_a_commit(place: str, make_problem: Callable[...
     filler.unlink()
     uri = f"sqlite:///{problem.output / 'mlflow.db'}"
     assert Tracked(problem, uri).committed() == sorted(until("check"))
-    finished_here = place == "stages/sft-*.json"
     said = problem.run(stage="sft")
     assert stages_run(said) == ([] if finished_here else ["sft"])
     assert ("now published to MLflow" in said) == finished_here
