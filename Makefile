@@ -37,8 +37,9 @@ types: $(STAMP)
 test-fast: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow" -n 2 --dist loadfile $(ARGS)
 
+# Three: they wait much of their time, for servers that are gone and for processes that start.
 test-slow: $(STAMP) ## the slow tests: the whole main job, real faults on real servers, pages in a browser
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow -n 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # It runs with torch, transformers, peft, trl and accelerate alone, also in newer Pythons: python -m benchmarks
 bench: $(STAMP) ## measure speed and memory (DEVICE=cuda on a GPU)

@@ -12,6 +12,7 @@ from typing import Any
 from softgrpo import __version__
 from softgrpo.config import DataConfig
 from softgrpo.presets import resolve, size_names
+from tasks.database import DATABASE
 
 CORE = (
     "torch",
@@ -83,7 +84,7 @@ def examine(data_path: Path | None, output: Path) -> dict[str, Any]:
         "data_paths": [str(path) for path in data_paths(data)],
         "datasets": {name: str(folder) for name, folder in sorted(known_datasets(data).items())},
         "models": sizes,
-        "mlflow": os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute()}/mlflow.db",
+        "mlflow": os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / DATABASE}",
         "prefect": os.environ.get("PREFECT_API_URL") or "in this process",
         "output": {"folder": str(output.absolute()), "writable": is_writable(output)},
     }

@@ -63,17 +63,19 @@ def open_prefect(output: Path, debug: bool = False) -> None:
         debug: Show on the console all that libraries log, tracebacks included.
 
     Raises:
-        StoreError: The server that `begin_prefect` started does not answer.
+        StoreError: The server that `begin_prefect` started does not answer, or MLflow.
     """
     from flows.console import make_readable
-    from softgrpo.identity import code_fingerprint
+    from softgrpo.identity import code_fingerprint, library_versions
+    from softgrpo.local_store import LocalStore
     from softgrpo.stages.catalogue import EVERY
-    from tasks.tracking import load_store
+    from tasks.tracking import open_early
 
     make_readable(debug)
-    load_store(output)
+    open_early(output, LocalStore(output.resolve() / "stages"))
     for stage in EVERY:  # the keys of all stages need it, and the server takes longer to start than the imports
         code_fingerprint(stage.module)
+        library_versions(stage.libraries)
     for server in _own_servers:
         server.wait()
 

@@ -22,7 +22,7 @@ from tasks.ahead import looking_ahead
 from tasks.crew import current, opened
 from tasks.groups import Member
 from tasks.lineage import upstream_of
-from tasks.pipeline_run import note_node, open_store, pipeline_run
+from tasks.pipeline_run import noting, open_store, pipeline_run
 from tasks.stage import Progress, unwatched
 from tasks.store import ArtifactStore
 
@@ -82,21 +82,22 @@ def execute(
     watch = member.watch if member else unwatched
     expected = () if given else nodes
     with (
-        pipeline_run(store, config, nodes, name, member) as run_id,
         looking_ahead(store, expected, config, force) as ahead,
+        pipeline_run(store, config, nodes, name, member) as run_id,
     ):
         progress = Progress(config, store, run_id, force, output.resolve() / "records", watch, ahead)
         crew = current()
-        for piece in crew.waves(nodes):
-            for node in piece:
-                if node.name in given:
-                    progress.references[node.name] = given[node.name]
-                    get_run_logger().info("%s: taken from run %s", node.name, from_run)
-            crew.advance(progress, [node for node in piece if node.name not in given])
-            for node in piece:
-                note_node(progress, node)
-                if watch is unwatched:  # what a study tries is no result yet
-                    show_model(output, config, node, progress.folders()[node.name])
+        with noting(progress) as notes:
+            for piece in crew.waves(nodes):
+                for node in piece:
+                    if node.name in given:
+                        progress.references[node.name] = given[node.name]
+                        get_run_logger().info("%s: taken from run %s", node.name, from_run)
+                crew.advance(progress, [node for node in piece if node.name not in given])
+                for node in piece:
+                    notes.add(node)
+                    if watch is unwatched:  # what a study tries is no result yet
+                        show_model(output, config, node, progress.folders()[node.name])
     result = RunResult(read_table(progress.folders()), progress.folders(), progress.reused(), links(progress))
     create_markdown_artifact(
         summary_markdown(result.table, result.links, result.reused), key="comparison", description=name

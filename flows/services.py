@@ -23,6 +23,7 @@ import requests
 
 from flows.environment import prepare
 from softgrpo.errors import SoftGRPOError, StoreError
+from tasks.database import DATABASE, make_database
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = ROOT / "deployments" / "supervisord.conf"
@@ -74,7 +75,7 @@ class Services:
             here.pop(name, None)
         return {
             "PREFECT_HOME": str(self.output / "prefect"),
-            "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.output / 'mlflow.db'}",
+            "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.output / DATABASE}",
             "MLFLOW_ARTIFACTS_DESTINATION": str(self.output / "mlartifacts"),
             # in memory, the usual place, a restarted server would forget who holds a slot, and never give it to anybody else
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -157,6 +158,8 @@ def start(services: Services) -> str:
         _check_free(services.prefect_port, "PREFECT_PORT")
         _check_free(services.mlflow_port, "MLFLOW_PORT")
         services.folder.mkdir(exist_ok=True)
+        if "MLFLOW_BACKEND_STORE_URI" not in os.environ:
+            make_database(services.output)
         ports = {"PREFECT_PORT": services.prefect_port, "MLFLOW_PORT": services.mlflow_port}
         (services.folder / PORTS_FILE).write_text(json.dumps(ports), encoding="utf-8")
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 import softgrpo
 from softgrpo.config import ExperimentConfig
+from softgrpo.errors import StoreError
 from softgrpo.identity import library_versions
 from softgrpo.local_store import LocalStore
 from softgrpo.pipeline import read_metrics
@@ -25,6 +27,8 @@ from tasks.runs import Runs, git_commit
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES, ArtifactStore
 from tasks.tracking import connect, open_tracking, store_errors
+
+log = logging.getLogger("softgrpo.runs")
 
 REPORT = ("report.html", "report.md", "figures")
 """What is shown with the pipeline's run of the files of a stage that has them."""
@@ -97,22 +101,67 @@ def pipeline_run(
         yield run_id
 
 
-def note_node(progress: Progress, node: Node) -> None:
-    """Adds a finished node to the pipeline's run: link, digest of the data, final metrics; and a policy to the registry."""
-    runs, parent, reference = progress.store.runs, progress.parent_run, progress.references[node.name]
-    tags = {f"stage_run.{node.name}": reference["run_id"], "reused": " ".join(progress.reused())}
-    if not node.upstream:
-        tags["data_digest"] = reference["digest"]
-        progress.store.note_dataset(parent, progress.config.data.dataset, reference["digest"])
-    if node.stage.name in MODEL_STAGES:
-        progress.store.note_model(parent, reference, made=node.name in progress.ran)
-        with progress.store.local.lock("registry"):  # of two identical runs at once, one adds the model
-            register(runs, progress.config, node.stage.name, reference, progress.references["split"]["digest"])
-    folder = progress.store.local.payload(reference["key"])
-    _show_report(runs, parent, folder)
-    metrics = read_metrics(folder)
-    prefix = "" if node.stage.name == UNPREFIXED else f"{node.name}/"
-    runs.metrics(parent, {f"{prefix}{name}": value for name, value in metrics.items()}, tags)
+class Notes:
+    """Adds finished nodes to the pipeline's run: links, digest of the data, final metrics; and policies to the registry.
+
+    What was reused is written together, with the next stage that was run or at the end.
+
+    Args:
+        progress: The pipeline run.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._waiting: list[Node] = []
+
+    def add(self, node: Node) -> None:
+        """Takes a finished node."""
+        self._waiting.append(node)
+        if node.name in self._progress.ran:
+            self.write()
+
+    def write(self) -> None:
+        """Writes what waits.
+
+        Raises:
+            StoreError: MLflow refuses.
+        """
+        progress, nodes = self._progress, self._waiting
+        self._waiting = []
+        runs, parent = progress.store.runs, progress.parent_run
+        tags = {"reused": " ".join(progress.reused())}
+        metrics: dict[str, float] = {}
+        for node in nodes:
+            reference = progress.references[node.name]
+            folder = progress.store.local.payload(reference["key"])
+            tags[f"stage_run.{node.name}"] = reference["run_id"]
+            if not node.upstream:
+                tags["data_digest"] = reference["digest"]
+                progress.store.note_dataset(parent, progress.config.data.dataset, reference["digest"])
+            if node.stage.name in MODEL_STAGES:
+                progress.store.note_model(parent, reference, made=node.name in progress.ran)
+                with progress.store.local.lock("registry"):  # of two identical runs at once, one adds the model
+                    register(runs, progress.config, node.stage.name, reference, progress.references["split"]["digest"])
+            _show_report(runs, parent, folder)
+            prefix = "" if node.stage.name == UNPREFIXED else f"{node.name}/"
+            metrics |= {f"{prefix}{name}": value for name, value in read_metrics(folder).items()}
+        if nodes:
+            runs.metrics(parent, metrics, tags)
+
+
+@contextmanager
+def noting(progress: Progress) -> Iterator[Notes]:
+    """Gives the notes of a pipeline's run; however it ends, they are written."""
+    notes = Notes(progress)
+    try:
+        yield notes
+    except Exception:  # broad: whatever ended the run, what it found before stays known of it
+        try:
+            notes.write()
+        except StoreError as error:  # what ended the run is what people must see
+            log.warning("MLflow could not be told what run %s has reused: %s", progress.parent_run, error)
+        raise
+    notes.write()
 
 
 def _show_report(runs: Runs, run_id: str, folder: Path) -> None:

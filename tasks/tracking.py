@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +17,8 @@ from softgrpo.errors import StoreError, full_disk_is_readable
 from softgrpo.local_store import LocalStore
 from tasks.addresses import check_answers, without_password
 from tasks.artifacts import FOLDER
+from tasks.database import DATABASE, make_database
 
-DATABASE = "mlflow.db"
 STAGES = "mlflow-artifacts:/stages"
 """Where files of runs are, in a SQLite store; see `tasks.artifacts`."""
 
@@ -65,12 +64,6 @@ def _reopened(uri: str, experiment_id: str) -> Tracking:
 def tracking_uri(output: Path) -> str:
     """Returns MLFLOW_TRACKING_URI, or the address of the database in the output folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.resolve() / DATABASE}"
-
-
-def load_store(output: Path) -> None:
-    """Loads MLflow's code for databases if it will be needed, which takes a second: before a flow, as other imports."""
-    if urlsplit(tracking_uri(output)).scheme not in ("http", "https"):
-        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 @contextmanager
@@ -120,6 +113,28 @@ def connect(output: Path) -> Tracking:
         return Tracking(MlflowClient(tracking_uri=uri), uri, "")
 
 
+def _connect_or_make(output: Path) -> Tracking:
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        with full_disk_is_readable():
+            make_database(output)
+    return connect(output)
+
+
+def open_early(output: Path, local: LocalStore) -> None:
+    """Opens MLflow where it is a database, before the flow that needs it: its code and the check of its tables take a second.
+
+    Args:
+        output: Folder that holds the default database.
+        local: Gives the lock, as in `open_tracking`.
+
+    Raises:
+        StoreError: As in `open_tracking`.
+    """
+    if urlsplit(tracking_uri(output)).scheme not in ("http", "https"):
+        with local.lock("mlflow"):
+            _connect_or_make(output)
+
+
 def open_tracking(output: Path, experiment: str, local: LocalStore) -> Tracking:
     """Opens MLflow and finds or makes the experiment.
 
@@ -134,7 +149,7 @@ def open_tracking(output: Path, experiment: str, local: LocalStore) -> Tracking:
     folder = (output.resolve() / FOLDER).as_uri()  # of another database, which has no folder of its own
     places = {"sqlite": STAGES, "http": None, "https": None, "databricks": None}  # None: the server decides
     with local.lock("mlflow"):
-        tracking = connect(output)
+        tracking = _connect_or_make(output)
         place = places.get(urlsplit(tracking.uri).scheme, folder)
         with store_errors(tracking.uri):
             return replace(tracking, experiment_id=_experiment(tracking.client, experiment, place))

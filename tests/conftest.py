@@ -34,7 +34,7 @@ LONGEST_FIRST = (
     "test_store.py",
     "test_gpu.py",
 )
-"""Of two test processes one does the first, and the other begins with the next; short files come last and fill the gaps."""
+"""What takes long begins early; short files come last and fill the gaps."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -186,6 +186,7 @@ def in_debug_size(name: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.xdist_group("editor")  # one workspace for all
 @pytest.mark.parametrize("name", NAMES)
 def test_each_configuration_runs_in_its_debug_size(name: str, workspace: Path, prefect_address: str) -> None:
     """The first one as the editor starts it: in the debugger, and with a Prefect server of its own."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from softgrpo.config import ExperimentConfig
+from softgrpo.errors import ConfigError
 from softgrpo.stages import StageContext
 from tests.fake_stages import FakeStages
 
@@ -49,3 +52,28 @@ def test_the_report_and_the_policies_are_with_the_run_that_people_compare(output
 
     assert (names(first.inputs.model_inputs), names(first.outputs.model_outputs)) == ([], ["sft"])
     assert (names(second.inputs.model_inputs), names(second.outputs.model_outputs)) == (["sft"], [])
+
+
+def test_a_run_that_failed_still_tells_what_it_reused(output: Path) -> None:
+    from mlflow import MlflowClient
+    from prefect import flow
+
+    from flows.recipe import execute
+
+    def broken(context: StageContext) -> None:
+        raise ConfigError("x", "y", "z")
+
+    @flow(name="trial")
+    def trial(fakes: FakeStages, until: int) -> None:
+        execute(fakes.nodes()[:until], ExperimentConfig(), output=output)
+
+    trial(FakeStages(), 2)
+    whole = FakeStages(before={"sft": broken})
+    with pytest.raises(ConfigError, match="x"):
+        trial(whole, len(whole.nodes()))
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("softgrpo/ml-100k").experiment_id
+    (failed,) = client.search_runs([experiment], "tags.stage = 'pipeline' and attributes.status = 'FAILED'")
+    reused = [node.name for node in whole.nodes()[:2]]
+    assert failed.data.tags["reused"].split() == reused
+    assert all(f"stage_run.{name}" in failed.data.tags for name in reused)

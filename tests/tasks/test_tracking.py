@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepositor
 from softgrpo.errors import StoreError
 from softgrpo.local_store import LocalStore
 from tasks.addresses import check_answers
+from tasks.database import DATABASE, make_database
 from tasks.tracking import open_tracking, store_errors, tracking_uri
 
 
@@ -24,6 +27,22 @@ def closed_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_a_new_database_is_written_ahead_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    def mode(output: Path) -> str:
+        with closing(sqlite3.connect(output / DATABASE)) as database:
+            return str(database.execute("PRAGMA journal_mode").fetchone()[0])
+
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.mkdir()
+    open_tracking(new, "softgrpo/x", LocalStore(new / "stages"))
+    assert mode(new) == "wal"
+    old.mkdir()
+    with closing(sqlite3.connect(old / DATABASE)) as database:
+        database.execute("CREATE TABLE mine (number)")
+    make_database(old)
+    assert mode(old) == "delete"
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
