@@ -69,7 +69,7 @@ def _announce(result: RunResult, k: int) -> None:
     """Prints the comparison and where things are; k is the cut-off that the comparison is about."""
     if result.table is not None:
         from flows.console import print_table
-        from softgrpo.evaluation.report import render_terminal
+        from softgrpo.evaluation.words import render_terminal
 
         print_table(render_terminal(result.table, k))
     rows = dict(result.links)

@@ -117,8 +117,8 @@ def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
         DataError: They were not tested on the same windows.
         StoreError: See `read_stored_runs`.
     """
-    from softgrpo.evaluation.report import least_p, verdict
     from softgrpo.evaluation.runs import compare_runs
+    from softgrpo.evaluation.words import least_p, verdict
 
     stored = read_stored_runs(run_ids, output)
     k, (first, *others) = stored.k, stored.runs
@@ -137,8 +137,8 @@ def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
         DataError: They were not tested on the same users.
         StoreError: See `read_stored_runs`.
     """
-    from softgrpo.evaluation.report import least_p, verdict
     from softgrpo.evaluation.seeds import BEST_SINGLE, LABELS, STATIC, average_seeds
+    from softgrpo.evaluation.words import least_p, verdict
 
     stored = read_stored_runs(run_ids, output)
     seeds = [settings["seed"] for settings in stored.settings]

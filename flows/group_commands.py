@@ -165,7 +165,7 @@ def _preflight(config: ExperimentConfig) -> None:
 
 def _tell_comparison(compared: ComparedRuns, reference: str) -> None:
     from flows.console import print_table
-    from softgrpo.evaluation.report import render_terminal
+    from softgrpo.evaluation.words import render_terminal
 
     print_table(render_terminal(compared.table, compared.k, reference))
     print(*compared.verdicts, sep="\n")
@@ -188,7 +188,7 @@ def _tell_study(tuned: Tuned) -> None:
     import yaml
 
     from flows.console import print_table
-    from softgrpo.evaluation.report import render_terminal
+    from softgrpo.evaluation.words import render_terminal
 
     columns = [name for name in tuned.trials.columns if name not in ("run", "retry_of")]
     print(tuned.trials[columns].to_string(index=False))

@@ -41,7 +41,7 @@ def compare_job(arguments: argparse.Namespace) -> Job:
             print_json(compared.as_record())
             return 0
         from flows.console import print_table
-        from softgrpo.evaluation.report import render_terminal
+        from softgrpo.evaluation.words import render_terminal
 
         of = "each seed" if arguments.seeds else "the first run"
         print_table(render_terminal(compared.table, compared.k, f"the best single recaller of {of}"))
@@ -73,7 +73,7 @@ def report_job(arguments: argparse.Namespace) -> Job:
         import pandas as pd
 
         from flows.console import print_table
-        from softgrpo.evaluation.report import render_terminal
+        from softgrpo.evaluation.words import render_terminal
 
         print_table(render_terminal(pd.read_parquet(run.folders["test"] / TABLE), run.config.fusion.k))
         print(f"report      {record['html']}\nMarkdown    {record['markdown']}\nMLflow run  {run.link}")

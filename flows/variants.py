@@ -72,8 +72,8 @@ def _compare(
     store: ArtifactStore, group: str, kind: str, config: ExperimentConfig, results: Mapping[str, RunResult]
 ) -> ComparedRuns:
     """Puts all variants into one table, and that into MLflow and on a page of Prefect's."""
-    from softgrpo.evaluation.report import least_p, verdict
     from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
+    from softgrpo.evaluation.words import least_p, verdict
 
     runs, k = store.runs, config.fusion.k
     evaluated = [EvaluatedRun.read(variant, result.folders["test"]) for variant, result in results.items()]

@@ -158,3 +158,8 @@ def test_importing_softgrpo_is_quick_and_light() -> None:
 def test_the_science_runs_without_orchestrators() -> None:
     packages, _ = loaded_by("softgrpo.pipeline")
     assert packages.isdisjoint({"prefect", "mlflow", "recbole", "flows", "tasks"})
+
+
+def test_a_run_of_which_all_is_stored_loads_neither_torch_nor_plots() -> None:
+    packages, _ = loaded_by("flows.recipe, softgrpo.evaluation.words")
+    assert packages.isdisjoint({"torch", "matplotlib", "transformers", "recbole"})

@@ -537,7 +537,7 @@ def test_the_comparison_is_about_the_cut_off_of_the_run(tmp_path: Path, monkeypa
         asked.append(k)
         return ""
 
-    monkeypatch.setattr("softgrpo.evaluation.report.render_terminal", render)
+    monkeypatch.setattr("softgrpo.evaluation.words.render_terminal", render)
     words = ["run", "ml-100k", "standalone", "tiny", "--fusion.k", "7", "--output", str(tmp_path)]
     assert cli.main(words) == 0
     assert asked == [7]

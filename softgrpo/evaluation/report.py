@@ -1,4 +1,4 @@
-"""The report of one run: Markdown, a self-contained HTML page, and the table for the terminal."""
+"""The report of one run: Markdown and a self-contained HTML page with figures."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ import jinja2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.table import Table
-from rich.text import Text
 
 from softgrpo.config import TABLE_KS, ExperimentConfig
 from softgrpo.evaluation import plots
 from softgrpo.evaluation.cases import Case, gains
-from softgrpo.evaluation.significance import smallest_p
 from softgrpo.evaluation.static import StaticMixture
 from softgrpo.evaluation.table import Comparison
+from softgrpo.evaluation.words import heading, least_p, p_value, percent, table_rows, verdict
 
 PROTOCOLS = {
     "ratio": "each user's sequence cut in time order into recaller, policy, validation and test parts",
@@ -109,34 +107,6 @@ def draw_figures(report: Report, folder: Path) -> dict[str, Path]:
     return {title: plots.save(figure, folder, name)[1] for title, (name, figure) in drawn.items()}
 
 
-def least_p(table: pd.DataFrame, draws: int) -> float:
-    """Returns the smallest p-value that a table can show: as many tests as it has p-values, from so many bootstrap draws."""
-    return smallest_p(int(table.filter(regex="^vs_.*_p$").notna().to_numpy().sum()), draws)
-
-
-def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, least: float) -> str:
-    """Says in one sentence what a row's comparison shows; a p-value of 0.05 or more is called what it is.
-
-    Args:
-        row: A row of `Comparison.table`.
-        reference: `vs_single` or `vs_static`.
-        name: What the reference is called.
-        k: Cut-off of the NDCG.
-        least: See `least_p`.
-    """
-    difference, p = row[reference], row[f"{reference}_p"]
-    interval = f"[{row[f'{reference}_low']:+.4f}, {row[f'{reference}_high']:+.4f}]"
-    if math.isnan(p):
-        return f"{row['label']} is not tested against {name}."
-    relative = _percent(row[f"{reference}_relative"])
-    numbers = f"{difference:+.4f} NDCG@{k} ({relative}), interval {interval}, corrected p = {p:.2g}"
-    if least >= 0.05:
-        return f"Too few bootstrap draws to tell {row['label']} from {name}: {numbers}."
-    if p >= 0.05:
-        return f"{row['label']} cannot be told apart from {name}: {numbers}."
-    return f"{row['label']} is {'better' if difference > 0 else 'worse'} than {name}: {numbers}."
-
-
 def render_markdown(report: Report, figures: Mapping[str, str]) -> str:
     """Returns the report as Markdown; `figures` maps titles to links."""
     return _environment(False).get_template("report.md.j2").render(_content(report), figures=figures)
@@ -148,40 +118,10 @@ def render_html(report: Report, figures: Mapping[str, Path]) -> str:
     return _environment(True).get_template("report.html.j2").render(_content(report), figures=embedded)
 
 
-def render_terminal(table: pd.DataFrame, k: int = 10, reference: str = "the best single recaller") -> Table:
-    """Returns the comparison table for a terminal: NDCG at k, 10 and 20, Recall at 10 and 20.
-
-    Args:
-        table: `Comparison.table`.
-        k: Cut-off that the differences are about.
-        reference: What the differences are against.
-    """
-    shown = [f"ndcg@{cutoff}" for cutoff in sorted({k, *TABLE_KS})] + [f"recall@{cutoff}" for cutoff in TABLE_KS]
-    title = f"Test windows, means over users; Δ in NDCG@{k} against {reference}"
-    rich = Table(title=title, title_justify="left")
-    rich.add_column("method", no_wrap=True)
-    spread = f"ndcg@{k}_spread"  # of a table over seeds
-    for name in (*shown, *(["± seeds"] if spread in table else []), "Δ", "Δ %", "interval", "p (Holm)"):
-        rich.add_column(_heading(name), justify="right", no_wrap=True)
-    for row in _rows(table):
-        delta = ["", "", "", ""]
-        if not math.isnan(row["vs_single"]):
-            delta = [
-                f"{row['vs_single']:+.4f}",
-                _percent(row["vs_single_relative"]),
-                f"[{row['vs_single_low']:+.4f}, {row['vs_single_high']:+.4f}]",
-                _p(row["vs_single_p"]),
-            ]
-        style = {"gate": "green", "learned": "bold", "oracle": "dim"}.get(row["kind"], "")
-        numbers = [f"{row[name]:.4f}" for name in (*shown, *([spread] if spread in row else []))]
-        rich.add_row(Text(row["label"]), *numbers, *delta, style=style)
-    return rich
-
-
 def _content(report: Report) -> dict[str, Any]:
     config, comparison = report.config, report.comparison
     k = config.fusion.k
-    rows = _rows(comparison.table)
+    rows = table_rows(comparison.table)
     least = least_p(comparison.table, config.evaluation.bootstrap)
     focus = next(row for row in rows if row["method"] == report.focus)
     users = comparison.windows["user"].nunique()
@@ -205,10 +145,6 @@ def _content(report: Report) -> dict[str, Any]:
     }
 
 
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-
-
 def _environment(autoescape: bool) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("softgrpo.evaluation", "."),
@@ -218,21 +154,9 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": _percent, "p": _p, "heading": _heading, "cell": _markdown_cell}
+    environment.filters |= {"percent": percent, "p": p_value, "heading": heading, "cell": _markdown_cell}
     environment.tests["nan"] = math.isnan
     return environment
-
-
-def _percent(share: float) -> str:
-    return "" if math.isnan(share) else f"{share:+.1%}"
-
-
-def _p(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
-
-
-def _heading(name: str) -> str:
-    return name.replace("ndcg", "NDCG").replace("recall@", "Recall@").replace("hit@", "Hit@").replace("mrr", "MRR")
 
 
 def _markdown_cell(text: str) -> str:

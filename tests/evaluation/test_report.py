@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from softgrpo.evaluation.cases import data_facts, extreme_cases, tied_target_share
-from softgrpo.evaluation.report import Choice, Report, render_terminal, verdict, write_report
+from softgrpo.evaluation.report import Choice, Report, write_report
+from softgrpo.evaluation.words import render_terminal, verdict
 from softgrpo.records import Part
 from tests.evaluation.setup_small import HISTORY, KEYS, USERS, Small
 
