@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.against_trl import measure_against_trl
+from benchmarks.listing import measure_listing
 from benchmarks.memory import measure_memory
 from benchmarks.merging import measure_merging
 from benchmarks.models import LARGE, MINI, SMALL, TINY
@@ -37,6 +38,7 @@ def sections(device: torch.device) -> dict[str, Section]:
             "steps-mini": partial(measure_steps, MINI, device, steps=4, warm_up=1),
             "share": partial(measure_share, TINY, device),
             "trl": partial(measure_against_trl, MINI, device),
+            "lists": measure_listing,
             "recommend": measure_recommending,
         }
     found: dict[str, Section] = {"merge": partial(measure_merging, device)}

@@ -30,7 +30,7 @@ class Scorer(Protocol):
     """The part of `softgrpo.recallers.model.RecallerModel` that is needed here."""
 
     def score(self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]) -> torch.Tensor:
-        """Returns scores (B, I), -inf where there is none."""
+        """Returns scores (B, I) in a new tensor, which the caller may change; -inf where there is none."""
 
 
 def build_candidates(
@@ -58,7 +58,8 @@ def build_candidates(
             rows = slice(first, min(first + batch_size, len(windows)))
             users = windows.user[rows].astype(np.int64)
             histories = [corpus.sequence(u)[:start] for u, start in zip(users, windows.start[rows], strict=True)]
-            values = mask_history(model.score(users, histories), histories)
+            values = model.score(users, histories)
+            mask_history(values, histories)
             best, order = top_items(values, depth)
             width = best.shape[1]
             found = torch.isfinite(best)
@@ -68,28 +69,31 @@ def build_candidates(
     return items, scores
 
 
-def mask_history(scores: torch.Tensor, histories: Sequence[NDArray[np.int32]]) -> torch.Tensor:
-    """Returns a copy of scores (B, I) with -inf at the items of each row's history."""
+def mask_history(scores: torch.Tensor, histories: Sequence[NDArray[np.int32]]) -> None:
+    """Puts -inf into scores (B, I) at the items of each row's history."""
     rows = torch.from_numpy(np.repeat(np.arange(len(histories)), [len(history) for history in histories]))
     columns = torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int64), *histories]))
     missing = torch.tensor(-torch.inf, dtype=scores.dtype, device=scores.device)
-    return scores.index_put((rows.to(scores.device), columns.to(scores.device)), missing)
+    scores.index_put_((rows.to(scores.device), columns.to(scores.device)), missing)
 
 
 def top_items(scores: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the best scores and their item ids, both (B, min(D, I)), descending; equal scores by lower item id.
 
-    `topk` alone takes any of equal scores; only rows whose last place is contested need the slower stable sort.
+    `topk` alone takes any of equal scores, in any order. So rows with equal scores among their best, the place behind the last
+    one included, are sorted by item id first.
     """
-    values, items = scores.topk(min(depth, scores.shape[1]), dim=1)
-    last = values[:, -1:]
-    contested = ((scores == last).sum(1) > (values == last).sum(1)) & torch.isfinite(last[:, 0])
-    if contested.any():
-        exact, order = scores[contested].sort(dim=1, descending=True, stable=True)
-        values[contested], items[contested] = exact[:, : values.shape[1]], order[:, : values.shape[1]]
-    items, by_id = items.sort(dim=1)
-    values, by_score = values.gather(1, by_id).sort(dim=1, descending=True, stable=True)
-    return values, items.gather(1, by_score)
+    width = min(depth, scores.shape[1])
+    values, items = scores.topk(min(depth + 1, scores.shape[1]), dim=1)
+    equal = (values[:, 1:] == values[:, :-1]) & torch.isfinite(values[:, 1:])
+    if (tied := equal.any(1)).any():
+        ids, by_id = items[tied].sort(dim=1)
+        found, by_score = values[tied].gather(1, by_id).sort(dim=1, descending=True, stable=True)
+        values[tied], items[tied] = found, ids.gather(1, by_score)
+    if values.shape[1] > width and (contested := equal[:, width - 1]).any():  # some of the equal ones were left out
+        found, order = scores[contested].sort(dim=1, descending=True, stable=True)
+        values[contested], items[contested] = found[:, : width + 1], order[:, : width + 1]
+    return values[:, :width], items[:, :width]
 
 
 def combine(lists: Sequence[CandidateLists]) -> CandidateLists:

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 
 from benchmarks.__main__ import main, measured, sections
 from benchmarks.against_trl import measure_against_trl
+from benchmarks.listing import measure_listing
 from benchmarks.memory import measure_memory, peak_bytes
 from benchmarks.merging import (
     Reference,
@@ -291,6 +292,12 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, capsys
     assert "no GPU that torch can use" in capsys.readouterr().err
 
 
+def test_listing_compares_equal_lists() -> None:
+    row = measure_listing(users=300, items=600, rounds=1)
+    assert row.value is not None and row.value > 0
+    assert row.at_least == 1.0 and "300 windows, 600 items, 100 each" in row.details
+
+
 def test_recommending_is_measured_from_files_to_file() -> None:
     row = measure_recommending(users=30, items=4000)
     assert row.value is not None and row.value > 0 and row.at_least == 2000
@@ -298,7 +305,7 @@ def test_recommending_is_measured_from_files_to_file() -> None:
 
 
 def test_what_is_measured_where() -> None:
-    assert list(sections(CPU)) == ["merge", "memory", "steps-tiny", "steps-mini", "share", "trl", "recommend"]
+    assert list(sections(CPU)) == ["merge", "memory", "steps-tiny", "steps-mini", "share", "trl", "lists", "recommend"]
     assert "throughput-Qwen2.5-0.5B" in sections(torch.device("cuda"))
     assert "throughput-Llama-3.2-1B" in sections(torch.device("cuda"))
 
@@ -307,9 +314,8 @@ def test_the_benchmark_needs_only_five_packages() -> None:
     # torch, transformers, peft, trl, accelerate, and what those bring along themselves (datasets, tokenizers, numpy, rich)
     allowed = {"torch", "transformers", "trl", "datasets", "tokenizers", "numpy", "rich", "softgrpo", "benchmarks"}
     names = set()
-    for path in set((ROOT / "benchmarks").glob("*.py")) - {
-        ROOT / "benchmarks/orchestration.py"
-    }:  # a command of its own
+    apart = {"orchestration.py", "listing.py"}  # a command of its own; one that says what it needs besides
+    for path in (path for path in (ROOT / "benchmarks").glob("*.py") if path.name not in apart):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}

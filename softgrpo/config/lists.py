@@ -99,7 +99,7 @@ class RecallConfig(Section):
     with the preset's; an empty mapping, for one recaller or for all, drops the preset's."""
     targets_per_user: Count | None = None
     """Sequential recallers train on at most this many latest positions per user; null takes all."""
-    batch_size: Count = 512
+    batch_size: Count = 1024
     """Windows scored at a time."""
 
     @model_validator(mode="before")

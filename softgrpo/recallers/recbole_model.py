@@ -102,30 +102,40 @@ class RecBoleRecaller:
     @torch.no_grad()
     def score(self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]) -> torch.Tensor:
         """See `RecallerModel.score`; the tensor lies on the model's device."""
-        device = self.data.config["device"]
         internal = self.data.user_ids[users]
-        known = [ids[ids > 0] for ids in (self.data.item_ids[history] for history in histories)]
-        scores = torch.full((len(users), len(self.data.item_ids)), -torch.inf, device=device)
-        if self.data.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
-            rows, read = np.flatnonzero([len(ids) for ids in known]), self._from_sequences
-        elif isinstance(self.model, AutoEncoderMixin):
-            rows, read = np.flatnonzero([len(ids) for ids in known]), self._from_sets
-        elif self.name in _USER_FREE:
-            rows, read = np.arange(len(users)), self._from_users
+        sequential = self.data.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        known: list[NDArray[np.int64]] = []
+        if reads_history := sequential or isinstance(self.model, AutoEncoderMixin):
+            known = [ids[ids > 0] for ids in (self.data.item_ids[history] for history in histories)]
+            rows = np.flatnonzero([len(ids) for ids in known])
         else:
-            rows, read = np.flatnonzero(internal), self._from_users
+            rows = np.arange(len(users)) if self.name in _USER_FREE else np.flatnonzero(internal)
         if len(rows) == 0:
-            return scores
+            return torch.full((len(users), len(self.data.item_ids)), -torch.inf, device=self.data.config["device"])
         with shielded():
             torch.manual_seed(self.recipe.seed)  # a few models draw numbers while they score
-            values = read(internal[rows], [known[row] for row in rows]).float()
-        trained = np.flatnonzero(self.data.item_ids)
-        values = values[:, self.data.item_ids[trained]]
-        if not torch.isfinite(values).all():
+            if reads_history:
+                read = self._from_sequences if sequential else self._from_sets
+                found = read(internal[rows], [known[row] for row in rows])
+            else:
+                found = self._from_users(internal[rows])
+        values = self._of_the_corpus(found.float())
+        if len(rows) == len(users):
+            return values
+        scores = torch.full((len(users), values.shape[1]), -torch.inf, device=values.device)
+        scores[torch.from_numpy(rows).to(values.device)] = values
+        return scores
+
+    def _of_the_corpus(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns scores (B, I) from scores (B, R) of RecBole's items, -inf for items that the model was not trained on."""
+        places = torch.from_numpy(self.data.item_ids).to(values.device)
+        found, strange = values.index_select(1, places), torch.nonzero(places == 0)[:, 0]
+        if len(strange):
+            found.index_fill_(1, strange, 0.0)
+        if not torch.isfinite(torch.stack(found.aminmax())).all():
             received = f"{self.name} gave a score that is not a finite number"
             raise RecallerError(received, "Scores are finite", "Lower its learning_rate, or train it for fewer epochs")
-        scores[torch.from_numpy(rows).to(device)[:, None], torch.from_numpy(trained).to(device)] = values
-        return scores
+        return found.index_fill_(1, strange, -torch.inf) if len(strange) else found
 
     def _from_sequences(self, users: NDArray[np.int64], known: Sequence[NDArray[np.int64]]) -> torch.Tensor:
         """Returns scores (B, R) from the latest items of each history."""
@@ -145,14 +155,15 @@ class RecBoleRecaller:
         finally:
             del self.model.get_rating_matrix  # the class's own method again, which reads training histories
 
-    def _from_users(self, users: NDArray[np.int64], known: Sequence[NDArray[np.int64]]) -> torch.Tensor:
+    def _from_users(self, users: NDArray[np.int64]) -> torch.Tensor:
         """Returns scores (B, R) from what was learnt about each user; a user is scored once per batch."""
         once, inverse = np.unique(users, return_inverse=True)
         if type(self.model).full_sort_predict is AbstractRecommender.full_sort_predict:
             scores = self._predict_pairs(once)
         else:
             scores = self._predict({"user_id": once})
-        return scores[torch.from_numpy(inverse).to(scores.device)]
+        in_order = np.array_equal(once, users)
+        return scores if in_order else scores[torch.from_numpy(inverse).to(scores.device)]
 
     def _predict(self, fields: dict[str, NDArray[np.int64]]) -> torch.Tensor:
         batch = Interaction({name: torch.from_numpy(values) for name, values in fields.items()})
