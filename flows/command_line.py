@@ -14,13 +14,6 @@ PURE_STAGES = {"gen_sft_data": "data", "do_sft": "sft", "do_grpo": "grpo", "do_t
 """The original flags that ask for a stage."""
 REPEATABLE = ("split", "recall", "data", "check", "sft", "grpo", "test")
 """The stages that --force takes."""
-OTHER_FLAGS = (
-    *("output", "force", "from_run", "debug", "json", "settings", "pools", "trials", "no_final"),
-    *("parallel", "dask"),
-    *("users", "users_from", "k", "to", "open", "seeds"),
-    *PURE_STAGES,
-)
-"""The flags that are no settings."""
 
 DESCRIPTION = """\
 softgrpo: a language model learns, for each user, how much to trust each recaller of a recommender system.

@@ -200,12 +200,13 @@ def as_flags(overrides: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def refuse_unknown(arguments: Sequence[str], others: Iterable[str]) -> None:
+def refuse_unknown(arguments: Sequence[str], command: str, others: Iterable[str]) -> None:
     """Says which flag was meant.
 
     Args:
         arguments: What the parser did not understand.
-        others: The flags that are no settings.
+        command: The command it was given to.
+        others: The flags of that command that are no settings.
 
     Raises:
         ConfigError: There is something that was not understood.
@@ -215,7 +216,9 @@ def refuse_unknown(arguments: Sequence[str], others: Iterable[str]) -> None:
         known = {f"--{name}" for name in (*ALIASES, *settings(), *others)}
         name = flags[0].split("=")[0]
         raise ConfigError(
-            f"Flag '{name}'", "There is no such flag", nearest(f"--{name.lstrip('-').replace('-', '_')}", known)
+            f"Flag '{name}'",
+            f"`softgrpo {command}` has no such flag",
+            nearest(f"--{name.lstrip('-').replace('-', '_')}", known),
         )
     if arguments:
         raise ConfigError(

@@ -95,6 +95,13 @@ COMMAND_LINE = [
     Case("size", "run ml-100k full tinny", "'tinny'", "no preset of that size", "'tiny'"),
     Case("size as a flag", f"{RUN} --size huge", "'huge'", "no preset of that size", "large, mini, small, tiny"),
     Case("flag", f"{RUN} --topp 0.5", "'--topp'", "no such flag", "'--top_p'"),
+    Case(
+        "another command's flag",
+        "ablate prompt ml-100k debug tiny --force sft",
+        "'--force'",
+        "`softgrpo ablate` has no",
+        "names are known",
+    ),
     Case("setting", f"{RUN} --grpo.tau_gumble 0.5", "'--grpo.tau_gumble'", "no such flag", "'--grpo.tau_gumbel'"),
     Case("flag without value", f"{RUN} --top_p", "--top_p", "expected one argument", "--flag=VALUE"),
     Case("pure without stage", "pure --dataset ml-1m", "No stage", "--do_sft", "--do_test"),
