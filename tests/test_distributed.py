@@ -22,7 +22,7 @@ LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 DIFFERENT = ("second", "runtime", "eval_padding_share")  # times; and evaluation batches are cut another way
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]  # one fixture for all
 
 
 def run(folder: Path, launch: list[str], accumulation: int) -> Path:

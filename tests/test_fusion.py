@@ -167,6 +167,7 @@ def ranx_lists() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ranx")
 @pytest.mark.parametrize(
     ("fusion", "norm"),
     [

@@ -72,6 +72,7 @@ def test_ndcg_equals_the_loop_and_stays_in_range(ranks: list[int], k: int) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ranx")
 def test_ranx_gives_the_same_metrics() -> None:
     from ranx import Qrels, Run, evaluate
 

@@ -17,7 +17,7 @@ from softgrpo.fusion import merged_lists
 from softgrpo.records import Part
 from softgrpo.rewards import JudgedLists
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranx")]  # which compiles itself once for each process
 
 DEPTH, WINDOWS = 100, 150
 KS = (5, 10, 20, 50)

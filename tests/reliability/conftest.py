@@ -31,7 +31,7 @@ def services(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectSe
     output = tmp_path_factory.mktemp("services")
     prefect_server.copy_database(output / "prefect")
     ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
-    order("start", output, {**ports, "PREFECT_WORKER_QUERY_SECONDS": "1", "OMP_NUM_THREADS": "1"})
+    order("start", output, {**ports, "PREFECT_WORKER_QUERY_SECONDS": "2", "OMP_NUM_THREADS": "1"})
     order("deploy", output)
     yield find_services(output)
     order("stop", output)

@@ -93,7 +93,7 @@ def test_a_stage_that_hangs_ends_with_an_error_and_goes_on_next_time(
     """It takes longer than it may; what cannot be interrupted is in tests/test_time_limit.py."""
     problem = make_problem("hanging", services)
     problem.run(stage="check")
-    longer = {"sft.num_train_epochs": 100, "train.evaluations": 50}
+    longer = {"sft.num_train_epochs": 40, "train.evaluations": 20}
     run = problem.start(stage="sft", more={**longer, "limits.stage_hours": 0.008})
     run.freeze_at(CHECKPOINT.format("sft"))
     time.sleep(0.008 * 3600)  # its time passes on while it stands still

@@ -185,7 +185,7 @@ def test_postgres_is_the_database_of_both_servers(
     }
     ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
     try:
-        order("start", output, databases | ports | {"PREFECT_WORKER_QUERY_SECONDS": "1", "OMP_NUM_THREADS": "1"})
+        order("start", output, databases | ports | {"PREFECT_WORKER_QUERY_SECONDS": "2", "OMP_NUM_THREADS": "1"})
         order("deploy", output, databases)
         services = find_services(output)
         problem, api = make_problem("elephant", services), Api(services)
