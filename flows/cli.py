@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.command_line import PURE_STAGES, REPEATABLE, build_parser
+from flows.command_line import PURE_STAGES, REPEATABLE, build_parser, sub_parsers
 from flows.doctor import as_text, examine, is_healthy, is_writable
 from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, readable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
@@ -301,10 +301,9 @@ def prepare(words: Sequence[str]) -> Job:
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise ConfigError(f"Command '{words[0]}'", "There is no such command", nearest(words[0], COMMANDS))
     words = complete_switches(words)
-    arguments, unknown = build_parser(words).parse_known_args(words)
-    refuse_unknown(
-        unknown, arguments.command, (name for name in vars(arguments) if name.islower() and name != "command")
-    )
+    parser = build_parser(words)
+    arguments, unknown = parser.parse_known_args(words)
+    refuse_unknown(unknown, sub_parsers(parser)[arguments.command])
     return COMMANDS[arguments.command](arguments)
 
 

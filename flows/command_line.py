@@ -260,3 +260,12 @@ def build_parser(words: Sequence[str]) -> Parser:
     )
     completion.add_argument("SHELL", help=argparse.SUPPRESS)
     return parser
+
+
+def sub_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Returns the parser of each command."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= action.choices
+    return found

@@ -14,7 +14,7 @@ from typing import Any
 import argcomplete
 from argcomplete.shell_integration import shellcode
 
-from flows.command_line import REPEATABLE, build_parser
+from flows.command_line import REPEATABLE, build_parser, sub_parsers
 from flows.options import ALIASES
 from softgrpo.ablations import ABLATIONS
 from softgrpo.config import DataConfig
@@ -41,7 +41,7 @@ def complete(stages: Iterable[str], group_stages: Iterable[str]) -> None:
     if VARIABLE not in os.environ:
         return
     parser = build_parser(_words(os.environ.get("COMP_LINE", "")))
-    for command, sub in _commands(parser).items():
+    for command, sub in sub_parsers(parser).items():
         known = group_stages if command in ("tune", "multi-recaller", "ablate") else stages
         for action in sub._actions:
             words = _completer(action, known)
@@ -58,14 +58,6 @@ def _words(line: str) -> list[str]:
         except ValueError:
             continue
     return line.split()
-
-
-def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    found: dict[str, argparse.ArgumentParser] = {}
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            found |= action.choices
-    return found
 
 
 def _completer(action: argparse.Action, stages: Iterable[str]) -> Words | None:

@@ -200,26 +200,22 @@ def as_flags(overrides: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def refuse_unknown(arguments: Sequence[str], command: str, others: Iterable[str]) -> None:
+def refuse_unknown(arguments: Sequence[str], parser: argparse.ArgumentParser) -> None:
     """Says which flag was meant.
 
     Args:
         arguments: What the parser did not understand.
-        command: The command it was given to.
-        others: The flags of that command that are no settings.
+        parser: Of the command they were given to.
 
     Raises:
         ConfigError: There is something that was not understood.
     """
     flags = [argument for argument in arguments if argument.startswith("-")]
     if flags:
-        known = {f"--{name}" for name in (*ALIASES, *settings(), *others)}
         name = flags[0].split("=")[0]
-        raise ConfigError(
-            f"Flag '{name}'",
-            f"`softgrpo {command}` has no such flag",
-            nearest(f"--{name.lstrip('-').replace('-', '_')}", known),
-        )
+        options = [option for action in parser._actions for option in action.option_strings]
+        known = {_spelt(option) for option in options if option.startswith("--")}
+        raise ConfigError(f"Flag '{name}'", f"`{parser.prog}` has no such flag", nearest(_spelt(name), known))
     if arguments:
         raise ConfigError(
             f"'{' '.join(arguments)}' at the end of the command line",
@@ -258,3 +254,8 @@ def _yaml(value: Any, *, block: bool) -> str:
         return "\n".join(f"  {key}: {_yaml(inner, block=False)}" for key, inner in value.items())
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _spelt(flag: str) -> str:
+    """Returns a flag as documents write it, whatever its dashes."""
+    return f"--{flag.lstrip('-').replace('-', '_')}"

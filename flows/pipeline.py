@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -75,7 +77,8 @@ def open_prefect(output: Path, debug: bool = False) -> None:
     open_early(output, LocalStore(output.resolve() / "stages"))
     for stage in EVERY:  # the keys of all stages need it, and the server takes longer to start than the imports
         code_fingerprint(stage.module)
-        library_versions(stage.libraries)
+        with suppress(PackageNotFoundError):  # a plan without such a stage does not need it
+            library_versions(stage.libraries)
     for server in _own_servers:
         server.wait()
 

@@ -22,7 +22,7 @@ from tasks.ahead import looking_ahead
 from tasks.crew import current, opened
 from tasks.groups import Member
 from tasks.lineage import upstream_of
-from tasks.pipeline_run import noting, open_store, pipeline_run
+from tasks.pipeline_run import note_nodes, open_store, pipeline_run
 from tasks.stage import Progress, unwatched
 from tasks.store import ArtifactStore
 
@@ -87,17 +87,22 @@ def execute(
     ):
         progress = Progress(config, store, run_id, force, output.resolve() / "records", watch, ahead)
         crew = current()
-        with noting(progress) as notes:
-            for piece in crew.waves(nodes):
-                for node in piece:
-                    if node.name in given:
-                        progress.references[node.name] = given[node.name]
-                        get_run_logger().info("%s: taken from run %s", node.name, from_run)
-                crew.advance(progress, [node for node in piece if node.name not in given])
-                for node in piece:
-                    notes.add(node)
-                    if watch is unwatched:  # what a study tries is no result yet
-                        show_model(output, config, node, progress.folders()[node.name])
+        found: list[Node] = []
+        for piece in crew.waves(nodes):
+            for node in piece:
+                if node.name in given:
+                    progress.references[node.name] = given[node.name]
+                    get_run_logger().info("%s: taken from run %s", node.name, from_run)
+            wanted = [node for node in piece if node.name not in given]
+            if found and not all(map(progress.seems_stored, wanted)):
+                note_nodes(progress, found)  # before what takes long, or fails
+                found = []
+            crew.advance(progress, wanted)
+            for node in piece:
+                found.append(node)
+                if watch is unwatched:  # what a study tries is no result yet
+                    show_model(output, config, node, progress.folders()[node.name])
+        note_nodes(progress, found)
     result = RunResult(read_table(progress.folders()), progress.folders(), progress.reused(), links(progress))
     create_markdown_artifact(
         summary_markdown(result.table, result.links, result.reused), key="comparison", description=name

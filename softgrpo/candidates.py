@@ -78,7 +78,7 @@ def mask_history(scores: torch.Tensor, histories: Sequence[NDArray[np.int32]]) -
 
 
 def top_items(scores: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the best scores and their item ids, both (B, min(D, I)), descending; equal scores by lower item id.
+    """Returns the best scores and their item ids, both (B, min(D, I)), descending; equal finite scores by lower item id.
 
     `topk` alone takes any of equal scores, in any order. So rows with equal scores among their best, the place behind the last
     one included, are sorted by item id first.

@@ -6,20 +6,49 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from softgrpo.errors import StoreError, full_disk_is_readable
+
 DATABASE = "mlflow.db"
+MOUNTS = Path("/proc/self/mounts")
+HERE = frozenset({"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
+"""File systems of one machine, whose processes share memory; a database that is written ahead needs that."""
 
 
 def make_database(output: Path) -> Path:
-    """Returns the file, made if needed so that it is written ahead, which it remembers.
+    """Returns the file, made if needed; on a file system of this machine it is written ahead, which it remembers.
 
-    A commit then takes about a tenth of the time and is as safe, and nobody who reads waits for one who writes. On a file
-    system without shared memory, such as one of another machine, SQLite leaves it as it was.
+    A commit then takes about a tenth of the time and is as safe, and nobody who reads waits for one who writes. Elsewhere, as
+    over a network, it stays as SQLite makes it.
 
     Args:
         output: Folder of the file, which exists.
+
+    Raises:
+        StoreError: It cannot be made.
     """
     path = output.resolve() / DATABASE
-    if not path.exists():
-        with closing(sqlite3.connect(path)) as database:
+    if path.exists() or file_system(path.parent) not in HERE:
+        return path
+    try:
+        with full_disk_is_readable(), closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.Error as error:
+        raise StoreError(f"'{path}': {error}", "MLflow's database is made there", "Choose another --output") from error
     return path
+
+
+def file_system(folder: Path, mounts: Path = MOUNTS) -> str | None:
+    """Returns the kind of file system a folder is on, such as ext4 or nfs4; None where the system does not say.
+
+    Args:
+        folder: An absolute path.
+        mounts: A file as Linux has it: device, place, kind, with an octal code for a space in a place.
+    """
+    if not mounts.is_file():
+        return None
+    found = [line.split()[1:3] for line in mounts.read_text(encoding="utf-8").splitlines()]
+    places = [(Path(place.replace("\\040", " ")), kind) for place, kind in found]
+    around = [
+        (len(place.parts), number, kind) for number, (place, kind) in enumerate(places) if folder.is_relative_to(place)
+    ]
+    return max(around)[2] if around else None  # the innermost, and of several in one place the last

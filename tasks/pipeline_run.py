@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 import softgrpo
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import StoreError
 from softgrpo.identity import library_versions
 from softgrpo.local_store import LocalStore
 from softgrpo.pipeline import read_metrics
@@ -27,8 +25,6 @@ from tasks.runs import Runs, git_commit
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES, ArtifactStore
 from tasks.tracking import connect, open_tracking, store_errors
-
-log = logging.getLogger("softgrpo.runs")
 
 REPORT = ("report.html", "report.md", "figures")
 """What is shown with the pipeline's run of the files of a stage that has them."""
@@ -101,67 +97,33 @@ def pipeline_run(
         yield run_id
 
 
-class Notes:
-    """Adds finished nodes to the pipeline's run: links, digest of the data, final metrics; and policies to the registry.
+def note_nodes(progress: Progress, nodes: Sequence[Node]) -> None:
+    """Adds finished nodes to the pipeline's run: links, digest of the data, final metrics, report; and policies to the registry.
 
-    What was reused is written together, with the next stage that was run or at the end.
-
-    Args:
-        progress: The pipeline run.
+    Raises:
+        StoreError: MLflow refuses.
     """
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._waiting: list[Node] = []
-
-    def add(self, node: Node) -> None:
-        """Takes a finished node."""
-        self._waiting.append(node)
-        if node.name in self._progress.ran:
-            self.write()
-
-    def write(self) -> None:
-        """Writes what waits.
-
-        Raises:
-            StoreError: MLflow refuses.
-        """
-        progress, nodes = self._progress, self._waiting
-        self._waiting = []
-        runs, parent = progress.store.runs, progress.parent_run
-        tags = {"reused": " ".join(progress.reused())}
-        metrics: dict[str, float] = {}
-        for node in nodes:
-            reference = progress.references[node.name]
-            folder = progress.store.local.payload(reference["key"])
-            tags[f"stage_run.{node.name}"] = reference["run_id"]
-            if not node.upstream:
-                tags["data_digest"] = reference["digest"]
-                progress.store.note_dataset(parent, progress.config.data.dataset, reference["digest"])
-            if node.stage.name in MODEL_STAGES:
-                progress.store.note_model(parent, reference, made=node.name in progress.ran)
-                with progress.store.local.lock("registry"):  # of two identical runs at once, one adds the model
-                    register(runs, progress.config, node.stage.name, reference, progress.references["split"]["digest"])
-            _show_report(runs, parent, folder)
-            prefix = "" if node.stage.name == UNPREFIXED else f"{node.name}/"
-            metrics |= {f"{prefix}{name}": value for name, value in read_metrics(folder).items()}
-        if nodes:
-            runs.metrics(parent, metrics, tags)
-
-
-@contextmanager
-def noting(progress: Progress) -> Iterator[Notes]:
-    """Gives the notes of a pipeline's run; however it ends, they are written."""
-    notes = Notes(progress)
-    try:
-        yield notes
-    except Exception:  # broad: whatever ended the run, what it found before stays known of it
-        try:
-            notes.write()
-        except StoreError as error:  # what ended the run is what people must see
-            log.warning("MLflow could not be told what run %s has reused: %s", progress.parent_run, error)
-        raise
-    notes.write()
+    runs, parent, store = progress.store.runs, progress.parent_run, progress.store
+    tags = {"reused": " ".join(progress.reused())}
+    metrics: dict[str, float] = {}
+    for node in nodes:
+        reference = progress.references[node.name]
+        tags[f"stage_run.{node.name}"] = reference["run_id"]
+        if not node.upstream:
+            tags["data_digest"] = reference["digest"]
+        prefix = "" if node.stage.name == UNPREFIXED else f"{node.name}/"
+        found = read_metrics(store.local.payload(reference["key"]))
+        metrics |= {f"{prefix}{name}": value for name, value in found.items()}
+    runs.metrics(parent, metrics, tags)
+    for node in nodes:
+        reference = progress.references[node.name]
+        if not node.upstream:
+            store.note_dataset(parent, progress.config.data.dataset, reference["digest"])
+        if node.stage.name in MODEL_STAGES:
+            store.note_model(parent, reference, made=node.name in progress.ran)
+            with store.local.lock("registry"):  # of two identical runs at once, one adds the model
+                register(runs, progress.config, node.stage.name, reference, progress.references["split"]["digest"])
+        _show_report(runs, parent, store.local.payload(reference["key"]))
 
 
 def _show_report(runs: Runs, run_id: str, folder: Path) -> None:

@@ -140,6 +140,12 @@ class Progress:
         order = Order(node, self.config, self.store, self.parent_run, upstream, forced, None, self.watch)
         return replace(order, replaced=_number(self.store.local.payload(order.key()))) if forced else order
 
+    def seems_stored(self, node: Node) -> bool:
+        """Tells, quickly and without looking at files, whether a node whose upstream nodes are finished is likely to be reused."""
+        order = self.order(node)
+        key = order.key()
+        return not order.forced and (key in self.ahead.fetched or self.store.local.seems_committed(key))
+
     def task(self, order: Order) -> Task[[Order, str], Obtained]:
         """Returns the Prefect task for an order."""
         name = order.node.stage.name

@@ -115,8 +115,7 @@ def connect(output: Path) -> Tracking:
 
 def _connect_or_make(output: Path) -> Tracking:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        with full_disk_is_readable():
-            make_database(output)
+        make_database(output)
     return connect(output)
 
 

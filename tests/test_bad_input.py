@@ -102,6 +102,8 @@ COMMAND_LINE = [
         "`softgrpo ablate` has no",
         "names are known",
     ),
+    Case("a flag of run", "standalone --parallel 2", "'--parallel'", "`softgrpo standalone` has no", "are known"),
+    Case("a setting of a run", "report RUN --top_p 0.5", "'--top_p'", "`softgrpo report` has no", "'--to'"),
     Case("setting", f"{RUN} --grpo.tau_gumble 0.5", "'--grpo.tau_gumble'", "no such flag", "'--grpo.tau_gumbel'"),
     Case("flag without value", f"{RUN} --top_p", "--top_p", "expected one argument", "--flag=VALUE"),
     Case("pure without stage", "pure --dataset ml-1m", "No stage", "--do_sft", "--do_test"),

@@ -26,8 +26,8 @@ class RecallerModel(Protocol):
             histories: B arrays of item ids, oldest first: everything before the window.
 
         Returns:
-            (B, I) float32, higher is better; -inf for items that the recaller was never trained on, and in the whole row of
-            a user about whom it knows nothing.
+            (B, I) float32 in a new tensor, which the caller may change; higher is better; -inf for items that the recaller was
+            never trained on, and in the whole row of a user about whom it knows nothing.
 
         Raises:
             RecallerError: A score is NaN or infinite.

@@ -24,7 +24,9 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlflow import MlflowClient
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    from tasks.database import make_database
+
+    path = make_database(tmp_path_factory.mktemp("mlflow"))
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
@@ -32,5 +34,6 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def output(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    for part in empty_database.parent.glob("mlflow.db*"):  # what is written ahead is beside it
+        shutil.copy(part, tmp_path)
     return tmp_path

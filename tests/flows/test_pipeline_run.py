@@ -54,14 +54,15 @@ def test_the_report_and_the_policies_are_with_the_run_that_people_compare(output
     assert (names(second.inputs.model_inputs), names(second.outputs.model_outputs)) == (["sft"], [])
 
 
-def test_a_run_that_failed_still_tells_what_it_reused(output: Path) -> None:
+@pytest.mark.parametrize(("end", "status"), [(ConfigError("x", "y", "z"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+def test_a_run_that_ended_early_still_tells_what_it_reused(end: BaseException, status: str, output: Path) -> None:
     from mlflow import MlflowClient
     from prefect import flow
 
     from flows.recipe import execute
 
     def broken(context: StageContext) -> None:
-        raise ConfigError("x", "y", "z")
+        raise end
 
     @flow(name="trial")
     def trial(fakes: FakeStages, until: int) -> None:
@@ -69,11 +70,11 @@ def test_a_run_that_failed_still_tells_what_it_reused(output: Path) -> None:
 
     trial(FakeStages(), 2)
     whole = FakeStages(before={"sft": broken})
-    with pytest.raises(ConfigError, match="x"):
+    with pytest.raises(type(end)):
         trial(whole, len(whole.nodes()))
     client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("softgrpo/ml-100k").experiment_id
-    (failed,) = client.search_runs([experiment], "tags.stage = 'pipeline' and attributes.status = 'FAILED'")
+    (failed,) = client.search_runs([experiment], f"tags.stage = 'pipeline' and attributes.status = '{status}'")
     reused = [node.name for node in whole.nodes()[:2]]
     assert failed.data.tags["reused"].split() == reused
     assert all(f"stage_run.{name}" in failed.data.tags for name in reused)

@@ -18,7 +18,7 @@ from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepositor
 from softgrpo.errors import StoreError
 from softgrpo.local_store import LocalStore
 from tasks.addresses import check_answers
-from tasks.database import DATABASE, make_database
+from tasks.database import DATABASE, file_system, make_database
 from tasks.tracking import open_tracking, store_errors, tracking_uri
 
 
@@ -43,6 +43,26 @@ def test_a_new_database_is_written_ahead_and_one_that_is_there_stays_as_it_is(tm
         database.execute("CREATE TABLE mine (number)")
     make_database(old)
     assert mode(old) == "delete"
+
+
+def test_a_database_over_a_network_stays_as_sqlite_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text("/dev/a / ext4 rw 0 0\nhost:/x /far\\040away nfs4 rw 0 0\n/dev/b /far\\040away/disk xfs rw 0 0\n")
+    assert file_system(Path("/home"), mounts) == "ext4"
+    assert file_system(Path("/far away/x"), mounts) == "nfs4"
+    assert file_system(Path("/far away/disk/x"), mounts) == "xfs"
+    assert file_system(Path("/home"), tmp_path / "none") is None
+    monkeypatch.setattr("tasks.database.HERE", frozenset({"other"}))
+    assert not make_database(tmp_path).exists()  # MLflow makes it
+
+
+def test_a_database_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr("sqlite3.connect", refuse)
+    with pytest.raises(StoreError, match=r"mlflow.db.*unable to open.*Choose another --output"):
+        make_database(tmp_path)
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
