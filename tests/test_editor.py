@@ -169,7 +169,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_debug_size(name: str) -> list[str]:
-    """Returns a configuration's command line with the settings of the preset `debug` behind it."""
+    """Returns a configuration's command line with the settings of the preset `debug` behind it, and with two pools or trials."""
     command = words(name)
     if "debug" in command:
         return command
@@ -181,6 +181,8 @@ def in_debug_size(name: str) -> list[str]:
         command += [word for key, value in values.items() for word in (f"--{section}.{key}", str(value).lower())]
     for recaller in set(pool) & set(recallers):
         command += [f"--recall.settings.{recaller}.epochs", str(recallers[recaller]["epochs"])]
+    if "multi-recaller" in command:
+        command += ["--pools", "BPR,SASRec", "BPR,ItemKNN"]
     return command + (["--trials", "2"] if "--trials" in command else [])
 
 
