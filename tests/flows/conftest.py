@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,12 +30,13 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = make_database(tmp_path_factory.mktemp("mlflow"))
     MlflowClient(f"sqlite:///{path}").search_experiments()
+    with closing(sqlite3.connect(path)) as database:  # what was written ahead goes into the file that is copied
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return path
 
 
 @pytest.fixture
 def output(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for part in empty_database.parent.glob("mlflow.db*"):  # what is written ahead is beside it
-        shutil.copy(part, tmp_path)
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     return tmp_path

@@ -29,7 +29,11 @@ def closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_new_database_is_written_ahead_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_new_database_is_written_ahead_and_one_that_is_there_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it where a model is published
+
     def mode(output: Path) -> str:
         with closing(sqlite3.connect(output / DATABASE)) as database:
             return str(database.execute("PRAGMA journal_mode").fetchone()[0])
