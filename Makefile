@@ -37,7 +37,7 @@ types: $(STAMP)
 test-fast: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow" -n 2 --dist loadfile $(ARGS)
 
-# Three: they wait much of their time, for servers that are gone and for processes that start.
+# Three: with two, a third of the time of two cores was idle, waiting for servers that are gone.
 test-slow: $(STAMP) ## the slow tests: the whole main job, real faults on real servers, pages in a browser
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow -n 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
