@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -37,10 +39,14 @@ LONGEST_FIRST = (
 """What takes long begins early; short files come last and fill the gaps."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files that take longest first."""
+    """Puts the files that take longest first, and tests of the same servers into the same process."""
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    for item in items:
+        if "services" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("cluster" if "cluster" in item.fixturenames else "services"))
 
 
 @dataclass(frozen=True)
@@ -65,18 +71,44 @@ class PrefectServer:
             source.backup(copy)
 
 
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A server for commands that would each start one of their own, which costs more than what they do."""
+@contextmanager
+def _prefect_server(folder: Path) -> Iterator[PrefectServer]:
     from flows.own_server import OwnServer
 
-    folder = tmp_path_factory.mktemp("prefect")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(folder / "home"))
         server = OwnServer(folder)
     server.wait()
     yield PrefectServer(server.address, folder / "home" / "prefect.db")
     server.stop()
+
+
+_SHARED = pytest.StashKey[PrefectServer]()
+
+
+@pytest.hookimpl(optionalhook=True)  # of xdist
+def pytest_configure_node(node: Any) -> None:
+    """Starts one server for all test processes, in the process that distributes the tests; only slow tests need it."""
+    config = node.config
+    if "not slow" in config.getoption("markexpr"):
+        return
+    if _SHARED not in config.stash:
+        up = ExitStack()
+        config.add_cleanup(up.close)
+        folder = Path(up.enter_context(TemporaryDirectory(ignore_cleanup_errors=True)))
+        config.stash[_SHARED] = up.enter_context(_prefect_server(folder))
+    server = config.stash[_SHARED]
+    node.workerinput["prefect_server"] = (server.address, str(server.database))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A server for commands that would each start one of their own, which costs more than what they do."""
+    if given := getattr(request.config, "workerinput", {}).get("prefect_server"):
+        yield PrefectServer(given[0], Path(given[1]))
+    else:
+        with _prefect_server(tmp_path_factory.mktemp("prefect")) as server:
+            yield server
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def test_both_commands_share_what_is_stored(tmp_path: Path) -> None:
 
 
 def test_kill_9_in_a_trial_costs_what_came_after_its_checkpoint(tmp_path: Path) -> None:
-    small = ("--train.evaluations", "4", "--train.max_train_windows", "64", "--data.max_users", "80")
+    small = ("--train.evaluations", "4", "--train.max_train_windows", "32", "--data.max_users", "40")
     words = ("tune", "ml-100k", "debug", "tiny", "--trials", "2", "--no-final", *small)
     log = tmp_path / "log"
     killed = WarmProcess(COMMAND, [*words, "--output", str(tmp_path)], ROOT, os.environ, log)

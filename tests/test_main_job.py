@@ -1,6 +1,7 @@
 """The main job as `make run` does it: all users, all recallers, all stages, all rows; its repetition reuses everything.
 
-Only the trainings are shorter: SASRec has three epochs, and the language model 64 windows to learn from and 64 that choose it.
+Only the trainings are shorter: SASRec has three epochs, and the language model 64 windows to learn from, 64 that choose it, and
+prompts without items.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 LESS = (
     *("--train.max_train_windows", "64", "--train.max_valid_windows", "64"),
-    *("--recall.settings.SASRec.epochs", "3"),
+    *("--prompt.history_items", "0", "--prompt.top_items", "0", "--recall.settings.SASRec.epochs", "3"),
 )
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -100,3 +101,24 @@ def test_make_help_names_the_two_commands(tmp_path: Path) -> None:
     shown = make(tmp_path).stdout
     assert "make run " in shown
     assert "make test " in shown
+
+
+def test_marked_tests_share_a_process(tmp_path: Path) -> None:
+    """pytest 9.2.0 with pytest-xdist 3.8.0 ignores the mark without a word."""
+    source = """
+    import os
+    from pathlib import Path
+    import pytest
+
+    @pytest.mark.xdist_group("one")
+    @pytest.mark.parametrize("number", range(4))
+    def test(number: int) -> None:
+        Path(f"{number}.pid").write_text(str(os.getpid()))
+    """
+    (tmp_path / "test_group.py").write_text(dedent(source), encoding="utf-8")
+    words = ("-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "base"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len({path.read_text() for path in tmp_path.glob("*.pid")}) == 1

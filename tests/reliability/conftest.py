@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,14 +11,13 @@ import pytest
 from flows.services import Services, find_services
 from tests.conftest import PrefectServer
 from tests.reliability.runs import ROOT, Problem, free_port, write_dataset, write_model
+from tests.warm import COMMAND, run_warm
 
 
 def order(word: str, output: Path, environment: dict[str, str] | None = None) -> str:
     """Gives an order to `python -m flows.services` and returns what it says."""
-    command = [sys.executable, "-m", "flows.services", word, "--output", str(output)]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
-    )
+    code = COMMAND.replace("flows.cli", "flows.services")
+    done = run_warm([word, "--output", str(output)], ROOT, {**os.environ, **(environment or {})}, code)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -19,8 +19,6 @@ import pytest
 
 from flows.services import Services
 from tests.reliability.runs import (
-    CHECKPOINT,
-    NODES,
     ROOT,
     Api,
     Command,
@@ -55,13 +53,27 @@ class Dask:
         alive = {place: worker for place, worker in enumerate(self.workers) if worker.poll() is None}
         return {place: psutil.Process(worker.pid).children(recursive=True) for place, worker in alive.items()}
 
-    def kill_one_that_is_at_work(self) -> list[psutil.Process]:
-        """Kills a worker with -9 while it has a stage; returns the processes of its stages."""
-        found = wait_until(lambda: {place: stages for place, stages in self.at_work().items() if stages}, "a stage")
-        place, stages = next(iter(found.items()))
+    def said(self) -> str:
+        """Returns all that the workers have said so far."""
+        return "\n".join(path.read_text(encoding="utf-8") for path in self.folder.glob("worker*.log"))
+
+    def kill_one_that_trains(self, output: Path) -> list[psutil.Process]:
+        """Kills a worker with -9 whose training has a checkpoint; returns the processes of its stages."""
+        place = wait_until(lambda: self._training(output), "a checkpoint", pause=0.01)[0]
+        stages = self.at_work()[place]
         self.workers[place].kill()
         self.workers[place].wait()
-        return list(stages)
+        return stages
+
+    def _training(self, output: Path) -> list[int]:
+        """Returns the numbers of the workers that hold the lock of a training with a checkpoint."""
+        checkpoints = (output / "stages" / ".work").glob("*/checkpoints/checkpoint-*/trainer_state.json")
+        locks = {str(output / "stages" / ".locks" / path.parts[-4]) for path in checkpoints}
+        return [
+            place
+            for place in (self.at_work() if locks else ())
+            if locks & {file.path for file in psutil.Process(self.workers[place].pid).open_files()}
+        ]
 
 
 def _start(folder: Path, name: str, *words: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -108,47 +120,28 @@ def start(problem: Problem, *words: str, more: Mapping[str, Any] | None = None) 
     return Command(WarmProcess(COMMAND, command, ROOT, environment, log), log, problem.output)
 
 
-def elsewhere(problem: Problem) -> Problem:
-    """Returns the same problem for a run without servers and without a cluster."""
-    return replace(problem, output=problem.output.with_name("alone"), services=None)
-
-
 def test_kill_9_of_a_dask_worker(make_problem: Callable[..., Problem], services: Services, cluster: Dask) -> None:
-    """In a training: the other worker goes on from its checkpoint, and all is as if nothing had happened."""
+    """In a training of one of two pools: the other worker goes on from its checkpoint, and all is as if nothing had happened."""
     problem = make_problem("dask", services)
-    run = problem.start("--dask", cluster.address)
-    wait_until(lambda: any(problem.output.glob(CHECKPOINT.format("sft"))), "a checkpoint", pause=0.01)
-    orphans = cluster.kill_one_that_is_at_work()
+    words = ("multi-recaller", problem.dataset, "full", "tiny", "--pools", "BPR,ItemKNN", "BPR,Pop")
+    run = start(problem, *words, "--dask", cluster.address)
+    orphans = cluster.kill_one_that_trains(problem.output)
     said = run.end()
     assert "on the Dask cluster" in said and "Traceback" not in said
     assert not any(process.is_running() for process in orphans), "a stage does not outlive its worker"
-    assert Tracked(problem).committed() == sorted(NODES)
-    assert len(Tracked(problem).states("sft")) == 2 and Tracked(problem).states("sft")[-1] == "FINISHED"
-    again = Api(services).lines(Api(services).latest(problem))
-    assert "resuming from checkpoint-" in again
-    alone = elsewhere(problem)
-    alone.run()
-    assert digests(problem.output) == digests(alone.output)
-    assert not any((problem.output / "stages" / ".work").iterdir())
-    assert problem.run("--dask", cluster.address).count(": reused") == len(NODES)  # no worker is needed for that
-
-
-def test_pools_side_by_side_and_a_worker_killed(
-    make_problem: Callable[..., Problem], services: Services, cluster: Dask
-) -> None:
-    problem = make_problem("daskpools", services)
-    words = ("multi-recaller", problem.dataset, "full", "tiny", "--pools", "BPR,ItemKNN", "BPR,Pop")
-    run = start(problem, *words, "--dask", cluster.address)
-    wait_until(lambda: any(problem.output.glob(CHECKPOINT.format("sft"))), "a checkpoint", pause=0.01)
-    cluster.kill_one_that_is_at_work()
-    run.end()
-    committed = Tracked(problem).committed()
-    assert committed == sorted(
-        ["split", "recall-BPR", "recall-ItemKNN", "recall-Pop", *2 * ["data", "check", "sft", "grpo", "test"]]
+    of_a_pool = ["data", "check", "sft", "grpo", "test"]
+    assert Tracked(problem).committed() == sorted(
+        ["split", "recall-BPR", "recall-ItemKNN", "recall-Pop", *2 * of_a_pool]
     )
-    alone = elsewhere(problem)
+    states = Tracked(problem).states("sft")
+    assert len(states) == 3 and states.count("FINISHED") == 2  # the killed one and two whole ones
+    assert "resuming from checkpoint-" in cluster.said()
+    assert not any((problem.output / "stages" / ".work").iterdir())
+    alone = replace(problem, output=problem.output.with_name("alone"), services=None)
     start(alone, *words).end()
     assert keys(problem.output) == keys(alone.output)
+    again = start(problem, *words, "--dask", cluster.address).end()
+    assert ": running" not in again  # no worker is needed for that
 
 
 def keys(output: Path) -> dict[str, str]:
@@ -161,19 +154,19 @@ def test_trials_side_by_side_and_a_worker_killed(
     make_problem: Callable[..., Problem], services: Services, cluster: Dask, tmp_path: Path
 ) -> None:
     problem = make_problem("dasktrials", services)
-    words = ("tune", problem.dataset, "full", "tiny", "--trials", "3", "--no-final", "--dask", cluster.address)
+    words = ("tune", problem.dataset, "full", "tiny", "--trials", "2", "--no-final", "--dask", cluster.address)
     pool = ("--recbole_models", "BPR", "ItemKNN")
     run = start(problem, *words, *pool, more={"grpo.learning_rate": 1e-4})  # the search starts there
-    trainings = problem.output / "stages" / ".work"
-    wait_until(lambda: len(list(trainings.glob("grpo-*/checkpoints/checkpoint-*"))) >= 2, "a checkpoint", pause=0.01)
-    cluster.kill_one_that_is_at_work()
+    wait_until(lambda: any(problem.output.glob("stages/.work/grpo-*")), "a trial", pause=0.01)
+    cluster.kill_one_that_trains(problem.output)
     run.end()
     (group,) = Tracked(problem).runs("tags.group = 'tune'")
-    assert group.data.metrics["trials"] == 3.0
+    assert group.data.metrics["trials"] == 2.0
+    assert "resuming from checkpoint-" in cluster.said()
     table = Tracked(problem).client.download_artifacts(group.info.run_id, "trials.parquet", str(tmp_path))
     trials = pd.read_parquet(table)
     assert set(trials["state"]) <= {"complete", "pruned"} and (trials["state"] == "complete").any()
-    assert trials["grpo.learning_rate"].nunique() == 3
+    assert trials["grpo.learning_rate"].nunique() == 2
     assert (trials["last_step"] > 0).all()  # what a worker reports reaches the study
     assert Tracked(problem).committed().count("recall-BPR") == 1
 
