@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import softgrpo
 from flows.environment import check_writable, prepare
 from flows.own_server import OwnServer
 from softgrpo.config import ExperimentConfig, Section
@@ -71,6 +72,7 @@ def open_prefect(output: Path, debug: bool = False) -> None:
     from softgrpo.identity import code_fingerprint, library_versions
     from softgrpo.local_store import LocalStore
     from softgrpo.stages.catalogue import EVERY
+    from tasks.runs import git_commit
     from tasks.tracking import open_early
 
     make_readable(debug)
@@ -79,6 +81,7 @@ def open_prefect(output: Path, debug: bool = False) -> None:
         code_fingerprint(stage.module)
         with suppress(PackageNotFoundError):  # a plan without such a stage does not need it
             library_versions(stage.libraries)
+    git_commit(Path(softgrpo.__file__).parent)
     for server in _own_servers:
         server.wait()
 
@@ -114,8 +117,12 @@ def run_pipeline(
         StoreError: The folder cannot be written, no space is left, or MLflow or Prefect does not answer.
     """
     begin_prefect(output)
+    from softgrpo.local_store import LocalStore
+    from softgrpo.pipeline import check_stage, look_ahead, plan
+
+    if from_run is None:  # files are read on another core than that which imports
+        look_ahead(plan(config, until), config, force, LocalStore(output.resolve() / "stages"))
     from flows.recipe import Repeatable, StageName, softgrpo_flow
-    from softgrpo.pipeline import check_stage
 
     open_prefect(output, debug)
     dataset, size = config.data.dataset, config.policy.size

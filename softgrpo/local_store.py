@@ -14,7 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from softgrpo.errors import StoreError
 from softgrpo.identity import digest_folder
 
 FORMAT = 1
+_ahead: dict[Path, Future[str]] = {}
+"""Digests of payloads that are being read in this process before they are asked for."""
 log = logging.getLogger("softgrpo.local_store")
 
 
@@ -63,11 +65,6 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._ahead: dict[str, Future[str]] = {}
-
-    def __reduce__(self) -> tuple[type[LocalStore], tuple[Path]]:
-        """Lets a store be handed to another process, without what is being looked at here."""
-        return type(self), (self.root,)
 
     def payload(self, key: str) -> Path:
         """Returns where the payload of a key is, or would be."""
@@ -95,10 +92,10 @@ class LocalStore:
 
     def _seen_ahead(self, key: str) -> str | None:
         """Returns the digest that looking ahead found, None where nobody looked or another run was changing the files."""
-        ahead = self._ahead.pop(key, None)
+        ahead = _ahead.pop(self.payload(key), None)
         try:
             return None if ahead is None else ahead.result()
-        except OSError:
+        except (OSError, CancelledError):
             return None
 
     def marked(self, key: str) -> Committed | None:
@@ -123,8 +120,20 @@ class LocalStore:
         return committed
 
     def look_ahead(self, key: str, hands: Executor) -> None:
-        """Lets others read a payload already; the next `find` of its key takes what they found."""
-        self._ahead[key] = hands.submit(digest_folder, self.payload(key))
+        """Lets others read a payload already, if none does; the next `find` of its key in this process takes what they found."""
+        payload = self.payload(key)
+        if payload not in _ahead:
+            _ahead[payload] = hands.submit(digest_folder, payload)
+
+    def saw(self, key: str, digest: str) -> None:
+        """Takes the digest that a payload was put into place with just now; the next `find` of its key does not read it again."""
+        _ahead[self.payload(key)] = seen = Future[str]()
+        seen.set_result(digest)
+
+    def end_looking(self) -> None:
+        """Drops what was read ahead and not asked for: files may change from now on."""
+        for payload in [payload for payload in list(_ahead) if payload.parent == self.root]:
+            _ahead.pop(payload, None)
 
     def work(self, key: str) -> Path:
         """Returns the folder for a stage's checkpoints, made if needed; it outlives a crash and goes with the commit."""
@@ -162,7 +171,7 @@ class LocalStore:
 
     def forget(self, key: str) -> None:
         """Removes a key's mark and payload, the mark first."""
-        self._ahead.pop(key, None)
+        _ahead.pop(self.payload(key), None)
         self._mark(key).unlink(missing_ok=True)
         if self.payload(key).exists():
             shutil.rmtree(self.payload(key))

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from softgrpo.time_limit import time_limit
 logger = logging.getLogger(__name__)
 
 STAGES = ("recall", "data", "check", "sft", "grpo", "test")
+HANDS = 2  # that verify files ahead
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,28 @@ def check_force(force: tuple[str, ...]) -> tuple[str, ...]:
         ConfigError: One of them is not a stage.
     """
     return tuple(check_stage(name, known=("split", *STAGES)) for name in force)
+
+
+def look_ahead(nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str, ...], store: LocalStore) -> None:
+    """Lets the files of stages that a plan will find on this machine be verified beside what this process does meanwhile.
+
+    Nothing is decided here. Where a stage's files do not have the digest of its mark, or changed while they were read, they are
+    read again where the plan comes to it. Damage that is done after that, within one start of a run, is found by the next run.
+
+    Args:
+        nodes: The plan.
+        config: The resolved configuration.
+        force: Stages that will be repeated; what comes behind one is not known before.
+        store: Where finished stages are.
+    """
+    hands, digests = ThreadPoolExecutor(HANDS, thread_name_prefix="ahead"), dict[str, str]()
+    for node in nodes:
+        key = stage_key(node, config, digests)
+        if node.stage.name in force or (mark := store.marked(key)) is None:
+            break
+        store.look_ahead(key, hands)
+        digests[node.name] = mark.digest
+    hands.shutdown(wait=False)
 
 
 class LogReporter:

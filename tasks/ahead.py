@@ -1,7 +1,6 @@
 """Looking ahead: the files of stages that a plan will find are verified, and fetched, while the plan comes to them.
 
-Nothing is decided here. Where a stage's files do not have the digest of its mark, or changed while they were read, they are read
-again where the plan comes to it. Damage that is done after they were read, within one start of a run, is found by the next run.
+See `softgrpo.pipeline.look_ahead` for what is on this machine. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.identity import stage_key
+from softgrpo.pipeline import look_ahead
 from softgrpo.stages import Node
 from tasks.store import ArtifactStore
 
@@ -52,6 +52,7 @@ def looking_ahead(
         force: Stages that will be repeated; what comes behind one is not known before.
     """
     ahead, digests = Ahead(), dict[str, str]()
+    look_ahead(nodes, config, force, store.local)
     with ThreadPoolExecutor(HANDS, thread_name_prefix="ahead") as hands:
         try:
             for node in nodes:
@@ -59,7 +60,6 @@ def looking_ahead(
                     break
                 key = stage_key(node, config, digests)
                 if mark := store.local.marked(key):
-                    store.local.look_ahead(key, hands)
                     digests[node.name] = mark.digest
                 elif runs := store.committed(key):
                     ahead.fetched[key] = hands.submit(store.fetch_ahead, node.name, runs[0])
@@ -69,3 +69,4 @@ def looking_ahead(
             yield ahead
         finally:
             hands.shutdown(wait=True, cancel_futures=True)
+            store.local.end_looking()

@@ -51,6 +51,11 @@ class ArtifactStore:
     def __init__(self, runs: Runs, local: LocalStore) -> None:
         self.runs = runs
         self.local = local
+        self._ahead: dict[str, Reference] = {}
+
+    def __reduce__(self) -> tuple[type[ArtifactStore], tuple[Runs, LocalStore]]:
+        """Lets a store be handed to another process, without what was fetched ahead here."""
+        return type(self), (self.runs, self.local)
 
     @property
     def _uri(self) -> str:
@@ -90,6 +95,9 @@ class ArtifactStore:
             stage: Name of the node, for the reference.
             key: The stage's identity.
         """
+        fetched = self._ahead.pop(key, None)
+        if fetched is not None and (here := self.local.find(key)) is not None and here.digest == fetched["digest"]:
+            return fetched
         runs = self.committed(key)
         if not runs:
             return None
@@ -159,8 +167,9 @@ class ArtifactStore:
         """Downloads the files of a committed run, unless they are here; the search for its key then finds them."""
         key = run.data.tags["key"]
         with self.local.lock(key):
-            if self.local.find(key) is None:
-                self._download(run, stage)
+            if self.local.find(key) is None and (fetched := self._download(run, stage)) is not None:
+                self.local.saw(key, fetched["digest"])
+                self._ahead[key] = fetched
 
     def publish(self, node: Node, committed: Committed, run_id: str, settings: Mapping[str, Any]) -> Reference:
         """Uploads a stage's files to its run, then marks the run as committed; call with the key's lock held.

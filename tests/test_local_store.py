@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -155,9 +158,18 @@ def test_what_was_seen_ahead_while_another_run_replaced_it_is_read_again(tmp_pat
     mine, theirs = LocalStore(tmp_path), LocalStore(tmp_path)
 
     def commit(text: str) -> None:
-        with theirs.staging("key-1") as folder:
-            (folder / "a.txt").write_text(text, encoding="utf-8")
-            theirs.commit("key-1", folder)
+        code = """
+import sys
+from pathlib import Path
+from softgrpo.local_store import LocalStore
+store = LocalStore(Path(sys.argv[1]))
+store.forget("key-1")
+if sys.argv[2]:
+    with store.staging("key-1") as folder:
+        (folder / "a.txt").write_text(sys.argv[2], encoding="utf-8")
+        store.commit("key-1", folder)
+"""
+        subprocess.run([sys.executable, "-c", code, str(tmp_path), text], check=True)
 
     commit("old")
     with ThreadPoolExecutor(1) as hands:
@@ -165,7 +177,7 @@ def test_what_was_seen_ahead_while_another_run_replaced_it_is_read_again(tmp_pat
     commit("new")
     found = mine.find("key-1")
     assert found is not None and found == theirs.find("key-1")
-    theirs.forget("key-1")
+    commit("")  # only what was there goes
     with ThreadPoolExecutor(1) as hands:
         mine.look_ahead("key-1", hands)  # the files are gone
     commit("newest")
@@ -174,3 +186,23 @@ def test_what_was_seen_ahead_while_another_run_replaced_it_is_read_again(tmp_pat
     with ThreadPoolExecutor(1) as hands:
         mine.look_ahead("key-1", hands)
     assert mine.find("key-1") is None
+
+
+def test_what_was_seen_ahead_is_dropped_with_the_run_that_did_not_ask(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    fill(store, "key-1")
+    with ThreadPoolExecutor(1) as hands:
+        store.look_ahead("key-1", hands)
+    store.end_looking()
+    (tmp_path / "key-1" / "deep" / "file").write_text("damaged")
+    assert store.find("key-1") is None
+
+
+def test_a_look_that_was_called_off_is_no_look(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    fill(store, "key-1")
+    with ThreadPoolExecutor(1) as hands:
+        hands.submit(time.sleep, 0.2)
+        store.look_ahead("key-1", hands)
+        hands.shutdown(wait=False, cancel_futures=True)
+    assert store.find("key-1") is not None

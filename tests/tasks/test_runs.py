@@ -54,6 +54,7 @@ def test_curves_are_sent_in_batches_and_none_is_lost() -> None:
 
 def test_git_commit_is_none_outside_a_checkout_and_the_commit_inside(tmp_path: Path) -> None:
     assert git_commit(tmp_path) is None
+    git_commit.cache_clear()
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(tmp_path)]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
