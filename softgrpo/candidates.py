@@ -6,6 +6,7 @@ Legend: W windows, M recallers, D depth, B windows of a batch, I items.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -84,7 +85,7 @@ def top_items(scores: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Ten
     one included, are sorted by item id first.
     """
     width = min(depth, scores.shape[1])
-    values, items = scores.topk(min(depth + 1, scores.shape[1]), dim=1)
+    values, items = _topk(scores, min(depth + 1, scores.shape[1]))
     equal = (values[:, 1:] == values[:, :-1]) & torch.isfinite(values[:, 1:])
     if (tied := equal.any(1)).any():
         ids, by_id = items[tied].sort(dim=1)
@@ -94,6 +95,27 @@ def top_items(scores: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Ten
         found, order = scores[contested].sort(dim=1, descending=True, stable=True)
         values[contested], items[contested] = found[:, : width + 1], order[:, : width + 1]
     return values[:, :width], items[:, :width]
+
+
+def _topk(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what `scores.topk(count)` does, of equal scores perhaps others, in half the time where there are many columns.
+
+    Columns are looked at in groups. A group whose best score is not among the `count` best of all groups holds nothing that is
+    greater than the last of the `count` best scores, so only the columns of the best groups are sorted.
+    """
+    width = scores.shape[1]
+    size = math.isqrt(
+        width // count
+    )  # columns of a group: few enough groups, and few enough columns in the best of them
+    if size < 2:
+        return scores.topk(count, dim=1)
+    groups = width // size
+    columns = torch.arange(width, device=scores.device)
+    by_group, rest = columns[: size * groups].view(size, groups), columns[size * groups :]
+    best = scores[:, : size * groups].reshape(-1, size, groups).amax(1).topk(count, dim=1, sorted=False).indices
+    chosen = torch.cat([by_group[:, best].movedim(0, 1).flatten(1), rest.expand(len(scores), -1)], dim=1)
+    values, places = scores.gather(1, chosen).topk(count, dim=1)
+    return values, chosen.gather(1, places)
 
 
 def combine(lists: Sequence[CandidateLists]) -> CandidateLists:
