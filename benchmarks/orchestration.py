@@ -1,7 +1,7 @@
 """What Prefect and MLflow cost: `python -m benchmarks.orchestration`. Unlike the rest of the benchmark it needs the whole package.
 
-Runs of ml-100k, which is packaged in recbole, in processes of their own: a cold one, identical ones, one that has nothing but the
-address of an MLflow server; and the memory of both servers and the worker while nothing happens.
+Runs of ml-100k, which is packaged in recbole, in processes of their own: a cold one, one without Prefect and MLflow, identical
+ones, ones that have nothing but the address of an MLflow server; and the memory of both servers and the worker while idle.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -50,6 +51,11 @@ class Timed:
     body: float
     stages: float
 
+    @property
+    def outside(self) -> float:
+        """Seconds in which no stage was at work."""
+        return self.command - self.stages
+
 
 def timed(function: Callable[..., Any], spans: Spans) -> Callable[..., Any]:
     """Returns the function, noting when it began and when it ended."""
@@ -74,33 +80,46 @@ def covered(spans: Spans) -> float:
     return total
 
 
-def run_here(stage: str, output: Path) -> dict[str, float]:
-    """Runs the pipeline in this process as the command does, with a clock around the flow's body and around each stage."""
-    from flows.pipeline import begin_prefect, run_pipeline
+def run_here(stage: str, output: Path, *, bare: bool = False) -> dict[str, float]:
+    """Runs the pipeline in this process as the command does, with a clock around the flow's body and around each stage.
+
+    Args:
+        stage: `full` or `debug`.
+        output: Folder of all that is written.
+        bare: Without Prefect and MLflow, as the command `softgrpo standalone` does.
+    """
     from softgrpo.presets import resolve
 
-    begin_prefect(output)
-    import flows.recipe
-    import tasks.stage
-
+    config = resolve("ml-100k", "tiny", stage)
     stages: Spans = []
     body: Spans = []
-    for module, name, spans in (
-        (tasks.stage, "run_node", stages),
-        (flows.recipe, "resolve", body),
-        (flows.recipe, "execute", body),
-    ):
-        vars(module)[name] = timed(vars(module)[name], spans)
-    run_pipeline(resolve("ml-100k", "tiny", stage), output=output)
-    return {
-        "body": body[-1][1] - body[0][0],
-        "stages": covered(stages),
-    }  # it begins with `resolve` and ends with `execute`
+    if bare:
+        import softgrpo.pipeline
+
+        _clock(softgrpo.pipeline, "run_node", stages)
+        timed(softgrpo.pipeline.run_standalone, body)(config, output=output)
+    else:
+        from flows.pipeline import begin_prefect, run_pipeline
+
+        begin_prefect(output)
+        import flows.recipe
+        import tasks.stage
+
+        _clock(tasks.stage, "run_node", stages)
+        _clock(flows.recipe, "resolve", body)  # the body begins with it
+        _clock(flows.recipe, "execute", body)  # and ends with it
+        run_pipeline(config, output=output)
+    return {"body": body[-1][1] - body[0][0], "stages": covered(stages)}
 
 
-def run_apart(stage: str, output: Path, environment: Mapping[str, str]) -> Timed:
+def _clock(module: ModuleType, name: str, spans: Spans) -> None:
+    vars(module)[name] = timed(vars(module)[name], spans)
+
+
+def run_apart(stage: str, output: Path, environment: Mapping[str, str], *, bare: bool = False) -> Timed:
     """Runs the pipeline in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.orchestration", "--here", stage, str(output)]
+    command += ["--bare"] if bare else []
     start = time.perf_counter()
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True
@@ -173,14 +192,18 @@ def measure(stage: str, folder: Path) -> list[Row]:
     """
     home = folder / "home"
     cold = run_apart(stage, home, {})
-    outside = cold.command - cold.stages
+    bare = run_apart(stage, folder / "bare", {}, bare=True)  # behind it: what both compile, the first one pays
+    more = cold.outside - bare.outside
+    both = (
+        f"outside stages {cold.outside:.1f} s of {cold.command:.0f} s, {bare.outside:.1f} s without Prefect and MLflow"
+    )
     rows = [
         Row(
-            f"cold run ({stage}): share of the time outside stages",
-            100 * outside / cold.command,
+            f"cold run ({stage}): share of Prefect and MLflow",
+            100 * more / cold.command,
             "%",
             at_most=3,
-            details=f"{outside:.1f} s of {cold.command:.0f} s; of these {cold.command - cold.body:.1f} s outside the flow",
+            details=f"{more:.1f} s: {both}",
         ),
         _reused("identical run: body of the flow", [run_apart(stage, home, {}) for _ in range(REPEATS)], 1.0),
     ]
@@ -188,8 +211,8 @@ def measure(stage: str, folder: Path) -> list[Row]:
         time.sleep(SETTLE_SECONDS)
         memory = memory_of(home)
         shares = ", ".join(f"{name} {size / MEGABYTE:.0f} MB" for name, size in sorted(memory.items()))
-        both = sum(size for name, size in memory.items() if name != "worker")
-        rows.append(Row("memory of both servers, idle", both / MEGABYTE, "MB", at_most=1000, details=shares))
+        servers_bytes = sum(size for name, size in memory.items() if name != "worker")
+        rows.append(Row("memory of both servers, idle", servers_bytes / MEGABYTE, "MB", at_most=1000, details=shares))
         again = [run_apart(stage, home, addresses) for _ in range(REPEATS)]
         rows.append(_reused("identical run with servers: body of the flow", again, 1.0))
         mlflow = {"MLFLOW_TRACKING_URI": addresses["MLFLOW_TRACKING_URI"]}
@@ -204,9 +227,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--stage", choices=("full", "debug"), default="debug", help="what is run (default debug)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write machine and table to a file")
     parser.add_argument("--here", nargs=2, metavar=("STAGE", "OUTPUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(words)
     if given.here is not None:
-        print(json.dumps(run_here(given.here[0], Path(given.here[1]))))
+        print(json.dumps(run_here(given.here[0], Path(given.here[1]), bare=given.bare)))
         return 0
     machine = describe_machine(torch.device("cpu"))
     with TemporaryDirectory() as folder:
