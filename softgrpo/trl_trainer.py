@@ -22,7 +22,7 @@ from trl.trainer.base_trainer import _BaseTrainer
 from softgrpo.batching import PromptCollator, Row, policy_logits, predict_logits
 from softgrpo.errors import TrainingError
 from softgrpo.origin import read_reference, write_reference
-from softgrpo.prompt_trainer import PromptTrainer
+from softgrpo.prompt_trainer import PromptTrainer, switch_dropout_off
 from softgrpo.soft_grpo import (
     Density,
     SoftSamples,
@@ -81,9 +81,7 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
         **kwargs: Any,
     ) -> None:
         if args.disable_dropout:
-            for module in model.modules():
-                if isinstance(module, nn.Dropout):
-                    module.p = 0.0
+            switch_dropout_off(model)
         super().__init__(
             model=model,
             args=args,

@@ -26,7 +26,7 @@ TEMPLATE = (
 )
 CHOSEN = {
     "train": {"device": "cpu"},
-    "sft": {"head_learning_rate": 0.25},
+    "sft": {"head_learning_rate": 0.25, "disable_dropout": True},
     "grpo": {"sampling": "discrete", "scale_rewards": "batch", "drop_flat": False, "head_learning_rate": 0.5},
 }
 TEXTS = [("a b", "c d e f", "blue"), ("c", "", "blue"), ("d e", "f", "blue")]
@@ -72,7 +72,10 @@ def test_the_three_stages_read_the_same_token_ids(
     monkeypatch.setattr(test_stage, "predict_logits", asked)
     test_stage.policy_logits_on_test(tmp_path, config, prepared, "test")
     asked_rows = prepared.asked_rows()
+    dropout = [module for module in policy.model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert side == "left" or any(module.p for module in dropout)
     supervised, _ = sft._make_trainer(context, prepared, policy, asked_rows)
+    assert not any(module.p for module in dropout)
     reinforced = grpo._make_trainer(context, prepared, policy, asked_rows)
     assert (reinforced.args.sampling, reinforced.args.scale_rewards) == ("discrete", "batch")  # settings arrive
     for trainer, rate in ((supervised, 0.25), (reinforced, 0.5)):

@@ -101,6 +101,8 @@ class SFTConfig(Section):
     """Peak learning rate of the classification head, which is new where the rest is pretrained; null takes `learning_rate`."""
     num_train_epochs: NonNegative = 3
     """Passes over the training windows; 0 leaves the stage out: the policy is what it starts from."""
+    disable_dropout: bool = False
+    """Switch dropout off, as SofT-GRPO does. Labels of a network (kind gate) hold no noise that it would guard against."""
 
 
 class GRPOConfig(Section):

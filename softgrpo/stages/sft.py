@@ -13,6 +13,7 @@ from softgrpo.batching import PromptCollator, PromptRows
 from softgrpo.callbacks import training_callbacks
 from softgrpo.evaluation.choices import choice_metrics, confusion_table
 from softgrpo.policy import Policy, create_policy, head_parameters, store_policy
+from softgrpo.prompt_trainer import switch_dropout_off
 from softgrpo.sft import RecallerSFTTrainer, make_class_weights, make_labels, smooth
 from softgrpo.stages import StageContext
 from softgrpo.stages.gates import teach
@@ -46,6 +47,8 @@ def _make_trainer(
 ) -> tuple[RecallerSFTTrainer, float]:
     """Returns the trainer and the share of prompts that lost history items."""
     config = context.config
+    if config.sft.disable_dropout:
+        switch_dropout_off(policy.model)
     rows = prepared.labelled_rows()
     prompts = prepared.encoded(rows, policy.tokenizer)
     labels = make_targets(context, prepared, rows)
