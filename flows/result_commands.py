@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from softgrpo.config import ExperimentConfig
 
 Job = Callable[[], int]
+"""What a sub-command does once its arguments are found to be right; returns the exit code."""
 MOST_USERS_SHOWN = 10
 
 

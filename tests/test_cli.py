@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 import flows.cli as cli
+import flows.run_command as run_command
 from flows.command_line import build_parser
 from flows.options import ALIASES, overrides
 from softgrpo.config import ExperimentConfig
@@ -46,7 +47,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Captured:
         seen.config, seen.until, seen.standalone = config, until, standalone
         return lambda: 0
 
-    monkeypatch.setattr(cli, "_pipeline_job", job)
+    monkeypatch.setattr(cli, "pipeline_job", job)
     return seen
 
 
@@ -440,7 +441,7 @@ def fail_with(error: BaseException) -> Any:
 def test_failures_while_running(
     error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_pipeline_job", fail_with(error))
+    monkeypatch.setattr(cli, "pipeline_job", fail_with(error))
     assert cli.main(["run", "ml-100k", "full", "tiny"]) == code
     shown = capsys.readouterr().err
     assert message in shown
@@ -448,7 +449,7 @@ def test_failures_while_running(
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "_pipeline_job", fail_with(StoreError("a", "b", "c")))
+    monkeypatch.setattr(cli, "pipeline_job", fail_with(StoreError("a", "b", "c")))
     assert cli.main(["run", "ml-100k", "full", "tiny", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
@@ -456,7 +457,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_errors_in_the_code_itself_are_not_hidden(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_pipeline_job", fail_with(ZeroDivisionError("division\nby zero")))
+    monkeypatch.setattr(cli, "pipeline_job", fail_with(ZeroDivisionError("division\nby zero")))
     assert cli.main(["run", "ml-100k", "full", "tiny"]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("softgrpo: unexpected")
@@ -469,7 +470,7 @@ def test_errors_in_the_code_itself_are_not_hidden(
 
 def test_the_end_of_a_run_says_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = {name: tmp_path / name for name in ("split", "data", "sft", "grpo")}
-    cli._announce(RunResult(None, folders, ("split", "data"), {"MLflow run": "somewhere"}), 10)
+    run_command.announce(RunResult(None, folders, ("split", "data"), {"MLflow run": "somewhere"}), 10)
     shown = {line.split("  ")[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines()}
     assert shown["MLflow run"] == "somewhere"
     assert shown["sft model"] == str(tmp_path / "sft")
@@ -565,4 +566,4 @@ def test_a_flag_given_twice_counts_as_it_stands_last() -> None:
 
 def test_the_stages_are_those_of_the_pipeline() -> None:
     assert cli.STAGES[: len(STAGES)] == STAGES
-    assert ("split", *STAGES) == cli.REPEATABLE
+    assert ("split", *STAGES) == run_command.REPEATABLE
