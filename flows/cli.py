@@ -184,6 +184,23 @@ def prepare_doctor(arguments: argparse.Namespace) -> Job:
     return job
 
 
+def prepare_deploy(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo deploy`."""
+    from flows.services import deploy, find_services
+
+    services = find_services(arguments.output)
+
+    def job() -> int:
+        told = deploy(services)
+        if arguments.json:
+            print_json(services.addresses)
+        else:
+            print(told)
+        return OK
+
+    return job
+
+
 COMMANDS = {
     "run": prepare_run,
     "standalone": prepare_standalone,
@@ -197,6 +214,7 @@ COMMANDS = {
     "tune": prepare_tune,
     "config": prepare_config,
     "doctor": prepare_doctor,
+    "deploy": prepare_deploy,
     "completion": prepare_completion,
 }
 

@@ -30,6 +30,7 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo windows DATASET --to FOLDER    what a recaller of your own has to score
   softgrpo config DATASET SIZE       the settings of a run, explained (--settings: all defaults)
   softgrpo doctor                    what is installed, which device, which data and models are found
+  softgrpo deploy                    registers the deployments at the servers that `make services` started
   softgrpo completion SHELL          lets a shell complete all this:  eval "$(softgrpo completion bash)"
 
 `softgrpo COMMAND --help` explains a command. Exit codes: 0 done, 1 failed while running, 2 refused before anything ran,
@@ -69,6 +70,10 @@ the best static mixture, and the output says so.
 WINDOWS = """\
 Writes what a recaller of your own has to score, as three Parquet files: windows, history (what may be looked at, and what may be
 trained on) and items. Its lists join a pool with --recall.files.NAME FILE, see docs/own-recaller.md."""
+
+DEPLOY = """\
+Registers all flows as deployments at the running Prefect server of the output folder, as `make deploy` does. `make services`
+starts that server; without it the command ends with 1."""
 
 COMPLETION = """\
 Prints the lines that let a shell complete commands, stages, datasets, flags and their values with the tab key.
@@ -254,6 +259,10 @@ def build_parser(words: Sequence[str]) -> Parser:
     _add_json(doctor)
     doctor.add_argument("--data-path", "--data_path", type=Path, metavar="FOLDER", help="where to look for datasets")
     _add_where(doctor)
+
+    deploy = commands.add_parser("deploy", prog="softgrpo deploy", description=DEPLOY)
+    _add_json(deploy)
+    _add_where(deploy)
 
     completion = commands.add_parser(
         "completion", prog="softgrpo completion", description=COMPLETION, usage="softgrpo completion SHELL"
