@@ -31,7 +31,7 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo config DATASET SIZE       the settings of a run, explained (--settings: all defaults)
   softgrpo doctor                    what is installed, which device, which data and models are found
   softgrpo deploy                    registers the deployments at the servers that `make services` started
-  softgrpo completion SHELL          lets a shell complete all this:  eval "$(softgrpo completion bash)"
+  softgrpo completion SHELL          lets bash, zsh or fish complete all this
 
 `softgrpo COMMAND --help` explains a command. Exit codes: 0 done, 1 failed while running, 2 refused before anything ran,
 130 interrupted."""
@@ -78,9 +78,12 @@ starts that server; without it the command ends with 1."""
 COMPLETION = """\
 Prints the lines that let a shell complete commands, stages, datasets, flags and their values with the tab key.
 
-  SHELL  bash, zsh, fish, tcsh or powershell
+  SHELL  bash, zsh or fish
 
-In the file that your shell reads at its start:  eval "$(softgrpo completion bash)" """
+In the file that your shell reads at its start:
+  ~/.bashrc                   eval "$(softgrpo completion bash)"
+  ~/.zshrc                    autoload -Uz compinit && compinit && eval "$(softgrpo completion zsh)"
+  ~/.config/fish/config.fish  softgrpo completion fish | source"""
 
 MULTI_RECALLER = """\
 Runs the whole pipeline for several pools of recallers and puts all of them into one table, on the same test windows.
@@ -219,7 +222,7 @@ def _add_groups(commands: argparse._SubParsersAction[Parser], words: Sequence[st
 
 def build_parser(words: Sequence[str]) -> Parser:
     """Returns the parser of the whole command line."""
-    parser = Parser(prog="softgrpo", description=DESCRIPTION, usage="softgrpo COMMAND ...")
+    parser = Parser(prog="softgrpo", description=DESCRIPTION, usage="softgrpo COMMAND [WORD ...] [--flag value ...]")
     parser.add_argument("--version", action="version", version=f"softgrpo {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS)
 
