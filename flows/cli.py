@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed while running, 2 refused before anything ran, 130 i
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from flows.command_line import PURE_STAGES, build_parser, sub_parsers
 from flows.doctor import as_text, examine, is_healthy
+from flows.environment import check_takes_files
 from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, readable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
 from flows.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
-from flows.run_command import check_output, check_stage, pipeline_job
+from flows.run_command import check_stage, pipeline_job
 from softgrpo.ablations import check_ablation
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, SoftGRPOError, nearest
@@ -90,24 +92,6 @@ def _list_settings(*, as_json: bool) -> None:
         print(f"--{setting.path} (default {shown(setting.default) or '-'}){choices}\n    {setting.description}")
 
 
-def prepare_compare(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo compare`."""
-    check_output(arguments.output)
-    return compare_job(arguments)
-
-
-def prepare_report(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo report`."""
-    check_output(arguments.output)
-    return report_job(arguments)
-
-
-def prepare_recommend(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo recommend`."""
-    check_output(arguments.output)
-    return recommend_job(arguments)
-
-
 def prepare_windows(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo windows`."""
     return windows_job(arguments, _resolve(arguments, arguments.DATASET, "full", "tiny"))
@@ -134,7 +118,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
 
     stage, said = check_stage(arguments.STAGE, GROUP_STAGES), overrides(arguments)
     dataset, size = said.pop("data.dataset", arguments.DATASET), said.pop("policy.size", arguments.SIZE)
-    check_output(arguments.output)
+    check_takes_files("--output", arguments.output)
     check_hands(arguments.parallel, arguments.dask)
     return Wanted(
         dataset,
@@ -205,9 +189,9 @@ COMMANDS = {
     "run": prepare_run,
     "standalone": prepare_standalone,
     "pure": prepare_pure,
-    "compare": prepare_compare,
-    "report": prepare_report,
-    "recommend": prepare_recommend,
+    "compare": compare_job,
+    "report": report_job,
+    "recommend": recommend_job,
     "windows": prepare_windows,
     "multi-recaller": prepare_multi_recaller,
     "ablate": prepare_ablate,
@@ -227,11 +211,25 @@ def prepare(words: Sequence[str]) -> Job:
     """
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise ConfigError(f"Command '{words[0]}'", "There is no such command", nearest(words[0], COMMANDS))
+    if not words:
+        raise ConfigError(
+            "No COMMAND",
+            f"The form is: softgrpo COMMAND; known: {', '.join(COMMANDS)}",
+            "`softgrpo --help` explains them",
+        )
     words = complete_switches(words)
     parser = build_parser(words)
     arguments, unknown = parser.parse_known_args(words)
-    refuse_unknown(unknown, sub_parsers(parser)[arguments.command])
+    refuse_unknown(unknown, arguments.command, sub_parsers(parser))
     return COMMANDS[arguments.command](arguments)
+
+
+def _prepare_streams(*, as_json: bool) -> None:
+    """Lets standard output replace what it cannot encode, and keeps libraries' bars out of files and from beside JSON."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    if as_json or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers follows it, in other processes too
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -248,6 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from flows.completion import complete
 
         complete(STAGES, GROUP_STAGES)
+    _prepare_streams(as_json="--json" in words)
     code = REFUSED
     try:
         job = prepare(words)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.command_line import REPEATABLE
-from flows.doctor import is_writable
+from flows.environment import check_takes_files, prepare_to_read
 from flows.failures import OK
 from flows.result_commands import Job, print_json
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import ConfigError, StoreError, nearest
+from softgrpo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from softgrpo.pipeline import RunResult
@@ -34,37 +34,44 @@ def check_stage(name: str, known: tuple[str, ...]) -> str:
     return name
 
 
-def check_output(output: Path) -> None:
-    """Checks the output folder before anything is made.
+def run_record(result: RunResult, config: ExperimentConfig, output: Path) -> dict[str, Any]:
+    """Returns what a machine reads of a run.
 
     Args:
-        output: Folder of all that is written.
+        result: What it gave back.
+        config: The resolved configuration.
+        output: Folder of all that was written.
 
-    Raises:
-        StoreError: It does not take new files, or cannot be made.
+    Returns:
+        `run_id` and `tracking`, null without MLflow; `report`, null before the stage test; `models` and `pure_models`, folders of
+        finished policies by stage, as the store and as people call them; `k`, the cut-off that the comparison is about; `rows` of
+        the table, or null; `folders` by stage; `reused` stages; `links` as people read them.
     """
-    if not is_writable(output):
-        raise StoreError(
-            f"--output {output}",
-            "It must be a folder that takes new files",
-            "Name another folder, or give yourself the right to write",
-        )
+    from flows.pipeline import RecordedRun
+    from softgrpo.pure_models import FOLDER, STAGES, model_path
 
-
-def run_record(result: RunResult, k: int) -> dict[str, Any]:
-    """Returns what a machine reads of a run; k is the cut-off that the comparison is about."""
-    rows = None if result.table is None else json.loads(result.table.to_json(orient="records"))
     folders = {name: str(folder) for name, folder in result.folders.items()}
-    return {"k": k, "rows": rows, "folders": folders, "reused": list(result.reused), "links": dict(result.links)}
+    policies = [name for name in STAGES if name in folders]
+    return {
+        "run_id": result.run_id if isinstance(result, RecordedRun) else None,
+        "tracking": result.tracking if isinstance(result, RecordedRun) else None,
+        "report": result.links.get("report"),
+        "models": {name: folders[name] for name in policies},
+        "pure_models": {name: str(output / FOLDER / model_path(config, name)) for name in policies},
+        "k": config.fusion.k,
+        "rows": None if result.table is None else json.loads(result.table.to_json(orient="records")),
+        "folders": folders,
+        "reused": list(result.reused),
+        "links": dict(result.links),
+    }
 
 
 def announce(result: RunResult, k: int) -> None:
     """Prints the comparison and where things are; k is the cut-off that the comparison is about."""
     if result.table is not None:
-        from flows.console import print_table
-        from softgrpo.evaluation.words import render_terminal
+        from flows.tables import print_comparison
 
-        print_table(render_terminal(result.table, k))
+        print_comparison(result.table, k)
     rows = dict(result.links)
     rows |= {f"{name} model": str(result.folders[name]) for name in ("sft", "grpo") if name in result.folders}
     rows["stages run"] = ", ".join(name for name in result.folders if name not in result.reused) or "none"
@@ -72,6 +79,20 @@ def announce(result: RunResult, k: int) -> None:
     width = max(map(len, rows))
     for label, value in rows.items():
         print(f"{label:<{width}}  {value}")
+
+
+def _check_source(run_id: str, output: Path, config: ExperimentConfig, until: str) -> None:
+    """Checks that a run has stages that may stand before the last one wanted.
+
+    Raises:
+        ConfigError: See `tasks.lineage.upstream_runs`.
+        StoreError: No run is stored there, or MLflow does not answer.
+    """
+    prepare_to_read(output)
+    from softgrpo.pipeline import plan
+    from tasks.lineage import open_store_of_run, upstream_runs
+
+    upstream_runs(open_store_of_run(run_id, output), run_id, plan(config, until), config)
 
 
 def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
@@ -89,7 +110,7 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
     from softgrpo.preflight import preflight
 
     force = tuple(check_stage(name, REPEATABLE) for name in arguments.force)
-    check_output(arguments.output)
+    check_takes_files("--output", arguments.output)
     from tasks.addresses import check_hands
 
     check_hands(arguments.parallel, arguments.dask)
@@ -99,6 +120,8 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
         )
     if standalone and arguments.from_run:
         raise ConfigError("--from-run", "A standalone run knows no MLflow", "Leave it out, or run the stage full")
+    if arguments.from_run:
+        _check_source(arguments.from_run, arguments.output, config, until)
     for note in preflight(config, until):
         print(f"note: {note}", file=sys.stderr)
 
@@ -123,7 +146,7 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
                 dask=arguments.dask,
             )
         if arguments.json:
-            print_json(run_record(result, config.fusion.k))
+            print_json(run_record(result, config, arguments.output))
         else:
             announce(result, config.fusion.k)
         return OK
