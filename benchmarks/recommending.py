@@ -35,7 +35,8 @@ def measure_recommending(users: int = USERS, items: int = ITEMS) -> Row:
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         return Row(what, None, "users/s", at_least=AIM, details=f"needs {', '.join(missing)}")
-    from softgrpo.recommend import recommend, write_recommended
+    from softgrpo.recommend import recommend
+    from softgrpo.recommended import write_recommended
     from softgrpo.stages.inputs import Prepared
 
     with tempfile.TemporaryDirectory() as name:

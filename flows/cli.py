@@ -6,34 +6,31 @@ Exit codes: 0 done, 1 failed while running, 2 refused before anything ran, 130 i
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from flows.command_line import PURE_STAGES, REPEATABLE, build_parser, sub_parsers
-from flows.doctor import as_text, examine, is_healthy, is_writable
+from flows.command_line import PURE_STAGES, build_parser, sub_parsers
+from flows.doctor import as_text, examine, is_healthy
+from flows.environment import check_takes_files
 from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, readable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
-from flows.result_commands import compare_job, print_json, recommend_job, report_job, windows_job
+from flows.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
+from flows.run_command import check_stage, pipeline_job
 from softgrpo.ablations import check_ablation
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import ConfigError, SoftGRPOError, StoreError, nearest
+from softgrpo.errors import ConfigError, SoftGRPOError, nearest
 from softgrpo.presets import resolve, settings
 from softgrpo.presets.settings import shown
 
 if TYPE_CHECKING:
     from flows.group_commands import Wanted
-    from softgrpo.pipeline import RunResult
 
 STAGES = ("recall", "data", "check", "sft", "grpo", "test", "full", "standalone", "debug")
 GROUP_STAGES = ("full", "debug")
-
-Job = Callable[[], int]
-"""What a sub-command does once its arguments are found to be right; returns the exit code."""
 
 
 def _resolve(arguments: argparse.Namespace, dataset: str, stage: str, size: str) -> ExperimentConfig:
@@ -42,103 +39,17 @@ def _resolve(arguments: argparse.Namespace, dataset: str, stage: str, size: str)
     return resolve(said.get("data.dataset", dataset), said.get("policy.size", size), stage, said)
 
 
-def _check_stage(name: str, known: tuple[str, ...]) -> str:
-    """Returns the name of a stage. `softgrpo.pipeline` checks it too, but takes seconds to import."""
-    if name not in known:
-        raise ConfigError(f"Stage '{name}'", "There is no such stage", nearest(name, known))
-    return name
-
-
-def _check_output(output: Path) -> None:
-    if not is_writable(output):
-        raise StoreError(
-            f"--output {output}",
-            "It must be a folder that takes new files",
-            "Name another folder, or give yourself the right to write",
-        )
-
-
-def _run_record(result: RunResult, k: int) -> dict[str, Any]:
-    """Returns what a machine reads of a run; k is the cut-off that the comparison is about."""
-    rows = None if result.table is None else json.loads(result.table.to_json(orient="records"))
-    folders = {name: str(folder) for name, folder in result.folders.items()}
-    return {"k": k, "rows": rows, "folders": folders, "reused": list(result.reused), "links": dict(result.links)}
-
-
-def _announce(result: RunResult, k: int) -> None:
-    """Prints the comparison and where things are; k is the cut-off that the comparison is about."""
-    if result.table is not None:
-        from flows.console import print_table
-        from softgrpo.evaluation.words import render_terminal
-
-        print_table(render_terminal(result.table, k))
-    rows = dict(result.links)
-    rows |= {f"{name} model": str(result.folders[name]) for name in ("sft", "grpo") if name in result.folders}
-    rows["stages run"] = ", ".join(name for name in result.folders if name not in result.reused) or "none"
-    rows["stages reused"] = ", ".join(result.reused) or "none"
-    width = max(map(len, rows))
-    for label, value in rows.items():
-        print(f"{label:<{width}}  {value}")
-
-
-def _pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
-    """Returns the run of a checked configuration."""
-    from softgrpo.preflight import preflight
-
-    force = tuple(_check_stage(name, REPEATABLE) for name in arguments.force)
-    _check_output(arguments.output)
-    from tasks.addresses import check_hands
-
-    check_hands(arguments.parallel, arguments.dask)
-    if standalone and (arguments.parallel or arguments.dask):
-        raise ConfigError(
-            "--parallel or --dask", "A standalone run is one process", "Leave it out, or run the stage full"
-        )
-    if standalone and arguments.from_run:
-        raise ConfigError("--from-run", "A standalone run knows no MLflow", "Leave it out, or run the stage full")
-    for note in preflight(config, until):
-        print(f"note: {note}", file=sys.stderr)
-
-    def job() -> int:
-        if standalone:
-            from flows.console import make_readable
-            from softgrpo.pipeline import run_standalone
-
-            make_readable(arguments.debug)
-            result = run_standalone(config, until, force, arguments.output)
-        else:
-            from flows.pipeline import run_pipeline
-
-            result = run_pipeline(
-                config,
-                until,
-                force,
-                arguments.output,
-                arguments.from_run,
-                arguments.debug,
-                parallel=arguments.parallel,
-                dask=arguments.dask,
-            )
-        if arguments.json:
-            print_json(_run_record(result, config.fusion.k))
-        else:
-            _announce(result, config.fusion.k)
-        return OK
-
-    return job
-
-
 def prepare_run(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo run DATASET STAGE SIZE`."""
-    stage = _check_stage(arguments.STAGE, STAGES)
+    stage = check_stage(arguments.STAGE, STAGES)
     config = _resolve(arguments, arguments.DATASET, stage, arguments.SIZE)
     until = "test" if stage in ("full", "standalone", "debug") else stage
-    return _pipeline_job(arguments, config, until, standalone=stage == "standalone")
+    return pipeline_job(arguments, config, until, standalone=stage == "standalone")
 
 
 def prepare_standalone(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo standalone`."""
-    return _pipeline_job(arguments, _resolve(arguments, "ml-100k", "standalone", "tiny"), "test", standalone=True)
+    return pipeline_job(arguments, _resolve(arguments, "ml-100k", "standalone", "tiny"), "test", standalone=True)
 
 
 def prepare_pure(arguments: argparse.Namespace) -> Job:
@@ -147,7 +58,7 @@ def prepare_pure(arguments: argparse.Namespace) -> Job:
     if not asked:
         flags = ", ".join(f"--{flag}" for flag in PURE_STAGES)
         raise ConfigError("No stage", f"At least one of {flags} must be given", "Add one; --do_test runs everything")
-    return _pipeline_job(arguments, _resolve(arguments, "ml-100k", "full", "small"), asked[-1], standalone=False)
+    return pipeline_job(arguments, _resolve(arguments, "ml-100k", "full", "small"), asked[-1], standalone=False)
 
 
 def prepare_config(arguments: argparse.Namespace) -> Job:
@@ -181,24 +92,6 @@ def _list_settings(*, as_json: bool) -> None:
         print(f"--{setting.path} (default {shown(setting.default) or '-'}){choices}\n    {setting.description}")
 
 
-def prepare_compare(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo compare`."""
-    _check_output(arguments.output)
-    return compare_job(arguments)
-
-
-def prepare_report(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo report`."""
-    _check_output(arguments.output)
-    return report_job(arguments)
-
-
-def prepare_recommend(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo recommend`."""
-    _check_output(arguments.output)
-    return recommend_job(arguments)
-
-
 def prepare_windows(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo windows`."""
     return windows_job(arguments, _resolve(arguments, arguments.DATASET, "full", "tiny"))
@@ -223,9 +116,9 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
     from flows.group_commands import Wanted
     from tasks.addresses import check_hands
 
-    stage, said = _check_stage(arguments.STAGE, GROUP_STAGES), overrides(arguments)
+    stage, said = check_stage(arguments.STAGE, GROUP_STAGES), overrides(arguments)
     dataset, size = said.pop("data.dataset", arguments.DATASET), said.pop("policy.size", arguments.SIZE)
-    _check_output(arguments.output)
+    check_takes_files("--output", arguments.output)
     check_hands(arguments.parallel, arguments.dask)
     return Wanted(
         dataset,
@@ -275,19 +168,37 @@ def prepare_doctor(arguments: argparse.Namespace) -> Job:
     return job
 
 
+def prepare_deploy(arguments: argparse.Namespace) -> Job:
+    """Checks `softgrpo deploy`."""
+    from flows.services import deploy, find_services
+
+    services = find_services(arguments.output)
+
+    def job() -> int:
+        told = deploy(services)
+        if arguments.json:
+            print_json(services.addresses)
+        else:
+            print(told)
+        return OK
+
+    return job
+
+
 COMMANDS = {
     "run": prepare_run,
     "standalone": prepare_standalone,
     "pure": prepare_pure,
-    "compare": prepare_compare,
-    "report": prepare_report,
-    "recommend": prepare_recommend,
+    "compare": compare_job,
+    "report": report_job,
+    "recommend": recommend_job,
     "windows": prepare_windows,
     "multi-recaller": prepare_multi_recaller,
     "ablate": prepare_ablate,
     "tune": prepare_tune,
     "config": prepare_config,
     "doctor": prepare_doctor,
+    "deploy": prepare_deploy,
     "completion": prepare_completion,
 }
 
@@ -300,11 +211,25 @@ def prepare(words: Sequence[str]) -> Job:
     """
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise ConfigError(f"Command '{words[0]}'", "There is no such command", nearest(words[0], COMMANDS))
+    if not words:
+        raise ConfigError(
+            "No COMMAND",
+            f"The form is: softgrpo COMMAND; known: {', '.join(COMMANDS)}",
+            "`softgrpo --help` explains them",
+        )
     words = complete_switches(words)
     parser = build_parser(words)
     arguments, unknown = parser.parse_known_args(words)
-    refuse_unknown(unknown, sub_parsers(parser)[arguments.command])
+    refuse_unknown(unknown, arguments.command, sub_parsers(parser))
     return COMMANDS[arguments.command](arguments)
+
+
+def _prepare_streams(*, as_json: bool) -> None:
+    """Lets standard output replace what it cannot encode, and keeps libraries' bars out of files and from beside JSON."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    if as_json or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers follows it, in other processes too
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -321,6 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from flows.completion import complete
 
         complete(STAGES, GROUP_STAGES)
+    _prepare_streams(as_json="--json" in words)
     code = REFUSED
     try:
         job = prepare(words)

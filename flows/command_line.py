@@ -30,7 +30,8 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo windows DATASET --to FOLDER    what a recaller of your own has to score
   softgrpo config DATASET SIZE       the settings of a run, explained (--settings: all defaults)
   softgrpo doctor                    what is installed, which device, which data and models are found
-  softgrpo completion SHELL          lets a shell complete all this:  eval "$(softgrpo completion bash)"
+  softgrpo deploy                    registers the deployments at the servers that `make services` started
+  softgrpo completion SHELL          lets bash, zsh or fish complete all this
 
 `softgrpo COMMAND --help` explains a command. Exit codes: 0 done, 1 failed while running, 2 refused before anything ran,
 130 interrupted."""
@@ -70,12 +71,19 @@ WINDOWS = """\
 Writes what a recaller of your own has to score, as three Parquet files: windows, history (what may be looked at, and what may be
 trained on) and items. Its lists join a pool with --recall.files.NAME FILE, see docs/own-recaller.md."""
 
+DEPLOY = """\
+Registers all flows as deployments at the running Prefect server of the output folder, as `make deploy` does. `make services`
+starts that server; without it the command ends with 1."""
+
 COMPLETION = """\
 Prints the lines that let a shell complete commands, stages, datasets, flags and their values with the tab key.
 
-  SHELL  bash, zsh, fish, tcsh or powershell
+  SHELL  bash, zsh or fish
 
-In the file that your shell reads at its start:  eval "$(softgrpo completion bash)" """
+In the file that your shell reads at its start:
+  ~/.bashrc                   eval "$(softgrpo completion bash)"
+  ~/.zshrc                    autoload -Uz compinit && compinit && eval "$(softgrpo completion zsh)"
+  ~/.config/fish/config.fish  softgrpo completion fish | source"""
 
 MULTI_RECALLER = """\
 Runs the whole pipeline for several pools of recallers and puts all of them into one table, on the same test windows.
@@ -214,7 +222,7 @@ def _add_groups(commands: argparse._SubParsersAction[Parser], words: Sequence[st
 
 def build_parser(words: Sequence[str]) -> Parser:
     """Returns the parser of the whole command line."""
-    parser = Parser(prog="softgrpo", description=DESCRIPTION, usage="softgrpo COMMAND ...")
+    parser = Parser(prog="softgrpo", description=DESCRIPTION, usage="softgrpo COMMAND [WORD ...] [--flag value ...]")
     parser.add_argument("--version", action="version", version=f"softgrpo {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS)
 
@@ -254,6 +262,10 @@ def build_parser(words: Sequence[str]) -> Parser:
     _add_json(doctor)
     doctor.add_argument("--data-path", "--data_path", type=Path, metavar="FOLDER", help="where to look for datasets")
     _add_where(doctor)
+
+    deploy = commands.add_parser("deploy", prog="softgrpo deploy", description=DEPLOY)
+    _add_json(deploy)
+    _add_where(deploy)
 
     completion = commands.add_parser(
         "completion", prog="softgrpo completion", description=COMPLETION, usage="softgrpo completion SHELL"

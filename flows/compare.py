@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from flows.environment import prepare
+from flows.environment import prepare_to_read
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import ConfigError
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from softgrpo.evaluation.runs import EvaluatedRun  # torch takes seconds, which `make deploy` need not wait for
 
 FOCUS = "grpo_multi"
+SHORTEST = 6
+"""Characters of an id that stand for a run; `tasks.lineage.read_run` takes them too."""
 NO_NUMBER = ("limits.stage_hours", "data.data_path", "data.download")
 """Settings that change no number."""
 
@@ -32,17 +33,21 @@ class ComparedRuns:
         verdicts: One sentence for each run behind the first, of seeds for each reference.
         k: Cut-off of the NDCG of the differences.
         link: Page of MLflow that compares the runs, None where no server shows one.
+        runs: `label`, the beginning of its id, which stands for it in the table, `name` and `run_id` of each run that was named;
+            empty for variants of an experiment, which the table calls by their names.
     """
 
     table: pd.DataFrame
     verdicts: tuple[str, ...]
     k: int
     link: str | None
+    runs: tuple[dict[str, str], ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """Returns what a machine reads."""
         rows = json.loads(self.table.to_json(orient="records"))
-        return {"k": self.k, "rows": rows, "verdicts": list(self.verdicts), "link": self.link}
+        verdicts, runs = list(self.verdicts), list(self.runs)
+        return {"k": self.k, "rows": rows, "verdicts": verdicts, "link": self.link, "runs": runs}
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Stored:
         k: Cut-off of the first.
         evaluation: The first one's settings of the bootstrap.
         link: Page of MLflow that compares them, None where no server shows one.
+        known_as: See `ComparedRuns.runs`.
     """
 
     runs: list[EvaluatedRun]
@@ -62,6 +68,7 @@ class Stored:
     k: int
     evaluation: EvaluationConfig
     link: str | None
+    known_as: tuple[dict[str, str], ...]
 
     @property
     def seed(self) -> int:
@@ -73,40 +80,54 @@ def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
     """Reads runs that reached the test stage.
 
     Args:
-        run_ids: MLflow runs of pipelines, at least two.
+        run_ids: MLflow runs of pipelines, at least two; six or more characters from the beginning of an id are enough.
         output: Folder of finished stages, and of MLflow's database unless the environment names another.
 
     Raises:
         ConfigError: Fewer than two, one twice, an unknown one, or one that did not reach the test stage.
         StoreError: MLflow does not answer, or files are gone.
     """
-    if len(set(run_ids)) < max(2, len(run_ids)):
-        raise ConfigError(f"runs {', '.join(run_ids)}", "A comparison takes two or more different runs", "Name others")
-    prepare(output)
+    _check_different(run_ids)
+    prepare_to_read(output)
     from softgrpo.evaluation.runs import EvaluatedRun
-    from tasks.lineage import read_run, stage_runs
-    from tasks.pipeline_run import open_store_of_run
+    from tasks.lineage import open_store_of_run, read_run, stage_runs
 
     store = open_store_of_run(run_ids[0], output)
     pipelines = [read_run(store, run_id) for run_id in run_ids]
-    names = Counter(run.info.run_name for run in pipelines)
+    ids = [run.info.run_id for run in pipelines]
+    _check_different(ids)
+    labels = short_ids(ids)
     evaluated = []
-    for run in pipelines:
+    for label, run in zip(labels, pipelines, strict=True):
         found = stage_runs(store, run) if "stage" in run.data.tags else {}
         if "test" not in found:
             raise ConfigError(
                 f"run '{run.info.run_id}'", "It did not reach the stage test", "Name the run of a whole pipeline"
             )
         reference = store.fetch("test", read_run(store, found["test"]))
-        unique = names[run.info.run_name] == 1
-        name = run.info.run_name if unique else f"{run.info.run_name} {run.info.run_id[:6]}"
-        evaluated.append(EvaluatedRun.read(name, store.local.payload(reference["key"])))
+        evaluated.append(EvaluatedRun.read(label, store.local.payload(reference["key"])))
     settings = [dict(run.data.params) for run in pipelines]
     evaluation = EvaluationConfig(
         bootstrap=int(settings[0]["evaluation.bootstrap"]), confidence=float(settings[0]["evaluation.confidence"])
     )
-    link = store.runs.tracking.comparison_link(run_ids)
-    return Stored(evaluated, settings, int(settings[0]["fusion.k"]), evaluation, link)
+    known_as = tuple(
+        {"label": label, "name": str(run.info.run_name), "run_id": run.info.run_id}
+        for label, run in zip(labels, pipelines, strict=True)
+    )
+    link = store.runs.tracking.comparison_link(ids)
+    return Stored(evaluated, settings, int(settings[0]["fusion.k"]), evaluation, link, known_as)
+
+
+def _check_different(run_ids: Sequence[str]) -> None:
+    if len(set(run_ids)) < max(2, len(run_ids)):
+        raise ConfigError(f"runs {', '.join(run_ids)}", "A comparison takes two or more different runs", "Name others")
+
+
+def short_ids(run_ids: Sequence[str]) -> list[str]:
+    """Returns the beginnings of different ids, six characters long or as many as tell them apart."""
+    lengths = range(SHORTEST, max(map(len, run_ids)) + 1)
+    length = next(length for length in lengths if len({run_id[:length] for run_id in run_ids}) == len(run_ids))
+    return [run_id[:length] for run_id in run_ids]
 
 
 def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
@@ -126,7 +147,7 @@ def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
     rows = {row["method"]: {str(name): value for name, value in row.items()} for row in table.to_dict("records")}
     least = least_p(table, stored.evaluation.bootstrap)
     verdicts = tuple(verdict(rows[f"{run.name}/{FOCUS}"], "vs_first", first.name, k, least) for run in others)
-    return ComparedRuns(table, verdicts, k, stored.link)
+    return ComparedRuns(table, verdicts, k, stored.link, stored.known_as)
 
 
 def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
@@ -161,4 +182,4 @@ def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
     verdicts = tuple(
         verdict(row, vs, f"the {name[0].lower()}{name[1:]}", stored.k, least) for vs, name in references.items()
     )
-    return ComparedRuns(table, verdicts, stored.k, stored.link)
+    return ComparedRuns(table, verdicts, stored.k, stored.link, stored.known_as)

@@ -22,7 +22,7 @@ from softgrpo.data.locate import known_datasets
 from softgrpo.presets import dataset_names, settings, size_names
 
 VARIABLE = "_ARGCOMPLETE"
-SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
+SHELLS = ("bash", "zsh", "fish")
 Words = Callable[..., Iterable[str]]
 
 

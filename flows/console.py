@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
-from rich.table import Table
 from tqdm.auto import tqdm
 
 import tasks
@@ -96,11 +94,6 @@ def make_readable(debug: bool = False) -> None:
         others = [old for old in logger.handlers if not _writes_to_console(old)]
         if len(others) < len(logger.handlers):
             logger.handlers = [*others, handler]
-
-
-def print_table(table: Table) -> None:
-    """Prints a table, as wide as the terminal is, or 160 characters wide in a file or a pipe."""
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _writes_to_console(handler: logging.Handler) -> bool:

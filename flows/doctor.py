@@ -9,6 +9,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from flows.environment import takes_files
 from softgrpo import __version__
 from softgrpo.config import DataConfig
 from softgrpo.presets import resolve, size_names
@@ -57,13 +58,6 @@ def _model(name: str) -> str:
     return str(found) if found is not None else f"missing: pip package {package.replace('_', '-')}"
 
 
-def is_writable(folder: Path) -> bool:
-    """Returns whether a folder, or the nearest one above it that exists, takes new files."""
-    folder = folder.absolute()
-    nearest_existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return nearest_existing.is_dir() and os.access(nearest_existing, os.W_OK)
-
-
 def examine(data_path: Path | None, output: Path) -> dict[str, Any]:
     """Returns what was found, JSON-able.
 
@@ -86,7 +80,7 @@ def examine(data_path: Path | None, output: Path) -> dict[str, Any]:
         "models": sizes,
         "mlflow": os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / DATABASE}",
         "prefect": os.environ.get("PREFECT_API_URL") or "in this process",
-        "output": {"folder": str(output.absolute()), "writable": is_writable(output)},
+        "output": {"folder": str(output.absolute()), "writable": takes_files(output)},
     }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from pathlib import Path
 
-from softgrpo.errors import StoreError
+from softgrpo.errors import StoreError, is_full_disk
 from tasks.addresses import check_answers
+from tasks.database import DATABASE
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -22,6 +24,35 @@ QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # once for each stage; the link is shown at the end of a run
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+
+
+def takes_files(folder: Path) -> bool:
+    """Returns whether a folder takes new files, or the nearest one above it that exists; what is made there to see it is gone."""
+    folder = folder.absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".softgrpo-", dir=existing):
+            return True
+    except OSError as error:
+        return is_full_disk(error)  # another matter, which whoever writes there says
+
+
+def check_takes_files(flag: str, folder: Path) -> None:
+    """Checks a folder that a flag names before anything is made there.
+
+    Args:
+        flag: The flag.
+        folder: Need not exist.
+
+    Raises:
+        StoreError: It does not take new files, or cannot be made.
+    """
+    if not takes_files(folder):
+        raise StoreError(
+            f"{flag} {folder}",
+            "It must be a folder that takes new files",
+            "Name another folder, or give yourself the right to write",
+        )
 
 
 def check_writable(folder: Path) -> None:
@@ -43,6 +74,33 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
+def quieten() -> None:
+    """Sets what the environment does not say yet of what libraries write and send, and keeps this machine's servers off a proxy."""
+    for name in ("NO_PROXY", "no_proxy"):  # a run's own servers are on this machine
+        known = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def prepare_to_read(output: Path) -> None:
+    """Sets the environment for a command that reads what runs have stored; it makes nothing.
+
+    Args:
+        output: Folder of finished stages, and of MLflow's database unless MLFLOW_TRACKING_URI names another.
+
+    Raises:
+        StoreError: No run is stored there.
+    """
+    if not (os.environ.get("MLFLOW_TRACKING_URI") or (output / DATABASE).is_file()):
+        raise StoreError(
+            f"--output {output}",
+            f"No run is stored there: that folder has no {DATABASE}",
+            "Name the folder that the runs wrote to, or their server with MLFLOW_TRACKING_URI",
+        )
+    quieten()
+
+
 def prepare(output: Path) -> None:
     """Sets what the environment does not say yet, and makes the output folder, without which Prefect does not start.
 
@@ -53,13 +111,9 @@ def prepare(output: Path) -> None:
         StoreError: The output folder cannot be written, or a server that the environment names does not answer.
     """
     check_writable(output)
-    for name in ("NO_PROXY", "no_proxy"):  # a run's own servers are on this machine
-        known = [host for host in os.environ.get(name, "").split(",") if host]
-        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
+    quieten()
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         if name in os.environ:
             check_answers(os.environ[name], name)
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:
         os.environ.setdefault("PREFECT_HOME", str(output.resolve() / "prefect"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from flows.environment import prepare
+from flows.environment import prepare_to_read
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
 from softgrpo.presets import validate
@@ -38,18 +38,17 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
     """Finds a run of a pipeline, fetching files that are not here.
 
     Args:
-        run_id: Id of the run, as `softgrpo run` prints it.
+        run_id: Id of the run, as `softgrpo run` prints it, or six or more characters from its beginning.
         output: Folder of finished stages, and of MLflow's database unless the environment names another.
         wanted: Names of the nodes whose files are wanted where there are any.
         needed: Those of them without which there is nothing to do.
 
     Raises:
         ConfigError: There is no such run, it is no run of a pipeline, or it has not reached a needed stage.
-        StoreError: MLflow does not answer, or files are gone or damaged.
+        StoreError: No run is stored there, MLflow does not answer, or files are gone or damaged.
     """
-    prepare(output)
-    from tasks.lineage import read_run, stage_runs
-    from tasks.pipeline_run import open_store_of_run
+    prepare_to_read(output)
+    from tasks.lineage import open_store_of_run, read_run, stage_runs
     from tasks.tracking import store_errors
 
     store = open_store_of_run(run_id, output)
@@ -66,10 +65,10 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
         )
     tracking = store.runs.tracking
     with tempfile.TemporaryDirectory() as folder, store_errors(tracking.uri):
-        path = Path(tracking.client.download_artifacts(run_id, "config.yaml", folder))
+        path = Path(tracking.client.download_artifacts(run.info.run_id, "config.yaml", folder))
         config = validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     references = {
         name: store.fetch(name, read_run(store, found[name])) for name in dict.fromkeys(wanted) if name in found
     }
     folders = {name: store.local.payload(reference["key"]) for name, reference in references.items()}
-    return FinishedRun(run_id, str(run.info.run_name), config, folders, tracking.run_link(run_id))
+    return FinishedRun(run.info.run_id, str(run.info.run_name), config, folders, tracking.run_link(run.info.run_id))

@@ -164,10 +164,9 @@ def _preflight(config: ExperimentConfig) -> None:
 
 
 def _tell_comparison(compared: ComparedRuns, reference: str) -> None:
-    from flows.console import print_table
-    from softgrpo.evaluation.words import render_terminal
+    from flows.tables import print_comparison
 
-    print_table(render_terminal(compared.table, compared.k, reference))
+    print_comparison(compared.table, compared.k, reference, "--json")
     print(*compared.verdicts, sep="\n")
     print(compared.link or "make services shows the runs side by side")
 
@@ -187,12 +186,11 @@ def _study_record(tuned: Tuned) -> dict[str, Any]:
 def _tell_study(tuned: Tuned) -> None:
     import yaml
 
-    from flows.console import print_table
-    from softgrpo.evaluation.words import render_terminal
+    from flows.tables import print_comparison
 
     columns = [name for name in tuned.trials.columns if name not in ("run", "retry_of")]
     print(tuned.trials[columns].to_string(index=False))
     print(f"\nBest on validation windows (NDCG {tuned.value:.4f}):\n{yaml.safe_dump(tuned.best, sort_keys=False)}")
     if tuned.final is not None and tuned.final.table is not None:
-        print_table(render_terminal(tuned.final.table, tuned.k))
-    print(f"{tuned.command}\n{tuned.link}")
+        print_comparison(tuned.final.table, tuned.k)
+    print(f"{tuned.command}\nMLflow run  {tuned.link}")

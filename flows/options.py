@@ -200,12 +200,15 @@ def as_flags(overrides: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def refuse_unknown(arguments: Sequence[str], parser: argparse.ArgumentParser) -> None:
+def refuse_unknown(
+    arguments: Sequence[str], command: str, parsers: Mapping[str, argparse.ArgumentParser]
+) -> None:  # fmt: skip
     """Says which flag was meant.
 
     Args:
         arguments: What the parser did not understand.
-        parser: Of the command they were given to.
+        command: The command they were given to.
+        parsers: Of all commands.
 
     Raises:
         ConfigError: There is something that was not understood.
@@ -213,15 +216,21 @@ def refuse_unknown(arguments: Sequence[str], parser: argparse.ArgumentParser) ->
     flags = [argument for argument in arguments if argument.startswith("-")]
     if flags:
         name = flags[0].split("=")[0]
-        options = [option for action in parser._actions for option in action.option_strings]
-        known = {_spelt(option) for option in options if option.startswith("--")}
-        raise ConfigError(f"Flag '{name}'", f"`{parser.prog}` has no such flag", nearest(_spelt(name), known))
+        known = {other: _flags(parser) for other, parser in parsers.items()}
+        owners = [f"`softgrpo {other}`" for other, names in known.items() if _spelt(name) in names]
+        remedy = f"It is a flag of {', '.join(owners)}" if owners else nearest(_spelt(name), known[command])
+        raise ConfigError(f"Flag '{name}'", f"`softgrpo {command}` has no such flag", remedy)
     if arguments:
         raise ConfigError(
             f"'{' '.join(arguments)}' at the end of the command line",
             "Nothing is expected there",
             "Values with spaces need quotes; a switch takes true or false or nothing",
         )
+
+
+def _flags(parser: argparse.ArgumentParser) -> set[str]:
+    options = [option for action in parser._actions for option in action.option_strings]
+    return {_spelt(option) for option in options if option.startswith("--")}
 
 
 def listing(values: Mapping[str, Any]) -> str:

@@ -5,18 +5,30 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import softgrpo
 from flows.environment import check_writable, prepare
 from flows.own_server import OwnServer
 from softgrpo.config import ExperimentConfig, Section
+from softgrpo.pipeline import RunResult, check_stage
 from softgrpo.presets import resolve
 
-if TYPE_CHECKING:
-    from softgrpo.pipeline import RunResult
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun(RunResult):
+    """What a run that MLflow knows gives back.
+
+    Attributes:
+        run_id: The pipeline's run in MLflow.
+        tracking: Address of MLflow, without a password.
+    """
+
+    run_id: str
+    tracking: str
 
 
 def difference(config: Section, base: Section, prefix: str = "") -> dict[str, Any]:
@@ -96,7 +108,7 @@ def run_pipeline(
     *,
     parallel: int | None = None,
     dask: str | None = None,
-) -> RunResult:
+) -> RecordedRun:
     """Runs the flow `softgrpo` in this process on a configuration that passed `preflight`; finished stages are reused.
 
     Args:

@@ -11,9 +11,10 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.console import let_runs_speak
 from flows.environment import check_writable
-from flows.summary import links, summary_markdown
+from flows.pipeline import RecordedRun
+from flows.summary import recorded, summary_markdown
 from softgrpo.config import ExperimentConfig
-from softgrpo.pipeline import RunResult, check_force, plan, read_table
+from softgrpo.pipeline import check_force, plan, read_table
 from softgrpo.preflight import preflight
 from softgrpo.presets import resolve
 from softgrpo.pure_models import show_model
@@ -59,7 +60,7 @@ def execute(
     output: Path = Path("outputs"),
     from_run: str | None = None,
     member: Member | None = None,
-) -> RunResult:
+) -> RecordedRun:
     """Brings a plan to its end, inside a flow: each node is found or run, verified, committed and noted.
 
     Nodes go one after another, in this process, unless the flow has others at hand (`tasks.crew.opened`).
@@ -103,7 +104,7 @@ def execute(
                 if watch is unwatched:  # what a study tries is no result yet
                     show_model(output, config, node, progress.folders()[node.name])
         note_nodes(progress, found)
-    result = RunResult(read_table(progress.folders()), progress.folders(), progress.reused(), links(progress))
+    result = recorded(progress, read_table(progress.folders()))
     create_markdown_artifact(
         summary_markdown(result.table, result.links, result.reused), key="comparison", description=name
     )
@@ -124,7 +125,7 @@ def softgrpo_flow(
     check: bool = True,
     parallel: int | None = None,
     dask: str | None = None,
-) -> RunResult:
+) -> RecordedRun:
     """Learns how much to trust each recaller for each user: recall -> data -> check -> sft -> grpo -> test.
 
     Args:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from flows.finished import FinishedRun, open_finished
 from softgrpo.errors import ConfigError
-from softgrpo.recommend import Recommended, recommend, stored_weights
+from softgrpo.recommend import recommend, stored_weights
+from softgrpo.recommended import Recommended
 from softgrpo.stages.inputs import Prepared
 
 STORED = ("split", "data", "test", "grpo")
@@ -90,7 +91,9 @@ def notes(recommended: Recommended) -> list[str]:
     served = set(recommended.items["user"])
     empty = [user for user in recommended.users["user"] if user not in served]
     if empty:
-        lines.append(f"{len(empty):,} users get nothing, no recaller has an item for them: {_few(empty)}")
+        lines.append(
+            f"{len(empty):,} of {len(recommended.users):,} users get nothing, no recaller has an item for them: {_few(empty)}"
+        )
     return lines
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from flows.environment import check_takes_files
 from flows.finished import FinishedRun, open_finished
 from softgrpo.errors import StoreError
 
@@ -29,16 +30,21 @@ def open_report(run_id: str, output: Path) -> FinishedRun:
     return open_finished(run_id, output, ("test",), ("test",))
 
 
-def copy_report(run: FinishedRun, folder: Path) -> Path:
-    """Copies a run's report with its figures and tables into a folder, and returns the folder.
+def check_copy(folder: Path) -> None:
+    """Checks where a copy of a report is to go.
 
     Raises:
-        StoreError: Something of that name is there and holds other things than a report.
+        StoreError: Something of that name is there and holds other things than a report, or no folder can be made there.
     """
     if folder.exists() and not (folder / PAGE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(
             f"--to {folder}", "It must be a new folder, an empty one, or one with an earlier report", "Name another"
         )
+    check_takes_files("--to", folder)
+
+
+def copy_report(run: FinishedRun, folder: Path) -> Path:
+    """Copies a run's report with its figures and tables into a folder that passed `check_copy`, and returns the folder."""
     shutil.copytree(run.folders["test"], folder, dirs_exist_ok=True)
     return folder
 

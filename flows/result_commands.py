@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import sys
 import webbrowser
@@ -10,19 +11,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.environment import check_writable
+from flows.environment import check_takes_files, check_writable, prepare_to_read
+from softgrpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from flows.recommend import Recommendation
     from softgrpo.config import ExperimentConfig
 
 Job = Callable[[], int]
+"""What a sub-command does once its arguments are found to be right; returns the exit code."""
 MOST_USERS_SHOWN = 10
 
 
 def print_json(value: Any) -> None:
-    """Prints what a machine reads: JSON, in the order in which it was made."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Prints what a machine reads: JSON, in the order in which it was made, escaped where the output is not in UTF-8."""
+    print(json.dumps(value, indent=2, ensure_ascii=codecs.lookup(sys.stdout.encoding).name != "utf-8"))
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number with what it counts, in the plural unless it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def compare_job(arguments: argparse.Namespace) -> Job:
@@ -40,11 +48,11 @@ def compare_job(arguments: argparse.Namespace) -> Job:
         if arguments.json:
             print_json(compared.as_record())
             return 0
-        from flows.console import print_table
-        from softgrpo.evaluation.words import render_terminal
+        from flows.tables import print_comparison
 
+        print(*(f"{run['label']}  {run['name']}" for run in compared.runs), sep="\n")
         of = "each seed" if arguments.seeds else "the first run"
-        print_table(render_terminal(compared.table, compared.k, f"the best single recaller of {of}"))
+        print_comparison(compared.table, compared.k, f"the best single recaller of {of}", "--json")
         print(*compared.verdicts, sep="\n")
         print(compared.link or "make services shows the runs side by side")
         return 0
@@ -58,8 +66,10 @@ def report_job(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: There is none; nothing was written.
     """
-    from flows.report_command import PAGE, TABLE, as_record, copy_report, open_report
+    from flows.report_command import PAGE, TABLE, as_record, check_copy, copy_report, open_report
 
+    if arguments.to is not None:
+        check_copy(arguments.to)
     run = open_report(arguments.RUN, arguments.output)
 
     def job() -> int:
@@ -72,10 +82,9 @@ def report_job(arguments: argparse.Namespace) -> Job:
             return 0
         import pandas as pd
 
-        from flows.console import print_table
-        from softgrpo.evaluation.words import render_terminal
+        from flows.tables import print_comparison
 
-        print_table(render_terminal(pd.read_parquet(run.folders["test"] / TABLE), run.config.fusion.k))
+        print_comparison(pd.read_parquet(run.folders["test"] / TABLE), run.config.fusion.k)
         print(f"report      {record['html']}\nMarkdown    {record['markdown']}\nMLflow run  {run.link}")
         return 0
 
@@ -88,17 +97,17 @@ def recommend_job(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: The run cannot give them; nothing was written.
     """
+    _check_recommend(arguments)
     from flows.recommend import read_users, recommend_from_run
-    from softgrpo.recommend import check_format
 
-    to: Path | None = None if arguments.to is None else check_format(arguments.to)
-    if to is None and not arguments.json:
-        to = arguments.output / "recommendations" / f"{arguments.RUN}.parquet"
     users = read_users(arguments.users, arguments.users_from)
     made = recommend_from_run(arguments.RUN, arguments.output, users, arguments.k)
+    to: Path | None = arguments.to
+    if to is None and not arguments.json:
+        to = arguments.output / "recommendations" / f"{made.run.run_id}.parquet"
 
     def job() -> int:
-        from softgrpo.recommend import as_records, write_recommended
+        from softgrpo.recommended import as_records, write_recommended
 
         if to is not None:
             check_writable(to.parent)
@@ -114,6 +123,18 @@ def recommend_job(arguments: argparse.Namespace) -> Job:
     return job
 
 
+def _check_recommend(arguments: argparse.Namespace) -> None:
+    """Checks what can be seen before torch is imported, which takes seconds."""
+    if arguments.k is not None and arguments.k < 1:
+        raise ConfigError(f"--k {arguments.k}", "A list has at least one item", "Give a larger number")
+    if arguments.to is not None:
+        from softgrpo.recommended import check_format
+
+        check_format(arguments.to)
+        check_takes_files("--to", arguments.to.parent)
+    prepare_to_read(arguments.output)
+
+
 def _notes(made: Recommendation) -> list[str]:
     from flows.recommend import notes
 
@@ -121,24 +142,28 @@ def _notes(made: Recommendation) -> list[str]:
 
 
 def _tell_recommendation(made: Recommendation, to: Path | None, *, chosen: bool) -> None:
-    from rich.table import Table
-
-    from flows.console import print_table
-
     count = len(made.recommended.users)
     if chosen and count <= MOST_USERS_SHOWN:
-        table = Table(
-            "user", "rank", "item", "title", "score", *(f"from {name}" for name in made.recommended.recallers)
-        )
-        for row in made.recommended.items.itertuples(index=False):
-            user, rank, item, title, *numbers = row
-            table.add_row(user, str(rank), item, title, *(f"{number:.4f}" for number in numbers))
-        print_table(table)
+        _show_lists(made, to)
     rate = (
         "" if chosen else f", {count / made.seconds:,.0f} users/s"
     )  # for a few users it would tell how long the files take
-    print(f"{count:,} users, {len(made.recommended.items):,} items{rate}")
+    print(f"{counted(count, 'user')}, {counted(len(made.recommended.items), 'item')}{rate}")
     print(f"{to}")
+
+
+def _show_lists(made: Recommendation, to: Path | None) -> None:
+    from rich.table import Column, Table
+
+    from flows.tables import foreign, print_table
+
+    parts = [f"from {name}" for name in made.recommended.recallers]
+    numbers = [Column(foreign(name), justify="right", no_wrap=True) for name in ("score", *parts)]
+    table = Table("user", Column("rank", justify="right", no_wrap=True), "item", "title", *numbers)
+    for user, rank, item, title, *values in made.recommended.items.itertuples(index=False):
+        texts = (foreign(str(text)) for text in (user, rank, item, title))
+        table.add_row(*texts, *(f"{value:.4f}" for value in values))
+    print_table(table, parts[::-1], f"{to}")
 
 
 def windows_job(arguments: argparse.Namespace, config: ExperimentConfig) -> Job:

@@ -7,8 +7,22 @@ from typing import Any
 
 import pandas as pd
 
+from flows.pipeline import RecordedRun
+from tasks.addresses import without_password
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES
+
+
+def recorded(progress: Progress, table: pd.DataFrame | None) -> RecordedRun:
+    """Returns what a finished run gives back."""
+    return RecordedRun(
+        table,
+        progress.folders(),
+        progress.reused(),
+        links(progress),
+        run_id=progress.parent_run,
+        tracking=without_password(progress.store.runs.tracking.uri),
+    )
 
 
 def links(progress: Progress) -> dict[str, str]:

@@ -87,7 +87,7 @@ def _compare(
     main = [f"{metric}@{k}" for metric in ("ndcg", "recall", "hit")]
     runs.metrics(group, {f"{method}/{metric}": row[metric] for method, row in rows.items() for metric in main})
     sentences = "\n".join(f"- {sentence}" for sentence in verdicts)
-    page = f"{sentences}\n\n{table_markdown(table)}\n\n{link or runs.tracking.run_link(group)}"
+    page = f"{sentences}\n\n{table_markdown(table)}\n\nMLflow: {link or runs.tracking.run_link(group)}"
     publish_table(runs, group, table, page, "comparison")
     create_markdown_artifact(page, key=kind, description=", ".join(results))
     return ComparedRuns(table, verdicts, k, link)

@@ -7,8 +7,7 @@ that it ranks best over all test windows. Legend: U users asked for, T test wind
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,38 +23,15 @@ from softgrpo.contributions import contributions
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
 from softgrpo.evaluation.stored import WEIGHTS
 from softgrpo.fusion import align, merged_lists
+from softgrpo.recommended import POLICY, STATIC, Recommended
 from softgrpo.records import CandidateLists, Part
 from softgrpo.stages.inputs import Prepared
 
-POLICY, STATIC = "policy", "static"
 NO_TEST_WINDOW = "no test window: the latest earlier lists"
 NO_WINDOW = "no window: the recallers' common lists"
 NOT_IN_DATA = "not in the run's data, or dropped by its filters: the recallers' common lists"
 _CHUNK = 1024
 """Users merged at a time."""
-
-
-@dataclass(frozen=True)
-class Recommended:
-    """What a run recommends.
-
-    Attributes:
-        users: One row per user asked for, in that order: `user`; `weights`, `policy` or `static`; `reason`, empty unless static;
-            `weight_<recaller>`, sum 1.
-        items: One row per user and rank: `user`, `rank` from 1, `item`, `title`, `score`, and `from_<recaller>`, which sum to the
-            score. Score and rrf: weight times what one unit of weight gives. Quota: 1 from the recaller whose turn it was.
-        recallers: The M names.
-    """
-
-    users: pd.DataFrame
-    items: pd.DataFrame
-    recallers: tuple[str, ...]
-
-    @property
-    def fallbacks(self) -> dict[str, list[str]]:
-        """Users that got the static mixture, by reason."""
-        static = self.users[self.users["weights"] == STATIC]
-        return {str(reason): group[Columns.User].tolist() for reason, group in static.groupby("reason", sort=False)}
 
 
 @dataclass(frozen=True)
@@ -202,53 +178,6 @@ def _items_table(
     return pd.DataFrame(
         table | {f"from_{name}": given[user, place, index] for index, name in enumerate(prepared.lists.recallers)}
     )
-
-
-def as_records(recommended: Recommended) -> Iterator[dict[str, Any]]:
-    """Gives one JSON-able record per user: user, weights, source, reason, and items with what each recaller gave."""
-    names = recommended.recallers
-    by_user = dict(tuple(recommended.items.groupby(Columns.User, sort=False)))
-    for row in recommended.users.to_dict("records"):
-        listed = by_user.get(row[Columns.User], recommended.items.iloc[:0]).to_dict("records")
-        yield {
-            Columns.User: row[Columns.User],
-            "source": row["weights"],
-            "reason": row["reason"],
-            "weights": {name: row[f"weight_{name}"] for name in names},
-            "items": [
-                {key: item[key] for key in ("rank", Columns.Item, Columns.Title, Columns.Score)}
-                | {"from": {name: item[f"from_{name}"] for name in names}}
-                for item in listed
-            ],
-        }
-
-
-def write_recommended(path: Path, recommended: Recommended) -> None:
-    """Writes a `.parquet` file, one row per user and rank with source, reason and weights, or a `.json` file, one record per user.
-
-    Raises:
-        ConfigError: The name ends otherwise.
-    """
-    check_format(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".json":
-        path.write_text(
-            json.dumps(list(as_records(recommended)), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        return
-    merged = recommended.users.merge(recommended.items, on=Columns.User, how="left", sort=False)
-    merged.to_parquet(path, index=False)
-
-
-def check_format(path: Path) -> Path:
-    """Returns a path whose name ends with `.parquet` or `.json`.
-
-    Raises:
-        ConfigError: It does not.
-    """
-    if path.suffix not in (".parquet", ".json"):
-        raise ConfigError(f"'{path}'", "Recommendations are written as .parquet or .json", "Give the file such a name")
-    return path
 
 
 def stored_weights(folder: Path, recallers: tuple[str, ...], method: str = "grpo_multi") -> NDArray[np.float64]:

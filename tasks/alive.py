@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from softgrpo.local_store import LocalStore
+
 
 @dataclass(frozen=True)
 class Signs:
@@ -20,6 +22,11 @@ class Signs:
     """
 
     folder: Path
+
+    @classmethod
+    def of(cls, local: LocalStore) -> Signs:
+        """Returns the signs of a folder of finished stages."""
+        return cls(local.root / ".alive")
 
     @contextmanager
     def given(self) -> Iterator[str]:

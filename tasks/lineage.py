@@ -1,9 +1,15 @@
-"""Starting from a run that somebody names: its stages stand for those that the plan's keys would find."""
+"""A run that somebody names: its store, and its stages, which stand for those that a plan's keys would find.
+
+It needs no Prefect: commands ask here before anything is started.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Run
@@ -12,25 +18,71 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
+from softgrpo.local_store import LocalStore
 from softgrpo.stages import Node
+from tasks.alive import Signs
+from tasks.runs import Runs
 from tasks.store import ArtifactStore, Reference
+from tasks.tracking import Tracking, connect, store_errors
 
 PIPELINE_TAG = "stage_run."
 UPSTREAM_TAG = "upstream_run."
+BEGINNING = re.compile("[0-9a-f]{6,31}")
+"""What may stand for the id of a run: its first characters, at least as many as `softgrpo compare` shows."""
+MOST_SHOWN = 5
+
+
+def open_store_of_run(run_id: str, output: Path) -> ArtifactStore:
+    """Opens MLflow, in the experiment of a run, and the folder of finished stages.
+
+    Args:
+        run_id: A run, see `read_run`.
+        output: Folder of all that is written.
+
+    Raises:
+        ConfigError: There is no such run.
+        StoreError: MLflow does not answer.
+    """
+    local = LocalStore(output.resolve() / "stages")
+    store = ArtifactStore(Runs(connect(output), Signs.of(local)), local)
+    tracking = replace(store.runs.tracking, experiment_id=read_run(store, run_id).info.experiment_id)
+    return ArtifactStore(Runs(tracking, store.runs.signs), local)
 
 
 def read_run(store: ArtifactStore, run_id: str) -> Run:
     """Returns a run of MLflow.
 
+    Args:
+        store: The open store.
+        run_id: Its id, or six or more characters from the beginning of it.
+
     Raises:
-        ConfigError: There is none of that id.
+        ConfigError: There is none of that id, or several begin so.
+        StoreError: MLflow does not answer.
     """
+    tracking = store.runs.tracking
     try:
-        return store.runs.tracking.client.get_run(run_id)
+        return tracking.client.get_run(run_id)
     except MlflowException as error:
+        found = _beginning_with(tracking, run_id) if BEGINNING.fullmatch(run_id) else []
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(run.info.run_id for run in found)
+            raise ConfigError(f"run '{run_id}'", f"Several runs begin so: {ids}", "Give more of the id") from error
         raise ConfigError(
-            f"run '{run_id}'", f"MLflow has no such run ({error.error_code})", "Copy the id from a run's page"
+            f"run '{run_id}'",
+            f"MLflow has no such run ({error.error_code})",
+            "Copy the id from a run's page, six characters of it or more",
         ) from error
+
+
+def _beginning_with(tracking: Tracking, beginning: str) -> list[Run]:
+    """Returns some of the runs, of whatever experiment, whose ids begin so."""
+    with store_errors(tracking.uri):
+        experiments = [experiment.experiment_id for experiment in tracking.client.search_experiments()]
+        query = f"attributes.run_id LIKE '{beginning}%'"
+        return list(tracking.client.search_runs(experiments, query, max_results=MOST_SHOWN))
 
 
 def stage_runs(store: ArtifactStore, run: Run) -> dict[str, str]:
@@ -45,20 +97,20 @@ def stage_runs(store: ArtifactStore, run: Run) -> dict[str, str]:
     return made_from | {str(tags["node"]): str(run.info.run_id)}
 
 
-def upstream_of(
+def upstream_runs(
     store: ArtifactStore, run_id: str, nodes: Sequence[Node], config: ExperimentConfig
-) -> dict[str, Reference]:  # fmt: skip
-    """Returns the stages before the last one of a plan, as far as a run has them, their files on this machine and verified.
+) -> dict[str, str]:  # fmt: skip
+    """Returns node name -> run id of the stages before the last one of a plan, as far as a run has them.
 
     Args:
         store: The open store.
-        run_id: A pipeline's run or a stage's run.
+        run_id: A pipeline's run or a stage's run, see `read_run`.
         nodes: The plan; its last stage is what is to be made.
         config: What the plan was made from.
 
     Raises:
         ConfigError: There is no such run, it has none of the stages, or it is of another dataset or pool.
-        StoreError: Files are gone or damaged.
+        StoreError: MLflow does not answer.
     """
     run = read_run(store, run_id)
     if not {"stage", "node"} & set(run.data.tags):
@@ -72,7 +124,20 @@ def upstream_of(
             f"It has no stage that comes before {nodes[-1].stage.name}",
             "Name a run that got further, or leave from_run out",
         )
-    return {name: store.fetch(name, read_run(store, found[name])) for name in wanted}
+    return {name: found[name] for name in wanted}
+
+
+def upstream_of(
+    store: ArtifactStore, run_id: str, nodes: Sequence[Node], config: ExperimentConfig
+) -> dict[str, Reference]:  # fmt: skip
+    """Returns what `upstream_runs` finds, its files on this machine and verified.
+
+    Raises:
+        ConfigError: See `upstream_runs`.
+        StoreError: MLflow does not answer, or files are gone or damaged.
+    """
+    found = upstream_runs(store, run_id, nodes, config)
+    return {name: store.fetch(name, read_run(store, stage)) for name, stage in found.items()}
 
 
 def _check_same(store: ArtifactStore, run: Run, config: ExperimentConfig) -> None:

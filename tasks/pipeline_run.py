@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -19,12 +18,11 @@ from softgrpo.pipeline import read_metrics
 from softgrpo.stages import Node
 from tasks.alive import Signs
 from tasks.groups import MEMBER, Member
-from tasks.lineage import read_run
 from tasks.registry import register
 from tasks.runs import Runs, git_commit
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES, ArtifactStore
-from tasks.tracking import connect, open_tracking, store_errors
+from tasks.tracking import open_tracking, store_errors
 
 REPORT = ("report.html", "report.md", "figures")
 """What is shown with the pipeline's run of the files of a stage that has them."""
@@ -43,28 +41,7 @@ def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
     """
     local = LocalStore(output.resolve() / "stages")
     tracking = open_tracking(output, f"softgrpo/{config.data.dataset}", local)
-    return ArtifactStore(Runs(tracking, _signs(local)), local)
-
-
-def open_store_of_run(run_id: str, output: Path) -> ArtifactStore:
-    """Opens MLflow, in the experiment of a run, and the folder of finished stages.
-
-    Args:
-        run_id: A run.
-        output: Folder of all that is written.
-
-    Raises:
-        ConfigError: There is no such run.
-        StoreError: MLflow does not answer.
-    """
-    local = LocalStore(output.resolve() / "stages")
-    store = ArtifactStore(Runs(connect(output), _signs(local)), local)
-    tracking = replace(store.runs.tracking, experiment_id=read_run(store, run_id).info.experiment_id)
-    return ArtifactStore(Runs(tracking, store.runs.signs), local)
-
-
-def _signs(local: LocalStore) -> Signs:
-    return Signs(local.root / ".alive")
+    return ArtifactStore(Runs(tracking, Signs.of(local)), local)
 
 
 @contextmanager

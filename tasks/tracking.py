@@ -54,7 +54,7 @@ class Tracking:
         """Returns the address of a run's page, or for a local database the command that shows it."""
         if urlsplit(self.uri).scheme in ("http", "https"):
             return f"{self.uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
-        return f"run {run_id} in {without_password(self.uri)} (make services shows it)"
+        return f"{run_id} in {without_password(self.uri)} (make services shows it)"
 
 
 def _reopened(uri: str, experiment_id: str) -> Tracking:

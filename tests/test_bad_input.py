@@ -88,7 +88,7 @@ SHOP = "run shop standalone tiny --data-path {data} --recbole_models BPR ItemKNN
 
 COMMAND_LINE = [
     Case("command", "rum ml-100k full tiny", "'rum'", "no such command", "'run'"),
-    Case("no command", "", "COMMAND", "softgrpo COMMAND", "--help"),
+    Case("no command", "", "COMMAND", "known: run, standalone", "--help"),
     Case("missing words", "run ml-100k", "STAGE, SIZE", "softgrpo run DATASET STAGE SIZE", "--help"),
     Case("word too many", f"{RUN} now", "'now'", "Nothing is expected", "quotes"),
     Case("stage", "run ml-100k ful tiny", "'ful'", "no such stage", "'full'"),
@@ -100,10 +100,25 @@ COMMAND_LINE = [
         "ablate prompt ml-100k debug tiny --force sft",
         "'--force'",
         "`softgrpo ablate` has no",
-        "names are known",
+        "It is a flag of `softgrpo run`, `softgrpo pure`, `softgrpo standalone`",
     ),
-    Case("a flag of run", "standalone --parallel 2", "'--parallel'", "`softgrpo standalone` has no", "are known"),
-    Case("a setting of a run", "report RUN --top_p 0.5", "'--top_p'", "`softgrpo report` has no", "'--to'"),
+    Case(
+        "a flag of run",
+        "standalone --parallel 2",
+        "'--parallel'",
+        "`softgrpo standalone` has no",
+        "It is a flag of `softgrpo run`",
+    ),
+    Case(
+        "a setting of a run",
+        "report RUN --top_p 0.5",
+        "'--top_p'",
+        "`softgrpo report` has no",
+        "It is a flag of `softgrpo run`",
+    ),
+    Case(
+        "a flag of tune", "run ml-100k full tiny --trials 3", "'--trials'", "`softgrpo run` has", "of `softgrpo tune`."
+    ),
     Case("setting", f"{RUN} --grpo.tau_gumble 0.5", "'--grpo.tau_gumble'", "no such flag", "'--grpo.tau_gumbel'"),
     Case("flag without value", f"{RUN} --top_p", "--top_p", "expected one argument", "--flag=VALUE"),
     Case("pure without stage", "pure --dataset ml-1m", "No stage", "--do_sft", "--do_test"),
@@ -125,6 +140,24 @@ COMMAND_LINE = [
         "must be a folder",
         "another folder",
     ),
+    Case("output nowhere", f"{RUN} --output /proc/x", "/proc/x", "takes new files", "another folder"),
+    Case(
+        "output of a group", "tune ml-100k full tiny --output /proc/x", "/proc/x", "takes new files", "another folder"
+    ),
+    Case("report of nothing", "report 0123abcd", "--output outputs", "No run is stored there", "MLFLOW_TRACKING_URI"),
+    Case("list of nothing", "recommend 0123abcd", "--output outputs", "No run is stored there", "wrote to"),
+    Case("nothing to compare", "compare 0123abcd 0123abce", "--output outputs", "No run is stored there", "wrote to"),
+    Case(
+        "run from nothing",
+        "run ml-100k grpo tiny --from-run 0123abcd --output {tmp}/typo",
+        "--output {tmp}/typo",
+        "No run is stored there",
+        "wrote to",
+    ),
+    Case("empty list", "recommend 0123abcd --k 0", "--k 0", "at least one item", "larger"),
+    Case("no such format", "recommend 0123abcd --to x.csv", "'x.csv'", ".parquet or .json", "such a name"),
+    Case("list nowhere", "recommend 0123abcd --to /proc/x/y.json", "--to /proc/x", "takes new files", "another folder"),
+    Case("report nowhere", "report 0123abcd --to /proc/x", "--to /proc/x", "takes new files", "another folder"),
 ]
 
 SETTINGS = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,8 +18,10 @@ import pytest
 import yaml
 
 import flows.cli as cli
+import flows.run_command as run_command
 from flows.command_line import build_parser
 from flows.options import ALIASES, overrides
+from flows.pipeline import RecordedRun
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, StoreError, TrainingError
 from softgrpo.pipeline import STAGES, RunResult
@@ -46,7 +49,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Captured:
         seen.config, seen.until, seen.standalone = config, until, standalone
         return lambda: 0
 
-    monkeypatch.setattr(cli, "_pipeline_job", job)
+    monkeypatch.setattr(cli, "pipeline_job", job)
     return seen
 
 
@@ -440,7 +443,7 @@ def fail_with(error: BaseException) -> Any:
 def test_failures_while_running(
     error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_pipeline_job", fail_with(error))
+    monkeypatch.setattr(cli, "pipeline_job", fail_with(error))
     assert cli.main(["run", "ml-100k", "full", "tiny"]) == code
     shown = capsys.readouterr().err
     assert message in shown
@@ -448,7 +451,7 @@ def test_failures_while_running(
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "_pipeline_job", fail_with(StoreError("a", "b", "c")))
+    monkeypatch.setattr(cli, "pipeline_job", fail_with(StoreError("a", "b", "c")))
     assert cli.main(["run", "ml-100k", "full", "tiny", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
@@ -456,7 +459,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_errors_in_the_code_itself_are_not_hidden(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_pipeline_job", fail_with(ZeroDivisionError("division\nby zero")))
+    monkeypatch.setattr(cli, "pipeline_job", fail_with(ZeroDivisionError("division\nby zero")))
     assert cli.main(["run", "ml-100k", "full", "tiny"]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("softgrpo: unexpected")
@@ -469,7 +472,7 @@ def test_errors_in_the_code_itself_are_not_hidden(
 
 def test_the_end_of_a_run_says_where_things_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = {name: tmp_path / name for name in ("split", "data", "sft", "grpo")}
-    cli._announce(RunResult(None, folders, ("split", "data"), {"MLflow run": "somewhere"}), 10)
+    run_command.announce(RunResult(None, folders, ("split", "data"), {"MLflow run": "somewhere"}), 10)
     shown = {line.split("  ")[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines()}
     assert shown["MLflow run"] == "somewhere"
     assert shown["sft model"] == str(tmp_path / "sft")
@@ -489,6 +492,11 @@ def test_a_run_is_told_to_machines_as_json_alone(
     assert cli.main(["run", "ml-100k", "standalone", "tiny", "--json", "--output", str(tmp_path)]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == {
+        "run_id": None,
+        "tracking": None,
+        "report": "there",
+        "models": {},
+        "pure_models": {},
         "k": 10,
         "rows": [{"method": "BPR", "ndcg@10": 0.25, "vs_single_p": None}],
         "folders": {"test": str(tmp_path / "test")},
@@ -496,6 +504,43 @@ def test_a_run_is_told_to_machines_as_json_alone(
         "links": {"report": "there"},
     }
     assert shown.err == "note: a note\n"
+
+
+def test_json_of_a_recorded_run_has_its_id_its_server_and_its_policies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = {name: tmp_path / name for name in ("data", "sft", "grpo")}
+    result = RecordedRun(None, folders, (), {"MLflow run": "abc in x"}, run_id="abc", tracking="http://127.0.0.1:5000")
+    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: [])
+    monkeypatch.setattr("flows.pipeline.run_pipeline", lambda *arguments, **options: result)
+    assert cli.main(["run", "ml-100k", "grpo", "tiny", "--json", "--output", str(tmp_path)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["run_id"], told["tracking"], told["report"]) == ("abc", "http://127.0.0.1:5000", None)
+    assert told["models"] == {name: str(tmp_path / name) for name in ("sft", "grpo")}
+    for name, place in told["pure_models"].items():
+        assert Path(place).parent == tmp_path / "pure_models" / "ml-100k" and f"_pure_{name}_" in place
+
+
+def test_output_that_cannot_be_encoded_is_replaced(tmp_path: Path) -> None:
+    code = "import sys; from flows.cli import _prepare_streams as f; f(as_json=False); print('\u0394 %'); "
+    code += "from flows.result_commands import print_json; print_json(['\u0394'])"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    title, *rest = done.stdout.splitlines()
+    assert title == "? %" and json.loads("".join(rest)) == ["\u0394"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "terminal", "bars"), [([], False, False), ([], True, True), (["--json"], True, False)]
+)
+def test_bars_of_libraries_are_for_terminals(flags: list[str], terminal: bool, bars: bool) -> None:
+    code = f"import sys; sys.stderr.isatty = lambda: {terminal}; from flows.cli import main; "
+    code += "main(['config', *sys.argv[1:]]); from transformers.utils import logging; "
+    code += "print('bars', logging.is_progress_bar_enabled())"
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    command = [sys.executable, "-c", code, *flags]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith(f"bars {bars}\n")
 
 
 def test_groups_are_told_to_machines_as_json_alone(
@@ -510,7 +555,7 @@ def test_groups_are_told_to_machines_as_json_alone(
     assert cli.main(["multi-recaller", "ml-100k", "full", "tiny", *where]) == 0
     told = json.loads(capsys.readouterr().out)
     row = {"method": "A/grpo_multi", "vs_first_p": None}
-    assert told == {"k": 10, "rows": [row], "verdicts": ["a sentence"], "link": None}
+    assert told == {"k": 10, "rows": [row], "verdicts": ["a sentence"], "link": None, "runs": []}
     trials = pd.DataFrame({"grpo.top_p": [0.9], "state": ["complete"]})
     values = {"trials": trials, "best": {"grpo.top_p": 0.9}, "value": 0.2, "command": "softgrpo run", "link": "here"}
     tuned = types.SimpleNamespace(**values, final=None, k=10)
@@ -533,11 +578,7 @@ def test_the_comparison_is_about_the_cut_off_of_the_run(tmp_path: Path, monkeypa
     monkeypatch.setattr("softgrpo.pipeline.run_standalone", lambda *arguments: result)
     monkeypatch.setattr("flows.console.make_readable", lambda debug: None)
 
-    def render(table: pd.DataFrame, k: int) -> str:
-        asked.append(k)
-        return ""
-
-    monkeypatch.setattr("softgrpo.evaluation.words.render_terminal", render)
+    monkeypatch.setattr("flows.tables.print_comparison", lambda table, k: asked.append(k))
     words = ["run", "ml-100k", "standalone", "tiny", "--fusion.k", "7", "--output", str(tmp_path)]
     assert cli.main(words) == 0
     assert asked == [7]
@@ -565,4 +606,4 @@ def test_a_flag_given_twice_counts_as_it_stands_last() -> None:
 
 def test_the_stages_are_those_of_the_pipeline() -> None:
     assert cli.STAGES[: len(STAGES)] == STAGES
-    assert ("split", *STAGES) == cli.REPEATABLE
+    assert ("split", *STAGES) == run_command.REPEATABLE

@@ -160,7 +160,7 @@ def test_commands_are_accepted(document: str, words: list[str], monkeypatch: pyt
     def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> cli.Job:
         return lambda: 0
 
-    monkeypatch.setattr(cli, "_pipeline_job", job)
+    monkeypatch.setattr(cli, "pipeline_job", job)
     for name in SERVERS if "--dask" in words else ():
         monkeypatch.setenv(name, "http://127.0.0.1")
     if "--help" in words or "--version" in words:
@@ -229,7 +229,7 @@ def test_the_example_prompt_is_what_the_command_writes(tmp_path: Path, monkeypat
         seen.append(config)
         return lambda: 0
 
-    monkeypatch.setattr(cli, "_pipeline_job", job)
+    monkeypatch.setattr(cli, "pipeline_job", job)
     cli.prepare(arguments)
     folder = run_standalone(seen[0], "data", output=tmp_path).folders["data"]
     assert fenced[place + 1] == ("text", (folder / "example_prompt.txt").read_text(encoding="utf-8") + "\n")
@@ -253,7 +253,7 @@ def test_the_example_of_own_data_is_accepted_and_split(shop: Path, monkeypatch: 
         ran.append(config)
 
     monkeypatch.setattr("flows.pipeline.run_pipeline", record)
-    monkeypatch.setattr(cli, "_announce", lambda result, k: None)
+    monkeypatch.setattr("flows.run_command.announce", lambda result, k: None)
     assert cli.main(shell_lines(example)[0][1:]) == 0
     store = LocalStore(shop / "stages")
     split = plan(ran[0])[0]

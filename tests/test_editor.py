@@ -88,7 +88,7 @@ def test_the_command_line_takes_it(name: str, size: str, monkeypatch: pytest.Mon
         seen.append(config)
         return lambda: 0
 
-    monkeypatch.setattr(cli, "_pipeline_job", job)
+    monkeypatch.setattr(cli, "pipeline_job", job)
     monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, *until: seen.append(config) or [])
     assert callable(cli.prepare(words(name, size)))
     assert all(config.policy.size == size for config in seen) and seen
@@ -103,7 +103,7 @@ def test_the_stages_of_one_experiment_share_what_is_stored(monkeypatch: pytest.M
         seen.append((until, config))
         return lambda: 0
 
-    monkeypatch.setattr(cli, "_pipeline_job", job)
+    monkeypatch.setattr(cli, "pipeline_job", job)
     for name in NAMES[:4]:
         cli.prepare(words(name))
     assert [until for until, _ in seen] == ["data", "sft", "grpo", "test"]

@@ -142,7 +142,7 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
     assert names in " ".join(second.stdout.split())
     assert "stages run" in second.stdout and second.stdout.split("stages run")[1].split()[0] == "none"
 
-    run_id = next(line.split()[3] for line in second.stdout.splitlines() if line.startswith("MLflow run"))
+    run_id = next(line.split()[2] for line in second.stdout.splitlines() if line.startswith("MLflow run"))
     told = run("recommend", run_id, "--json", "--k", "7", "--output", str(output))
     assert told.returncode == 0, told.stderr
     records = json.loads(told.stdout)

@@ -28,12 +28,10 @@ from softgrpo.recommend import (
     NO_TEST_WINDOW,
     NO_WINDOW,
     NOT_IN_DATA,
-    Recommended,
-    as_records,
     recommend,
     stored_weights,
-    write_recommended,
 )
+from softgrpo.recommended import Recommended, as_records, write_recommended
 from softgrpo.records import CandidateLists, Part
 from softgrpo.stages.inputs import Prepared, save_static
 from tests.data.cases import corpus_of, windows_of

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
+from flows.compare import short_ids
 from tests.fake_groups import FakeGroups
 
 
@@ -24,7 +25,7 @@ def make(output: Path, **said: object) -> str:
         overrides={"evaluation.bootstrap": 400, **{name.replace("__", "."): value for name, value in said.items()}},
     )
     result = flow(lambda: execute(FakeGroups().plan(config), config, output=output), validate_parameters=False)()
-    return result.links["MLflow run"].split()[1]
+    return result.run_id
 
 
 def test_seeds_are_averaged_and_other_runs_refused(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,5 +44,18 @@ def test_seeds_are_averaged_and_other_runs_refused(output: Path, capsys: pytest.
     again = make(output, seed=1)
     assert main(["compare", runs[0], again, "--seeds", *where]) == 2
     assert "with the seeds 1, 1" in capsys.readouterr().err
-    assert main(["compare", runs[0], other, *where]) == 0  # side by side they may differ in anything
-    assert "cannot be told apart" in capsys.readouterr().out
+    assert main(["compare", runs[0], other[:6], *where]) == 0  # side by side they may differ in anything
+    told = capsys.readouterr().out
+    assert f" cannot be told apart from {runs[0][:6]}: " in told and f"\n{other[:6]}: " in told
+    assert told.startswith(f"{runs[0][:6]}  ml-100k tiny test\n{other[:6]}  ml-100k tiny test\n")
+    assert main(["compare", runs[0], other, "--json", *where]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [run["run_id"] for run in found["runs"]] == [runs[0], other]
+    assert {row["run"] for row in found["rows"]} == {run["label"] for run in found["runs"]}
+    assert main(["compare", runs[0], runs[0][:6], *where]) == 2  # one run under two names
+    assert "two or more different runs" in capsys.readouterr().err
+
+
+def test_short_ids_tell_runs_apart() -> None:
+    assert short_ids(["0123456789", "abcdefabcd"]) == ["012345", "abcdef"]
+    assert short_ids(["0123456789", "0123456a89"]) == ["01234567", "0123456a"]

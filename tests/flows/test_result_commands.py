@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 
 from flows.cli import main
+from flows.recommend import recommend_from_run
 from softgrpo.candidates import write_candidates
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import write_corpus
@@ -89,7 +92,7 @@ def run(output: Path, until: int = 4) -> str:
 
     config = resolve("shop", "tiny", overrides=SETTINGS)
     result = flow(lambda: execute(nodes()[:until], config, output=output), validate_parameters=False)()
-    return result.links["MLflow run"].split()[1]
+    return result.run_id
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +100,15 @@ def made(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> tupl
     """Runs the stages once; output folder and id of the run."""
     folder = tmp_path_factory.mktemp("made")
     shutil.copy(empty_database, folder / "mlflow.db")
-    return folder, run(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it in tests that store a model
+        return folder, run(folder)
 
 
 @pytest.fixture
-def output(made: tuple[Path, str], tmp_path: Path) -> Path:
+def output(made: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the output folder; nothing in it says where it lies."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Path(shutil.copytree(made[0], tmp_path / "out"))
 
 
@@ -128,7 +134,7 @@ def test_the_report_of_a_run_is_found_copied_and_told(
     capsys.readouterr()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
-    assert main(["report", run_id, "--to", str(tmp_path / "full"), *where]) == 1
+    assert main(["report", run_id, "--to", str(tmp_path / "full"), *where]) == 2
     assert "It must be a new folder" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
 
@@ -174,6 +180,58 @@ def test_all_users_are_written_and_chosen_ones_are_shown(
     records = json.loads((tmp_path / "r.json").read_text())
     assert [record["source"] for record in records] == ["policy", "static"]
     assert [item["item"] for item in records[0]["items"]] == table[table["user"] == "u3"]["item"].tolist()[:2]
+
+
+def test_the_beginning_of_an_id_is_enough(
+    run_id: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--output", str(output)]
+    assert main(["report", run_id[:6], "--json", *where]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == run_id
+    assert main(["recommend", run_id[:8], "--users", "u1", *where]) == 0
+    assert f"1 user, 5 items\n{output / 'recommendations' / run_id}.parquet\n" in capsys.readouterr().out
+    assert main(["report", run_id[:5], *where]) == 2
+    assert "MLflow has no such run" in capsys.readouterr().err
+
+
+def test_a_beginning_that_several_runs_have_is_refused(
+    run_id: str, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = run_id[:10] + "".join("1" if letter == "0" else "0" for letter in run_id[10:])
+    with closing(sqlite3.connect(output / "mlflow.db")) as database, database:
+        columns = [row[1] for row in database.execute("PRAGMA table_info(runs)")]
+        values = ", ".join("?" if name == "run_uuid" else name for name in columns)
+        database.execute(f"INSERT INTO runs SELECT {values} FROM runs WHERE run_uuid = ?", (twin, run_id))
+    assert main(["report", run_id[:10], "--output", str(output)]) == 2
+    shown = capsys.readouterr().err
+    assert "Several runs begin so: " in shown and run_id in shown and twin in shown
+    assert main(["report", run_id[:11], "--output", str(output)]) == 0
+
+
+def test_titles_in_brackets_are_shown_as_they_are(
+    run_id: str, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def with_title(*given: Any) -> Any:
+        made = recommend_from_run(*given)
+        made.recommended.items["title"] = ["Avanti[health and Beauty]", "[/x]", "a\nb", "d", "e"]
+        return made
+
+    monkeypatch.setattr("flows.recommend.recommend_from_run", with_title)
+    assert main(["recommend", run_id, "--users", "u1", "--output", str(output)]) == 0
+    shown = capsys.readouterr().out
+    assert all(title in shown for title in ("Avanti[health and Beauty]", "[/x]", "a b"))
+
+
+def test_from_run_is_checked_before_anything_runs(
+    run_id: str, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: pytest.fail("it came too late"))
+    before = sorted(output.rglob("*"))
+    for source, message in (("nobody", "MLflow has no such run"), (run_id[:6], "The stages of a run can be used with")):
+        words = ["run", "ml-100k", "grpo", "tiny", "--from-run", source, "--output", str(output)]
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+    assert sorted(output.rglob("*")) == before
 
 
 def test_json_goes_to_the_standard_output_and_nothing_is_written(
