@@ -266,6 +266,20 @@ def test_the_example_prompt_is_what_the_command_writes(tmp_path: Path, monkeypat
     assert fenced[place + 1] == ("text", (folder / "example_prompt.txt").read_text(encoding="utf-8") + "\n")
 
 
+def test_own_data_can_be_followed_after_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tutorial = [
+        text for language, text in blocks(ROOT / "docs/tutorial.md") if language == "python" and "orders" in text
+    ]
+    own = [text for language, text in blocks(ROOT / "docs/own-data.md") if language == "python"]
+    written = []
+    for text in (*tutorial, *own, *own):  # an example may be tried twice
+        exec(compile(text, "example", "exec"), {})
+        written.append({path: path.read_bytes() for path in tmp_path.glob("data/*/*.inter")})
+    assert len(written[1]) == 1 and len(written[-1]) == 2
+    assert written[1].items() <= written[-1].items()
+
+
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs the Python example of `docs/own-data.md` in an empty working directory."""
