@@ -50,16 +50,16 @@ docs: $(STAMP) ## build the documentation as HTML in build/docs
 	@echo build/docs/index.html
 
 services: $(STAMP) ## start Prefect's server, MLflow's server and a worker on this machine (OUTPUT, PREFECT_PORT, MLFLOW_PORT)
-	@$(BIN)/python -m flows.services start --output $(OUTPUT)
+	@$(BIN)/python -m flows.services start --output "$(OUTPUT)"
 
 stop: $(STAMP) ## end them
-	@$(BIN)/python -m flows.services stop --output $(OUTPUT)
+	@$(BIN)/python -m flows.services stop --output "$(OUTPUT)"
 
 deploy: $(STAMP) ## register the deployments: then  prefect deployment run softgrpo/full -p dataset=ml-1m
-	@$(BIN)/python -m flows.services deploy --output $(OUTPUT)
+	@$(BIN)/python -m flows.services deploy --output "$(OUTPUT)"
 
-env: $(STAMP) ## the servers' addresses for a shell:  eval "$$(make -s env)"
-	@$(BIN)/python -m flows.services env --output $(OUTPUT)
+env: $(STAMP) ## lets a shell find the commands, and the servers if they run:  eval "$$(make -s env)"
+	@$(BIN)/python -m flows.services env --output "$(OUTPUT)"
 
 install: $(STAMP) ## set up .venv with the pinned versions
 

@@ -5,4 +5,4 @@ set -eu
 prefect --no-prompt work-pool create local --type process --overwrite
 prefect --no-prompt global-concurrency-limit inspect gpu-worker >/dev/null 2>&1 ||
   prefect --no-prompt global-concurrency-limit create gpu-worker --limit 1
-prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all
+SOFTGRPO_OUTPUT=outputs prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all

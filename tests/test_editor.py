@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import flows.cli as cli
 from softgrpo.config import DataConfig, ExperimentConfig
 from softgrpo.data.locate import locate
 from softgrpo.presets import resolve, size_names
+from tests.documented import documented
 from tests.reliability.runs import free_port
 from tests.warm import COMMAND, run_warm
 
@@ -168,9 +170,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def in_debug_size(name: str) -> list[str]:
-    """Returns a configuration's command line with the settings of the preset `debug` behind it, and with two pools or trials."""
-    command = words(name)
+def in_debug_size(command: list[str]) -> list[str]:
+    """Returns a command line with the settings of the preset `debug` behind it, and with two pools or trials."""
     if "debug" in command:
         return command
     debug = yaml.safe_load((ROOT / "softgrpo/presets/debug.yaml").read_text(encoding="utf-8"))
@@ -196,11 +197,11 @@ def test_each_configuration_runs_in_its_debug_size(name: str, workspace: Path, p
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     if name == NAMES[0]:
         command = [sys.executable, "-m", "debugpy", "--listen", f"127.0.0.1:{free_port()}", "-m", module]
-        command += in_debug_size(name)
+        command += in_debug_size(words(name))
         done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
     else:
         code = COMMAND.replace("flows.cli", module)
-        done = run_warm(in_debug_size(name), workspace, environment | {"PREFECT_API_URL": prefect_address}, code)
+        done = run_warm(in_debug_size(words(name)), workspace, environment | {"PREFECT_API_URL": prefect_address}, code)
     assert done.returncode == 0, done.stdout + done.stderr
     stages = workspace / "outputs" / "stages"
     last = {"--gen_sft_data": "data", "--do_sft": "sft", "--do_grpo": "grpo"}.get(words(name)[1], "test")
@@ -208,3 +209,15 @@ def test_each_configuration_runs_in_its_debug_size(name: str, workspace: Path, p
     if last == "test":
         assert "SofT-GRPO multi" in done.stdout
         assert all(len(pd.read_parquet(path)) for path in stages.glob("test-*/table.parquet"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.xdist_group("editor")
+def test_the_readmes_run_with_named_data_and_recallers(workspace: Path, prefect_address: str) -> None:
+    """In the same workspace, since one of the configurations has stored the same stages."""
+    (line,) = documented("named")
+    command = in_debug_size(shlex.split(line.replace("/my/data", str(workspace / "data")))[1:])
+    done = run_warm(command, workspace, os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_API_URL": prefect_address})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert any((workspace / "outputs/stages").glob("recall-LightGCN-*.json")) and "stages run" in done.stdout

@@ -1,8 +1,9 @@
-"""`softgrpo tune` and `softgrpo multi-recaller` as people run them, on a small subset of real data."""
+"""The README's commands that make several runs, `softgrpo tune`, `multi-recaller` and `ablate`, on a small subset of real data."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import time
 from contextlib import closing
@@ -11,9 +12,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.documented import documented
 from tests.warm import COMMAND, WarmProcess, run_warm
 
 ROOT = Path(__file__).parents[1]
+LESS = ("--evaluation.baselines", "cem", "--prompt.history_items", "0", "--prompt.top_items", "0")
+"""What is not shown here and would take long."""
+SMALL = {
+    "tune": ("--trials", "2", *LESS),
+    "multi-recaller": ("--pools", "BPR,SASRec", "BPR,ItemKNN", *LESS),
+    "ablate": LESS,
+}
 CHECKPOINT = "stages/.work/grpo-*/checkpoints/checkpoint-*/trainer_state.json"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -32,21 +41,22 @@ def softgrpo(folder: Path, *words: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def test_both_commands_share_what_is_stored(tmp_path: Path) -> None:
-    told, log = softgrpo(tmp_path, "tune", "ml-100k", "debug", "tiny", "--trials", "2")
+def test_the_commands_share_what_is_stored(tmp_path: Path) -> None:
+    """The README's lines, with the preset debug and less of what takes long."""
+    lines = {line.split()[1]: line.replace(" full ", " debug ").split()[1:] for line in documented("several")}
+    assert lines.keys() == SMALL.keys()
+    tune, pools, ablate = ([*lines[name], *SMALL[name]] for name in ("tune", "multi-recaller", "ablate"))
+
+    told, log = softgrpo(tmp_path, *tune)
     assert log.count("recall-BPR: running") == log.count("sft: running") == log.count("test: running") == 1
     assert log.count("grpo: running") == 2
     assert "Best on validation windows" in told and "SofT-GRPO multi" in told
-    (command,) = [line for line in told.splitlines() if line.startswith("softgrpo run ml-100k debug tiny --grpo.")]
+    (command,) = [line for line in told.splitlines() if line.startswith("softgrpo run ml-100k debug tiny ")]
 
-    _, log = softgrpo(tmp_path, *command.split()[1:])  # what it says can be run again is what it ran
+    _, log = softgrpo(tmp_path, *shlex.split(command)[1:])  # what it says can be run again is what it ran
     assert log.count(": running") == 0
 
-    told, log = softgrpo(tmp_path, "tune", "ml-100k", "debug", "tiny", "--trials", "2")
-    assert log.count(": running") == 0
-    assert command in told
-
-    told, log = softgrpo(tmp_path, "multi-recaller", "ml-100k", "debug", "tiny", "--pools", "BPR,SASRec", "BPR,ItemKNN")
+    told, log = softgrpo(tmp_path, *pools)
     assert log.count("split: running") == log.count("recall-BPR: running") == 0
     assert log.count("grpo: running") == log.count("test: running") == 2
     assert "BPR-ItemKNN: SofT-GRPO multi" in told
@@ -54,6 +64,13 @@ def test_both_commands_share_what_is_stored(tmp_path: Path) -> None:
     assert set(table["run"]) == {"BPR-SASRec", "BPR-ItemKNN"}
     rows = table.set_index("method")
     assert rows.loc["BPR-SASRec/BPR", "ndcg@10"] == rows.loc["BPR-ItemKNN/BPR", "ndcg@10"]
+
+    told, log = softgrpo(
+        tmp_path, *ablate
+    )  # as it is was the first trial, and what comes before SFT is that of all variants
+    assert log.count("data: running") == log.count("recall-BPR: running") == 0
+    assert log.count("sft: running") == 1 and log.count("grpo: running") == 3
+    assert "without SofT-GRPO: SofT-GRPO multi" in told
 
 
 def test_kill_9_in_a_trial_costs_what_came_after_its_checkpoint(tmp_path: Path) -> None:

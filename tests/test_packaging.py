@@ -13,6 +13,8 @@ from textwrap import dedent
 
 import pytest
 
+from tests.documented import documented
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = [
@@ -95,6 +97,24 @@ def test_make_sets_up_once(tmp_path: Path) -> None:
         ["make", "--no-print-directory", *words], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout == "run steam debug tiny --seed 7\n"
+
+
+def test_make_starts_what_the_documents_say(tmp_path: Path) -> None:
+    """With stand-ins, which say what they were asked: the programs themselves are what the other tests run, or run the tests."""
+    make(tmp_path, "help")  # copies the files
+    tools = tmp_path / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    for name in ("softgrpo", "ruff", "mypy", "pytest"):
+        (tools / name).write_text(f'#!/bin/sh\necho {name} "$@"\n', encoding="utf-8")
+        (tools / name).chmod(0o755)
+    (tmp_path / ".venv" / ".installed").touch()
+    said = {
+        line: subprocess.run(line.split(), cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+        for line in documented("make")
+    }
+    assert said["make run"] == ["softgrpo run ml-100k full tiny"]
+    assert [line.split()[0] for line in said["make test"]] == ["ruff", "ruff", "mypy", "pytest"]
+    assert all(line.startswith("make: ") for line in said["make install"])  # there is nothing to be done
 
 
 def test_make_help_names_the_two_commands(tmp_path: Path) -> None:

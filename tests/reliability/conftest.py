@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,16 +24,31 @@ def order(word: str, output: Path, environment: dict[str, str] | None = None) ->
     return done.stdout
 
 
+def in_shell(script: str, output: Path, environment: dict[str, str] | None = None) -> str:
+    """Runs lines of a document in a bash that knows no command of this project, and returns what they print.
+
+    Args:
+        script: The lines.
+        output: The output folder that `make` is told by the environment.
+        environment: Further variables.
+    """
+    venv = {"MAKEFLAGS": f"-o {sys.prefix}/.installed -- VENV={sys.prefix}", "PATH": os.defpath}
+    variables = {**os.environ, **venv, "OUTPUT": str(output), **(environment or {})}
+    done = subprocess.run(["bash", "-ec", script], cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer) -> Iterator[Services]:
     """Prefect's server, MLflow's server, a worker and the deployments."""
     output = tmp_path_factory.mktemp("services")
     prefect_server.copy_database(output / "prefect")
     ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
-    order("start", output, {**ports, "PREFECT_WORKER_QUERY_SECONDS": "2", "OMP_NUM_THREADS": "1"})
-    order("deploy", output)
+    in_shell("make services", output, {**ports, "PREFECT_WORKER_QUERY_SECONDS": "2", "OMP_NUM_THREADS": "1"})
+    in_shell("make deploy", output)
     yield find_services(output)
-    order("stop", output)
+    in_shell("make stop", output)
 
 
 @pytest.fixture(scope="session")
