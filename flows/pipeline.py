@@ -14,7 +14,8 @@ import softgrpo
 from flows.environment import check_writable, prepare
 from flows.own_server import OwnServer
 from softgrpo.config import ExperimentConfig, Section
-from softgrpo.pipeline import RunResult, check_stage
+from softgrpo.local_store import LocalStore
+from softgrpo.pipeline import RunResult, check_stage, look_ahead, plan
 from softgrpo.presets import resolve
 
 
@@ -82,7 +83,6 @@ def open_prefect(output: Path, debug: bool = False) -> None:
     """
     from flows.console import make_readable
     from softgrpo.identity import code_fingerprint, library_versions
-    from softgrpo.local_store import LocalStore
     from softgrpo.stages.catalogue import EVERY
     from tasks.runs import git_commit
     from tasks.tracking import open_early
@@ -129,9 +129,6 @@ def run_pipeline(
         StoreError: The folder cannot be written, no space is left, or MLflow or Prefect does not answer.
     """
     begin_prefect(output)
-    from softgrpo.local_store import LocalStore
-    from softgrpo.pipeline import check_stage, look_ahead, plan
-
     if from_run is None:  # files are read on another core than that which imports
         look_ahead(plan(config, until), config, force, LocalStore(output.resolve() / "stages"))
     from flows.recipe import Repeatable, StageName, softgrpo_flow

@@ -26,7 +26,7 @@ from tasks.tracking import open_tracking, store_errors
 
 REPORT = ("report.html", "report.md", "figures")
 """What is shown with the pipeline's run of the files of a stage that has them."""
-UNPREFIXED = "test"  # its metrics keep their names, `<method>/<metric>`; those of other nodes go under the node's name
+UNPREFIXED = "test"  # its metrics keep their names, `<metric>/<method>`; those of other nodes go under the node's name
 
 
 def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
