@@ -259,8 +259,8 @@ def test_the_changelog_has_no_gaps_within_its_lists() -> None:
 def test_results_in_the_readmes_are_those_of_the_page_of_results(name: str) -> None:
     told = re.findall(r"\b\d+\.\d+(?: %)?", next(part for part in prose(ROOT / name).split("\n\n") if "Holm" in part))
     page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    assert sorted(told) == ["0.075", "2.8 %", "4.8 %"]
-    assert all(number in page for number in told)
+    ours = next(part for part in page.split("\n## ") if part.startswith("Amazon_Beauty, BPR + ItemKNN + FPMC"))
+    assert len(told) == 3 and all(number in ours for number in told)
 
 
 def test_every_module_of_the_science_has_its_place_in_the_architecture() -> None:
