@@ -82,7 +82,8 @@ def test_form_flow_run_and_comparison(make_problem: Callable[..., Problem], serv
     assert done.returncode == 0, done.stderr
     compared = json.loads(done.stdout)
     assert len(compared["verdicts"]) == 1
-    assert {row["run"] for row in compared["rows"]} == {f"pages tiny test {run[:6]}" for run in runs}
+    assert {row["run"] for row in compared["rows"]} == {run[:6] for run in runs}
+    assert {(run["label"], run["run_id"]) for run in compared["runs"]} == {(run[:6], run) for run in runs}
     page.goto(compared["link"])
     expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
     for run in runs:
