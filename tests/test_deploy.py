@@ -29,7 +29,7 @@ def test_without_a_server_it_says_so_in_one_line(tmp_path: Path, capsys: pytest.
     assert main(["deploy", "--output", str(tmp_path / "none")]) == 1
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.count("\n") == 1
-    assert "They must be running, and they are not. Start them: make services." in shown.err
+    assert "They must be running, and they are not. Start them: make services OUTPUT=" in shown.err
     assert not (tmp_path / "none").exists()
 
 
