@@ -98,7 +98,7 @@ def top_items(scores: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def _topk(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns what `scores.topk(count)` does, of equal scores perhaps others, in half the time where there are many columns.
+    """Returns what `scores.topk(count)` does, of equal scores perhaps others, in less time where there are many columns.
 
     Columns are looked at in groups. A group whose best score is not among the `count` best of all groups holds nothing that is
     greater than the last of the `count` best scores, so only the columns of the best groups are sorted.
