@@ -20,6 +20,7 @@ from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, readable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
 from flows.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
 from flows.run_command import check_stage, pipeline_job
+from flows.run_list import runs_job
 from softgrpo.ablations import check_ablation
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, SoftGRPOError, nearest
@@ -189,6 +190,7 @@ COMMANDS = {
     "run": prepare_run,
     "standalone": prepare_standalone,
     "pure": prepare_pure,
+    "runs": runs_job,
     "compare": compare_job,
     "report": report_job,
     "recommend": recommend_job,

@@ -21,6 +21,7 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo run DATASET STAGE SIZE    the pipeline, or a part of it:  softgrpo run ml-100k full tiny
   softgrpo standalone                the same in one process, without Prefect and MLflow
   softgrpo pure --do_test ...        the original flags
+  softgrpo runs                      the runs that are stored, the newest first
   softgrpo report RUN                the report of a run: table, page, figures
   softgrpo recommend RUN             what a trained run recommends, with each recaller's part in it
   softgrpo compare RUN RUN ...       several runs in one table, with intervals
@@ -49,6 +50,10 @@ Runs the pipeline recall -> data -> check -> sft -> grpo -> test. Finished stage
 PURE = """\
 Takes the original flags. Each stage is run with what it needs before it; finished stages are reused.
 The model is Qwen2.5-0.5B-Instruct unless --model-name or --size says otherwise."""
+
+RUNS = """\
+Lists the runs of pipelines that are stored, the newest first: the beginnings of their ids, which other commands take as RUN, when
+they were started, their recallers and seeds, how they ended, and what SofT-GRPO multi got on the test windows."""
 
 COMPARE = """\
 Puts runs of whole pipelines into one table: all rows of all runs, on the same test windows.
@@ -153,6 +158,10 @@ def _add_run_options(parser: Parser, words: Sequence[str], *, with_mlflow: bool 
 
 def _add_results(commands: argparse._SubParsersAction[Parser], words: Sequence[str]) -> None:
     """Adds the commands that read what runs have stored, and the one that says what to score."""
+    usage = "softgrpo runs [--most N] [--json]"
+    runs = commands.add_parser("runs", prog="softgrpo runs", description=RUNS, usage=usage)
+    runs.add_argument("--most", type=int, default=20, metavar="N", help="how many at most (default 20)")
+
     usage = "softgrpo compare RUN RUN ... [--seeds] [--json]"
     compare = commands.add_parser("compare", prog="softgrpo compare", description=COMPARE, usage=usage)
     compare.add_argument("RUN", nargs="+", help=argparse.SUPPRESS)
@@ -180,7 +189,7 @@ def _add_results(commands: argparse._SubParsersAction[Parser], words: Sequence[s
     )
     for parser in (report, recommend):
         parser.add_argument("RUN", help=argparse.SUPPRESS)
-    for parser in (compare, report, recommend):
+    for parser in (runs, compare, report, recommend):
         _add_json(parser)
         _add_where(parser)
 

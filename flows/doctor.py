@@ -12,6 +12,7 @@ from typing import Any
 from flows.environment import takes_files
 from softgrpo import __version__
 from softgrpo.config import DataConfig
+from softgrpo.errors import PolicyError
 from softgrpo.presets import resolve, size_names
 from tasks.database import DATABASE
 
@@ -47,9 +48,15 @@ def _device() -> dict[str, Any]:
     return {"name": "cuda" if gpus else "cpu", "cpu_threads": torch.get_num_threads(), "gpus": gpus}
 
 
-def _model(name: str) -> str:
-    """Returns where a size's language model comes from."""
+def _model(name: str, longest_prompt: int) -> str:
+    """Returns where a size's language model comes from, and of one on the hub whether a run would get it."""
     if not name.startswith("package:"):
+        from softgrpo.weights import check_reachable  # the hub's library takes a third of a second
+
+        try:
+            check_reachable(name, longest_prompt)
+        except PolicyError as error:
+            return f"hub: {name}, NOT AVAILABLE: {error.rule}"
         return f"hub: {name}"
     package, _, inside = name.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(package)
@@ -68,7 +75,8 @@ def examine(data_path: Path | None, output: Path) -> dict[str, Any]:
     from softgrpo.data.locate import data_paths, known_datasets
 
     data = DataConfig(data_path=data_path)
-    sizes = {size: _model(resolve(data.dataset, size).policy.model_name) for size in size_names()}
+    configs = {size: resolve(data.dataset, size) for size in size_names()}
+    sizes = {size: _model(config.policy.model_name, config.prompt.max_length) for size, config in configs.items()}
     return {
         "softgrpo": __version__,
         "python": platform.python_version(),

@@ -3,7 +3,8 @@
     pure_models/<dataset>/<model>_pure_<sft|grpo>_<recaller>_<recaller>  ->  ../../stages/<sft|grpo>-<key>
 
 The store of stages knows a policy by a digest. Here each is a relative link into that store, so that the output folder can be
-moved. A name stands for what was made last with that dataset, model and pool; earlier ones stay in the store.
+moved. A name stands for what was made last with that dataset, model and pool; earlier ones stay in the store. Policies that learnt
+from a sample of the users, as those of debug runs, have a folder of their own, `<dataset>_<N>_users`.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ def model_path(config: ExperimentConfig, stage: str) -> Path:
         stage: sft or grpo.
 
     Returns:
-        `<dataset>/<model_name>_pure_<stage>_<recallers>`; `/` in names becomes `_`, and of a name that is too long for the file
-        system the model's end stays.
+        `<dataset>/<model_name>_pure_<stage>_<recallers>`, of a sample of N users `<dataset>_<N>_users/...`; `/` in names becomes
+        `_`, and of a name that is too long for the file system the model's end stays.
     """
     behind = f"_pure_{stage}_{'_'.join(config.recall.recallers)}".replace("/", "_")
     model = config.policy.model_name.replace("/", "_").encode()[-(NAME_BYTES - len(behind)) :]
-    return Path(config.data.dataset.replace("/", "_")) / (model.decode(errors="ignore") + behind)
+    users = f"_{config.data.max_users}_users" if config.data.max_users is not None else ""
+    return Path(config.data.dataset.replace("/", "_") + users) / (model.decode(errors="ignore") + behind)
 
 
 def show_model(output: Path, config: ExperimentConfig, node: Node, payload: Path) -> None:

@@ -22,7 +22,7 @@ from tasks.registry import register
 from tasks.runs import Runs, git_commit
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES, ArtifactStore
-from tasks.tracking import open_tracking, store_errors
+from tasks.tracking import EXPERIMENTS, open_tracking, store_errors
 
 REPORT = ("report.html", "report.md", "figures")
 """What is shown with the pipeline's run of the files of a stage that has them."""
@@ -40,7 +40,7 @@ def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
         StoreError: The folder cannot be written, or MLflow does not answer.
     """
     local = LocalStore(output.resolve() / "stages")
-    tracking = open_tracking(output, f"softgrpo/{config.data.dataset}", local)
+    tracking = open_tracking(output, EXPERIMENTS + config.data.dataset, local)
     return ArtifactStore(Runs(tracking, Signs.of(local)), local)
 
 

@@ -19,6 +19,8 @@ from tasks.addresses import check_answers, without_password
 from tasks.artifacts import FOLDER
 from tasks.database import DATABASE, make_database
 
+EXPERIMENTS = "softgrpo/"
+"""Begins the names of experiments; the name of a dataset follows."""
 STAGES = "mlflow-artifacts:/stages"
 """Where files of runs are, in a SQLite store; see `tasks.artifacts`."""
 

