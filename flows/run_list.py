@@ -3,58 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from flows.environment import prepare_to_read
-from flows.result_commands import print_json
+from flows.result_commands import Job, print_json
 from softgrpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from rich.table import Table
 
-FOCUS = "grpo_multi"
+    from tasks.listing import Listed
+
 DISPENSABLE = ("seed", "dataset", "started", "recallers")
 """Columns that a narrow terminal does without, the first one first."""
-EVERYTHING = "--json"
-
-
-class Listed(TypedDict):
-    """One run of a pipeline.
-
-    `ndcg` is that of SofT-GRPO multi on the test windows at the cut-off `k` of the run, null where it has not got so far.
-    """
-
-    run_id: str
-    started: str
-    name: str
-    status: str
-    dataset: str
-    recallers: list[str]
-    seed: int
-    k: int
-    ndcg: float | None
-
-
-def listed(run: Run) -> Listed:
-    """Returns what a run of a pipeline says of itself; a run that was killed at its very beginning lacks its settings."""
-    settings: dict[str, str] = run.data.params
-    k = int(settings.get("fusion.k", 0))
-    return Listed(
-        run_id=run.info.run_id,
-        started=datetime.fromtimestamp(run.info.start_time / 1000).astimezone().isoformat(timespec="seconds"),
-        name=str(run.info.run_name),
-        status=run.info.status,
-        dataset=settings.get("data.dataset", ""),
-        recallers=json.loads(settings.get("recall.recallers", "[]")),
-        seed=int(run.data.tags["seed"]),
-        k=k,
-        ndcg=run.data.metrics.get(f"ndcg_at_{k}/{FOCUS}"),
-    )
 
 
 def newest_runs(output: Path, most: int) -> list[Listed]:
@@ -68,13 +31,13 @@ def newest_runs(output: Path, most: int) -> list[Listed]:
         StoreError: No run is stored there, or MLflow does not answer.
     """
     prepare_to_read(output)
-    from tasks.lineage import newest_pipelines
+    from tasks.listing import list_pipelines
     from tasks.tracking import connect
 
-    return [listed(run) for run in newest_pipelines(connect(output), most)]
+    return list_pipelines(connect(output), most)
 
 
-def runs_job(arguments: argparse.Namespace) -> Callable[[], int]:
+def runs_job(arguments: argparse.Namespace) -> Job:
     """Returns the list of stored runs.
 
     Raises:
@@ -90,7 +53,7 @@ def runs_job(arguments: argparse.Namespace) -> Callable[[], int]:
         elif found:
             from flows.tables import print_table
 
-            print_table(_as_table(found), DISPENSABLE, EVERYTHING)
+            print_table(_as_table(found), DISPENSABLE, "--json")
         else:
             print("No pipeline has run here yet: softgrpo run starts one")
         return 0

@@ -23,7 +23,7 @@ from softgrpo.stages import Node
 from tasks.alive import Signs
 from tasks.runs import Runs
 from tasks.store import ArtifactStore, Reference
-from tasks.tracking import EXPERIMENTS, Tracking, connect, store_errors
+from tasks.tracking import Tracking, connect, store_errors
 
 PIPELINE_TAG = "stage_run."
 UPSTREAM_TAG = "upstream_run."
@@ -83,19 +83,6 @@ def _beginning_with(tracking: Tracking, beginning: str) -> list[Run]:
         experiments = [experiment.experiment_id for experiment in tracking.client.search_experiments()]
         query = f"attributes.run_id LIKE '{beginning}%'"
         return list(tracking.client.search_runs(experiments, query, max_results=MOST_SHOWN))
-
-
-def newest_pipelines(tracking: Tracking, most: int) -> list[Run]:
-    """Returns runs of whole pipelines, of whatever dataset, the newest first.
-
-    Raises:
-        StoreError: MLflow does not answer.
-    """
-    with store_errors(tracking.uri):
-        experiments = tracking.client.search_experiments(filter_string=f"name LIKE '{EXPERIMENTS}%'")
-        ids = [experiment.experiment_id for experiment in experiments]
-        order = ["attributes.start_time DESC"]
-        return list(tracking.client.search_runs(ids, "tags.stage = 'pipeline'", max_results=most, order_by=order))
 
 
 def stage_runs(store: ArtifactStore, run: Run) -> dict[str, str]:
