@@ -21,6 +21,7 @@ from benchmarks.models import LARGE, MINI, SMALL, TINY
 from benchmarks.quiet import quieten
 from benchmarks.recommending import measure_recommending
 from benchmarks.report import Row, describe_machine, markdown, print_report
+from benchmarks.reporting import measure_reporting
 from benchmarks.share import measure_share
 from benchmarks.steps import measure_steps
 from benchmarks.throughput import measure_throughput
@@ -40,6 +41,7 @@ def sections(device: torch.device) -> dict[str, Section]:
             "trl": partial(measure_against_trl, MINI, device),
             "lists": measure_listing,
             "recommend": measure_recommending,
+            "report": measure_reporting,
         }
     found: dict[str, Section] = {"merge": partial(measure_merging, device)}
     for shape in (SMALL, LARGE):

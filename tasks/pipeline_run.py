@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tasks.groups import MEMBER, Member
 from tasks.registry import register
 from tasks.runs import Runs, git_commit
 from tasks.stage import Progress
-from tasks.store import MODEL_STAGES, ArtifactStore
+from tasks.store import MODEL_STAGES, ArtifactStore, dataset
 from tasks.tracking import EXPERIMENTS, open_tracking, store_errors
 
 REPORT = ("report.html", "report.md", "figures")
@@ -80,7 +81,19 @@ def note_nodes(progress: Progress, nodes: Sequence[Node]) -> None:
     Raises:
         StoreError: MLflow refuses.
     """
-    runs, parent, store = progress.store.runs, progress.parent_run, progress.store
+    with ThreadPoolExecutor(
+        1, thread_name_prefix="metrics"
+    ) as hand:  # hundreds of them: a server takes as long as for all else
+        numbers = hand.submit(_note_numbers, progress, nodes)
+        _note_policies(progress, nodes)
+        for node in nodes:
+            folder = progress.store.local.payload(progress.references[node.name]["key"])
+            _show_report(progress.store.runs, progress.parent_run, folder)
+        numbers.result()
+
+
+def _note_numbers(progress: Progress, nodes: Sequence[Node]) -> None:
+    """Links the runs of nodes, and adds their final metrics."""
     tags = {"reused": " ".join(progress.reused())}
     metrics: dict[str, float] = {}
     for node in nodes:
@@ -89,18 +102,26 @@ def note_nodes(progress: Progress, nodes: Sequence[Node]) -> None:
         if not node.upstream:
             tags["data_digest"] = reference["digest"]
         prefix = "" if node.stage.name == UNPREFIXED else f"{node.name}/"
-        found = read_metrics(store.local.payload(reference["key"]))
+        found = read_metrics(progress.store.local.payload(reference["key"]))
         metrics |= {f"{prefix}{name}": value for name, value in found.items()}
-    runs.metrics(parent, metrics, tags)
-    for node in nodes:
-        reference = progress.references[node.name]
-        if not node.upstream:
-            store.note_dataset(parent, progress.config.data.dataset, reference["digest"])
-        if node.stage.name in MODEL_STAGES:
-            store.note_model(parent, reference, made=node.name in progress.ran)
-            with store.local.lock("registry"):  # of two identical runs at once, one adds the model
-                register(runs, progress.config, node.stage.name, reference, progress.references["split"]["digest"])
-        _show_report(runs, parent, store.local.payload(reference["key"]))
+    progress.store.runs.metrics(progress.parent_run, metrics, tags)
+
+
+def _note_policies(progress: Progress, nodes: Sequence[Node]) -> None:
+    """Notes the data and the policies that were reused and made, and registers those."""
+    store, references = progress.store, progress.references
+    data = [
+        dataset(progress.config.data.dataset, references[node.name]["digest"]) for node in nodes if not node.upstream
+    ]
+    policies = [node for node in nodes if node.stage.name in MODEL_STAGES]
+    reused, made = (
+        [references[node.name] for node in policies if (node.name in progress.ran) == ran] for ran in (False, True)
+    )
+    store.note_used(progress.parent_run, data, reused)
+    store.note_made(progress.parent_run, made)
+    for node in policies:
+        with store.local.lock("registry"):  # of two identical runs at once, one adds the model
+            register(store.runs, progress.config, node.stage.name, references[node.name], references["split"]["digest"])
 
 
 def _show_report(runs: Runs, run_id: str, folder: Path) -> None:

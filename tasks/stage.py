@@ -32,7 +32,7 @@ from tasks.faults import RETRY_DELAYS_SECONDS, worth_retrying
 from tasks.gpu import gpu_slot
 from tasks.progress_page import on_progress_page
 from tasks.runs import RunReporter
-from tasks.store import ArtifactStore, Reference
+from tasks.store import ArtifactStore, Reference, dataset
 
 Watch = Callable[[Node, Reporter], Reporter]
 """Puts something between a stage and its reporter; it may end the stage with `Pruned`."""
@@ -205,7 +205,7 @@ def _record(order: Order, key: str, make: Callable[[Reporter], Committed]) -> Re
         reporter.flush()
         runs.metrics(run_id, read_metrics(store.local.payload(key)))
         if not order.upstream:
-            store.note_dataset(run_id, order.config.data.dataset, committed.digest)
+            store.note_used(run_id, [dataset(order.config.data.dataset, committed.digest)])
         return store.publish(node, committed, run_id, settings)
 
 

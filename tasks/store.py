@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -52,9 +52,10 @@ class ArtifactStore:
         self.runs = runs
         self.local = local
         self._ahead: dict[str, Reference] = {}
+        self._models: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[type[ArtifactStore], tuple[Runs, LocalStore]]:
-        """Lets a store be handed to another process, without what was fetched ahead here."""
+        """Lets a store be handed to another process, without what was fetched and seen here."""
         return type(self), (self.runs, self.local)
 
     @property
@@ -158,6 +159,8 @@ class ArtifactStore:
         except MlflowException:  # MLflow has forgotten it, or is another one; it is looked for
             return False
         tags, key = run.data.tags, reference["key"]
+        if "model_id" in tags:
+            self._models[reference["run_id"]] = tags["model_id"]
         said = (run.info.status, tags.get("committed"), tags.get("key"), tags.get("digest"))
         with self.local.lock(key):
             here = self.local.find(key)
@@ -219,19 +222,35 @@ class ArtifactStore:
             if models:
                 client.log_inputs(run_id, models=models)
 
-    def note_model(self, run_id: str, reference: Reference, *, made: bool) -> None:
-        """Writes down that a pipeline's run made a policy, or reused one."""
-        client = self.runs.tracking.client
-        with store_errors(self._uri):
-            model = client.get_run(reference["run_id"]).data.tags["model_id"]
-            if made:
-                client.log_outputs(run_id, [LoggedModelOutput(model, step=0)])
-            else:
-                client.log_inputs(run_id, models=[LoggedModelInput(model)])
+    def note_used(self, run_id: str, data: Sequence[Dataset], policies: Sequence[Reference] = ()) -> None:
+        """Writes down what a run works on: datasets, see `dataset`, and policies that were made before."""
+        models = [LoggedModelInput(self._model_of(reference)) for reference in policies]
+        if data or models:
+            with store_errors(self._uri):
+                self.runs.tracking.client.log_inputs(run_id, [DatasetInput(each) for each in data], models)
 
-    def note_dataset(self, run_id: str, name: str, digest: str) -> None:
-        """Writes down the dataset a run works on, as MLflow's dataset input."""
-        source = json.dumps({"tags": {"source": f"RecBole atomic files of {name}"}})
-        dataset = Dataset(name, digest[:DIGEST_CHARACTERS], source_type="code", source=source)
-        with store_errors(self._uri):
-            self.runs.tracking.client.log_inputs(run_id, [DatasetInput(dataset)])
+    def note_made(self, run_id: str, policies: Sequence[Reference]) -> None:
+        """Writes down the policies that a pipeline's run made."""
+        models = [LoggedModelOutput(self._model_of(reference), step=0) for reference in policies]
+        if models:
+            with store_errors(self._uri):
+                self.runs.tracking.client.log_outputs(run_id, models)
+
+    def _model_of(self, policy: Reference) -> str:
+        """Returns the id of a policy's LoggedModel."""
+        run_id = policy["run_id"]
+        if run_id not in self._models:
+            with store_errors(self._uri):
+                self._models[run_id] = self.runs.tracking.client.get_run(run_id).data.tags["model_id"]
+        return self._models[run_id]
+
+
+def dataset(name: str, digest: str) -> Dataset:
+    """Returns what MLflow calls the data of a run.
+
+    Args:
+        name: Of the dataset.
+        digest: Of the files of the stage `split`.
+    """
+    source = json.dumps({"tags": {"source": f"RecBole atomic files of {name}"}})
+    return Dataset(name, digest[:DIGEST_CHARACTERS], source_type="code", source=source)

@@ -36,6 +36,7 @@ from benchmarks.models import TINY, TOY, load, make_prompts
 from benchmarks.orchestration import SERVICES, Spans, covered, family, memory_of, timed
 from benchmarks.recommending import measure_recommending
 from benchmarks.report import Row, describe_machine, markdown, plain_table, print_report
+from benchmarks.reporting import measure_reporting
 from benchmarks.share import measure_share
 from benchmarks.steps import measure_steps, sft_trainer
 from benchmarks.throughput import measure_throughput, model_flop
@@ -298,6 +299,13 @@ def test_listing_compares_equal_lists() -> None:
     assert row.at_least == 1.0 and "300 windows, 600 items, 100 each" in row.details
 
 
+def test_searches_and_report_are_measured_with_all_rows() -> None:
+    searches, report = measure_reporting(users=30, items=4000, draws=100)
+    assert (searches.verdict, report.verdict) == ("met", "met")
+    assert "grid, cem, bayes on " in searches.details
+    assert report.what == "report, 100 bootstrap draws" and "21 rows, 30 users" in report.details
+
+
 def test_recommending_is_measured_from_files_to_file() -> None:
     row = measure_recommending(users=30, items=4000)
     assert row.value is not None and row.value > 0 and row.at_least == 2000
@@ -305,7 +313,8 @@ def test_recommending_is_measured_from_files_to_file() -> None:
 
 
 def test_what_is_measured_where() -> None:
-    assert list(sections(CPU)) == ["merge", "memory", "steps-tiny", "steps-mini", "share", "trl", "lists", "recommend"]
+    wanted = ["merge", "memory", "steps-tiny", "steps-mini", "share", "trl", "lists", "recommend", "report"]
+    assert list(sections(CPU)) == wanted
     assert "throughput-Qwen2.5-0.5B" in sections(torch.device("cuda"))
     assert "throughput-Llama-3.2-1B" in sections(torch.device("cuda"))
 
@@ -318,8 +327,8 @@ def test_the_benchmark_needs_only_five_packages() -> None:
         ROOT / "benchmarks/orchestration.py"
     }:  # a command of its own
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        # one line says what it needs besides, and loads it where it is measured
-        for node in tree.body if path.name == "listing.py" else ast.walk(tree):
+        # some lines say what they need besides, and load it where it is measured
+        for node in tree.body if path.name in ("listing.py", "reporting.py") else ast.walk(tree):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):

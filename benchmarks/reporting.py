@@ -1,0 +1,122 @@
+"""The searches for static weights, and the report, from what a run stored."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import torch
+
+from benchmarks.report import Row
+from benchmarks.stored_run import DEPTH, ITEMS, RECALLERS, USERS, missing, store_run
+
+if TYPE_CHECKING:
+    from softgrpo.evaluation.static import StaticMixture
+    from softgrpo.stages.inputs import Prepared
+
+DRAWS = 10_000
+REPORT_SECONDS, SEARCH_SECONDS = 30.0, 300.0
+
+
+def measure_reporting(users: int = USERS, items: int = ITEMS, draws: int = DRAWS) -> list[Row]:
+    """Writes what a run of that size stores, then times the searches for static weights and the report on all users.
+
+    Args:
+        users: How many.
+        items: How many.
+        draws: Bootstrap draws of the report.
+    """
+    searches = Row("searches for static weights", None, "s", at_most=SEARCH_SECONDS, details=f"needs {missing()}")
+    report = Row(f"report, {draws:,} bootstrap draws", None, "s", at_most=REPORT_SECONDS, details=searches.details)
+    if missing():
+        return [searches, report]
+    import softgrpo.stages.test  # noqa: F401  # what the report imports is not timed
+
+    with tempfile.TemporaryDirectory() as name:
+        made = store_run(Path(name), users, items, {"evaluation.bootstrap": draws})
+        start = time.perf_counter()
+        static, windows = _search(made)
+        searched = time.perf_counter()
+        rows, size = _report(made, static, Path(name) / "test")
+        reported = time.perf_counter()
+    lists = f"{len(RECALLERS)} lists of {DEPTH}"
+    names = ", ".join(made.config.evaluation.searches)
+    return [
+        Row(
+            searches.what,
+            searched - start,
+            "s",
+            at_most=SEARCH_SECONDS,
+            details=f"grid, {names} on {windows:,} policy windows, {lists}",
+        ),
+        Row(
+            report.what,
+            reported - searched,
+            "s",
+            at_most=REPORT_SECONDS,
+            details=f"{rows} rows, {users:,} users, {lists}, {size / 1e6:.1f} MB with figures",
+        ),
+    ]
+
+
+def _search(prepared: Prepared) -> tuple[StaticMixture, int]:
+    """Reads the lists and searches, as the stage `data` does; returns what was found and how many windows were looked at."""
+    from softgrpo.evaluation.static import best_static_mixture
+    from softgrpo.records import Part
+
+    policy, valid = (prepared.windows.of(part) for part in (Part.POLICY, Part.VALID))
+    config = prepared.config
+    judged = prepared.judged(policy), prepared.judged(valid)
+    searches = config.evaluation.searches
+    return best_static_mixture(*judged, RECALLERS, config.evaluation.grid_steps, config.seed, searches), len(policy)
+
+
+def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, int]:
+    """Writes the report as the stage `test` does once all weights are known; returns its rows and bytes.
+
+    All the rows of a run are there; what gates and language models say is made up.
+    """
+    import pandas as pd
+
+    from softgrpo.baselines.gates import GATES
+    from softgrpo.config import MergeMethod
+    from softgrpo.evaluation.cases import data_facts, extreme_cases
+    from softgrpo.evaluation.report import Report, write_report
+    from softgrpo.evaluation.stored import save_report
+    from softgrpo.evaluation.table import Gate, compare, standard_methods
+    from softgrpo.records import Part
+    from softgrpo.stages.test import FOCUS, SHOWN_CURVES
+
+    config, rows = prepared.config, prepared.windows.of(Part.TEST)
+    rng = np.random.default_rng(1)
+
+    def weights() -> torch.Tensor:
+        return torch.from_numpy(rng.dirichlet(np.ones(len(RECALLERS)), len(rows)))
+
+    judged = prepared.judged(rows)
+    merges = {name: prepared.judged(rows, name) for name in get_args(MergeMethod) if name != config.fusion.method}
+    gates = {name: Gate(label, weights(), 0.1, "made up") for name, (label, *_) in GATES.items()}
+    learned = {name: weights() for name in ("sft", "grpo")}
+    methods = standard_methods(judged, RECALLERS, static, learned, config, gates, merges)
+    users, best = prepared.windows.user[rows], static.best_single.name
+    comparison = compare(judged, users, rows, methods, best, config)
+    steps = pd.DataFrame({"step": range(100), "value": rng.random(100)})
+    report = Report(
+        config=config,
+        comparison=comparison,
+        static=static,
+        gates=(),
+        facts=data_facts(prepared.corpus, prepared.windows),
+        focus=FOCUS,
+        history=prepared.windows.start[rows],
+        curves=dict.fromkeys(SHOWN_CURVES.values(), steps),
+        confusion=pd.DataFrame(np.eye(len(RECALLERS)), index=list(RECALLERS), columns=list(RECALLERS)),
+        cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
+    )
+    out.mkdir()
+    save_report(report, out)
+    write_report(report, out)
+    return len(methods), sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
