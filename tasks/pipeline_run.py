@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,15 +80,11 @@ def note_nodes(progress: Progress, nodes: Sequence[Node]) -> None:
     Raises:
         StoreError: MLflow refuses.
     """
-    with ThreadPoolExecutor(
-        1, thread_name_prefix="metrics"
-    ) as hand:  # hundreds of them: a server takes as long as for all else
-        numbers = hand.submit(_note_numbers, progress, nodes)
-        _note_policies(progress, nodes)
-        for node in nodes:
-            folder = progress.store.local.payload(progress.references[node.name]["key"])
-            _show_report(progress.store.runs, progress.parent_run, folder)
-        numbers.result()
+    _note_numbers(progress, nodes)
+    _note_policies(progress, nodes)
+    for node in nodes:
+        folder = progress.store.local.payload(progress.references[node.name]["key"])
+        _show_report(progress.store.runs, progress.parent_run, folder)
 
 
 def _note_numbers(progress: Progress, nodes: Sequence[Node]) -> None:
