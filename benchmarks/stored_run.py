@@ -20,9 +20,9 @@ FOUND = 0.3
 NEEDS = ("pandas", "pyarrow", "pydantic", "matplotlib", "rich")
 
 
-def missing() -> str:
+def missing(*more: str) -> str:
     """Returns the packages that are needed and not here, empty where all are."""
-    return ", ".join(name for name in NEEDS if importlib.util.find_spec(name) is None)
+    return ", ".join(name for name in (*NEEDS, *more) if importlib.util.find_spec(name) is None)
 
 
 def store_run(folder: Path, users: int, items: int, said: Mapping[str, Any] | None = None) -> Prepared:
