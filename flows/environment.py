@@ -74,11 +74,20 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
+def keep_off_proxy(*hosts: str) -> None:
+    """Lets no request to this machine's servers go through a proxy.
+
+    Args:
+        hosts: Under which they are asked, besides loopback.
+    """
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost", *hosts]))
+
+
 def quieten() -> None:
     """Sets what the environment does not say yet of what libraries write and send, and keeps this machine's servers off a proxy."""
-    for name in ("NO_PROXY", "no_proxy"):  # a run's own servers are on this machine
-        known = [host for host in os.environ.get(name, "").split(",") if host]
-        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
+    keep_off_proxy()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
