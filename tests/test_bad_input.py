@@ -157,6 +157,17 @@ COMMAND_LINE = [
     Case("empty list", "recommend 0123abcd --k 0", "--k 0", "at least one item", "larger"),
     Case("no such format", "recommend 0123abcd --to x.csv", "'x.csv'", ".parquet or .json", "such a name"),
     Case("list nowhere", "recommend 0123abcd --to /proc/x/y.json", "--to /proc/x", "takes new files", "another folder"),
+    Case(
+        "list in the place of a folder", "recommend 0123abcd --to data/", "'data'", ".parquet or .json", "such a name"
+    ),
+    Case(
+        "windows in the place of a file",
+        "windows shop --data-path {data} --to {data}/shop/shop.inter",
+        "--to {data}/shop/shop.inter",
+        "takes new files",
+        "another folder",
+    ),
+    Case("windows nowhere", "windows shop --data-path {data} --to /proc/x", "--to /proc/x", "takes", "another folder"),
     Case("report nowhere", "report 0123abcd --to /proc/x", "--to /proc/x", "takes new files", "another folder"),
 ]
 
