@@ -346,6 +346,7 @@ def test_json_goes_to_the_standard_output_and_nothing_is_written(
         (["recommend", "nobody"], "MLflow has no such run"),
         (["report", "nobody"], "MLflow has no such run"),
         (["report", "STAGE"], "It must be the run of a pipeline"),
+        (["compare", "STAGE", "RUN"], "It must be the run of a pipeline"),
         (["recommend"], "RUN"),
     ],
 )
