@@ -103,7 +103,7 @@ def elsewhere(host: str) -> str:
 
 
 def mlflow_guards(host: str, port: int) -> dict[str, str]:
-    """Returns the variables that tell MLflow's server under which names it is asked; its own defaults know loopback for that.
+    """Returns the variables that tell MLflow's server under which names it is asked, and by which pages.
 
     Args:
         host: What SERVICES_HOST says.
