@@ -49,7 +49,7 @@ docs: $(STAMP) ## build the documentation as HTML in build/docs
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 	@echo build/docs/index.html
 
-services: $(STAMP) ## start Prefect's server, MLflow's server and a worker on this machine (OUTPUT, PREFECT_PORT, MLFLOW_PORT)
+services: $(STAMP) ## start Prefect's server, MLflow's server and a worker on this machine (OUTPUT, PREFECT_PORT, MLFLOW_PORT, SERVICES_HOST)
 	@$(BIN)/python -m flows.services start --output "$(OUTPUT)"
 
 stop: $(STAMP) ## end them
@@ -64,9 +64,9 @@ env: $(STAMP) ## lets a shell find the commands, and the servers if they run:  e
 install: $(STAMP) ## set up .venv with the pinned versions
 
 # Python 3.11 exactly: recbole needs a ray that no later Python has. Byte code is made of a module when it is
-# first imported: pip would make it of 29,000 files.
+# first imported: pip would make it of 29,000 files. All of it prints to the standard error: a shell runs the output of `make env`.
 $(STAMP): pyproject.toml constraints.txt
-	@set -e; \
+	@set -e; exec >&2; \
 	is_311='import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
 	python=''; \
 	for name in $(or $(PYTHON),python3.11 python3); do \

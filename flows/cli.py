@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from flows.command_line import PURE_STAGES, build_parser, sub_parsers
 from flows.doctor import as_text, examine, is_healthy
-from flows.environment import check_takes_files
+from flows.environment import check_servers, check_takes_files
 from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, readable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
 from flows.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
@@ -121,6 +121,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
     dataset, size = said.pop("data.dataset", arguments.DATASET), said.pop("policy.size", arguments.SIZE)
     check_takes_files("--output", arguments.output)
     check_hands(arguments.parallel, arguments.dask)
+    check_servers()
     return Wanted(
         dataset,
         size,
@@ -219,10 +220,10 @@ def prepare(words: Sequence[str]) -> Job:
             f"The form is: softgrpo COMMAND; known: {', '.join(COMMANDS)}",
             "`softgrpo --help` explains them",
         )
-    words = complete_switches(words)
-    parser = build_parser(words)
-    arguments, unknown = parser.parse_known_args(words)
-    refuse_unknown(unknown, arguments.command, sub_parsers(parser))
+    completed = complete_switches(words)
+    parser = build_parser(completed)
+    arguments, unknown = parser.parse_known_args(completed)
+    refuse_unknown(unknown, words, arguments.command, sub_parsers(parser))
     return COMMANDS[arguments.command](arguments)
 
 

@@ -68,7 +68,7 @@ Shows the comparison table of a run and says where its report is: an HTML page w
 RECOMMEND = """\
 Merges the candidate lists that a trained run stored with the weights that its policy gave to each user: the next items at the
 time of the user's test window, and how much of each item's score came from which recaller. A user without a test window gets
-the best static mixture, and the output says so.
+the best static mixture, and the output says so. The lists of chosen users, up to ten, are shown and written only where --to says.
 
   RUN  id of the MLflow run of a pipeline that trained a policy, as `softgrpo run` prints it"""
 
@@ -176,7 +176,12 @@ def _add_results(commands: argparse._SubParsersAction[Parser], words: Sequence[s
 
     usage = "softgrpo recommend RUN [--users USER ...] [--k N] [--to FILE] [--json]"
     recommend = commands.add_parser("recommend", prog="softgrpo recommend", description=RECOMMEND, usage=usage)
-    recommend.add_argument("--users", nargs="+", metavar="USER", help="for these users; all of the run without it")
+    recommend.add_argument(
+        "--users",
+        nargs="+",
+        metavar="USER",
+        help="for these users, with spaces between them; all of the run without it",
+    )
     recommend.add_argument(
         "--users-from", "--users_from", type=Path, metavar="FILE", help="for the users in a text file, one per line"
     )
@@ -185,7 +190,7 @@ def _add_results(commands: argparse._SubParsersAction[Parser], words: Sequence[s
         "--to",
         type=Path,
         metavar="FILE",
-        help="a .parquet or .json file (default: recommendations/RUN.parquet in the output folder)",
+        help="a .parquet or .json file (default: for all users recommendations/RUN.parquet in the output folder, else none)",
     )
     for parser in (report, recommend):
         parser.add_argument("RUN", help=argparse.SUPPRESS)

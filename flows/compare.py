@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flows.environment import prepare_to_read
+from flows.finished import check_pipeline
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import ConfigError
 
@@ -99,7 +100,8 @@ def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
     labels = short_ids(ids)
     evaluated = []
     for label, run in zip(labels, pipelines, strict=True):
-        found = stage_runs(store, run) if "stage" in run.data.tags else {}
+        check_pipeline(run.info.run_id, run.data.tags)
+        found = stage_runs(store, run)
         if "test" not in found:
             raise ConfigError(
                 f"run '{run.info.run_id}'", "It did not reach the stage test", "Name the run of a whole pipeline"

@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 from softgrpo.errors import StoreError, is_full_disk
-from tasks.addresses import check_answers
+from tasks.addresses import SERVERS, check_answers
 from tasks.database import DATABASE
 
 QUIET = {
@@ -74,11 +74,20 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
+def keep_off_proxy(*hosts: str) -> None:
+    """Lets no request to this machine's servers go through a proxy.
+
+    Args:
+        hosts: Under which they are asked, besides loopback.
+    """
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost", *hosts]))
+
+
 def quieten() -> None:
     """Sets what the environment does not say yet of what libraries write and send, and keeps this machine's servers off a proxy."""
-    for name in ("NO_PROXY", "no_proxy"):  # a run's own servers are on this machine
-        known = [host for host in os.environ.get(name, "").split(",") if host]
-        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
+    keep_off_proxy()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
@@ -101,6 +110,25 @@ def prepare_to_read(output: Path) -> None:
     quieten()
 
 
+_answered: set[str] = set()
+"""Addresses at which somebody has answered this process."""
+
+
+def check_servers() -> None:
+    """Checks that the servers that the environment names answer, each once in this process.
+
+    Raises:
+        ConfigError: One is no address.
+        StoreError: One does not answer.
+    """
+    quieten()
+    for name in SERVERS:
+        address = os.environ.get(name)
+        if address and address not in _answered:
+            check_answers(address, name)
+            _answered.add(address)
+
+
 def prepare(output: Path) -> None:
     """Sets what the environment does not say yet, and makes the output folder, without which Prefect does not start.
 
@@ -108,12 +136,10 @@ def prepare(output: Path) -> None:
         output: Prefect's home becomes `<output>/prefect`, unless PREFECT_HOME or PREFECT_API_URL is set.
 
     Raises:
+        ConfigError: See `check_servers`.
         StoreError: The output folder cannot be written, or a server that the environment names does not answer.
     """
     check_writable(output)
-    quieten()
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
-        if name in os.environ:
-            check_answers(os.environ[name], name)
+    check_servers()
     if "PREFECT_API_URL" not in os.environ:
         os.environ.setdefault("PREFECT_HOME", str(output.resolve() / "prefect"))

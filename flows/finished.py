@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,22 @@ class FinishedRun:
     link: str
 
 
+def check_pipeline(run_id: str, tags: Mapping[str, str]) -> None:
+    """Checks that a run is that of a pipeline.
+
+    Args:
+        run_id: What was given.
+        tags: The run's tags.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if tags.get("stage") != "pipeline":
+        raise ConfigError(
+            f"run '{run_id}'", "It must be the run of a pipeline", "Copy the id that `softgrpo run` printed at its end"
+        )
+
+
 def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequence[str]) -> FinishedRun:
     """Finds a run of a pipeline, fetching files that are not here.
 
@@ -53,10 +69,7 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
 
     store = open_store_of_run(run_id, output)
     run = read_run(store, run_id)
-    if run.data.tags.get("stage") != "pipeline":
-        raise ConfigError(
-            f"run '{run_id}'", "It must be the run of a pipeline", "Copy the id that `softgrpo run` printed at its end"
-        )
+    check_pipeline(run_id, run.data.tags)
     found = stage_runs(store, run)
     missing = [name for name in needed if name not in found]
     if missing:

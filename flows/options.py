@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -126,13 +127,18 @@ def complete_switches(words: Sequence[str]) -> list[str]:
     Args:
         words: The command line; `--bf16 ml-100k` becomes `--bf16=true ml-100k`, `--bf16 false` stays.
     """
-    paths = [path for path, setting in settings().items() if bool in setting.kinds]
-    names = paths + [alias for alias, path in ALIASES.items() if path in paths]
-    switches = {f"--{spelling}" for name in names for spelling in (name, name.replace("_", "-"))}
     return [
-        f"{word}=true" if word in switches and follower.lower() not in ("true", "false") else word
+        f"{word}=true" if word in _switches() and follower.lower() not in ("true", "false") else word
         for word, follower in zip(words, [*words[1:], ""], strict=False)
     ]
+
+
+@cache
+def _switches() -> frozenset[str]:
+    """Returns all spellings of the flags that take true, false or nothing."""
+    paths = [path for path, setting in settings().items() if bool in setting.kinds]
+    names = paths + [alias for alias, path in ALIASES.items() if path in paths]
+    return frozenset(f"--{spelling}" for name in names for spelling in (name, name.replace("_", "-")))
 
 
 def _below_mappings(arguments: Iterable[str]) -> set[str]:
@@ -201,12 +207,13 @@ def as_flags(overrides: Mapping[str, Any]) -> list[str]:
 
 
 def refuse_unknown(
-    arguments: Sequence[str], command: str, parsers: Mapping[str, argparse.ArgumentParser]
-) -> None:  # fmt: skip
+    arguments: Sequence[str], words: Sequence[str], command: str, parsers: Mapping[str, argparse.ArgumentParser]
+) -> None:
     """Says which flag was meant.
 
     Args:
         arguments: What the parser did not understand.
+        words: The command line as it was given.
         command: The command they were given to.
         parsers: Of all commands.
 
@@ -220,11 +227,14 @@ def refuse_unknown(
         owners = [f"`softgrpo {other}`" for other, names in known.items() if _spelt(name) in names]
         remedy = f"It is a flag of {', '.join(owners)}" if owners else nearest(_spelt(name), known[command])
         raise ConfigError(f"Flag '{name}'", f"`softgrpo {command}` has no such flag", remedy)
+    before = dict(zip(words[1:], words, strict=False)).get(arguments[0], "") if arguments else ""
+    if before in _switches():
+        raise ConfigError(f"{before} {arguments[0]}", "It is a switch: true, false or nothing follows", "Correct it")
     if arguments:
         raise ConfigError(
             f"'{' '.join(arguments)}' at the end of the command line",
             "Nothing is expected there",
-            "Values with spaces need quotes; a switch takes true or false or nothing",
+            "Values with spaces need quotes",
         )
 
 

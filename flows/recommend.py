@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.finished import FinishedRun, open_finished
+from softgrpo.columns import Columns
 from softgrpo.errors import ConfigError
 from softgrpo.recommend import recommend, stored_weights
 from softgrpo.recommended import Recommended
@@ -19,6 +20,8 @@ from softgrpo.stages.inputs import Prepared
 STORED = ("split", "data", "test", "grpo")
 NEEDED = ("split", "data", "grpo")
 SHOWN = 5
+MOST_USERS_SHOWN = 10
+"""Users whose lists are shown on the screen."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,21 @@ def recommend_from_run(run_id: str, output: Path, users: Sequence[str] | None, k
     run = open_finished(run_id, output, STORED, NEEDED)
     start = time.perf_counter()
     prepared = Prepared.of(run.config, run.folders)
+    _check_no_lists(users or (), set(prepared.corpus.users[Columns.Token]))
     recommended = recommend(prepared, _weights(run, prepared), users, run.config.fusion.k if k is None else k)
     return Recommendation(recommended, time.perf_counter() - start, run)
+
+
+def _check_no_lists(users: Sequence[str], known: set[str]) -> None:
+    """Refuses a name such as `7,42` that the run does not know, where it knows all of its parts."""
+    for name in users:
+        parts = [part.strip() for part in name.split(",") if part.strip()]
+        if "," in name and name not in known and parts and known.issuperset(parts):
+            raise ConfigError(
+                f"user '{name}'",
+                f"The run knows no such user, but {' and '.join(parts)}",
+                f"Users are separated by spaces: --users {' '.join(parts)}; in a file each has a line",
+            )
 
 
 def _weights(run: FinishedRun, prepared: Prepared) -> NDArray[np.float64]:
@@ -68,18 +84,42 @@ def read_users(words: Sequence[str] | None, file: Path | None) -> list[str] | No
     """Returns the users asked for: words of the command line, or lines of a file; None where neither is given.
 
     Raises:
-        ConfigError: Both are given, or the file names nobody.
+        ConfigError: Both are given, a word is empty, or the file is no text or names nobody.
     """
     if file is None:
+        if words is not None and not all(word.strip() for word in words):
+            raise ConfigError("--users ''", "'' is no user", "Name users, or leave --users out for all of the run")
         return None if words is None else list(words)
     if words is not None:
         raise ConfigError("--users and --users-from", "Users are named in one place", "Leave one of them out")
     if not file.is_file():
         raise ConfigError(f"--users-from {file}", "There is no such file", "Name a text file with one user per line")
-    found = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"--users-from {file}: byte {error.start} is not UTF-8",
+            "It must be a text file with one user per line",
+            "Save it as UTF-8, or name another",
+        ) from error
+    found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         raise ConfigError(f"--users-from {file}", "It names nobody", "Write one user per line")
     return found
+
+
+def check_shown(users: Sequence[str] | None) -> None:
+    """Checks that users that somebody chose are few enough to be shown, where no file takes their lists.
+
+    Raises:
+        ConfigError: They are more.
+    """
+    if users is not None and len(users) > MOST_USERS_SHOWN:
+        raise ConfigError(
+            f"{len(users):,} users",
+            f"Lists of chosen users are shown, up to {MOST_USERS_SHOWN} of them, and written where --to says",
+            "Add --to FILE.parquet, --to FILE.json or --json",
+        )
 
 
 def notes(recommended: Recommended) -> list[str]:

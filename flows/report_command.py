@@ -30,22 +30,48 @@ def open_report(run_id: str, output: Path) -> FinishedRun:
     return open_finished(run_id, output, ("test",), ("test",))
 
 
-def check_copy(folder: Path) -> None:
+def check_copy(folder: Path, output: Path) -> None:
     """Checks where a copy of a report is to go.
 
+    Args:
+        folder: Where.
+        output: Folder of finished stages, whose files are never written over.
+
     Raises:
-        StoreError: Something of that name is there and holds other things than a report, or no folder can be made there.
+        StoreError: Something of that name is there and holds other things than a report, it belongs to the stored stages, or no
+            folder can be made there.
     """
-    if folder.exists() and not (folder / PAGE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    stages = (output / "stages").resolve()
+    if stages in (folder.resolve(), *folder.resolve().parents):
         raise StoreError(
-            f"--to {folder}", "It must be a new folder, an empty one, or one with an earlier report", "Name another"
+            f"--to {folder}", f"What is in {stages} is stored and never written over", "Name another folder"
+        )
+    earlier = all((folder / name).is_file() for name in (PAGE, TEXT, TABLE))
+    if folder.exists() and not earlier and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(
+            f"--to {folder}",
+            f"It must be a new folder, an empty one, or one with an earlier report ({PAGE}, {TEXT} and {TABLE})",
+            "Name another",
         )
     check_takes_files("--to", folder)
 
 
 def copy_report(run: FinishedRun, folder: Path) -> Path:
-    """Copies a run's report with its figures and tables into a folder that passed `check_copy`, and returns the folder."""
-    shutil.copytree(run.folders["test"], folder, dirs_exist_ok=True)
+    """Copies a run's report with its figures and tables into a folder that passed `check_copy`, and returns the folder.
+
+    Raises:
+        StoreError: A file cannot be written.
+    """
+    try:
+        shutil.copytree(run.folders["test"], folder, dirs_exist_ok=True)
+    except (
+        shutil.Error
+    ) as error:  # holds (source, target, reason) of each file, or what it says of one, letter by letter
+        failed = error.args[0]
+        words = [str(part[-1]) for part in failed if isinstance(part, tuple)] or ["".join(map(str, failed))]
+        raise StoreError(
+            f"--to {folder}: {words[0]}", "All files of the report are copied", "Mend that, or name another folder"
+        ) from error
     return folder
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.environment import check_takes_files, check_writable, prepare_to_read
+from flows.environment import check_takes_files, prepare_to_read
 from softgrpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Job = Callable[[], int]
 """What a sub-command does once its arguments are found to be right; returns the exit code."""
-MOST_USERS_SHOWN = 10
 
 
 def print_json(value: Any) -> None:
@@ -69,7 +68,7 @@ def report_job(arguments: argparse.Namespace) -> Job:
     from flows.report_command import PAGE, TABLE, as_record, check_copy, copy_report, open_report
 
     if arguments.to is not None:
-        check_copy(arguments.to)
+        check_copy(arguments.to, arguments.output)
     run = open_report(arguments.RUN, arguments.output)
 
     def job() -> int:
@@ -98,19 +97,23 @@ def recommend_job(arguments: argparse.Namespace) -> Job:
         SoftGRPOError: The run cannot give them; nothing was written.
     """
     _check_recommend(arguments)
-    from flows.recommend import read_users, recommend_from_run
+    from flows.recommend import check_shown, read_users, recommend_from_run
 
     users = read_users(arguments.users, arguments.users_from)
-    made = recommend_from_run(arguments.RUN, arguments.output, users, arguments.k)
     to: Path | None = arguments.to
-    if to is None and not arguments.json:
-        to = arguments.output / "recommendations" / f"{made.run.run_id}.parquet"
+    default = arguments.output / "recommendations" if to is None and users is None and not arguments.json else None
+    if default is not None:
+        check_takes_files("--output", default)
+    elif to is None and not arguments.json:
+        check_shown(users)
+    made = recommend_from_run(arguments.RUN, arguments.output, users, arguments.k)
+    if default is not None:
+        to = default / f"{made.run.run_id}.parquet"
 
     def job() -> int:
         from softgrpo.recommended import as_records, write_recommended
 
         if to is not None:
-            check_writable(to.parent)
             write_recommended(to, made.recommended)
         if arguments.json:
             print_json(list(as_records(made.recommended)))
@@ -131,6 +134,8 @@ def _check_recommend(arguments: argparse.Namespace) -> None:
         from softgrpo.recommended import check_format
 
         check_format(arguments.to)
+        if arguments.to.is_dir():
+            raise ConfigError(f"--to {arguments.to}", "It is a folder, and must be a file", "Name a file in it")
         check_takes_files("--to", arguments.to.parent)
     prepare_to_read(arguments.output)
 
@@ -142,17 +147,20 @@ def _notes(made: Recommendation) -> list[str]:
 
 
 def _tell_recommendation(made: Recommendation, to: Path | None, *, chosen: bool) -> None:
+    from flows.recommend import MOST_USERS_SHOWN
+
     count = len(made.recommended.users)
     if chosen and count <= MOST_USERS_SHOWN:
-        _show_lists(made, to)
+        _show_lists(made, "--json" if to is None else str(to))
     rate = (
         "" if chosen else f", {count / made.seconds:,.0f} users/s"
     )  # for a few users it would tell how long the files take
     print(f"{counted(count, 'user')}, {counted(len(made.recommended.items), 'item')}{rate}")
-    print(f"{to}")
+    if to is not None:
+        print(f"{to}")
 
 
-def _show_lists(made: Recommendation, to: Path | None) -> None:
+def _show_lists(made: Recommendation, everything: str) -> None:
     from rich.table import Column, Table
 
     from flows.tables import foreign, print_table
@@ -163,15 +171,16 @@ def _show_lists(made: Recommendation, to: Path | None) -> None:
     for user, rank, item, title, *values in made.recommended.items.itertuples(index=False):
         texts = (foreign(str(text)) for text in (user, rank, item, title))
         table.add_row(*texts, *(f"{value:.4f}" for value in values))
-    print_table(table, parts[::-1], f"{to}")
+    print_table(table, parts[::-1], everything)
 
 
 def windows_job(arguments: argparse.Namespace, config: ExperimentConfig) -> Job:
     """Returns the export of the windows that a recaller from elsewhere has to score.
 
     Raises:
-        SoftGRPOError: The data cannot be read or cut; nothing was written.
+        SoftGRPOError: The folder takes no files, or the data cannot be read or cut; nothing was written.
     """
+    check_takes_files("--to", arguments.to)
     from softgrpo.data.corpus import read_corpus
     from softgrpo.data.export import export_windows
     from softgrpo.data.windows import check_no_leak, make_windows
@@ -181,7 +190,6 @@ def windows_job(arguments: argparse.Namespace, config: ExperimentConfig) -> Job:
     check_no_leak(corpus, windows)
 
     def job() -> int:
-        check_writable(arguments.to)
         rows = export_windows(arguments.to, corpus, windows)
         written = {str(arguments.to / name): number for name, number in rows.items()}
         if arguments.json:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.command_line import REPEATABLE
-from flows.environment import check_takes_files, prepare_to_read
+from flows.environment import check_servers, check_takes_files, prepare_to_read
 from flows.failures import OK
 from flows.result_commands import Job, print_json
 from softgrpo.config import ExperimentConfig
@@ -120,6 +120,8 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
         )
     if standalone and arguments.from_run:
         raise ConfigError("--from-run", "A standalone run knows no MLflow", "Leave it out, or run the stage full")
+    if not standalone:
+        check_servers()
     if arguments.from_run:
         _check_source(arguments.from_run, arguments.output, config, until)
     for note in preflight(config, until):

@@ -1,4 +1,4 @@
-"""Prefect's server, MLflow's server and a worker on loopback: started, asked after, ended. `make services` and its kin.
+"""Prefect's server, MLflow's server and a worker: started, asked after, ended. `make services` and its kin.
 
 supervisord (deployments/supervisord.conf) keeps the three alive. What is running is known by its socket, so that `stop` ends
 exactly what `start` began, and two output folders have services of their own.
@@ -7,123 +7,30 @@ exactly what `start` began, and two output folders have services of their own.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
-from flows.environment import prepare
-from softgrpo.errors import SoftGRPOError, StoreError
-from tasks.database import DATABASE, make_database
+from flows.environment import check_writable, keep_off_proxy, quieten
+from flows.failures import FAILED, INTERRUPTED, OK
+from flows.service_hosts import check_free, check_host, here, is_loopback
+from flows.service_places import CONFIGURATION, PLACE_FILE, ROOT, Services, find_services
+from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
+from tasks.database import make_database
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIGURATION = ROOT / "deployments" / "supervisord.conf"
+__all__ = ["ROOT", "Services", "deploy", "export_lines", "find_services", "main", "start", "stop"]
+
 RECIPES = ROOT / "deployments" / "prefect.yaml"
 PATIENCE_SECONDS = 120.0  # a first start makes two databases
-PORTS = {"PREFECT_PORT": 4200, "MLFLOW_PORT": 5000}
+ENDING_SECONDS = 120.0  # supervisord gives the worker a minute
 POOL = "local"
 MESSAGE_CHARACTERS = 500
-PORTS_FILE = "ports.json"
-
-
-@dataclass(frozen=True)
-class Services:
-    """Where the services of one output folder are.
-
-    Attributes:
-        output: The output folder; the servers keep their databases there unless the environment names others.
-        prefect_port: Port of Prefect's server.
-        mlflow_port: Port of MLflow's server.
-    """
-
-    output: Path
-    prefect_port: int
-    mlflow_port: int
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the services' logs."""
-        return self.output / "services"
-
-    @property
-    def socket(self) -> Path:
-        """supervisord's socket; a path in the output folder may be longer than a socket's may be."""
-        name = hashlib.sha256(str(self.output).encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"softgrpo-{os.getuid()}-{name}.sock"
-
-    @property
-    def addresses(self) -> dict[str, str]:
-        """What a shell, a flow and a worker need to find the servers."""
-        return {
-            "PREFECT_API_URL": f"http://127.0.0.1:{self.prefect_port}/api",
-            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.mlflow_port}",
-        }
-
-    def make(self, words: str) -> str:
-        """Returns a command line of make that means these services."""
-        there = "" if self.output == ROOT / "outputs" else f" OUTPUT={shlex.quote(str(self.output))}"
-        return f"make {words}{there}"
-
-    def environment(self) -> dict[str, str]:
-        """Returns the environment that deployments/supervisord.conf and deployments/prefect.yaml are read in."""
-        here = dict(os.environ)
-        for name in self.addresses:  # the servers are the addresses' other end, and the worker gets its own
-            here.pop(name, None)
-        return {
-            "PREFECT_HOME": str(self.output / "prefect"),
-            "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.output / DATABASE}",
-            "MLFLOW_ARTIFACTS_DESTINATION": str(self.output / "mlartifacts"),
-            # in memory, the usual place, a restarted server would forget who holds a slot, and never give it to anybody else
-            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-            **here,
-            "PREFECT_SERVER_UI_API_URL": self.addresses["PREFECT_API_URL"],  # its page asks port 4200 otherwise
-            "SOFTGRPO_OUTPUT": str(self.output),
-            "SOFTGRPO_SERVICES": str(self.folder),
-            "SOFTGRPO_SOCKET": str(self.socket),
-            "SOFTGRPO_PYTHON": sys.executable,
-            "SOFTGRPO_PREFECT_PORT": str(self.prefect_port),
-            "SOFTGRPO_MLFLOW_PORT": str(self.mlflow_port),
-            "SOFTGRPO_PREFECT_URL": self.addresses["PREFECT_API_URL"],
-            "SOFTGRPO_MLFLOW_URL": self.addresses["MLFLOW_TRACKING_URI"],
-        }
-
-    def supervisor(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Gives an order to the running supervisord.
-
-        Raises:
-            StoreError: It says that it failed.
-        """
-        command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(CONFIGURATION), *words]
-        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, check=False)
-        if check and done.returncode:
-            raise StoreError(
-                f"supervisorctl {' '.join(words)}: {(done.stdout + done.stderr).strip()}",
-                "The services are ended and started through it",
-                f"Look into {self.folder}",
-            )
-        return done
-
-    def is_running(self) -> bool:
-        """Whether supervisord answers at the socket."""
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.socket)) == 0
-
-
-def _check_free(port: int, setting: str) -> None:
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise StoreError(
-                f"port {port} of 127.0.0.1", "It must be free, and something answers there", f"Set {setting} to another"
-            )
 
 
 def _wait_healthy(services: Services) -> None:
@@ -157,27 +64,93 @@ def start(services: Services) -> str:
         Where the pages are.
 
     Raises:
-        StoreError: A port is taken, the folder cannot be written, or a server does not come up.
+        ConfigError: Both ports are one, the host is not this machine's, or the services run elsewhere than they are asked to.
+        StoreError: A port is taken, the folder cannot be written, or a server does not come up; then what was started has ended.
     """
-    if not services.is_running():
-        prepare(services.output)
-        _check_free(services.prefect_port, "PREFECT_PORT")
-        _check_free(services.mlflow_port, "MLFLOW_PORT")
-        services.folder.mkdir(exist_ok=True)
-        if "MLFLOW_BACKEND_STORE_URI" not in os.environ:
-            make_database(services.output)
-        ports = {"PREFECT_PORT": services.prefect_port, "MLFLOW_PORT": services.mlflow_port}
-        (services.folder / PORTS_FILE).write_text(json.dumps(ports), encoding="utf-8")
-        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION)]
-        subprocess.run(command, env=services.environment(), check=True)
+    keep_off_proxy(here(services.host))
+    if services.is_running():
+        _check_same(services)
+        _bring_up(services)
+    else:
+        _check_startable(services)
+        try:
+            _begin(services)
+            _bring_up(services)
+        except BaseException:  # Ctrl-C too
+            _end(services)
+            raise
+    return _told(services)
+
+
+def _check_startable(services: Services) -> None:
+    """Checks what can be seen before anything is started or written."""
+    if services.prefect_port == services.mlflow_port:
+        raise ConfigError(
+            f"PREFECT_PORT and MLFLOW_PORT, both {services.prefect_port}",
+            "Each server has a port of its own",
+            "Set one of them to another",
+        )
+    check_host(services.host)
+    check_free(services.host, services.prefect_port, "PREFECT_PORT")
+    check_free(services.host, services.mlflow_port, "MLFLOW_PORT")
+
+
+def _begin(services: Services) -> None:
+    """Starts supervisord, and with it both servers."""
+    check_writable(services.output)
+    quieten()
+    services.folder.mkdir(exist_ok=True)
+    if "MLFLOW_BACKEND_STORE_URI" not in os.environ:
+        make_database(services.output)
+    (services.folder / PLACE_FILE).write_text(json.dumps(services.place), encoding="utf-8")
+    command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION)]
+    done = subprocess.run(command, env=services.environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().rpartition("\n")[2]
+        raise StoreError(
+            f"supervisord: {said[:MESSAGE_CHARACTERS]}",
+            "It keeps the servers and the worker alive",
+            f"Look into {services.folder / 'supervisord.log'}",
+        )
+
+
+def _bring_up(services: Services) -> None:
+    """Waits for the servers, and starts the worker if it does not run."""
     _wait_healthy(services)
     prefect(services, "work-pool", "create", POOL, "--type", "process", "--overwrite")
     if "RUNNING" not in services.supervisor("status", "worker", check=False).stdout:
         services.supervisor("start", "worker")
-    return (
-        f"Prefect  http://127.0.0.1:{services.prefect_port}\nMLflow   {services.addresses['MLFLOW_TRACKING_URI']}\n"
-        f'logs     {services.folder}\nFor a shell: eval "$({services.make("-s env")})"'
-    )
+
+
+def _check_same(services: Services) -> None:
+    """Checks that running services are where they are now asked to be."""
+    asked = {name: os.environ[name] for name in services.place if os.environ.get(name)}
+    other = [name for name, value in asked.items() if value != str(services.place[name])]
+    if other:
+        there = ", ".join(f"{name}={services.place[name]}" for name in other)
+        raise ConfigError(
+            ", ".join(f"{name}={asked[name]}" for name in other),
+            f"The services of '{services.output}' are running already, with {there}",
+            f"End them first ({services.make('stop')}), or unset {' and '.join(other)}",
+        )
+
+
+def _told(services: Services) -> str:
+    """Returns where the pages are, for the user of this machine and of others."""
+    pages = {name: address.removesuffix("/api") for name, address in services.addresses.items()}
+    lines = [
+        f"Prefect  {pages['PREFECT_API_URL']}",
+        f"MLflow   {pages['MLFLOW_TRACKING_URI']}",
+        f"logs     {services.folder}",
+        f'For a shell: eval "$({services.make("-s env")})"',
+    ]
+    if not is_loopback(services.host):
+        there = " ".join(f"{name}={address}" for name, address in services.addresses_elsewhere.items())
+        lines += [
+            f"For other machines: export {there}",
+            "warning: neither server asks for a password, and whoever reaches them can have the worker run anything",
+        ]
+    return "\n".join(lines)
 
 
 def stop(services: Services) -> str:
@@ -190,12 +163,16 @@ def stop(services: Services) -> str:
         StoreError: None is running.
     """
     _check_running(services)
+    _end(services)
+    return "The services have ended."
+
+
+def _end(services: Services) -> None:
     services.supervisor("stop", "worker", check=False)  # first, while the server can still hear how its runs end
-    services.supervisor("shutdown")
-    end = time.monotonic() + PATIENCE_SECONDS
+    services.supervisor("shutdown", check=services.is_running())
+    end = time.monotonic() + ENDING_SECONDS
     while services.is_running() and time.monotonic() < end:
         time.sleep(0.1)
-    return "The services have ended."
 
 
 def export_lines(services: Services) -> str:
@@ -238,6 +215,7 @@ def deploy(services: Services) -> str:
         StoreError: The services are not running, or the server refuses.
     """
     _check_running(services)
+    keep_off_proxy(here(services.host))
     prefect(services, "deploy", "--prefect-file", str(RECIPES), "--all")
     from tasks.gpu import make_limit  # Prefect takes seconds, which the other orders need not wait for
 
@@ -245,7 +223,7 @@ def deploy(services: Services) -> str:
     return (
         f'Registered. In a shell, after eval "$({services.make("-s env")})": '
         "prefect deployment run softgrpo/full -p dataset=ml-1m\n"
-        f"http://127.0.0.1:{services.prefect_port}/deployments"
+        f"{services.addresses['PREFECT_API_URL'].removesuffix('/api')}/deployments"
     )
 
 
@@ -256,26 +234,6 @@ def _check_running(services: Services) -> None:
             "They must be running, and they are not",
             f"Start them: {services.make('services')}",
         )
-
-
-def _port(setting: str) -> int:
-    said = os.environ.get(setting) or str(PORTS[setting])
-    if not (said.isdecimal() and 0 < int(said) < 65536):
-        raise StoreError(f"{setting}={said}", "A port is a number from 1 to 65535", f"Correct or unset {setting}")
-    return int(said)
-
-
-def find_services(output: Path) -> Services:
-    """Returns the services of an output folder: on the ports where they run, else on those that the environment names.
-
-    Raises:
-        StoreError: A port is no number.
-    """
-    services = Services(output.resolve(), _port("PREFECT_PORT"), _port("MLFLOW_PORT"))
-    if services.is_running():
-        ports = json.loads((services.folder / PORTS_FILE).read_text(encoding="utf-8"))
-        return Services(services.output, ports["PREFECT_PORT"], ports["MLFLOW_PORT"])
-    return services
 
 
 ORDERS = {"start": start, "stop": stop, "deploy": deploy, "env": export_lines}
@@ -292,8 +250,14 @@ def main(words: list[str] | None = None) -> int:
         print(ORDERS[arguments.order](services))
     except SoftGRPOError as error:
         print(f"softgrpo: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return FAILED
+    except KeyboardInterrupt:
+        ended = (
+            f" What this had started has ended; logs are in {services.folder}." if arguments.order == "start" else ""
+        )
+        print(f"\nsoftgrpo: interrupted.{ended}", file=sys.stderr)
+        return INTERRUPTED
+    return OK
 
 
 if __name__ == "__main__":

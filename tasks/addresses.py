@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from urllib.parse import urlsplit
 
@@ -12,7 +13,10 @@ from softgrpo.errors import ConfigError, StoreError
 
 TIMEOUT_SECONDS = 5.0
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-SERVERS = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")
+EXAMPLES = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
+SERVERS = tuple(EXAMPLES)
+WITHOUT_SCHEME = ("databricks", "databricks-uc")
+"""What MLflow knows besides URLs."""
 
 
 def check_answers(uri: str, setting: str) -> None:
@@ -23,8 +27,15 @@ def check_answers(uri: str, setting: str) -> None:
         setting: Environment variable it came from, for the message.
 
     Raises:
+        ConfigError: It is no address.
         StoreError: Nobody answers within some seconds.
     """
+    if "://" not in uri and not uri.startswith("file:") and uri not in WITHOUT_SCHEME:
+        raise ConfigError(
+            f"{setting}={re.sub(':[^:@/]*@', ':***@', uri)}",
+            "It is no URL",
+            f"Write one, such as {EXAMPLES[setting]}, or unset {setting}",
+        )
     address = urlsplit(uri)
     scheme = address.scheme.split("+")[0]
     try:

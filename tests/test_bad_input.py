@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
+from flows.environment import check_servers, prepare
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import PolicyError
 from softgrpo.pipeline import RunResult
@@ -124,7 +125,10 @@ COMMAND_LINE = [
     Case("pure without stage", "pure --dataset ml-1m", "No stage", "--do_sft", "--do_test"),
     Case("output empty", f"{RUN} --output ''", "--output: ''", "no folder", "is the working directory"),
     Case("flag before", "run --force sft ml-100k full tiny", "STAGE", "run DATASET STAGE SIZE", "Flags go behind"),
-    Case("word behind a switch", f"{RUN} --bf16 maybe", "'maybe'", "Nothing is expected", "true or false"),
+    Case("word behind a switch", f"{RUN} --bf16 maybe", "--bf16 maybe", "true, false or nothing", "Correct it"),
+    Case(
+        "switch in the middle", f"{RUN} --prompt.titles no --seed 7", "--prompt.titles no", "It is a switch", "Correct"
+    ),
     Case("force", f"{RUN} --force sfft", "'sfft'", "no such stage", "'sft'"),
     Case(
         "output is a file",
@@ -157,10 +161,28 @@ COMMAND_LINE = [
     Case("empty list", "recommend 0123abcd --k 0", "--k 0", "at least one item", "larger"),
     Case("no such format", "recommend 0123abcd --to x.csv", "'x.csv'", ".parquet or .json", "such a name"),
     Case("list nowhere", "recommend 0123abcd --to /proc/x/y.json", "--to /proc/x", "takes new files", "another folder"),
+    Case(
+        "list in the place of a folder", "recommend 0123abcd --to data/", "'data'", ".parquet or .json", "such a name"
+    ),
+    Case(
+        "windows in the place of a file",
+        "windows shop --data-path {data} --to {data}/shop/shop.inter",
+        "--to {data}/shop/shop.inter",
+        "takes new files",
+        "another folder",
+    ),
+    Case("windows nowhere", "windows shop --data-path {data} --to /proc/x", "--to /proc/x", "takes", "another folder"),
     Case("report nowhere", "report 0123abcd --to /proc/x", "--to /proc/x", "takes new files", "another folder"),
 ]
 
 SETTINGS = [
+    Case(
+        "name of a recaller",
+        f"{RUN} --recall.files.mine x.parquet",
+        "recall.files = mine",
+        "begins with a capital letter",
+        "Give a value that fits",
+    ),
     Case("tau zero", f"{RUN} --tau_gumbel 0", "grpo.tau_gumbel = 0", "greater than 0", "default 1"),
     Case("tau negative", f"{RUN} --tau-gumbel=-1", "grpo.tau_gumbel = -1", "greater than 0", "default 1"),
     Case("tau infinite", f"{RUN} --tau-gumbel inf", "grpo.tau_gumbel = inf", "finite number", "default 1"),
@@ -325,6 +347,35 @@ def test_bad_input_is_refused(
     assert shown.out == ""
     assert sorted(tmp_path.rglob("*")) == before
     assert seconds < LIMIT_SECONDS
+
+
+@pytest.mark.parametrize(
+    "words", ["run ml-100k debug tiny", "pure --do_test", "tune ml-100k debug tiny", "ablate prompt ml-100k debug tiny"]
+)
+@pytest.mark.parametrize("name", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI"])
+def test_servers_that_do_not_answer_are_refused_before_anything_runs(
+    name: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("softgrpo.preflight.preflight", lambda *given: pytest.fail("it came too late"))
+    for address, rule in (("http://127.0.0.1:9/api", "Nobody answers there"), ("rubbish", "It is no URL")):
+        monkeypatch.setenv(name, address)
+        assert main(shlex.split(words)) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"softgrpo: {name}={address}. {rule}") and said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_servers_are_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("flows.environment.check_answers", lambda address, name: asked.append(address))
+    monkeypatch.setattr("flows.environment._answered", set())
+    monkeypatch.setenv("PREFECT_API_URL", "http://one/api")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://two")
+    check_servers()
+    prepare(tmp_path)
+    assert sorted(asked) == ["http://one/api", "http://two"]
 
 
 def test_the_good_dataset_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

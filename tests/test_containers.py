@@ -121,9 +121,25 @@ def test_every_service_is_watched_and_waits_for_what_it_needs() -> None:
             assert how["condition"] == ("service_completed_successfully" if ends else "service_healthy")
 
 
-def test_ports_are_open_to_this_machine_only() -> None:
+def interpolated(text: str, **environment: str) -> str:
+    """Returns a text of the compose file with its variables that have defaults."""
+    return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: environment.get(match[1], match[2]), text)
+
+
+def test_ports_are_open_to_this_machine_unless_somebody_says_otherwise() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert ports and all(port.startswith("127.0.0.1:") for port in ports)
+    assert [interpolated(port) for port in ports] == ["127.0.0.1:4200:4200", "127.0.0.1:5000:5000"]
+    published = [interpolated(port, SOFTGRPO_PUBLISH="10.1.2.3") for port in ports]
+    assert published == ["10.1.2.3:4200:4200", "10.1.2.3:5000:5000"]
+
+
+def test_the_servers_know_the_name_that_other_machines_ask_for() -> None:
+    words = [interpolated(word, SOFTGRPO_SERVER="here.example") for word in SERVICES["mlflow"]["command"]]
+    assert "here.example:*" in words[words.index("--allowed-hosts") + 1].split(",")
+    assert words[words.index("--cors-allowed-origins") + 1] == "http://here.example:5000"
+    address = SERVICES["prefect"]["environment"]["PREFECT_SERVER_UI_API_URL"]
+    assert interpolated(address, SOFTGRPO_SERVER="here.example") == "http://here.example:4200/api"
+    assert interpolated(address) == "http://localhost:4200/api"
 
 
 def test_volumes_are_declared_and_the_users_own() -> None:
@@ -179,7 +195,7 @@ class Natively:
 
     def text(self, text: str) -> str:
         """Returns a text of the compose file with what is different here."""
-        text = re.sub(r"\$\{POSTGRES_PASSWORD:\?[^}]*\}", self.password, text)
+        text = interpolated(re.sub(r"\$\{POSTGRES_PASSWORD:\?[^}]*\}", self.password, text))
         text = re.sub(r"\b(postgres|prefect|mlflow|localhost):(?=\d)", "127.0.0.1:", text).replace(
             "0.0.0.0", "127.0.0.1"
         )

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from softgrpo.config.section import Count, Positive, Probability, Section, Share
 
-ForeignName = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9_-]{0,31}$")]
+
+def _foreign_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Z][A-Za-z0-9_-]{0,31}", name):
+        raise ValueError(
+            "The name of a recaller from a file begins with a capital letter; up to 31 more of A-Z, a-z, 0-9, - and _ follow"
+        )
+    return name
+
+
+ForeignName = Annotated[str, AfterValidator(_foreign_name)]
 MergeMethod = Literal["score", "quota", "rrf"]
 Normalisation = Literal["none", "minmax", "zscore", "softmax", "percentile", "rank_reciprocal", "rank_exp", "platt"]
 

@@ -161,11 +161,34 @@ def test_the_report_of_a_run_is_found_copied_and_told(
     assert (found["run"], found["k"], found["rows"][1]["method"]) == (run_id, 5, "grpo_multi")
     assert main(["report", run_id, "--to", str(tmp_path / "copy"), *where]) == 0  # over an earlier report
     capsys.readouterr()
+    for name in ("report.md", "table.parquet"):  # a page of that name is not enough
+        (tmp_path / "copy" / name).rename(tmp_path / name)
+        assert main(["report", run_id, "--to", str(tmp_path / "copy"), *where]) == 2
+        assert "an earlier report (report.html, report.md and table.parquet)" in capsys.readouterr().err
+        (tmp_path / name).rename(tmp_path / "copy" / name)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     assert main(["report", run_id, "--to", str(tmp_path / "full"), *where]) == 2
     assert "It must be a new folder" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+
+
+def test_a_report_that_cannot_be_copied_is_one_line(
+    run_id: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["report", run_id, "--to", str(tmp_path / "copy"), "--output", str(output)]
+    assert main(words) == 0
+    (stored,) = (output / "stages").glob("test-*/weights.parquet")
+    (tmp_path / "copy/weights.parquet").unlink()
+    (tmp_path / "copy/weights.parquet").symlink_to(stored)
+    capsys.readouterr()
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert (
+        said.startswith(f"softgrpo: --to {tmp_path / 'copy'}: ")
+        and "are the same file. All files of the report" in said
+    )
+    assert said.count("\n") == 1
 
 
 def test_a_report_is_opened(
@@ -211,14 +234,48 @@ def test_all_users_are_written_and_chosen_ones_are_shown(
     assert [item["item"] for item in records[0]["items"]] == table[table["user"] == "u3"]["item"].tolist()[:2]
 
 
+def test_lists_of_chosen_users_are_shown_and_leave_those_of_all_alone(
+    run_id: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--output", str(output)]
+    assert main(["recommend", run_id, *where]) == 0
+    (written,) = (output / "recommendations").iterdir()
+    before = written.read_bytes()
+    capsys.readouterr()
+    assert main(["recommend", run_id, "--users", "u1", "u2", *where]) == 0
+    shown = capsys.readouterr().out
+    assert "u1" in shown and shown.endswith("\n2 users, 10 items\n")
+    assert [path.read_bytes() for path in (output / "recommendations").iterdir()] == [before]
+    many = [f"stranger{number}" for number in range(11)]
+    assert main(["recommend", run_id, "--users", *many, *where]) == 2
+    assert "11 users. Lists of chosen users are shown, up to 10 of them" in capsys.readouterr().err
+    assert main(["recommend", run_id, "--users", *many, "--to", str(tmp_path / "many.parquet"), *where]) == 0
+    assert pd.read_parquet(tmp_path / "many.parquet")["user"].nunique() == 11
+    assert [path.read_bytes() for path in (output / "recommendations").iterdir()] == [before]
+
+
+@pytest.mark.parametrize("wrong", ["u1,u2", "u1,", ",u2"])
+def test_users_with_commas_between_them_are_told_how(
+    wrong: str, run_id: str, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recommend", run_id, "--users", wrong, "u3", "--output", str(output)]) == 2
+    known = " ".join(part for part in wrong.split(",") if part)
+    assert f"Users are separated by spaces: --users {known}" in capsys.readouterr().err
+
+
+def test_a_name_may_have_a_comma(run_id: str, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", run_id, "--users", "u1,stranger", "--output", str(output)]) == 0
+    assert "u1,stranger" in capsys.readouterr().err  # gets the static mixture, like anybody who is not in the data
+
+
 def test_the_beginning_of_an_id_is_enough(
     run_id: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--output", str(output)]
     assert main(["report", run_id[:6], "--json", *where]) == 0
     assert json.loads(capsys.readouterr().out)["run"] == run_id
-    assert main(["recommend", run_id[:8], "--users", "u1", *where]) == 0
-    assert f"1 user, 5 items\n{output / 'recommendations' / run_id}.parquet\n" in capsys.readouterr().out
+    assert main(["recommend", run_id[:8], *where]) == 0
+    assert f"users/s\n{output / 'recommendations' / run_id}.parquet\n" in capsys.readouterr().out
     assert main(["report", run_id[:5], *where]) == 2
     assert "MLflow has no such run" in capsys.readouterr().err
 
@@ -267,7 +324,7 @@ def test_json_goes_to_the_standard_output_and_nothing_is_written(
     run_id: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     users = tmp_path / "users.txt"
-    users.write_text("u1\n\n u2 \n")
+    users.write_bytes(b"\xef\xbb\xbfu1\n\n u2 \n")  # with the mark that some editors begin a file with
     assert main(["recommend", run_id, "--users-from", str(users), "--json", "--output", str(output)]) == 0
     assert [record["user"] for record in json.loads(capsys.readouterr().out)] == ["u1", "u2"]
     assert not (output / "recommendations").exists()
@@ -281,17 +338,33 @@ def test_json_goes_to_the_standard_output_and_nothing_is_written(
         (["recommend", "RUN", "--users-from", "nowhere.txt"], "There is no such file"),
         (["recommend", "RUN", "--users", "u1", "--users-from", "x"], "Users are named in one place"),
         (["recommend", "RUN", "--users", "u1", "u1"], "A user is asked for once"),
+        (["recommend", "RUN", "--users", ""], "'' is no user"),
+        (["recommend", "RUN", "--users-from", "LATIN"], "byte 1 is not UTF-8"),
+        (["recommend", "RUN", "--to", "FOLDER.json"], "It is a folder, and must be a file"),
+        (["report", "RUN", "--to", "STORE"], "is stored and never written over"),
+        (["report", "RUN", "--to", "STORE/inside"], "is stored and never written over"),
         (["recommend", "nobody"], "MLflow has no such run"),
         (["report", "nobody"], "MLflow has no such run"),
         (["report", "STAGE"], "It must be the run of a pipeline"),
+        (["compare", "STAGE", "RUN"], "It must be the run of a pipeline"),
         (["recommend"], "RUN"),
     ],
 )
 def test_what_is_refused(
-    words: list[str], message: str, run_id: str, output: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    message: str,
+    run_id: str,
+    output: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from mlflow import MlflowClient
 
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "LATIN").write_bytes(b"J\xfcrgen\n")
+    (tmp_path / "FOLDER.json").mkdir()
+    (tmp_path / "STORE").symlink_to(next((output / "stages").glob("test-*/")))
     client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
     given = {"RUN": run_id, "STAGE": client.get_run(run_id).data.tags["stage_run.data"]}
     before = sorted(output.rglob("*"))

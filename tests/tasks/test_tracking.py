@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
-from softgrpo.errors import StoreError
+from softgrpo.errors import ConfigError, StoreError
 from softgrpo.local_store import LocalStore
 from tasks.addresses import check_answers
 from tasks.database import DATABASE, file_system, make_database
@@ -91,6 +91,15 @@ def test_a_server_that_accepts_and_says_nothing_is_named_within_ten_seconds(monk
 
 def test_files_and_local_databases_need_no_answer() -> None:
     check_answers("sqlite:////nowhere/mlflow.db", "MLFLOW_TRACKING_URI")
+
+
+@pytest.mark.parametrize("address", ["rubbish", "localhost:5000", "me:secret@there:5000"])
+def test_an_address_without_a_scheme_is_no_url(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"It is no URL. Write one, such as http://127\.0\.0\.1:5000") as raised:
+        check_answers(address, "MLFLOW_TRACKING_URI")
+    assert "secret" not in str(raised.value)
+    check_answers("file:/somewhere", "MLFLOW_TRACKING_URI")
+    check_answers("databricks", "MLFLOW_TRACKING_URI")
 
 
 def test_no_password_is_shown(closed_port: int) -> None:

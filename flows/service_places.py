@@ -1,0 +1,147 @@
+"""Where the services of one output folder are: their ports, addresses, environment, and whether they run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.service_hosts import LOOPBACK, SETTING, elsewhere, here, mlflow_guards
+from softgrpo.errors import StoreError
+from tasks.database import DATABASE
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGURATION = ROOT / "deployments" / "supervisord.conf"
+PORTS = {"PREFECT_PORT": 4200, "MLFLOW_PORT": 5000}
+PLACE_FILE = "ports.json"
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where the services of one output folder are.
+
+    Attributes:
+        output: The output folder; the servers keep their databases there unless the environment names others.
+        prefect_port: Port of Prefect's server.
+        mlflow_port: Port of MLflow's server.
+        host: What both are bound to: an IPv4 address or a name of this machine; 0.0.0.0 is every address.
+    """
+
+    output: Path
+    prefect_port: int
+    mlflow_port: int
+    host: str = LOOPBACK
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the services' logs."""
+        return self.output / "services"
+
+    @property
+    def socket(self) -> Path:
+        """supervisord's socket; a path in the output folder may be longer than a socket's may be."""
+        name = hashlib.sha256(str(self.output).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"softgrpo-{os.getuid()}-{name}.sock"
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What a shell, a flow and a worker of this machine need to find the servers."""
+        return self._addresses(here(self.host))
+
+    @property
+    def addresses_elsewhere(self) -> dict[str, str]:
+        """The same for other machines; those of loopback lead to nothing there."""
+        return self._addresses(elsewhere(self.host))
+
+    def _addresses(self, host: str) -> dict[str, str]:
+        return {
+            "PREFECT_API_URL": f"http://{host}:{self.prefect_port}/api",
+            "MLFLOW_TRACKING_URI": f"http://{host}:{self.mlflow_port}",
+        }
+
+    @property
+    def place(self) -> dict[str, int | str]:
+        """What the environment can say of where they are to be."""
+        return {"PREFECT_PORT": self.prefect_port, "MLFLOW_PORT": self.mlflow_port, SETTING: self.host}
+
+    def make(self, words: str) -> str:
+        """Returns a command line of make that means these services."""
+        there = "" if self.output == ROOT / "outputs" else f" OUTPUT={shlex.quote(str(self.output))}"
+        return f"make {words}{there}"
+
+    def environment(self) -> dict[str, str]:
+        """Returns the environment that deployments/supervisord.conf and deployments/prefect.yaml are read in."""
+        said = dict(os.environ)
+        for name in self.addresses:  # the servers are the addresses' other end, and the worker gets its own
+            said.pop(name, None)
+        return {
+            "PREFECT_HOME": str(self.output / "prefect"),
+            "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.output / DATABASE}",
+            "MLFLOW_ARTIFACTS_DESTINATION": str(self.output / "mlartifacts"),
+            # in memory, the usual place, a restarted server would forget who holds a slot, and never give it to anybody else
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            "PREFECT_SERVER_UI_API_URL": self.addresses_elsewhere[
+                "PREFECT_API_URL"
+            ],  # its page asks port 4200 otherwise
+            **mlflow_guards(self.host, self.mlflow_port),
+            **said,
+            "SOFTGRPO_OUTPUT": str(self.output),
+            "SOFTGRPO_SERVICES": str(self.folder),
+            "SOFTGRPO_SOCKET": str(self.socket),
+            "SOFTGRPO_PYTHON": sys.executable,
+            "SOFTGRPO_HOST": self.host,
+            "SOFTGRPO_PREFECT_PORT": str(self.prefect_port),
+            "SOFTGRPO_MLFLOW_PORT": str(self.mlflow_port),
+            "SOFTGRPO_PREFECT_URL": self.addresses["PREFECT_API_URL"],
+            "SOFTGRPO_MLFLOW_URL": self.addresses["MLFLOW_TRACKING_URI"],
+        }
+
+    def supervisor(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Gives an order to the running supervisord.
+
+        Raises:
+            StoreError: It says that it failed.
+        """
+        command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(CONFIGURATION), *words]
+        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, check=False)
+        if check and done.returncode:
+            raise StoreError(
+                f"supervisorctl {' '.join(words)}: {(done.stdout + done.stderr).strip()}",
+                "The services are ended and started through it",
+                f"Look into {self.folder}",
+            )
+        return done
+
+    def is_running(self) -> bool:
+        """Whether supervisord answers at the socket."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
+
+def _port(setting: str) -> int:
+    said = os.environ.get(setting) or str(PORTS[setting])
+    if not (said.isdecimal() and 0 < int(said) < 65536):
+        raise StoreError(f"{setting}={said}", "A port is a number from 1 to 65535", f"Correct or unset {setting}")
+    return int(said)
+
+
+def find_services(output: Path) -> Services:
+    """Returns the services of an output folder: where they run, else where the environment says that they are to.
+
+    Raises:
+        StoreError: A port is no number.
+    """
+    host = os.environ.get(SETTING) or LOOPBACK
+    services = Services(output.resolve(), _port("PREFECT_PORT"), _port("MLFLOW_PORT"), host)
+    if services.is_running():
+        place = json.loads((services.folder / PLACE_FILE).read_text(encoding="utf-8"))
+        there = place.get(SETTING, LOOPBACK)  # services of an earlier version knew no other
+        return Services(services.output, place["PREFECT_PORT"], place["MLFLOW_PORT"], there)
+    return services
