@@ -49,6 +49,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("cluster" if "cluster" in item.fixturenames else "services"))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_address_is_left() -> Iterator[None]:
+    """MLflow leaves the address of a store in the environment; the next file of tests must not find it there."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 @dataclass(frozen=True)
 class PrefectServer:
     """A running server.
