@@ -120,7 +120,8 @@ def test_make_starts_what_the_documents_say(tmp_path: Path) -> None:
 
     said = {line: run(line) for line in documented("make")}
     assert said["make run"] == ["softgrpo run ml-100k full tiny"]
-    assert [line.split()[0] for line in said["make test"]] == ["ruff", "ruff", "mypy", "pytest"]
+    first, second, *together = [line.split()[0] for line in said["make test"]]
+    assert (first, second, sorted(together)) == ("ruff", "ruff", ["mypy", "pytest"])
     assert all(line.startswith("make: ") for line in said["make install"])  # there is nothing to be done
 
 
