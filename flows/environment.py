@@ -111,7 +111,12 @@ def prepare_to_read(output: Path) -> None:
 
 
 _answered: set[str] = set()
-"""Addresses at which somebody has answered this process."""
+"""Addresses at which somebody has answered this process, or will: that of its own server."""
+
+
+def expect(address: str) -> None:
+    """Keeps `check_servers` from asking at the address of a server that this process has started, which may still be starting."""
+    _answered.add(address)
 
 
 def check_servers() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import softgrpo
-from flows.environment import check_writable, prepare
+from flows.environment import check_writable, expect, prepare
 from flows.own_server import OwnServer
 from softgrpo.config import ExperimentConfig, Section
 from softgrpo.local_store import LocalStore
@@ -69,6 +69,7 @@ def begin_prefect(output: Path) -> None:
         raise RuntimeError("Prefect has read its settings already: call begin_prefect before Prefect is imported")
     server = OwnServer(output)
     os.environ["PREFECT_API_URL"] = server.address
+    expect(server.address)
     _own_servers.append(server)
 
 
