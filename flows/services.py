@@ -76,7 +76,7 @@ def start(services: Services) -> str:
         try:
             _begin(services)
             _bring_up(services)
-        except BaseException:  # Ctrl-C too
+        except BaseException:  # broad: after Ctrl-C too nothing half-started stays; it goes on to the caller
             _end(services)
             raise
     return _told(services)
