@@ -106,6 +106,18 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENC
     return found
 
 
+def descendants(pid: int, words: str) -> list[psutil.Process]:
+    """Returns the running descendants of a process whose command line contains words."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            if words in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:  # also a zombie
+            continue  # it has ended meanwhile
+    return found
+
+
 def process_of(flow_run: str) -> psutil.Process | None:
     """Returns the process that runs a flow run of a worker."""
     for process in psutil.process_iter():

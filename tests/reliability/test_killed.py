@@ -20,6 +20,7 @@ from tests.reliability.runs import (
     Command,
     Problem,
     Tracked,
+    descendants,
     digests,
     process_of,
     stages_run,
@@ -156,7 +157,7 @@ def test_kill_9_of_the_command_alone_leaves_no_process_behind(make_problem: Call
     run = make_problem("alone", own_prefect=True).start(stage="recall")
     run.freeze_at("stages/split-*.json")
     children = psutil.Process(run.process.pid).children(recursive=True)
-    assert any("prefect_server.py" in "".join(child.cmdline()) for child in children), "a Prefect server of its own"
+    assert descendants(run.process.pid, "prefect_server.py"), "a Prefect server of its own"
     run.process.kill()
     run.process.wait()
     _, alive = psutil.wait_procs(children, timeout=30)
@@ -182,8 +183,7 @@ def _trained(run: Command) -> list[psutil.Process]:
     """Waits until two recallers are being trained, and returns their processes."""
 
     def both() -> list[psutil.Process]:
-        children = psutil.Process(run.process.pid).children(recursive=True)
-        found = [child for child in children if "tasks.stage_process" in child.cmdline()]
+        found = descendants(run.process.pid, "tasks.stage_process")
         return found if len(found) == 2 else []
 
     found: list[psutil.Process] = wait_until(both, "two recallers are trained at once", pause=0.01)
