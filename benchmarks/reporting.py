@@ -84,12 +84,13 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
 
     from softgrpo.baselines.gates import GATES
     from softgrpo.config import MergeMethod
+    from softgrpo.evaluation import FOCUS
     from softgrpo.evaluation.cases import data_facts, extreme_cases
     from softgrpo.evaluation.report import Report, write_report
     from softgrpo.evaluation.stored import save_report
     from softgrpo.evaluation.table import Gate, compare, standard_methods
     from softgrpo.records import Part
-    from softgrpo.stages.test import FOCUS, SHOWN_CURVES
+    from softgrpo.stages.test import SHOWN_CURVES
 
     config, rows = prepared.config, prepared.windows.of(Part.TEST)
     rng = np.random.default_rng(1)

@@ -14,11 +14,11 @@ from flows.environment import prepare_to_read
 from flows.finished import check_pipeline
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import ConfigError
+from softgrpo.evaluation import FOCUS
 
 if TYPE_CHECKING:
     from softgrpo.evaluation.runs import EvaluatedRun  # torch takes seconds, which `make deploy` need not wait for
 
-FOCUS = "grpo_multi"
 SHORTEST = 6
 """Characters of an id that stand for a run; `tasks.lineage.read_run` takes them too."""
 NO_NUMBER = ("limits.stage_hours", "data.data_path", "data.download")

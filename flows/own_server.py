@@ -16,10 +16,13 @@ from pathlib import Path
 
 import requests
 
+from flows.prefect_database import lay
 from softgrpo.errors import StoreError
 from softgrpo.local_store import LocalStore
 
-PATIENCE_SECONDS = 120.0  # the first server of an output folder makes its database, and the machine may be busy
+PATIENCE_SECONDS = (
+    120.0  # the first server of an output folder may have to make its database, and the machine may be busy
+)
 GRACE_SECONDS = 5.0
 HERE = Path(__file__).parent
 SLIM = {
@@ -38,13 +41,14 @@ class OwnServer:
     report its end. After `kill -9` nobody is left to end the server but itself, see `flows.tether`.
 
     Args:
-        output: Folder of its log and, unless PREFECT_HOME says otherwise, of its database.
+        output: Folder of its log. Its database lies in PREFECT_HOME, which has to be set.
     """
 
     def __init__(self, output: Path) -> None:
         self._log = output / "prefect-server.log"
         self._starting = ExitStack()  # two first runs at once must not both make the database
         self._starting.enter_context(LocalStore(output / "stages").lock("prefect"))
+        lay(Path(os.environ["PREFECT_HOME"]))
         # -P: the folder of the two programs does not become a place of modules
         command = [sys.executable, "-P", str(HERE / "tether.py"), str(HERE / "prefect_server.py")]
         with socket.create_server(("127.0.0.1", 0)) as listening, self._log.open("ab") as said:

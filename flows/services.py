@@ -104,14 +104,8 @@ def _begin(services: Services) -> None:
         make_database(services.output)
     (services.folder / PLACE_FILE).write_text(json.dumps(services.place), encoding="utf-8")
     command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION)]
-    done = subprocess.run(command, env=services.environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().rpartition("\n")[2]
-        raise StoreError(
-            f"supervisord: {said[:MESSAGE_CHARACTERS]}",
-            "It keeps the servers and the worker alive",
-            f"Look into {services.folder / 'supervisord.log'}",
-        )
+    rule, log = "It keeps the servers and the worker alive", services.folder / "supervisord.log"
+    _run(command, services.environment(), "supervisord", rule, log)
 
 
 def _bring_up(services: Services) -> None:
@@ -195,14 +189,17 @@ def prefect(services: Services, *words: str) -> None:
     """
     command = [sys.executable, "-m", "prefect", "--no-prompt", *words]
     environment = services.environment() | services.addresses
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    rule, log = "The server takes deployments from deployments/prefect.yaml", services.folder / "prefect.log"
+    _run(command, environment, f"prefect {' '.join(words)}", rule, log, cwd=ROOT)
+
+
+def _run(
+    command: list[str], environment: dict[str, str], name: str, rule: str, log: Path, cwd: Path | None = None
+) -> None:
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stdout + done.stderr).strip().rpartition("\n")[2]
-        raise StoreError(
-            f"prefect {' '.join(words)}: {said[:MESSAGE_CHARACTERS]}",
-            "The server takes deployments from deployments/prefect.yaml",
-            f"Look into {services.folder / 'prefect.log'}",
-        )
+        raise StoreError(f"{name}: {said[:MESSAGE_CHARACTERS]}", rule, f"Look into {log}")
 
 
 def deploy(services: Services) -> str:

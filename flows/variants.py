@@ -9,10 +9,11 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.compare import FOCUS, ComparedRuns
+from flows.compare import ComparedRuns
 from flows.recipe import begin, execute, tell_notes
 from flows.summary import table_markdown
 from softgrpo.config import ExperimentConfig
+from softgrpo.evaluation import FOCUS
 from softgrpo.pipeline import RunResult, plan
 from tasks.crew import opened
 from tasks.groups import Member, group_run, members, publish_table

@@ -21,6 +21,7 @@ from softgrpo.candidates import NO_ITEM
 from softgrpo.columns import Columns
 from softgrpo.contributions import contributions
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
+from softgrpo.evaluation import FOCUS
 from softgrpo.evaluation.stored import WEIGHTS
 from softgrpo.fusion import align, merged_lists
 from softgrpo.recommended import POLICY, STATIC, Recommended
@@ -180,7 +181,7 @@ def _items_table(
     )
 
 
-def stored_weights(folder: Path, recallers: tuple[str, ...], method: str = "grpo_multi") -> NDArray[np.float64]:
+def stored_weights(folder: Path, recallers: tuple[str, ...], method: str = FOCUS) -> NDArray[np.float64]:
     """Returns the weights (T, M) of a learned method on the test windows, as the stage `test` stored them.
 
     Args:

@@ -8,9 +8,8 @@ from typing import TypedDict
 
 from mlflow.entities import Run
 
+from softgrpo.evaluation import FOCUS
 from tasks.tracking import EXPERIMENTS, Tracking, store_errors
-
-FOCUS = "grpo_multi"
 
 
 class Listed(TypedDict):

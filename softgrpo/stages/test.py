@@ -19,6 +19,7 @@ from softgrpo.batching import PromptCollator, PromptRows, predict_logits
 from softgrpo.columns import Columns
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.errors import DataError
+from softgrpo.evaluation import FOCUS
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.report import Choice, Report, write_report
 from softgrpo.evaluation.stored import save_report
@@ -33,7 +34,6 @@ from softgrpo.stages.inputs import CONFUSION, Prepared
 
 logger = logging.getLogger(__name__)
 
-FOCUS = "grpo_multi"
 SHOWN_CURVES = {
     "reward": "reward (training samples)",
     "kl": "KL from the SFT policy",

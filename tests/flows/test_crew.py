@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -142,6 +142,15 @@ def test_what_is_at_work_beside_an_error_is_finished_and_kept(go: Go, output: Pa
     assert sorted(key.rpartition("-")[0] for key in digests(output)) == ["recall-B", "split"]
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """A process that a shell starts in the background ignores SIGINT, and so would the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_ends_all_that_are_at_work(go: Go, output: Path) -> None:
     def interrupt() -> None:
         while len(seen(output / "stages")) < 2:

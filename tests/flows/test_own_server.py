@@ -14,6 +14,7 @@ from softgrpo.errors import StoreError
 
 
 def test_a_server_that_cannot_start_is_one_readable_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(own_server, "HERE", tmp_path)
     (tmp_path / "tether.py").write_text("raise SystemExit('no room for a database')")
     server = OwnServer(tmp_path)
