@@ -87,7 +87,7 @@ $(STAMP): pyproject.toml constraints.txt
 	echo "Making byte code of what every run imports, and Prefect's empty database"; \
 	$(BIN)/python -c 'import softgrpo.stages.recall, softgrpo.stages.sft, softgrpo.stages.grpo' & stages=$$!; \
 	$(BIN)/python -m flows.prefect_database; \
-	PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import flows.prefect_server, flows.recipe, matplotlib.pyplot, sklearn.ensemble'; \
+	PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import flows.prefect_server, flows.recipe, mlflow.store.tracking.sqlalchemy_store, sklearn.ensemble, matplotlib.pyplot'; \
 	wait $$stages; \
 	touch $(STAMP)
 

@@ -1,8 +1,8 @@
 """What Prefect and MLflow cost: `python -m benchmarks.orchestration`. Unlike the rest of the benchmark it needs the whole package.
 
-Runs of ml-100k, which is packaged in recbole, in processes of their own: a cold one and one without Prefect and MLflow, both as in
-a fresh clone, where Python finds no byte code; identical ones, ones that have nothing but the address of an MLflow server; and
-the memory of both servers and the worker while idle.
+Runs of ml-100k, which is packaged in recbole, in processes of their own: a cold one and one without Prefect and MLflow, both in a
+new folder, in an environment as `make install` leaves it; identical ones, ones that have nothing but the address of an MLflow
+server; and the memory of both servers and the worker while idle.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ ROOT = Path(__file__).parents[1]
 REPEATS = 3
 SETTLE_SECONDS = 30.0
 MEGABYTE = 1e6
-BYTE_CODE = "PYTHONPYCACHEPREFIX"
-"""Names the folder of Python's byte code; in an empty one all of it has to be made."""
+NO_BYTE_CODE = "PYTHONDONTWRITEBYTECODE"
+"""Would have each run compile what it imports; the commands of the Makefile do not hear it either."""
 SERVICES = {"mlflow": "MLflow", "worker": "worker", "server": "Prefect"}
 """A word of its command line, and its name."""
 
@@ -124,8 +124,9 @@ def run_apart(stage: str, output: Path, environment: Mapping[str, str], *, bare:
     command = [sys.executable, "-m", "benchmarks.orchestration", "--here", stage, str(output)]
     command += ["--bare"] if bare else []
     start = time.perf_counter()
+    inherited = {name: value for name, value in os.environ.items() if name != NO_BYTE_CODE}
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True
+        command, cwd=ROOT, env={**inherited, **environment}, stdout=subprocess.PIPE, text=True, check=True
     )
     spent = time.perf_counter() - start
     found = json.loads(done.stdout.splitlines()[-1])
@@ -194,8 +195,8 @@ def measure(stage: str, folder: Path) -> list[Row]:
         folder: Empty folder for the runs.
     """
     home = folder / "home"
-    cold = run_apart(stage, home, {BYTE_CODE: str(folder / "byte-code")})
-    bare = run_apart(stage, folder / "bare", {BYTE_CODE: str(folder / "byte-code-bare")}, bare=True)
+    cold = run_apart(stage, home, {})
+    bare = run_apart(stage, folder / "bare", {}, bare=True)
     more = cold.outside - bare.outside
     both = (
         f"outside stages {cold.outside:.1f} s of {cold.command:.0f} s, {bare.outside:.1f} s without Prefect and MLflow"
