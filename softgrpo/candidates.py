@@ -110,12 +110,14 @@ def _topk(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]
     if size < 2:
         return scores.topk(count, dim=1)
     groups = width // size
-    columns = torch.arange(width, device=scores.device)
-    by_group, rest = columns[: size * groups].view(size, groups), columns[size * groups :]
-    best = scores[:, : size * groups].reshape(-1, size, groups).amax(1).topk(count, dim=1, sorted=False).indices
-    chosen = torch.cat([by_group[:, best].movedim(0, 1).flatten(1), rest.expand(len(scores), -1)], dim=1)
-    values, places = scores.gather(1, chosen).topk(count, dim=1)
-    return values, chosen.gather(1, places)
+    inside = size * groups
+    grouped = scores[:, :inside].reshape(-1, size, groups)
+    best = grouped.amax(1).topk(count, dim=1, sorted=False).indices
+    chosen = grouped.gather(2, best.unsqueeze(1).expand(-1, size, -1)).flatten(1)  # row by row of the groups
+    values, places = torch.cat([chosen, scores[:, inside:]], dim=1).topk(count, dim=1)
+    row = places.div(count, rounding_mode="floor")
+    columns = row * groups + best.gather(1, places - row * count)
+    return values, torch.where(row < size, columns, places - size * count + inside)
 
 
 def combine(lists: Sequence[CandidateLists]) -> CandidateLists:
