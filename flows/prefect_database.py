@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 NAME = "prefect.db"
 """Of the database in Prefect's home."""
+BUSY_SECONDS = 60.0
+ROOM_BYTES = 4 * 1024 * 1024
 ELSEWHERE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
 """Name another database; the second is what older versions read."""
 
@@ -36,6 +41,24 @@ def lay(home: Path) -> None:
     aside = home / f".{NAME}"
     shutil.copyfile(made, aside)
     aside.replace(database)
+
+
+@contextmanager
+def room(home: Path) -> Iterator[None]:
+    """Keeps some megabytes for a database while a block lasts: where the disk becomes full, a run still tells how it ended.
+
+    They are in the file, as pages that are free again, and in its write-ahead log, which is as long as somebody has the database
+    open. Prefect's own migrations leave as much. A database that is still to be made is left alone.
+    """
+    if not (home / NAME).is_file():
+        yield
+        return
+    with closing(sqlite3.connect(home / NAME, BUSY_SECONDS, isolation_level=None)) as database:
+        database.execute("create table if not exists room (bytes blob)")  # it is there if the last one was killed here
+        database.execute("insert into room values (zeroblob(?))", (ROOM_BYTES,))
+        database.execute("drop table room")
+        database.execute("pragma wal_checkpoint").fetchall()
+        yield
 
 
 def make() -> Path:

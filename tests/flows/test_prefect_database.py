@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows import prefect_database
-from flows.prefect_database import ELSEWHERE, empty_database, lay, make
+from flows.prefect_database import ELSEWHERE, empty_database, lay, make, room
 
 
 @pytest.fixture
@@ -61,3 +61,19 @@ def test_it_has_all_tables_of_the_installed_prefect_and_no_row(tmp_path: Path, m
     assert set(Base.metadata.tables) <= tables and filled == {"alembic_version"}
     assert [path.name for path in made.parent.iterdir()] == [made.name]
     assert make() == made
+
+
+def test_a_full_disk_leaves_room_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "prefect.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("pragma journal_mode = wal")
+        database.execute("create table log (line text)")
+        database.execute("create table room (bytes blob)")  # of one that was killed
+    with room(tmp_path), closing(sqlite3.connect(path, isolation_level=None)) as database:
+        sizes = [file.stat().st_size for file in sorted(tmp_path.iterdir())]
+        for _ in range(100):
+            database.execute("insert into log values (?)", ("x" * 1000,))
+        assert [file.stat().st_size for file in sorted(tmp_path.iterdir())] == sizes  # no file has grown
+        assert database.execute("select name from sqlite_master").fetchall() == [("log",)]
+    with room(tmp_path / "new"):
+        assert not (tmp_path / "new").exists()
