@@ -66,7 +66,8 @@ env: $(STAMP) ## lets a shell find the commands, and the servers if they run:  e
 install: $(STAMP) ## set up .venv with the pinned versions
 
 # Python 3.11 exactly: recbole needs a ray that no later Python has. Byte code is made of a module when it is
-# first imported, here of those that every run imports, on two cores; pip would make it of 29,000 files. All of it prints to the standard error: a shell runs the output of `make env`.
+# first imported, here of those that every run imports, on two cores; pip would make it of 29,000 files. All of it
+# prints to the standard error: a shell runs the output of `make env`.
 $(STAMP): pyproject.toml constraints.txt
 	@set -e; exec >&2; \
 	is_311='import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \

@@ -20,9 +20,7 @@ from flows.prefect_database import lay
 from softgrpo.errors import StoreError
 from softgrpo.local_store import LocalStore
 
-PATIENCE_SECONDS = (
-    120.0  # the first server of an output folder may have to make its database, and the machine may be busy
-)
+PATIENCE_SECONDS = 120.0  # the first server of an output folder may have a database to make, on a busy machine
 GRACE_SECONDS = 5.0
 HERE = Path(__file__).parent
 SLIM = {

@@ -48,16 +48,20 @@ def room(home: Path) -> Iterator[None]:
     """Keeps some megabytes for a database while a block lasts: where the disk becomes full, a run still tells how it ended.
 
     They are in the file, as pages that are free again, and in its write-ahead log, which is as long as somebody has the database
-    open. Prefect's own migrations leave as much. A database that is still to be made is left alone.
+    open. Prefect's own migrations leave as much. A database that is still to be made is left alone; where there is no room
+    left, the server's log says so, and the run tells what it could not write.
     """
     if not (home / NAME).is_file():
         yield
         return
     with closing(sqlite3.connect(home / NAME, BUSY_SECONDS, isolation_level=None)) as database:
-        database.execute("create table if not exists room (bytes blob)")  # it is there if the last one was killed here
-        database.execute("insert into room values (zeroblob(?))", (ROOM_BYTES,))
-        database.execute("drop table room")
-        database.execute("pragma wal_checkpoint").fetchall()
+        try:
+            database.execute("create table if not exists room (bytes blob)")  # there if the last one was killed here
+            database.execute("insert into room values (zeroblob(?))", (ROOM_BYTES,))
+            database.execute("drop table room")
+            database.execute("pragma wal_checkpoint").fetchall()
+        except sqlite3.OperationalError as error:
+            print(f"no room kept in {home / NAME}: {error}", file=sys.stderr)
         yield
 
 

@@ -77,3 +77,13 @@ def test_a_full_disk_leaves_room_to_write(tmp_path: Path) -> None:
         assert database.execute("select name from sqlite_master").fetchall() == [("log",)]
     with room(tmp_path / "new"):
         assert not (tmp_path / "new").exists()
+
+
+def test_a_server_starts_without_room_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prefect_database, "BUSY_SECONDS", 0.0)
+    with closing(sqlite3.connect(tmp_path / "prefect.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        with room(tmp_path):
+            assert "prefect.db: database is locked" in capsys.readouterr().err
