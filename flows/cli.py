@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from flows.command_line import PURE_STAGES, build_parser, sub_parsers
 from flows.doctor import as_text, examine, is_healthy
-from flows.environment import check_servers, check_takes_files
+from flows.environment import check_output, check_servers
 from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, readable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
 from flows.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
@@ -119,7 +119,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
 
     stage, said = check_stage(arguments.STAGE, GROUP_STAGES), overrides(arguments)
     dataset, size = said.pop("data.dataset", arguments.DATASET), said.pop("policy.size", arguments.SIZE)
-    check_takes_files("--output", arguments.output)
+    check_output(arguments.output)
     check_hands(arguments.parallel, arguments.dask)
     check_servers()
     return Wanted(
@@ -213,7 +213,11 @@ def prepare(words: Sequence[str]) -> Job:
         SoftGRPOError: It cannot be done; nothing was written.
     """
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        raise ConfigError(f"Command '{words[0]}'", "There is no such command", nearest(words[0], COMMANDS))
+        raise ConfigError(
+            f"Command '{words[0]}'",
+            "There is no such command; `softgrpo --help` explains them",
+            nearest(words[0], COMMANDS),
+        )
     if not words:
         raise ConfigError(
             "No COMMAND",

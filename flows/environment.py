@@ -9,7 +9,7 @@ from pathlib import Path
 
 from softgrpo.errors import StoreError, is_full_disk
 from tasks.addresses import SERVERS, check_answers
-from tasks.database import DATABASE
+from tasks.database import DATABASE, check_database
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -53,6 +53,23 @@ def check_takes_files(flag: str, folder: Path) -> None:
             "It must be a folder that takes new files",
             "Name another folder, or give yourself the right to write",
         )
+
+
+def check_output(folder: Path) -> None:
+    """Checks the output folder of a run before anything is made there.
+
+    Raises:
+        StoreError: It does not take new files, or something else stands where stages or MLflow's database belong.
+    """
+    check_takes_files("--output", folder)
+    if (stages := folder / "stages").exists() and not stages.is_dir():
+        raise StoreError(
+            f"'{stages}' is a file",
+            "Finished stages are kept in a folder of that name",
+            "Move it away, or name another --output",
+        )
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        check_database(folder)
 
 
 def check_writable(folder: Path) -> None:
@@ -107,6 +124,8 @@ def prepare_to_read(output: Path) -> None:
             f"No run is stored there: that folder has no {DATABASE}",
             "Name the folder that the runs wrote to, or their server with MLFLOW_TRACKING_URI",
         )
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        check_database(output)
     quieten()
 
 

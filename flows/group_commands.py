@@ -82,7 +82,7 @@ def multi_recaller_job(wanted: Wanted, pools: Sequence[str] | None) -> Callable[
         if wanted.as_json:
             print_json(compared.as_record())
         else:
-            _tell_comparison(compared, "the best single recaller of the first pool")
+            _tell_comparison(compared, "the best single recaller of the first pool", wanted.output)
         return 0
 
     return job
@@ -115,7 +115,7 @@ def ablate_job(wanted: Wanted, name: str) -> Callable[[], int]:
         if wanted.as_json:
             print_json(compared.as_record())
         else:
-            _tell_comparison(compared, "the best single recaller")
+            _tell_comparison(compared, "the best single recaller", wanted.output)
         return 0
 
     return job
@@ -163,12 +163,13 @@ def _preflight(config: ExperimentConfig) -> None:
             print(f"note: {note}", file=sys.stderr)
 
 
-def _tell_comparison(compared: ComparedRuns, reference: str) -> None:
+def _tell_comparison(compared: ComparedRuns, reference: str, output: Path) -> None:
     from flows.tables import print_comparison
+    from tasks.addresses import make_line
 
     print_comparison(compared.table, compared.k, reference, "--json")
     print(*compared.verdicts, sep="\n")
-    print(compared.link or "make services shows the runs side by side")
+    print(compared.link or f"{make_line('services', output)} shows the runs side by side")
 
 
 def _study_record(tuned: Tuned) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def as_record(run: FinishedRun, folder: Path) -> dict[str, Any]:
     """Returns what a machine reads of a report: the table's rows and where the files are."""
     table = pd.read_parquet(run.folders["test"] / TABLE)
     return {
-        "run": run.run_id,
+        "run_id": run.run_id,
         "name": run.name,
         "k": run.config.fusion.k,
         "rows": json.loads(table.to_json(orient="records")),

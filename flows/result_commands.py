@@ -48,12 +48,13 @@ def compare_job(arguments: argparse.Namespace) -> Job:
             print_json(compared.as_record())
             return 0
         from flows.tables import print_comparison
+        from tasks.addresses import make_line
 
         print(*(f"{run['label']}  {run['name']}" for run in compared.runs), sep="\n")
         of = "each seed" if arguments.seeds else "the first run"
         print_comparison(compared.table, compared.k, f"the best single recaller of {of}", "--json")
         print(*compared.verdicts, sep="\n")
-        print(compared.link or "make services shows the runs side by side")
+        print(compared.link or f"{make_line('services', arguments.output)} shows the runs side by side")
         return 0
 
     return job

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.command_line import REPEATABLE
-from flows.environment import check_servers, check_takes_files, prepare_to_read
+from flows.environment import check_output, check_servers, prepare_to_read
 from flows.failures import OK
 from flows.result_commands import Job, print_json
 from softgrpo.config import ExperimentConfig
@@ -57,7 +57,7 @@ def run_record(result: RunResult, config: ExperimentConfig, output: Path) -> dic
         "tracking": result.tracking if isinstance(result, RecordedRun) else None,
         "report": result.links.get("report"),
         "models": {name: folders[name] for name in policies},
-        "pure_models": {name: str(output / FOLDER / model_path(config, name)) for name in policies},
+        "pure_models": {name: str(output.resolve() / FOLDER / model_path(config, name)) for name in policies},
         "k": config.fusion.k,
         "rows": None if result.table is None else json.loads(result.table.to_json(orient="records")),
         "folders": folders,
@@ -110,10 +110,7 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
     from softgrpo.preflight import preflight
 
     force = tuple(check_stage(name, REPEATABLE) for name in arguments.force)
-    check_takes_files("--output", arguments.output)
-    from tasks.addresses import check_hands
-
-    check_hands(arguments.parallel, arguments.dask)
+    check_output(arguments.output)
     if standalone and (arguments.parallel or arguments.dask):
         raise ConfigError(
             "--parallel or --dask", "A standalone run is one process", "Leave it out, or run the stage full"
@@ -121,6 +118,9 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
     if standalone and arguments.from_run:
         raise ConfigError("--from-run", "A standalone run knows no MLflow", "Leave it out, or run the stage full")
     if not standalone:
+        from tasks.addresses import check_hands
+
+        check_hands(arguments.parallel, arguments.dask)
         check_servers()
     if arguments.from_run:
         _check_source(arguments.from_run, arguments.output, config, until)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from flows.service_hosts import LOOPBACK, SETTING, elsewhere, here, mlflow_guards
 from softgrpo.errors import StoreError
+from tasks.addresses import make_line
 from tasks.database import DATABASE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,8 +73,7 @@ class Services:
 
     def make(self, words: str) -> str:
         """Returns a command line of make that means these services."""
-        there = "" if self.output == ROOT / "outputs" else f" OUTPUT={shlex.quote(str(self.output))}"
-        return f"make {words}{there}"
+        return make_line(words, self.output)
 
     def environment(self) -> dict[str, str]:
         """Returns the environment that deployments/supervisord.conf and deployments/prefect.yaml are read in."""

@@ -225,6 +225,11 @@ def deploy(services: Services) -> str:
 
 
 def _check_running(services: Services) -> None:
+    """Checks that the services of an output folder are running.
+
+    Raises:
+        StoreError: They are not.
+    """
     if not services.is_running():
         raise StoreError(
             f"the services of '{services.output}'",

@@ -1,22 +1,35 @@
-"""Whether somebody answers at an address, asked before MLflow or Prefect is imported, whose own retries take minutes."""
+"""Whether somebody answers at an address, asked before MLflow or Prefect is imported, and how make starts who should.
+
+Their own retries take minutes.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
 
 from softgrpo.errors import ConfigError, StoreError
 
+ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_SECONDS = 5.0
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 EXAMPLES = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
 SERVERS = tuple(EXAMPLES)
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
 """What MLflow knows besides URLs."""
+
+
+def make_line(words: str, output: Path) -> str:
+    """Returns a command line of make that means the services of an output folder."""
+    folder = output.resolve()
+    there = "" if folder == ROOT / "outputs" else f" OUTPUT={shlex.quote(str(folder))}"
+    return f"make {words}{there}"
 
 
 def check_answers(uri: str, setting: str) -> None:

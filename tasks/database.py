@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from softgrpo.errors import StoreError, full_disk_is_readable
 
 DATABASE = "mlflow.db"
+MAGIC = b"SQLite format 3\0"
+"""What every SQLite file that is not empty begins with."""
 MOUNTS = Path("/proc/self/mounts")
 HERE = frozenset({"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
 """File systems of one machine, whose processes share memory; a database that is written ahead needs that."""
@@ -35,6 +37,25 @@ def make_database(output: Path) -> Path:
     except sqlite3.Error as error:
         raise StoreError(f"'{path}': {error}", "MLflow's database is made there", "Choose another --output") from error
     return path
+
+
+def check_database(output: Path) -> None:
+    """Checks what stands where the database of an output folder belongs; nothing there is right.
+
+    Raises:
+        StoreError: It is no SQLite file.
+    """
+    path = output / DATABASE
+    if not path.exists():
+        return
+    with path.open("rb") if path.is_file() else nullcontext() as file:
+        begin = file.read(len(MAGIC)) if file else None
+    if begin not in (b"", MAGIC):
+        raise StoreError(
+            f"'{path}' is no SQLite database",
+            "MLflow's record of all runs is in that file",
+            "Put its backup there, or move it away and begin a new record; or name another folder with --output",
+        )
 
 
 def file_system(folder: Path, mounts: Path = MOUNTS) -> str | None:

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from softgrpo.errors import StoreError, full_disk_is_readable
 from softgrpo.local_store import LocalStore
-from tasks.addresses import check_answers, without_password
+from tasks.addresses import check_answers, make_line, without_password
 from tasks.artifacts import FOLDER
 from tasks.database import DATABASE, make_database
 
@@ -56,7 +56,9 @@ class Tracking:
         """Returns the address of a run's page, or for a local database the command that shows it."""
         if urlsplit(self.uri).scheme in ("http", "https"):
             return f"{self.uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
-        return f"{run_id} in {without_password(self.uri)} (make services shows it)"
+        file = Path(self.uri.removeprefix("sqlite:///"))
+        hint = f" ({make_line('services', file.parent)} shows it)" if file.name == DATABASE else ""
+        return f"{run_id} in {without_password(self.uri)}{hint}"
 
 
 def _reopened(uri: str, experiment_id: str) -> Tracking:

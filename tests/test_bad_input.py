@@ -84,6 +84,12 @@ def short_histories(shop: Path) -> None:
     (shop / "shop.inter").write_text("\n".join([lines[0], *kept]) + "\n", encoding="utf-8")
 
 
+def folder_for_file(shop: Path) -> None:
+    """Puts a folder where the interactions should be."""
+    (shop / "shop.inter").unlink()
+    (shop / "shop.inter").mkdir()
+
+
 RUN = "run ml-100k standalone tiny"
 SHOP = "run shop standalone tiny --data-path {data} --recbole_models BPR ItemKNN"
 
@@ -128,6 +134,32 @@ COMMAND_LINE = [
     Case("word behind a switch", f"{RUN} --bf16 maybe", "--bf16 maybe", "true, false or nothing", "Correct it"),
     Case(
         "switch in the middle", f"{RUN} --prompt.titles no --seed 7", "--prompt.titles no", "It is a switch", "Correct"
+    ),
+    Case("help as a word", "help", "'help'", "`softgrpo --help`", "Known: ablate"),
+    Case("cluster of one process", f"{RUN} --dask tcp://h:1", "--parallel or --dask", "is one process", "stage full"),
+    Case(
+        "damaged database",
+        "run ml-100k full tiny --output {data}/shop",
+        "{data}/shop/mlflow.db",
+        "record of all runs",
+        "another folder with --output",
+        content("mlflow.db", b"garbage"),
+    ),
+    Case(
+        "damaged database to read",
+        "runs --output {data}/shop",
+        "{data}/shop/mlflow.db",
+        "record of all runs",
+        "another folder with --output",
+        content("mlflow.db", b"garbage"),
+    ),
+    Case(
+        "stages is a file",
+        f"{RUN} --output {{data}}/shop",
+        "{data}/shop/stages",
+        "Finished stages",
+        "another --output",
+        content("stages", b""),
     ),
     Case("force", f"{RUN} --force sfft", "'sfft'", "no such stage", "'sft'"),
     Case(
@@ -251,7 +283,15 @@ def line_5(name: str, text: str, received: str, rule: str) -> Case:
 
 BEFORE_TRAINING = [
     Case("dataset", "run ml-100kk standalone tiny", "'ml-100kk'", "data path", "Did you mean 'ml-100k'"),
-    Case("no data path", "run shop standalone tiny --data-path {tmp}/none", "{tmp}/none", "data path", "--data-path"),
+    Case("no data path", "run shop standalone tiny --data-path {tmp}/none", "{tmp}/none is not", "a folder", "make it"),
+    Case(
+        "data path is a file",
+        "run shop standalone tiny --data-path {data}/shop/shop.inter",
+        "is a file",
+        "a folder",
+        "above",
+    ),
+    shop_case("dataset is a folder", "'shop'", "download", "--data-path", folder_for_file),
     Case("recaller", f"{RUN} --recbole_models BPR SASRek", "'SASRek'", "RecBole model", "'SASRec'"),
     Case(
         "file of a recaller",

@@ -278,7 +278,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr("flows.pipeline.begin_prefect", lambda output: None)
     monkeypatch.setattr("flows.pipeline.open_prefect", lambda output, debug: None)
     monkeypatch.setattr("flows.group_commands._tell_study", lambda tuned: None)
-    monkeypatch.setattr("flows.group_commands._tell_comparison", lambda compared, reference: None)
+    monkeypatch.setattr("flows.group_commands._tell_comparison", lambda compared, reference, output: None)
     for module, flow in (("tune", "tune_flow"), ("ablate", "ablate_flow"), ("multi_recaller", "multi_recaller_flow")):
         recorded = types.ModuleType(f"flows.{module}")
         vars(recorded)[flow] = lambda *arguments, **options: called.append((arguments, options))

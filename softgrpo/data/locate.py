@@ -47,7 +47,7 @@ def known_datasets(config: DataConfig) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in data_paths(config):
         for file in sorted(path.glob("*/*.inter")) if path.is_dir() else ():
-            if file.stem == file.parent.name:
+            if file.stem == file.parent.name and file.is_file():
                 found.setdefault(file.stem, file.parent)
     return found
 
@@ -66,8 +66,15 @@ def locate(config: DataConfig) -> Path:
     """Returns the folder with a dataset's atomic files; downloads it where RecBole knows an address.
 
     Raises:
-        DataError: The files are not there and cannot be fetched.
+        DataError: The data path that was named is no folder, or the files are not there and cannot be fetched.
     """
+    if config.data_path is not None and not config.data_path.is_dir():
+        what = "is a file" if config.data_path.exists() else "is not there"
+        raise DataError(
+            f"--data-path {config.data_path} {what}",
+            "It must be a folder that holds a folder for each dataset, or will after a download",
+            "Name the folder above the dataset's own, or make it",
+        )
     folder = known_datasets(config).get(config.dataset)
     if folder is not None:
         return folder

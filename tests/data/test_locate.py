@@ -131,13 +131,14 @@ def test_offline_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise error
 
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    (tmp_path / "data").mkdir()
     with pytest.raises(DataError) as caught:
         locate(DataConfig(dataset=NAME, data_path=tmp_path / "data"))
     assert f"dataset '{NAME}' has no {NAME}/{NAME}.inter in {tmp_path / 'data'}" in caught.value.received
     assert f"download from {download_address(NAME)} failed" in caught.value.rule
     assert str(error) in caught.value.rule
     assert f"Put {NAME}.inter into" in caught.value.remedy
-    assert not (tmp_path / "data").exists()
+    assert not list((tmp_path / "data").iterdir())
 
 
 def test_a_download_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

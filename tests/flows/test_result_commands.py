@@ -158,7 +158,7 @@ def test_the_report_of_a_run_is_found_copied_and_told(
     assert main(["report", run_id, "--to", str(tmp_path / "copy"), "--json", *where]) == 0
     found = json.loads(capsys.readouterr().out)
     assert Path(found["html"]) == tmp_path / "copy" / "report.html" and Path(found["html"]).is_file()
-    assert (found["run"], found["k"], found["rows"][1]["method"]) == (run_id, 5, "grpo_multi")
+    assert (found["run_id"], found["k"], found["rows"][1]["method"]) == (run_id, 5, "grpo_multi")
     assert main(["report", run_id, "--to", str(tmp_path / "copy"), *where]) == 0  # over an earlier report
     capsys.readouterr()
     for name in ("report.md", "table.parquet"):  # a page of that name is not enough
@@ -273,7 +273,7 @@ def test_the_beginning_of_an_id_is_enough(
 ) -> None:
     where = ["--output", str(output)]
     assert main(["report", run_id[:6], "--json", *where]) == 0
-    assert json.loads(capsys.readouterr().out)["run"] == run_id
+    assert json.loads(capsys.readouterr().out)["run_id"] == run_id
     assert main(["recommend", run_id[:8], *where]) == 0
     assert f"users/s\n{output / 'recommendations' / run_id}.parquet\n" in capsys.readouterr().out
     assert main(["report", run_id[:5], *where]) == 2

@@ -17,7 +17,7 @@ from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepositor
 
 from softgrpo.errors import ConfigError, StoreError
 from softgrpo.local_store import LocalStore
-from tasks.addresses import check_answers
+from tasks.addresses import check_answers, make_line
 from tasks.database import DATABASE, file_system, make_database
 from tasks.tracking import open_tracking, store_errors, tracking_uri
 
@@ -47,6 +47,15 @@ def test_a_new_database_is_written_ahead_and_one_that_is_there_stays_as_it_is(
         database.execute("CREATE TABLE mine (number)")
     make_database(old)
     assert mode(old) == "delete"
+
+
+def test_a_run_in_a_database_is_shown_by_the_services_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    link = open_tracking(tmp_path, "softgrpo/x", LocalStore(tmp_path / "stages")).run_link("abc")
+    assert link == f"abc in sqlite:///{tmp_path / DATABASE} (make services OUTPUT={tmp_path} shows it)"
+    assert make_line("services", Path(__file__).parents[2] / "outputs") == "make services"
 
 
 def test_a_database_over_a_network_stays_as_sqlite_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
