@@ -13,9 +13,11 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -34,6 +36,7 @@ from benchmarks.merging import (
 )
 from benchmarks.models import TINY, TOY, load, make_prompts
 from benchmarks.orchestration import SERVICES, Spans, covered, family, memory_of, timed
+from benchmarks.recbole_evaluation import by_recbole, by_softgrpo, rows_of
 from benchmarks.recommending import measure_recommending
 from benchmarks.report import Row, describe_machine, markdown, plain_table, print_report
 from benchmarks.reporting import measure_reporting
@@ -42,7 +45,10 @@ from benchmarks.steps import measure_steps, sft_trainer
 from benchmarks.throughput import measure_throughput, model_flop
 from benchmarks.timing import LEAST_SECONDS, ratio, take_turns, train_in_turns
 from softgrpo.config import FusionConfig
+from softgrpo.data.corpus import read_corpus
+from softgrpo.data.windows import make_windows
 from softgrpo.fusion import align
+from softgrpo.presets import resolve
 from softgrpo.rewards import RankingReward
 
 CPU = torch.device("cpu")
@@ -370,3 +376,34 @@ def test_memory_is_that_of_a_service_with_all_its_processes(tmp_path: Path) -> N
         os.killpg(process.pid, 9)
     assert set(found) == {SERVICES["mlflow"]}
     assert 55e6 < found[SERVICES["mlflow"]] < 200e6
+
+
+@pytest.mark.parametrize("name", ["Pop", "SASRec"])
+def test_recbole_evaluates_the_same_split_by_itself(name: str, tmp_path: Path) -> None:
+    """Users take eight of twelve items, popular ones more often. Popularity needs no training: both sides must agree on it."""
+    rng, chance = np.random.default_rng(3), 1 / np.arange(2, 14)
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    for user in range(60):
+        taken = rng.choice(12, 8, replace=False, p=chance / chance.sum())
+        lines += [f"{user}\ti{item}\t{at}" for at, item in enumerate(taken)]
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/shop.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    split = {"split.method": "leave_last", "split.window": 1, "data.k_core": 0}
+    said = {
+        "data.data_path": tmp_path,
+        "recall.recallers": ["Pop", "SASRec"],
+        "recall.settings.SASRec.epochs": 1,
+        "recall.settings.Pop.train_batch_size": 1,  # RecBole counts an item once per batch
+        **split,
+    }
+    config = resolve("shop", "tiny", "full", said)
+    corpus = read_corpus(config.data, config.seed)
+    windows = make_windows(corpus, config.split)
+    rows = rows_of(corpus, windows)
+    counts = Counter(item for _, _, item in rows["train"])
+    assert len(rows["test"]) == corpus.num_users and len(set(counts.values())) == len(counts) == 12, "no ties"
+    theirs = by_recbole(name, config, rows, tmp_path / "work")
+    ours = by_softgrpo(name, config, corpus, windows, tmp_path / "work")
+    assert 0 < theirs <= 1 and 0 < ours <= 1
+    if name == "Pop":
+        assert ours == pytest.approx(theirs, abs=1e-4)  # RecBole rounds to four digits
