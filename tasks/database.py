@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 from softgrpo.errors import StoreError, full_disk_is_readable
@@ -46,11 +46,11 @@ def check_database(output: Path) -> None:
         StoreError: It is no SQLite file.
     """
     path = output / DATABASE
-    if not path.exists():
-        return
-    with path.open("rb") if path.is_file() else nullcontext() as file:
-        begin = file.read(len(MAGIC)) if file else None
-    if begin not in (b"", MAGIC):
+    begin = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(len(MAGIC))
+    if path.is_dir() or begin not in (b"", MAGIC):
         raise StoreError(
             f"'{path}' is no SQLite database",
             "MLflow's record of all runs is in that file",
