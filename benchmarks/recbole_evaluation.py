@@ -76,7 +76,7 @@ def by_recbole(name: str, config: ExperimentConfig, rows: dict[str, list[Row]], 
     from recbole.utils import ModelType, get_model, get_trainer, init_seed
 
     from softgrpo.recallers.recbole_compat import import_models, restore_aliases, shielded
-    from softgrpo.recallers.recbole_data import TrainingData
+    from softgrpo.recallers.recbole_data import TrainingData, draws_negatives
     from softgrpo.recallers.recbole_training import fit
 
     restore_aliases()
@@ -97,7 +97,6 @@ def by_recbole(name: str, config: ExperimentConfig, rows: dict[str, list[Row]], 
             elif before:
                 lines.append(f"{user}\t{' '.join(map(str, before[-length:]))}\t{item}")
         (own / f"{NAME}.{part}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    no_negatives = sequential or get_model(name).type == ModelType.TRADITIONAL
     chosen = {
         "eval_batch_size": 2**18,
         **settings,
@@ -113,7 +112,9 @@ def by_recbole(name: str, config: ExperimentConfig, rows: dict[str, list[Row]], 
         "metrics": ["NDCG"],
         "topk": [K],
         "valid_metric": f"NDCG@{K}",
-        "train_neg_sample_args": None if no_negatives else {"distribution": "uniform", "sample_num": 1},
+        "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}
+        if draws_negatives(name, settings)
+        else None,
     }
     with shielded(), lengths_by_element():
         init_seed(config.seed, True)

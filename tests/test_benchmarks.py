@@ -377,7 +377,7 @@ def test_memory_is_that_of_a_service_with_all_its_processes(tmp_path: Path) -> N
     assert 55e6 < found[SERVICES["mlflow"]] < 200e6
 
 
-@pytest.mark.parametrize("name", ["Pop", "SASRec"])
+@pytest.mark.parametrize("name", ["Pop", "SASRec", "FPMC"])
 def test_recbole_evaluates_the_same_split_by_itself(name: str, tmp_path: Path) -> None:
     """Users take eight of twelve items, popular ones more often. Popularity needs no training: both sides must agree on it."""
     rng, chance = np.random.default_rng(3), 1 / np.arange(2, 14)
@@ -390,8 +390,9 @@ def test_recbole_evaluates_the_same_split_by_itself(name: str, tmp_path: Path) -
     split = {"split.method": "leave_last", "split.window": 1, "data.k_core": 0}
     said = {
         "data.data_path": tmp_path,
-        "recall.recallers": ["Pop", "SASRec"],
+        "recall.recallers": ["Pop", "SASRec", "FPMC"],
         "recall.settings.SASRec.epochs": 1,
+        "recall.settings.FPMC.epochs": 1,
         "recall.settings.Pop.train_batch_size": 1,  # RecBole counts an item once per batch
         **split,
     }

@@ -74,9 +74,15 @@ def learns_by_gradient(name: str) -> bool:
     return bool(get_model(name).type != ModelType.TRADITIONAL)
 
 
+def draws_negatives(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a model learns from pairs with drawn negatives: not where it is computed at once, or learns by cross-entropy."""
+    model = get_model(name)
+    by_cross_entropy = "input_type" not in vars(model) and settings.get("loss_type", "CE") == "CE"
+    return not (model.type == ModelType.TRADITIONAL or (model.type == ModelType.SEQUENTIAL and by_cross_entropy))
+
+
 def make_config(name: str, settings: Mapping[str, Any], seed: int, data_path: Path, cutoff: int) -> Config:
     """Returns RecBole's configuration of one model, whose early stopping goes by NDCG at `cutoff`."""
-    model = get_model(name)
     own = dict(settings)
     chosen = {
         "eval_batch_size": _EVAL_BATCH_SIZE,
@@ -93,10 +99,7 @@ def make_config(name: str, settings: Mapping[str, Any], seed: int, data_path: Pa
         "topk": [cutoff],
         "valid_metric": f"NDCG@{cutoff}",
     }
-    draws_no_negatives = model.type == ModelType.TRADITIONAL or (
-        model.type == ModelType.SEQUENTIAL and "input_type" not in vars(model) and own.get("loss_type", "CE") == "CE"
-    )
-    if draws_no_negatives:
+    if not draws_negatives(name, own):
         # Pop would count the drawn negatives as interactions; RecBole refuses them with cross-entropy
         chosen["train_neg_sample_args"] = None
     elif own.get("train_neg_sample_args") is None:
