@@ -86,6 +86,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.config import MergeMethod
     from softgrpo.evaluation import FOCUS
     from softgrpo.evaluation.cases import data_facts, extreme_cases
+    from softgrpo.evaluation.learnt import learnt_sentence
     from softgrpo.evaluation.report import Report, write_report
     from softgrpo.evaluation.stored import save_report
     from softgrpo.evaluation.table import Gate, compare, standard_methods
@@ -102,7 +103,8 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     merges = {name: prepared.judged(rows, name) for name in get_args(MergeMethod) if name != config.fusion.method}
     gates = {name: Gate(label, weights(), 0.1, "made up") for name, (label, *_) in GATES.items()}
     learned = {name: weights() for name in ("sft", "grpo")}
-    methods = standard_methods(judged, RECALLERS, static, learned, config, gates, merges)
+    start = torch.tensor(static.best.weights, dtype=torch.float64)
+    methods = standard_methods(judged, RECALLERS, static, start, learned, config, gates, merges)
     users, best = prepared.windows.user[rows], static.best_single.name
     comparison = compare(judged, users, rows, methods, best, config)
     steps = pd.DataFrame({"step": range(100), "value": rng.random(100)})
@@ -113,6 +115,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         gates=(),
         facts=data_facts(prepared.corpus, prepared.windows),
         focus=FOCUS,
+        learnt=learnt_sentence(comparison, FOCUS, static_prior=True),
         history=prepared.windows.start[rows],
         curves=dict.fromkeys(SHOWN_CURVES.values(), steps),
         confusion=pd.DataFrame(np.eye(len(RECALLERS)), index=list(RECALLERS), columns=list(RECALLERS)),

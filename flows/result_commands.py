@@ -83,8 +83,11 @@ def report_job(arguments: argparse.Namespace) -> Job:
         import pandas as pd
 
         from flows.tables import print_comparison
+        from softgrpo.evaluation.summary import read_summary
 
         print_comparison(pd.read_parquet(run.folders["test"] / TABLE), run.config.fusion.k)
+        summary = read_summary(run.folders["test"])
+        print(*(summary.sentences if summary else ()), sep="\n")
         print(f"report      {record['html']}\nMarkdown    {record['markdown']}\nMLflow run  {run.link}")
         return 0
 

@@ -70,8 +70,11 @@ def announce(result: RunResult, k: int) -> None:
     """Prints the comparison and where things are; k is the cut-off that the comparison is about."""
     if result.table is not None:
         from flows.tables import print_comparison
+        from softgrpo.evaluation.summary import read_summary
 
         print_comparison(result.table, k)
+        summary = read_summary(result.folders["test"])
+        print(*(summary.sentences if summary else ()), sep="\n")
     rows = dict(result.links)
     rows |= {f"{name} model": str(result.folders[name]) for name in ("sft", "grpo") if name in result.folders}
     rows["stages run"] = ", ".join(name for name in result.folders if name not in result.reused) or "none"

@@ -147,6 +147,21 @@ def static_prior(weights: NDArray[np.float64], floor: float) -> tuple[float, ...
     return tuple(float(value) for value in np.log(raised / raised.sum()))
 
 
+def starting_weights(weights: NDArray[np.float64], config: PolicyConfig) -> Tensor:
+    """Returns the weights (M,) float64 that a policy gives before any training: the static mixture under the prior's floor.
+
+    They pass through float32 as the policy's logits do, so that a policy that kept its start has the same weights to the last digit.
+    Without a static prior a policy does not start at the mixture, which then stays as it is.
+
+    Args:
+        weights: (M,) the best static mixture.
+        config: Says whether there is a prior, and its floor.
+    """
+    if not config.static_prior:
+        return torch.from_numpy(weights)
+    return torch.tensor(static_prior(weights, config.prior_floor)).float().double().softmax(-1)
+
+
 def create_policy(
     config: PolicyConfig, recallers: tuple[str, ...], max_length: int, static_weights: NDArray[np.float64], seed: int
 ) -> Policy:  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor
 from softgrpo.config import FusionConfig
 from softgrpo.contenders import contenders
 from softgrpo.errors import TrainingError
-from softgrpo.fusion import Aligned, align, target_positions, target_ranks
+from softgrpo.fusion import ABSENT, Aligned, align, target_positions, target_ranks
 from softgrpo.metrics import all_metrics, check_targets, ndcg
 
 PROBES = 64
@@ -118,6 +118,22 @@ class JudgedLists:
             all_metrics(ranks, num_targets, ks, depth) for ranks, num_targets in self._ranked(weights[:, None], depth)
         ]
         return {name: torch.cat([piece[name] for piece in pieces])[:, 0] for name in pieces[0]}
+
+    def best_metrics(self, choices: Tensor, ks: tuple[int, ...]) -> dict[str, Tensor]:
+        """Returns each metric of `metrics` at the best of some weights, chosen anew for each window and metric, as (W,) float64.
+
+        Args:
+            choices: (P, M) weights to choose from.
+            ks: Cut-offs.
+        """
+        depth = max(self.aligned.depth, *ks)
+        hit = torch.nonzero((self.positions >= 0).any(1))[:, 0]  # in all other windows every weight earns 0
+        values = all_metrics(torch.full((len(self), 1), ABSENT), self.num_targets, ks, depth)
+        for ranks, num_targets in self.select(hit)._ranked(choices, depth):
+            rows, hit = hit[: len(ranks)], hit[len(ranks) :]
+            for name, value in all_metrics(ranks, num_targets, ks, depth).items():
+                values[name][rows] = value.amax(1)
+        return values
 
 
 class RankingReward:

@@ -29,6 +29,7 @@ from softgrpo.policy import (
     load_policy,
     restore_state,
     save_policy,
+    starting_weights,
     static_prior,
     store_policy,
     trainable_state,
@@ -81,6 +82,23 @@ def shake(policy: Policy) -> None:
 
 
 # ---------------------------------------------------------------- the prior
+
+
+@pytest.mark.parametrize("base", ["encoder", "decoder"])
+def test_an_untrained_policy_has_its_starting_weights_to_the_last_digit(
+    base: str, request: pytest.FixtureRequest
+) -> None:
+    """The row of the best static mixture holds them, so that a policy that learnt nothing differs from it by exactly 0."""
+    name = request.getfixturevalue(base)
+    start = starting_weights(STATIC, PolicyConfig(model_name=name, prior_floor=0.02))
+    assert start.numpy() == pytest.approx([0.7 / 1.02, 0.3 / 1.02, 0.02 / 1.02], abs=1e-7)
+    weights = logits_of(create(name, prior_floor=0.02)).double().softmax(-1)
+    assert torch.equal(weights, start.expand_as(weights))
+
+
+def test_without_a_prior_the_mixture_keeps_its_weights() -> None:
+    config = PolicyConfig(static_prior=False, prior_floor=0.02)
+    assert (starting_weights(STATIC, config).numpy() == STATIC).all()
 
 
 def test_the_static_prior_by_hand() -> None:

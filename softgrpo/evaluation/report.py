@@ -18,6 +18,7 @@ from softgrpo.config import TABLE_KS, ExperimentConfig
 from softgrpo.evaluation import plots
 from softgrpo.evaluation.cases import Case, gains
 from softgrpo.evaluation.static import StaticMixture
+from softgrpo.evaluation.summary import Summary
 from softgrpo.evaluation.table import Comparison
 from softgrpo.evaluation.words import heading, least_p, p_value, percent, table_rows, verdict
 
@@ -54,6 +55,7 @@ class Report:
         gates: The rows learned without the language model, as `Choice`s.
         facts: More on data and run, label to value, shown in order (see `softgrpo.evaluation.cases.data_facts`).
         focus: Key of the method whose weights, cases and gains are shown, e.g. `grpo_multi`.
+        learnt: What training changed, see `softgrpo.evaluation.learnt`; "" where an earlier version stored the report.
         history: (W,) items in the history of each test window.
         curves: Training curves, name to a frame with `step` and `value`; may be empty.
         confusion: Of the SFT policy on validation windows, from `softgrpo.evaluation.choices.confusion_table`.
@@ -66,6 +68,7 @@ class Report:
     gates: tuple[Choice, ...]
     facts: Mapping[str, str]
     focus: str
+    learnt: str
     history: NDArray[np.integer]
     curves: Mapping[str, pd.DataFrame]
     confusion: pd.DataFrame
@@ -118,12 +121,22 @@ def render_html(report: Report, figures: Mapping[str, Path]) -> str:
     return _environment(True).get_template("report.html.j2").render(_content(report), figures=embedded)
 
 
+def summarise(report: Report) -> Summary:
+    """Returns the result of a run in a few sentences."""
+    comparison, k = report.comparison, report.config.fusion.k
+    least = least_p(comparison.table, report.config.evaluation.bootstrap)
+    focus = next(row for row in table_rows(comparison.table) if row["method"] == report.focus)
+    verdicts = (
+        verdict(focus, "vs_single", f"the best single recaller ({comparison.best_single})", k, least),
+        verdict(focus, "vs_static", "the best static mixture", k, least),
+    )
+    return Summary(k, report.focus, comparison.best_single, comparison.best_static, verdicts, report.learnt)
+
+
 def _content(report: Report) -> dict[str, Any]:
     config, comparison = report.config, report.comparison
     k = config.fusion.k
     rows = table_rows(comparison.table)
-    least = least_p(comparison.table, config.evaluation.bootstrap)
-    focus = next(row for row in rows if row["method"] == report.focus)
     users = comparison.windows["user"].nunique()
     return {
         "config": config,
@@ -131,16 +144,13 @@ def _content(report: Report) -> dict[str, Any]:
         "rows": rows,
         "metrics": [name for name in rows[0] if name.startswith(("ndcg@", "recall@", "hit@", "mrr"))],
         "main": [f"{metric}@{cutoff}" for metric in ("ndcg", "recall") for cutoff in sorted({k, *TABLE_KS})],
-        "verdicts": [
-            verdict(focus, "vs_single", f"the best single recaller ({comparison.best_single})", k, least),
-            verdict(focus, "vs_static", "the best static mixture", k, least),
-        ],
+        "sentences": summarise(report).sentences,
         "static": report.static,
         "gates": report.gates,
         "protocol": PROTOCOLS[config.split.method],
         "facts": {"test users evaluated": f"{users:,}", "seed": str(config.seed)} | dict(report.facts),
         "cases": report.cases,
-        "focus": focus["label"],
+        "focus": comparison.method(report.focus).label,
         "recallers": config.recall.recallers,
     }
 

@@ -20,8 +20,9 @@ from softgrpo.columns import Columns
 from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.errors import ConfigError, DataError
 from softgrpo.evaluation.cases import Case, Shown
-from softgrpo.evaluation.report import Choice, Report, write_report
+from softgrpo.evaluation.report import Choice, Report, summarise, write_report
 from softgrpo.evaluation.static import StaticMixture
+from softgrpo.evaluation.summary import write_summary
 from softgrpo.evaluation.table import Comparison, Method, tabulate
 
 REPORT, TABLE, WINDOWS, WEIGHTS = "report.json", "table.parquet", "windows.parquet", "weights.parquet"
@@ -37,7 +38,8 @@ SHOWN_SETTINGS: dict[str, Any] = {
 
 
 def save_report(report: Report, folder: Path) -> None:
-    """Writes the comparison (`table.parquet`, `windows.parquet`, `weights.parquet`) and the rest of a report (`report.json`)."""
+    """Writes the comparison (`table.parquet`, `windows.parquet`, `weights.parquet`), its result in words (`summary.json`) and the rest
+    of a report (`report.json`)."""
     comparison = report.comparison
     comparison.table.to_parquet(folder / TABLE, index=False)
     comparison.windows.to_parquet(folder / WINDOWS, index=False)
@@ -57,12 +59,14 @@ def save_report(report: Report, folder: Path) -> None:
         "gates": [asdict(gate) for gate in report.gates],
         "facts": dict(report.facts),
         "focus": report.focus,
+        "learnt": report.learnt,
         "history": report.history.tolist(),
         "curves": {name: frame.to_dict("list") for name, frame in report.curves.items()},
         "confusion": report.confusion.to_dict("split"),
         "cases": [asdict(case) for case in report.cases],
     }
     (folder / REPORT).write_text(json.dumps(told, indent=1), encoding="utf-8")
+    write_summary(folder, summarise(report))
 
 
 def load_report(folder: Path, changes: Mapping[str, Any] | None = None) -> Report:
@@ -97,6 +101,7 @@ def load_report(folder: Path, changes: Mapping[str, Any] | None = None) -> Repor
         gates=tuple(Choice(**gate) for gate in told["gates"]),
         facts=told["facts"],
         focus=told["focus"],
+        learnt=told.get("learnt", ""),  # an earlier version did not store it
         history=np.array(told["history"], dtype=np.int64),
         curves={name: pd.DataFrame(points) for name, points in told["curves"].items()},
         confusion=pd.DataFrame(**told["confusion"]).rename_axis("best"),

@@ -35,6 +35,9 @@ class Method:
         kind: Gates are learned without the language model. Oracles are upper bounds: they get no p-value.
         weights: (W, M) weights on the test windows.
         merged_as: The same windows under another merge than the run's; None takes the run's.
+        choices: Of an oracle, (P, M) weights of which it takes the best for each window and metric; its `weights` are those that
+            are best by NDCG@`fusion.k`.
+        bounds_rows: Whether an oracle takes any other row of the table too where that is better.
     """
 
     key: str
@@ -42,6 +45,8 @@ class Method:
     kind: Kind
     weights: Tensor
     merged_as: JudgedLists | None = None
+    choices: Tensor | None = None
+    bounds_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,14 @@ def uniform_methods(judged: JudgedLists, merges: Mapping[MergeMethod, JudgedList
     return rows
 
 
-def static_methods(judged: JudgedLists, static: StaticMixture) -> list[Method]:
-    """Returns a row `global_<search>` for each search and the row `static` for the best static mixture."""
+def static_methods(judged: JudgedLists, static: StaticMixture, start: Tensor) -> list[Method]:
+    """Returns a row `global_<search>` for each search and the row `static` for the best static mixture.
+
+    Args:
+        judged: The W test windows.
+        static: From `softgrpo.evaluation.static.best_static_mixture`.
+        start: (M,) the best static mixture as policies start from it, with the floor of their prior.
+    """
     ones = torch.ones(len(judged), 1, dtype=torch.float64)
     rows = []
     for each in static.candidates:
@@ -126,14 +137,14 @@ def static_methods(judged: JudgedLists, static: StaticMixture) -> list[Method]:
             rows.append(Method(f"global_{each.name}", f"Global weights ({SEARCH_NAMES[each.name]})", "static", weights))
     best = static.best.name
     found = SEARCH_NAMES.get(best) or {"uniform": "the uniform one"}.get(best, f"{best} alone")
-    mixture = ones * torch.tensor(static.best.weights, dtype=torch.float64)
-    return [*rows, Method("static", f"Best static mixture ({found})", "static", mixture)]
+    return [*rows, Method("static", f"Best static mixture ({found})", "static", ones * start)]
 
 
 def standard_methods(
     judged: JudgedLists,
     recallers: tuple[str, ...],
     static: StaticMixture,
+    start: Tensor,
     learned: Mapping[str, Tensor],
     config: ExperimentConfig,
     gates: Mapping[str, Gate] | None = None,
@@ -145,6 +156,7 @@ def standard_methods(
         judged: The W test windows; only the oracles look at their targets.
         recallers: The M names.
         static: From `softgrpo.evaluation.static.best_static_mixture`.
+        start: (M,) weights of the row `static`, see `static_methods`.
         learned: Weights (W, M) per language model, keys among `LEARNED_LABELS`; each gives a row `<key>_single` (all weight
             to its best recaller) and a row `<key>_multi`.
         config: For the grid of the oracle.
@@ -157,15 +169,17 @@ def standard_methods(
         Method(name, f"{name} (best single)" if name == best else name, "single", ones * corner)
         for name, corner in zip(recallers, torch.eye(len(recallers), dtype=torch.float64), strict=True)
     ]
-    rows += [*uniform_methods(judged, merges or {}), *static_methods(judged, static)]
+    rows += [*uniform_methods(judged, merges or {}), *static_methods(judged, static, start)]
     rows += [Method(f"gate_{name}", gate.label, "gate", gate.weights) for name, gate in (gates or {}).items()]
     for key, label in LEARNED_LABELS.items():
         if key in learned:
             rows.append(Method(f"{key}_single", f"{label} single", "learned", argmax_one_hot(learned[key])))
             rows.append(Method(f"{key}_multi", f"{label} multi", "learned", learned[key]))
     grid = weight_grid(len(recallers), config.evaluation.grid_steps, config.seed)
-    rows.append(Method("oracle_recaller", "Oracle recaller", "oracle", oracle_recaller(judged)))
-    rows.append(Method("oracle_weights", "Oracle weights", "oracle", oracle_weights(judged, grid)))
+    alone = torch.eye(len(recallers), dtype=torch.float64)
+    best_alone, best_weights = oracle_recaller(judged), oracle_weights(judged, grid)
+    rows.append(Method("oracle_recaller", "Oracle recaller", "oracle", best_alone, choices=alone))
+    rows.append(Method("oracle_weights", "Oracle weights", "oracle", best_weights, choices=grid, bounds_rows=True))
     return tuple(rows)
 
 
@@ -199,11 +213,11 @@ def compare(
             "use more users, longer histories or other shares of the split",
         )
     ks = config.evaluation.cutoffs(config.fusion.k)
-    frames = []
-    for method in methods:
-        lists = judged if method.merged_as is None else method.merged_as
-        values = {name: value.numpy() for name, value in lists.metrics(method.weights, ks).items()}
-        frames.append(pd.DataFrame({"method": method.key, Columns.Window: windows, Columns.User: users} | values))
+    by_method = window_metrics(judged, methods, ks)
+    frames = [
+        pd.DataFrame({"method": key, Columns.Window: windows, Columns.User: users} | values)
+        for key, values in by_method.items()
+    ]
     rows = pd.DataFrame(
         {
             "method": [method.key for method in methods],
@@ -215,6 +229,29 @@ def compare(
     references = {"vs_single": best_single, "vs_static": best_static}
     table = tabulate(rows, everything, references, f"ndcg@{config.fusion.k}", config.evaluation, config.seed)
     return Comparison(table, everything, tuple(methods), best_single, best_static)
+
+
+def window_metrics(
+    judged: JudgedLists, methods: Sequence[Method], ks: tuple[int, ...]
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Returns every metric of every method by its key, (W,) each; an oracle is a bound of each metric by itself.
+
+    Args:
+        judged: The W test windows.
+        methods: The rows.
+        ks: Cut-offs.
+    """
+    by_method: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for method in methods:
+        if method.choices is None:
+            values = (method.merged_as or judged).metrics(method.weights, ks)
+        else:
+            values = judged.best_metrics(method.choices, ks)
+        by_method[method.key] = {name: value.numpy() for name, value in values.items()}
+    for bound in (by_method[method.key] for method in methods if method.bounds_rows):
+        for name in bound:
+            bound[name] = np.max([values[name] for values in by_method.values()], axis=0)
+    return by_method
 
 
 def tabulate(

@@ -21,12 +21,13 @@ from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.errors import DataError
 from softgrpo.evaluation import FOCUS
 from softgrpo.evaluation.cases import data_facts, extreme_cases
+from softgrpo.evaluation.learnt import learnt_sentence
 from softgrpo.evaluation.report import Choice, Report, write_report
 from softgrpo.evaluation.stored import save_report
 from softgrpo.evaluation.table import Comparison, Gate, compare, standard_methods
 from softgrpo.identity import digest_file
 from softgrpo.leakage import check_everyone_is_tested
-from softgrpo.policy import load_card, load_policy
+from softgrpo.policy import load_card, load_policy, starting_weights
 from softgrpo.records import Part
 from softgrpo.stages import BEST_METRIC, StageContext
 from softgrpo.stages.gates import gate_data
@@ -148,6 +149,14 @@ def foreign_note(config: ExperimentConfig) -> dict[str, str]:
     return {"recallers from files": f"{names}; what they were trained on could not be checked"} if names else {}
 
 
+def floor_note(config: ExperimentConfig) -> dict[str, str]:
+    """Returns what a reader must know about the row of the best static mixture."""
+    if not config.policy.static_prior:
+        return {}
+    floor = f"each weight raised to at least {config.policy.prior_floor:g} and the whole normalised"
+    return {"best static mixture": f"{floor}, as the policy starts from it"}
+
+
 def run(context: StageContext) -> dict[str, float]:
     config, out = context.config, context.out
     prepared = Prepared.of(config, context.inputs)
@@ -157,7 +166,8 @@ def run(context: StageContext) -> dict[str, float]:
     gates = _gates(config, prepared)
     judged, recallers = prepared.judged(rows), prepared.lists.recallers
     merges = {name: prepared.judged(rows, name) for name in get_args(MergeMethod) if name != config.fusion.method}
-    methods = standard_methods(judged, recallers, prepared.static, learned, config, gates, merges)
+    start = starting_weights(np.asarray(prepared.static.best.weights), config.policy)
+    methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, merges)
     users = prepared.windows.user[rows]
     comparison = compare(judged, users, rows, methods, prepared.static.best_single.name, config)
     for _, evaluated in comparison.windows.groupby("method", sort=False):
@@ -168,8 +178,9 @@ def run(context: StageContext) -> dict[str, float]:
         comparison=comparison,
         static=prepared.static,
         gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values()),
-        facts=data_facts(prepared.corpus, prepared.windows) | notes | foreign_note(config),
+        facts=data_facts(prepared.corpus, prepared.windows) | floor_note(config) | notes | foreign_note(config),
         focus=FOCUS,
+        learnt=learnt_sentence(comparison, FOCUS, config.policy.static_prior),
         history=prepared.windows.start[rows],
         curves=_training_curves(context.inputs["grpo"]),
         confusion=pd.read_csv(context.inputs["sft"] / CONFUSION, index_col="best"),

@@ -84,6 +84,7 @@ def small() -> Small:
     knows = torch.nn.functional.one_hot(torch.arange(USERS) % 2, 2).double() * 0.8 + 0.1
     learned = {"sft": torch.full((USERS, 2), 0.5, dtype=torch.float64), "grpo": knows}
     gates = {"trees": Gate("Trees | of a kind", knows.flip(1), 0.123, "a <choice>")}
-    methods = standard_methods(judged, config.recall.recallers, static, learned, config, gates, merges)
+    start = torch.tensor(static.best.weights, dtype=torch.float64)
+    methods = standard_methods(judged, config.recall.recallers, static, start, learned, config, gates, merges)
     comparison = compare(judged, windows.user, np.arange(USERS), methods, static.best_single.name, config)
     return Small(config, corpus, windows, judged, static, comparison)

@@ -32,6 +32,7 @@ def make_report(case: Small) -> Report:
         gates=(Choice("Trees | of a kind", "a <choice>", 0.123),),
         facts=facts,
         focus="grpo_multi",
+        learnt="A sentence on what was learnt.",
         history=history,
         curves={"reward": curve},
         confusion=confusion,

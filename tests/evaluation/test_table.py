@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from softgrpo.config import FusionConfig
 from softgrpo.errors import ConfigError, DataError
 from softgrpo.evaluation.significance import paired_bootstrap
 from softgrpo.evaluation.table import argmax_one_hot, compare
 from softgrpo.presets import resolve
+from softgrpo.rewards import JudgedLists
 from tests.evaluation.setup_small import KEYS, USERS, Small
 
 
@@ -112,3 +114,38 @@ def test_no_test_windows_is_an_error(case: Small) -> None:
 
 def test_argmax_takes_the_first_of_equals() -> None:
     assert argmax_one_hot(torch.tensor([[0.2, 0.4, 0.4], [0.1, 0.2, 0.7]])).tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
+def test_an_oracle_bounds_every_row_in_every_window_by_every_metric(case: Small) -> None:
+    """The best recaller by NDCG@5 need not be the best by Hit@20: the oracle chooses anew for each metric."""
+    metrics = [name for name in case.comparison.windows.columns if name not in ("method", "window", "user")]
+    values = {key: frame[metrics].to_numpy() for key, frame in case.comparison.windows.groupby("method")}
+    assert all((values["oracle_weights"] >= each).all() for each in values.values())
+    alone = np.maximum(values["Left"], values["Right"])
+    assert (values["oracle_recaller"] == alone).all()
+
+
+def test_an_oracle_chooses_anew_for_each_metric() -> None:
+    """Left has one target first, the other nowhere; Right has both, at ranks 3 and 4.
+
+    NDCG@2: left (1 / 1) / (1 + 1 / log2 3) = 0.6131, right 0. Recall@4: left 1/2, right 1. MRR: left 1, right 1/3.
+    """
+    items = torch.tensor([[[1, 8, 9, 7], [5, 6, 1, 2]]])
+    judged = JudgedLists.build(
+        items, torch.arange(4, 0, -1.0).expand(1, 2, 4), torch.tensor([[1, 2]]), FusionConfig(k=2, method="score")
+    )
+    best = judged.best_metrics(torch.eye(2, dtype=torch.float64), (2, 4))
+    assert best["ndcg@2"].item() == pytest.approx(0.61315, abs=1e-5)
+    assert best["recall@4"].item() == 1.0
+    assert best["hit@2"].item() == 1.0
+    assert best["mrr"].item() == 1.0
+
+
+def test_an_oracle_gets_nothing_where_no_list_holds_a_target() -> None:
+    items = torch.tensor([[[1, 2], [3, 4]], [[1, 2], [3, 4]]])
+    targets = torch.tensor([[9], [4]])
+    judged = JudgedLists.build(items, torch.tensor([2.0, 1.0]).expand(2, 2, 2), targets, FusionConfig(k=2))
+    best = judged.best_metrics(torch.eye(2, dtype=torch.float64), (1, 2))
+    assert best["hit@2"].tolist() == [0.0, 1.0]
+    assert best["hit@1"].tolist() == [0.0, 0.0]
+    assert best["mrr"].tolist() == [0.0, 0.5]
