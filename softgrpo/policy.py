@@ -150,8 +150,8 @@ def static_prior(weights: NDArray[np.float64], floor: float) -> tuple[float, ...
 def starting_weights(weights: NDArray[np.float64], config: PolicyConfig) -> Tensor:
     """Returns the weights (M,) float64 that a policy gives before any training: the static mixture under the prior's floor.
 
-    They pass through float32 as the policy's logits do, so that a policy that kept its start has the same weights to the last digit.
-    Without a static prior a policy does not start at the mixture, which then stays as it is.
+    They pass through float32 as the policy's logits do, so that a policy that kept its start has the same weights to the last
+    digit. Without a static prior a policy does not start at the mixture, which then stays as it is.
 
     Args:
         weights: (M,) the best static mixture.
