@@ -38,8 +38,9 @@ SHOWN_SETTINGS: dict[str, Any] = {
 
 
 def save_report(report: Report, folder: Path) -> None:
-    """Writes the comparison (`table.parquet`, `windows.parquet`, `weights.parquet`), its result in words (`summary.json`) and the rest
-    of a report (`report.json`)."""
+    """Writes the comparison (`table.parquet`, `windows.parquet`, `weights.parquet`), its result in words (`summary.json`) and the
+    rest of a report (`report.json`).
+    """
     comparison = report.comparison
     comparison.table.to_parquet(folder / TABLE, index=False)
     comparison.windows.to_parquet(folder / WINDOWS, index=False)
