@@ -110,7 +110,7 @@ def execute(
                 found.append(node)
                 if watch is unwatched:  # what a study tries is no result yet
                     show_model(output, config, node, progress.folders()[node.name])
-        note_nodes(progress, found)
+        note_nodes(progress, found, whole=True)
     result = recorded(progress, read_table(progress.folders()))
     create_markdown_artifact(
         summary_markdown(result.table, result.links, result.reused), key="comparison", description=about.name

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from softgrpo.evaluation.summary import Summary
+from softgrpo.evaluation.summary import Summary, read_summary
+from softgrpo.pipeline import read_metrics
 from softgrpo.stages import BEST_METRIC
 
 RESULT = "NDCG"
@@ -22,6 +23,7 @@ SINGLE, STATIC, SFT, GRPO = (f"{RESULT}/{name}" for name in ("best single", "bes
 """The metrics of the comparison of single recallers with mixtures, at the cut-off of the run."""
 VS_SINGLE, VS_STATIC = "vs best single", "vs best static"
 """Tags: the gain of SofT-GRPO with its interval, as text."""
+TEST = "test"
 DIGITS = 4
 WHOLE_PERCENT = 10
 """From here on shares are shown without decimals."""
@@ -65,10 +67,10 @@ def headline(
         for name, value in metrics.items()
         if name.startswith(f"ndcg@{k}/") or (name.startswith("vs_") and name.endswith(multi))
     }
-    named = {f"{RESULT}/{name}": name for name in recallers}
-    named |= {f"{RESULT}/{label}": f"{stage}_multi" for stage, label in POLICIES.items()}
+    named = {GRPO: "grpo_multi", SFT: "sft_multi"}
     if summary is not None:
-        named |= {SINGLE: summary.best_single, STATIC: summary.best_static}
+        named |= {STATIC: summary.best_static, SINGLE: summary.best_single}
+    named = named | {f"{RESULT}/{name}": name for name in recallers} | named  # a recaller may be called as one of them
     scores = {name: metrics.get(f"ndcg@{k}/{key}") for name, key in named.items()}
     return {name: round(score, DIGITS) for name, score in scores.items() if score is not None} | shown
 
@@ -84,6 +86,23 @@ def readable(table: pd.DataFrame, k: int) -> pd.DataFrame:
     first += [name for name in table if str(name).startswith("vs_single")]
     order = [name for name in first if name in table]
     return table[[*order, *(name for name in table if name not in order)]].round(DIGITS)
+
+
+def results(folders: Mapping[str, Path], k: int, recallers: Sequence[str]) -> dict[str, float]:
+    """Returns the metrics of a pipeline's run, the most important first: MLflow's page of two runs begins with the first.
+
+    Args:
+        folders: Payload of each finished stage, by node name.
+        k: Cut-off of the run.
+        recallers: The pool.
+    """
+    found: dict[str, float] = {}
+    if TEST in folders:
+        found |= headline(read_metrics(folders[TEST]), read_summary(folders[TEST]), k, recallers)
+    for stage in POLICIES:
+        if stage in folders:
+            found |= validation(read_metrics(folders[stage]), stage)
+    return found
 
 
 def validation(metrics: Mapping[str, float], stage: str) -> dict[str, float]:
@@ -107,18 +126,23 @@ def learning_curve(folder: Path, stage: str) -> list[tuple[str, float, int]]:
 
 
 def gain(metrics: Mapping[str, float], method: str, reference: str, base: float) -> str:
-    """Returns a method's gain over a reference as text, such as `+3.2% [+0.1, +6.4]` or `+33% [+18, +52]`; "" where it is not compared.
+    """Returns a method's gain over a reference as text, for example `+3.2% [+0.1, +6.4]`, `+33% [+18, +52]` or `no difference`.
 
     Args:
         metrics: All metrics of the stage `test`.
         method: Key of the row.
         reference: `vs_single` or `vs_static`.
         base: NDCG of the reference; where that is 0, differences are shown and not shares.
+
+    Returns:
+        The text, "" where the row is not compared.
     """
     names = [f"{reference}{piece}/{method}" for piece in ("", "_low", "_high")]
     if any(name not in metrics for name in names):
         return ""
     difference, low, high = (metrics[name] for name in names)
+    if difference == low == high == 0:
+        return "no difference"
     if base <= 0:
         return f"{difference:+.4f} [{low:+.4f}, {high:+.4f}]"
     shares = [100 * value / base for value in (difference, low, high)]

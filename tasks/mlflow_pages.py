@@ -44,7 +44,7 @@ def view_page(experiment_id: str, view: str) -> str:
 
 def version_page(name: str, version: str) -> str:
     """Returns the address of a version of a registered model, relative to the server that shows it."""
-    return f"#/models/{quote(name, safe='')}/versions/{version}"
+    return f"#/models/{quote(name, safe='')}/versions/{version}?{TRAINING}"
 
 
 def start_page(server: str) -> str:

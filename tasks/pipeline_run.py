@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 
 import softgrpo
 from softgrpo.config import ExperimentConfig
+from softgrpo.errors import SoftGRPOError, StoreError
 from softgrpo.evaluation.summary import read_summary
 from softgrpo.identity import library_versions
 from softgrpo.local_store import LocalStore
@@ -20,7 +21,7 @@ from softgrpo.pipeline import read_metrics, read_table
 from softgrpo.stages import Node
 from tasks.alive import Signs
 from tasks.groups import MEMBER, Member
-from tasks.headline import POLICIES, Line, headline, headline_tags, learning_curve, lines, readable, validation
+from tasks.headline import POLICIES, TEST, Line, headline_tags, learning_curve, lines, readable, results
 from tasks.mlflow_pages import run_page, version_page, view_id, view_page
 from tasks.registry import register
 from tasks.run_names import About
@@ -33,7 +34,6 @@ from tasks.tracking import EXPERIMENTS, open_tracking, store_errors
 
 REPORT = ("report.html", "report.md", "figures")
 """What is shown with the pipeline's run of the files of a stage that has them."""
-TEST = "test"
 TABLE = "comparison.json"
 """The table of all methods, which MLflow's page shows as one."""
 
@@ -81,46 +81,64 @@ def pipeline_run(
         runs.params(run_id, settings)
         with store_errors(runs.tracking.uri):
             runs.tracking.client.log_text(run_id, yaml.safe_dump(settings, sort_keys=False), "config.yaml")
-        yield run_id
+        try:
+            yield run_id
+        except SoftGRPOError as error:
+            if not isinstance(error, StoreError):  # with those MLflow itself may be away
+                runs.tag(run_id, {NOTE: pipeline_note(about.tags, None, (), about.links, {}, failure=str(error))})
+            raise
 
 
-def note_nodes(progress: Progress, nodes: Sequence[Node]) -> None:
-    """Adds finished nodes to the pipeline's run: links, digest of the data, results, report; and policies to the registry.
+def note_nodes(progress: Progress, nodes: Sequence[Node], *, whole: bool = False) -> None:
+    """Adds finished nodes to the pipeline's run: links, digest of the data, report; and policies to the registry.
+
+    Args:
+        progress: The run.
+        nodes: What has been finished since the last call.
+        whole: These are the last ones: the results are added.
 
     Raises:
         StoreError: MLflow refuses.
     """
     _note_policies(progress, nodes)
-    _note_numbers(progress, nodes)
+    for node in nodes:
+        if node.stage.name == TEST:
+            _note_test(progress, node)
+    _note_numbers(progress, nodes, whole=whole)
     for node in nodes:
         folder = progress.store.local.payload(progress.references[node.name]["key"])
         _show_report(progress.store.runs, progress.parent_run, folder, progress.config.fusion.k)
 
 
-def _note_numbers(progress: Progress, nodes: Sequence[Node]) -> None:
-    """Links the runs of nodes, adds the numbers that runs are compared by, and describes the run as far as it is known."""
-    store, k, pool = progress.store, progress.config.fusion.k, progress.config.recall.recallers
-    tags = {"reused": " ".join(progress.reused())}
-    metrics: dict[str, float] = {}
-    points: list[tuple[str, float, int]] = []
+def _note_test(progress: Progress, node: Node) -> None:
+    """Shows what the policies reach on the test windows with their models, and stores the view of all runs."""
+    config = progress.config
+    scores, k = read_metrics(progress.folders()[node.name]), config.fusion.k
+    for stage in POLICIES if node.name in progress.ran else ():
+        name = f"ndcg@{k}/{stage}_multi"
+        if stage in progress.references and name in scores:
+            progress.store.note_score(progress.references[stage], f"test_ndcg@{k}", scores[name])
+    keep_view(progress.store.runs.tracking, k, config.recall.recallers)
+
+
+def _note_numbers(progress: Progress, nodes: Sequence[Node], *, whole: bool) -> None:
+    """Links the runs of nodes, describes the run as far as it is known, and at its end adds the numbers it is compared by."""
+    folders, k, pool = progress.folders(), progress.config.fusion.k, progress.config.recall.recallers
+    tags = {"reused": " ".join(progress.reused()), NOTE: _note(progress)}
     for node in nodes:
         reference = progress.references[node.name]
-        folder = store.local.payload(reference["key"])
         tags[f"stage_run.{node.name}"] = reference["run_id"]
         if not node.upstream:
             tags["data_digest"] = reference["digest"]
-        if node.stage.name in POLICIES:
-            metrics |= validation(read_metrics(folder), node.stage.name)
-            points += learning_curve(folder, node.stage.name)
-        if node.stage.name == TEST:
-            scores, summary = read_metrics(folder), read_summary(folder)
-            metrics = headline(scores, summary, k, pool) | metrics
-            tags |= {MLFLOW_LOGGED_ARTIFACTS: json.dumps([{"path": TABLE, "type": "table"}])}
-            tags |= headline_tags(scores, summary) if summary is not None else {}
-            if node.name in progress.ran:
-                _note_scores(progress, scores)
-            keep_view(store.runs.tracking, k, pool)
-    store.runs.metrics(progress.parent_run, metrics, tags | {NOTE: _note(progress)}, points)
+    metrics = results(folders, k, pool) if whole else {}
+    points = [
+        point for stage in POLICIES if whole and stage in folders for point in learning_curve(folders[stage], stage)
+    ]
+    if whole and TEST in folders:
+        tags[MLFLOW_LOGGED_ARTIFACTS] = json.dumps([{"path": TABLE, "type": "table"}])
+        if (summary := read_summary(folders[TEST])) is not None:
+            tags |= headline_tags(read_metrics(folders[TEST]), summary)
+    progress.store.runs.metrics(progress.parent_run, metrics, tags, points)
 
 
 def _note(progress: Progress) -> str:
@@ -139,15 +157,6 @@ def _note(progress: Progress) -> str:
     links |= progress.models
     stages = {name: run_page(experiment, reference["run_id"]) for name, reference in progress.references.items()}
     return pipeline_note(about.tags, summary, table, links, stages)
-
-
-def _note_scores(progress: Progress, scores: Mapping[str, float]) -> None:
-    """Shows what the policies reach on the test windows with their models."""
-    k = progress.config.fusion.k
-    for stage in POLICIES:
-        name = f"ndcg@{k}/{stage}_multi"
-        if stage in progress.references and name in scores:
-            progress.store.note_score(progress.references[stage], f"test_ndcg@{k}", scores[name])
 
 
 def _note_policies(progress: Progress, nodes: Sequence[Node]) -> None:

@@ -102,8 +102,9 @@ def _add(client: MlflowClient, name: str, run_id: str, tags: dict[str, str], des
     model = client.get_logged_model(run.data.tags["model_id"])
     found = run.data.metrics
     tags = {NDCG: repr(found["best_ndcg"]), WINDOWS: repr(found["validation_windows"]), **tags}
+    score = f"NDCG {found['best_ndcg']:.4f} on {found['validation_windows']:.0f} validation windows ({tags[JUDGE]})"
     added = client.create_model_version(
-        name, f"models:/{model.model_id}", run_id=run_id, model_id=model.model_id, tags=tags
+        name, f"models:/{model.model_id}", run_id=run_id, model_id=model.model_id, tags=tags, description=score
     )
     same = [int(version.version) for version in _versions(client, name) if version.run_id == run_id]
     if int(added.version) > min(same):

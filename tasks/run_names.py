@@ -60,7 +60,8 @@ def run_name(config: ExperimentConfig, changes: Changes, until: str, member: str
     texts = [_short(f"{path}={value}") for path, value in changes.settings.items()]
     parts += texts[:MOST_CHANGES]
     if len(texts) > MOST_CHANGES:
-        parts.append(f"{len(texts) - MOST_CHANGES} more changes")
+        left = len(texts) - MOST_CHANGES
+        parts.append(f"{left} more change{'s' if left > 1 else ''}")
     parts += ["+".join(config.recall.recallers), merge_text(config.fusion), f"seed {config.seed}"]
     name = ", ".join(parts)
     return name if member is None else f"{member}: {name}"

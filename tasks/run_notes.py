@@ -36,6 +36,7 @@ def pipeline_note(
     table: Sequence[Line],
     links: Mapping[str, str],
     stages: Mapping[str, str],
+    failure: str = "",
 ) -> str:
     """Returns the description of a pipeline's run.
 
@@ -45,8 +46,9 @@ def pipeline_note(
         table: The small table, may be empty.
         links: Label -> address.
         stages: Name of a finished stage -> address of its run.
+        failure: What ended the run, "" if nothing did.
     """
-    parts = []
+    parts = [f"**The run failed.** {plain(failure)}"] if failure else []
     if summary is not None:
         parts.append("\n".join(f"- {plain(sentence)}" for sentence in summary.sentences))
     if summary is not None and table:

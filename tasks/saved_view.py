@@ -22,10 +22,10 @@ COMPRESSED = "deflate;"
 NEWEST_FIRST = "attributes.start_time"
 TAG_CHARACTERS = 5000
 """What every MLflow stores in a tag of an experiment."""
-ALWAYS = {"attributes.`Run Name`": 210, "runDateAndNestInfo": 100}
+ALWAYS = {"attributes.`Run Name`": 190, "runDateAndNestInfo": 112}
 """Columns that are always there, by their names on the page, and their widths in pixels."""
-NUMBERS = {SINGLE: 112, STATIC: 110, GRPO: 128}
-GAINS = {VS_STATIC: 140, VS_SINGLE: 140}
+NUMBERS = {SINGLE: 123, STATIC: 121, GRPO: 128}
+GAINS = {VS_STATIC: 150, VS_SINGLE: 128}
 """All of these fit into a window of 1280 pixels."""
 OTHER_WIDTH, TEXT_WIDTH = 100, 250
 

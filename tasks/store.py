@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL, MLFLOW_SOURCE_NAME
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import StoreError, is_full_disk
@@ -210,7 +210,7 @@ class ArtifactStore:
             tracking.experiment_id,
             node.name,
             run_id,
-            {**model_tags(config, node.stage.name), MLFLOW_MODEL_IS_EXTERNAL: "true"},
+            {**model_tags(config, node.stage.name), MLFLOW_MODEL_IS_EXTERNAL: "true", MLFLOW_SOURCE_NAME: "softgrpo"},
             flatten(settings),
         )
         status = LoggedModelStatus.FAILED
