@@ -9,15 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import softgrpo
 from flows.environment import check_writable, expect, prepare
 from flows.own_server import OwnServer
-from softgrpo.config import ExperimentConfig, Section
+from softgrpo.config import ExperimentConfig
 from softgrpo.local_store import LocalStore
 from softgrpo.pipeline import RunResult, check_stage, look_ahead, plan
 from softgrpo.presets import resolve
+from softgrpo.presets.changes import difference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +34,6 @@ class RecordedRun(RunResult):
     tracking: str
 
 
-def difference(config: Section, base: Section, prefix: str = "") -> dict[str, Any]:
-    """Returns the settings in which two configurations differ, by dotted path, as JSON-able data of the first."""
-    found: dict[str, Any] = {}
-    plain = config.model_dump(mode="json")
-    for name in type(config).model_fields:
-        value, other = dict(config)[name], dict(base)[name]
-        if isinstance(value, Section):
-            found |= difference(value, other, f"{prefix}{name}.")
-        elif value != other:
-            found[f"{prefix}{name}"] = plain[name]
-    return found
-
-
 _own_servers: list[OwnServer] = []
 """The server that this process has started, if it has; then PREFECT_API_URL names it."""
 
@@ -59,7 +47,7 @@ def begin_prefect(output: Path) -> None:
     Raises:
         StoreError: The folder cannot be written, or a server that the environment names does not answer.
     """
-    if os.environ.get("PREFECT_API_URL") in [server.address for server in _own_servers]:
+    if has_own_server():
         check_writable(output)  # the server may still be starting, see `open_prefect`
         return
     prepare(output)
@@ -71,6 +59,11 @@ def begin_prefect(output: Path) -> None:
     os.environ["PREFECT_API_URL"] = server.address
     expect(server.address)
     _own_servers.append(server)
+
+
+def has_own_server() -> bool:
+    """Whether Prefect's server is one that this process has started, which ends with it."""
+    return os.environ.get("PREFECT_API_URL") in [server.address for server in _own_servers]
 
 
 def open_prefect(output: Path, debug: bool = False) -> None:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
 
 from flows.console import let_runs_speak
 from flows.environment import check_writable
-from flows.pipeline import RecordedRun
+from flows.pipeline import RecordedRun, has_own_server
 from flows.summary import recorded, summary_markdown
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline import check_force, plan, read_table
@@ -24,6 +25,7 @@ from tasks.crew import current, opened
 from tasks.groups import Member
 from tasks.lineage import upstream_of
 from tasks.pipeline_run import note_nodes, open_store, pipeline_run
+from tasks.run_names import About
 from tasks.stage import Progress, unwatched
 from tasks.store import ArtifactStore
 
@@ -53,6 +55,11 @@ def begin(config: ExperimentConfig, output: Path) -> ArtifactStore:
     return open_store(config, output)
 
 
+def prefect_page() -> str | None:
+    """Returns the page of the flow run that this is called in, None where its server ends with this process."""
+    return None if has_own_server() else str(flow_run.ui_url)
+
+
 def execute(
     nodes: Sequence[Node],
     config: ExperimentConfig,
@@ -79,14 +86,14 @@ def execute(
     """
     store = begin(config, output)
     given = upstream_of(store, from_run, nodes, config) if from_run else {}
-    name = member.name if member else f"{config.data.dataset} {config.policy.size} {nodes[-1].name}"
+    about = About.of(config, nodes[-1].stage.name, member.name if member else None, prefect_page())
     watch = member.watch if member else unwatched
     expected = () if given else nodes
     with (
         looking_ahead(store, expected, config, force) as ahead,
-        pipeline_run(store, config, nodes, name, member) as run_id,
+        pipeline_run(store, config, nodes, about, member) as run_id,
     ):
-        progress = Progress(config, store, run_id, force, output.resolve() / "records", watch, ahead)
+        progress = Progress(config, store, run_id, force, output.resolve() / "records", watch, ahead, about=about)
         crew = current()
         found: list[Node] = []
         for piece in crew.waves(nodes):
@@ -103,10 +110,10 @@ def execute(
                 found.append(node)
                 if watch is unwatched:  # what a study tries is no result yet
                     show_model(output, config, node, progress.folders()[node.name])
-        note_nodes(progress, found)
+        note_nodes(progress, found, whole=True)
     result = recorded(progress, read_table(progress.folders()))
     create_markdown_artifact(
-        summary_markdown(result.table, result.links, result.reused), key="comparison", description=name
+        summary_markdown(result.table, result.links, result.reused), key="comparison", description=about.name
     )
     return result
 

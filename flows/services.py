@@ -23,6 +23,7 @@ from flows.service_hosts import check_free, check_host, here, is_loopback
 from flows.service_places import CONFIGURATION, PLACE_FILE, ROOT, Services, find_services
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
 from tasks.database import make_database
+from tasks.mlflow_pages import start_page
 
 __all__ = ["ROOT", "Services", "deploy", "export_lines", "find_services", "main", "start", "stop"]
 
@@ -134,7 +135,7 @@ def _told(services: Services) -> str:
     pages = {name: address.removesuffix("/api") for name, address in services.addresses.items()}
     lines = [
         f"Prefect  {pages['PREFECT_API_URL']}",
-        f"MLflow   {pages['MLFLOW_TRACKING_URI']}",
+        f"MLflow   {start_page(pages['MLFLOW_TRACKING_URI'])}",
         f"logs     {services.folder}",
         f'For a shell: eval "$({services.make("-s env")})"',
     ]

@@ -26,10 +26,13 @@ def recorded(progress: Progress, table: pd.DataFrame | None) -> RecordedRun:
 
 
 def links(progress: Progress) -> dict[str, str]:
-    """Returns where to look further, label to address or path: the MLflow run, the report, the models."""
+    """Returns where to look further, label to address or path: the MLflow run, the table of all runs, the report, the models."""
     folders = progress.folders()
-    found = {"MLflow run": progress.store.runs.tracking.run_link(progress.parent_run)}
+    tracking = progress.store.runs.tracking
+    found = {"MLflow run": tracking.run_link(progress.parent_run)}
     if "test" in folders:
+        if (view := tracking.view_link(progress.config.fusion.k)) is not None:
+            found["all runs"] = view
         found["report"] = str(folders["test"] / "report.html")
     return found | {f"{name} model": str(folders[name]) for name in sorted(MODEL_STAGES & set(folders), reverse=True)}
 

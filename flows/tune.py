@@ -45,7 +45,8 @@ from softgrpo.tuning import (
     with_values,
 )
 from tasks.crew import Crew, opened
-from tasks.groups import Member, group_run, members, publish_table, publish_text
+from tasks.groups import Member, describe, group_run, members, publish_table, publish_text
+from tasks.run_notes import plain
 from tasks.store import ArtifactStore
 
 KIND = "tune"
@@ -209,4 +210,11 @@ def _publish(
     runs.metrics(group, {OBJECTIVE: value, "trials": len(tried), **{f"best/{path}": found[path] for path in found}})
     publish_table(runs, group, tried, page, "trials")
     publish_text(runs, group, best, "best.yaml")
+    rows = [f"| {plain(path)} | {best_value:g} |" for path, best_value in found.items()]
+    settings = "\n".join(["| best settings | value |", "|---|---|", *rows])
+    describe(
+        runs,
+        group,
+        f"Best NDCG on validation windows of {len(tried)} trials: {value:.4f}.\n\n{settings}\n\n`{command}`",
+    )
     create_markdown_artifact(page, key=KIND, description=command)

@@ -16,7 +16,9 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation import FOCUS
 from softgrpo.pipeline import RunResult, plan
 from tasks.crew import opened
-from tasks.groups import Member, group_run, members, publish_table
+from tasks.groups import Member, describe, group_run, members, publish_table
+from tasks.mlflow_pages import run_page
+from tasks.run_notes import plain
 from tasks.store import ArtifactStore
 
 
@@ -90,5 +92,12 @@ def _compare(
     sentences = "\n".join(f"- {sentence}" for sentence in verdicts)
     page = f"{sentences}\n\n{table_markdown(table)}\n\nMLflow: {link or runs.tracking.run_link(group)}"
     publish_table(runs, group, table, page, "comparison")
+    shown = {variant: rows[f"{variant}/{FOCUS}"] for variant in results}
+    lines = [f"| {plain(variant)} | {row[f'ndcg@{k}']:.4f} |" for variant, row in shown.items()]
+    small = "\n".join([f"| {kind} | NDCG@{k} of SofT-GRPO multi |", "|---|---|", *lines])
+    words = "\n".join(f"- {plain(sentence)}" for sentence in verdicts)
+    pages = [(variant, run_page(runs.tracking.experiment_id, inside[variant])) for variant in results]
+    runs_of = ", ".join(f"[{plain(variant)}]({address})" for variant, address in pages)
+    describe(runs, group, f"{words}\n\n{small}\n\nRuns: {runs_of}")
     create_markdown_artifact(page, key=kind, description=", ".join(results))
     return ComparedRuns(table, verdicts, k, link)

@@ -13,6 +13,7 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from tasks.run_notes import NOTE, short
 from tasks.runs import Runs
 from tasks.stage import Watch, unwatched
 from tasks.tracking import store_errors
@@ -105,6 +106,17 @@ def publish_table(runs: Runs, run_id: str, table: pd.DataFrame, markdown: str, n
         table.to_parquet(path)
         runs.tracking.client.log_artifact(run_id, str(path))
         runs.tracking.client.log_text(run_id, markdown, f"{name}.md")
+
+
+def describe(runs: Runs, run_id: str, markdown: str) -> None:
+    """Shows Markdown as the description of a group's run.
+
+    Args:
+        runs: Access to the runs.
+        run_id: The run.
+        markdown: Its text; the names in it have gone through `tasks.run_notes.plain`.
+    """
+    runs.tag(run_id, {NOTE: short(markdown)})
 
 
 def publish_text(runs: Runs, run_id: str, text: str, name: str) -> None:

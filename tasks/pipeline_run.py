@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 
 import softgrpo
 from softgrpo.config import ExperimentConfig
+from softgrpo.errors import SoftGRPOError, StoreError
+from softgrpo.evaluation.summary import read_summary
 from softgrpo.identity import library_versions
 from softgrpo.local_store import LocalStore
-from softgrpo.pipeline import read_metrics
+from softgrpo.pipeline import read_metrics, read_table
 from softgrpo.stages import Node
 from tasks.alive import Signs
 from tasks.groups import MEMBER, Member
+from tasks.headline import POLICIES, TEST, Line, headline_tags, learning_curve, lines, readable, results
+from tasks.mlflow_pages import run_page, version_page, view_id, view_page
 from tasks.registry import register
+from tasks.run_names import About
+from tasks.run_notes import NOTE, pipeline_note
 from tasks.runs import Runs, git_commit
+from tasks.saved_view import keep_view
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES, ArtifactStore, dataset
 from tasks.tracking import EXPERIMENTS, open_tracking, store_errors
 
 REPORT = ("report.html", "report.md", "figures")
 """What is shown with the pipeline's run of the files of a stage that has them."""
-UNPREFIXED = "test"  # its metrics keep their names, `<metric>/<method>`; those of other nodes go under the node's name
+TABLE = "comparison.json"
+"""The table of all methods, which MLflow's page shows as one."""
 
 
 def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
@@ -46,7 +55,7 @@ def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
 
 @contextmanager
 def pipeline_run(
-    store: ArtifactStore, config: ExperimentConfig, nodes: Sequence[Node], name: str, member: Member | None = None
+    store: ArtifactStore, config: ExperimentConfig, nodes: Sequence[Node], about: About, member: Member | None = None
 ) -> Iterator[str]:
     """Gives the id of the pipeline's run, which carries what is known beforehand.
 
@@ -54,10 +63,11 @@ def pipeline_run(
         store: The open store.
         config: The resolved configuration.
         nodes: The plan.
-        name: Name of the run.
+        about: Its name, tags and links.
         member: Makes it a member of a group.
     """
-    tags = {"stage": "pipeline", "seed": str(config.seed), "version.python": platform.python_version()}
+    tags = {**about.tags, "stage": "pipeline", "version.python": platform.python_version()}
+    tags[NOTE] = pipeline_note(about.tags, None, (), about.links, {})
     libraries = library_versions({library for node in nodes for library in node.stage.libraries})
     tags |= {f"version.{library}": version for library, version in libraries.items()}
     if commit := git_commit(Path(softgrpo.__file__).parent):
@@ -67,39 +77,86 @@ def pipeline_run(
     settings = config.model_dump(mode="json")
     runs = store.runs
     runs.end_lost()
-    with runs.recorded(name, tags, parent=member.group if member is not None else None) as run_id:
+    with runs.recorded(about.name, tags, parent=member.group if member is not None else None) as run_id:
         runs.params(run_id, settings)
         with store_errors(runs.tracking.uri):
             runs.tracking.client.log_text(run_id, yaml.safe_dump(settings, sort_keys=False), "config.yaml")
-        yield run_id
+        try:
+            yield run_id
+        except SoftGRPOError as error:
+            if not isinstance(error, StoreError):  # with those MLflow itself may be away
+                runs.tag(run_id, {NOTE: pipeline_note(about.tags, None, (), about.links, {}, failure=str(error))})
+            raise
 
 
-def note_nodes(progress: Progress, nodes: Sequence[Node]) -> None:
-    """Adds finished nodes to the pipeline's run: links, digest of the data, final metrics, report; and policies to the registry.
+def note_nodes(progress: Progress, nodes: Sequence[Node], *, whole: bool = False) -> None:
+    """Adds finished nodes to the pipeline's run: links, digest of the data, report; and policies to the registry.
+
+    Args:
+        progress: The run.
+        nodes: What has been finished since the last call.
+        whole: These are the last ones: the results are added.
 
     Raises:
         StoreError: MLflow refuses.
     """
-    _note_numbers(progress, nodes)
     _note_policies(progress, nodes)
     for node in nodes:
+        if node.stage.name == TEST:
+            _note_test(progress, node)
+    _note_numbers(progress, nodes, whole=whole)
+    for node in nodes:
         folder = progress.store.local.payload(progress.references[node.name]["key"])
-        _show_report(progress.store.runs, progress.parent_run, folder)
+        _show_report(progress.store.runs, progress.parent_run, folder, progress.config.fusion.k)
 
 
-def _note_numbers(progress: Progress, nodes: Sequence[Node]) -> None:
-    """Links the runs of nodes, and adds their final metrics."""
-    tags = {"reused": " ".join(progress.reused())}
-    metrics: dict[str, float] = {}
+def _note_test(progress: Progress, node: Node) -> None:
+    """Shows what the policies reach on the test windows with their models, and stores the view of all runs."""
+    config = progress.config
+    scores, k = read_metrics(progress.folders()[node.name]), config.fusion.k
+    for stage in POLICIES if node.name in progress.ran else ():
+        name = f"ndcg@{k}/{stage}_multi"
+        if stage in progress.references and name in scores:
+            progress.store.note_score(progress.references[stage], f"test_ndcg@{k}", scores[name])
+    keep_view(progress.store.runs.tracking, k, config.recall.recallers)
+
+
+def _note_numbers(progress: Progress, nodes: Sequence[Node], *, whole: bool) -> None:
+    """Links the runs of nodes, describes the run as far as it is known, and at its end adds the numbers it is compared by."""
+    folders, k, pool = progress.folders(), progress.config.fusion.k, progress.config.recall.recallers
+    tags = {"reused": " ".join(progress.reused()), NOTE: _note(progress)}
     for node in nodes:
         reference = progress.references[node.name]
         tags[f"stage_run.{node.name}"] = reference["run_id"]
         if not node.upstream:
             tags["data_digest"] = reference["digest"]
-        prefix = "" if node.stage.name == UNPREFIXED else f"{node.name}/"
-        found = read_metrics(progress.store.local.payload(reference["key"]))
-        metrics |= {f"{prefix}{name}": value for name, value in found.items()}
-    progress.store.runs.metrics(progress.parent_run, metrics, tags)
+    metrics = results(folders, k, pool) if whole else {}
+    points = [
+        point for stage in POLICIES if whole and stage in folders for point in learning_curve(folders[stage], stage)
+    ]
+    if whole and TEST in folders:
+        tags[MLFLOW_LOGGED_ARTIFACTS] = json.dumps([{"path": TABLE, "type": "table"}])
+        if (summary := read_summary(folders[TEST])) is not None:
+            tags |= headline_tags(read_metrics(folders[TEST]), summary)
+    progress.store.runs.metrics(progress.parent_run, metrics, tags, points)
+
+
+def _note(progress: Progress) -> str:
+    """Returns the description of the run, as far as it is known."""
+    experiment, run_id, about = progress.store.runs.tracking.experiment_id, progress.parent_run, progress.about
+    links = dict(about.links)
+    summary, table = None, list[Line]()
+    if TEST in progress.references:
+        k, folder = progress.config.fusion.k, progress.folders()[TEST]
+        summary = read_summary(folder)
+        if summary is not None:
+            table = lines(read_metrics(folder), summary, progress.config.recall.recallers)
+        links["The report"] = run_page(experiment, run_id, f"/artifacts/{REPORT[0]}")
+        links["The table of all methods"] = run_page(experiment, run_id, f"/artifacts/{TABLE}")
+        links[f"All runs, single against multi, NDCG@{k}"] = view_page(experiment, view_id(k))
+    links |= progress.models
+    stages = {name: run_page(experiment, reference["run_id"]) for name, reference in progress.references.items()}
+    return pipeline_note(about.tags, summary, table, links, stages)
 
 
 def _note_policies(progress: Progress, nodes: Sequence[Node]) -> None:
@@ -115,14 +172,20 @@ def _note_policies(progress: Progress, nodes: Sequence[Node]) -> None:
     store.note_used(progress.parent_run, data, reused)
     store.note_made(progress.parent_run, made)
     for node in policies:
+        stage, split = node.stage.name, references["split"]["digest"]
         with store.local.lock("registry"):  # of two identical runs at once, one adds the model
-            register(store.runs, progress.config, node.stage.name, references[node.name], references["split"]["digest"])
+            version = register(store.runs, progress.config, stage, references[node.name], split)
+        label = f"Registered model {version.name}, version {version.version}"
+        progress.models[label] = version_page(version.name, str(version.version))
 
 
-def _show_report(runs: Runs, run_id: str, folder: Path) -> None:
+def _show_report(runs: Runs, run_id: str, folder: Path, k: int) -> None:
+    client = runs.tracking.client
     with store_errors(runs.tracking.uri):
         for path in (folder / name for name in REPORT):
             if path.is_dir():
-                runs.tracking.client.log_artifacts(run_id, str(path), path.name)
+                client.log_artifacts(run_id, str(path), path.name)
             elif path.is_file():
-                runs.tracking.client.log_artifact(run_id, str(path))
+                client.log_artifact(run_id, str(path))
+        if (folder / "table.parquet").is_file() and (table := read_table({TEST: folder})) is not None:
+            client.log_text(run_id, readable(table, k).to_json(orient="split", index=False), TABLE)

@@ -17,6 +17,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from softgrpo.config import ExperimentConfig
+from tasks.models import model_tags
+from tasks.run_notes import plain
 from tasks.runs import Runs
 from tasks.store import Reference
 from tasks.tracking import store_errors
@@ -47,7 +49,7 @@ def best_version(versions: Iterable[ModelVersion]) -> ModelVersion | None:
     )
 
 
-def register(runs: Runs, config: ExperimentConfig, stage: str, reference: Reference, split_digest: str) -> str:
+def register(runs: Runs, config: ExperimentConfig, stage: str, reference: Reference, split_digest: str) -> ModelVersion:
     """Adds a finished policy to the registry, once, and moves the alias to the best.
 
     Args:
@@ -58,7 +60,7 @@ def register(runs: Runs, config: ExperimentConfig, stage: str, reference: Refere
         split_digest: Of the split whose validation windows judged it.
 
     Returns:
-        Name of the registered model.
+        Its version.
 
     Raises:
         StoreError: MLflow refuses.
@@ -69,29 +71,40 @@ def register(runs: Runs, config: ExperimentConfig, stage: str, reference: Refere
         if all(version.run_id != run_id for version in versions):
             sample = config.train.max_valid_windows  # drawn with the seed, which is part of the split
             judge = f"ndcg@{config.fusion.k} on split {split_digest[:12]}"
-            _add(client, name, run_id, judge if sample is None else f"{judge}, sample of {sample}")
+            tags = model_tags(config, stage) | {JUDGE: judge if sample is None else f"{judge}, sample of {sample}"}
+            _add(client, name, run_id, tags, _described(config, stage))
             versions = _versions(client, name)
         _settle(client, name, versions)
-    return name
+    return min((version for version in versions if version.run_id == run_id), key=lambda version: int(version.version))
+
+
+def _described(config: ExperimentConfig, stage: str) -> str:
+    policy = {"sft": "SFT policy", "grpo": "SofT-GRPO policy"}[stage]
+    pool = ", ".join(config.recall.recallers)
+    return (
+        f"{policy} for {plain(config.data.dataset)}: reads a user's prompt and weighs {plain(pool)}. The alias `{BEST}` is on the "
+        "version with the best NDCG on validation windows. `softgrpo.pure_models.load_model` loads the files."
+    )
 
 
 def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     return list(client.search_model_versions(f"name = '{name}'"))
 
 
-def _add(client: MlflowClient, name: str, run_id: str, judge: str) -> None:
+def _add(client: MlflowClient, name: str, run_id: str, tags: dict[str, str], description: str) -> None:
     """Adds a version, and takes it back where another machine added one of the same run before."""
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     run = client.get_run(run_id)
     model = client.get_logged_model(run.data.tags["model_id"])
     found = run.data.metrics
-    tags = {NDCG: repr(found["best_ndcg"]), WINDOWS: repr(found["validation_windows"]), JUDGE: judge}
+    tags = {NDCG: repr(found["best_ndcg"]), WINDOWS: repr(found["validation_windows"]), **tags}
+    score = f"NDCG {found['best_ndcg']:.4f} on {found['validation_windows']:.0f} validation windows ({tags[JUDGE]})"
     added = client.create_model_version(
-        name, model.artifact_location, run_id=run_id, model_id=model.model_id, tags=tags
+        name, f"models:/{model.model_id}", run_id=run_id, model_id=model.model_id, tags=tags, description=score
     )
     same = [int(version.version) for version in _versions(client, name) if version.run_id == run_id]
     if int(added.version) > min(same):

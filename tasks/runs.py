@@ -86,7 +86,7 @@ class Runs:
         """
         client = self.tracking.client
         with self.signs.given() as sign:
-            tags = {MLFLOW_SOURCE_NAME: "softgrpo", SIGN: sign, **tags}
+            tags = {**tags, MLFLOW_SOURCE_NAME: "softgrpo", SIGN: sign}  # the page shows them in this order
             if parent is not None:
                 tags[MLFLOW_PARENT_RUN_ID] = parent
             with store_errors(self.tracking.uri):
@@ -165,10 +165,28 @@ class Runs:
             for start in range(0, len(metrics), METRICS_PER_REQUEST):
                 self.tracking.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
 
-    def metrics(self, run_id: str, values: Mapping[str, float], tags: Mapping[str, str] | None = None) -> None:
-        """Logs final metrics, and sets tags, in one request where they are few."""
+    def metrics(
+        self,
+        run_id: str,
+        values: Mapping[str, float],
+        tags: Mapping[str, str] | None = None,
+        points: Sequence[tuple[str, float, int]] = (),
+        model_id: str | None = None,
+    ) -> None:
+        """Logs final metrics, and sets tags, in one request where they are few.
+
+        Args:
+            run_id: The run.
+            values: Metrics without a step.
+            tags: Tags of the run.
+            points: Points of curves, each (name, value, step).
+            model_id: The model that the metrics are about, which shows them too.
+        """
         moment = int(time.time() * 1000)
-        metrics = [Metric(metric_name(name), float(value), moment, 0) for name, value in values.items()]
+        all_points = [*((name, value, 0) for name, value in values.items()), *points]
+        metrics = [
+            Metric(metric_name(name), float(value), moment, step, model_id=model_id) for name, value, step in all_points
+        ]
         labels = [RunTag(name, value) for name, value in (tags or {}).items()]
         with store_errors(self.tracking.uri):
             for start in range(0, max(len(metrics), 1), METRICS_PER_REQUEST - len(labels)):

@@ -30,7 +30,10 @@ from tasks.ahead import Ahead
 from tasks.apart import Apart
 from tasks.faults import RETRY_DELAYS_SECONDS, worth_retrying
 from tasks.gpu import gpu_slot
+from tasks.mlflow_pages import run_page
 from tasks.progress_page import on_progress_page
+from tasks.run_names import About
+from tasks.run_notes import NOTE, stage_note
 from tasks.runs import RunReporter
 from tasks.store import ArtifactStore, Reference, dataset
 
@@ -113,6 +116,8 @@ class Progress:
         watch: Put between a stage and its reporter.
         references: Finished nodes, by name.
         ran: Names of the nodes whose stage was run, not reused.
+        about: What was known about the run before it began.
+        models: Registered versions of its policies, what people call them -> their page.
     """
 
     config: ExperimentConfig
@@ -124,6 +129,8 @@ class Progress:
     ahead: Ahead = field(default_factory=Ahead)
     references: dict[str, Reference] = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
+    about: About = field(default_factory=About)
+    models: dict[str, str] = field(default_factory=dict)
 
     def folders(self) -> dict[str, Path]:
         """Returns the folder of each finished node."""
@@ -190,7 +197,13 @@ def _record(order: Order, key: str, make: Callable[[Reporter], Committed]) -> Re
     """Makes a stage's files inside a new MLflow run and publishes them there."""
     node, store, runs = order.node, order.store, order.store.runs
     settings = node.stage.parameters(order.config, node.variant)
-    tags = {"stage": node.stage.name, "node": node.name, "key": key}
+    page = run_page(runs.tracking.experiment_id, order.parent_run)
+    tags = {
+        "stage": node.stage.name,
+        "node": node.name,
+        "key": key,
+        NOTE: stage_note(node.stage.name, node.variant, page),
+    }
     with runs.recorded(node.name, tags, parent=order.parent_run) as run_id:
         runs.params(run_id, settings)
         store.note_inputs(run_id, order.upstream)
@@ -206,7 +219,7 @@ def _record(order: Order, key: str, make: Callable[[Reporter], Committed]) -> Re
         runs.metrics(run_id, read_metrics(store.local.payload(key)))
         if not order.upstream:
             store.note_used(run_id, [dataset(order.config.data.dataset, committed.digest)])
-        return store.publish(node, committed, run_id, settings)
+        return store.publish(node, committed, run_id, settings, order.config)
 
 
 def _make(order: Order, key: str, reporter: Reporter) -> Committed:

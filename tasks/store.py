@@ -10,16 +10,21 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypedDict
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL, MLFLOW_SOURCE_NAME
 
+from softgrpo.config import ExperimentConfig
 from softgrpo.errors import StoreError, is_full_disk
 from softgrpo.identity import digest_folder
 from softgrpo.local_store import Committed, LocalStore
+from softgrpo.pipeline import read_metrics
 from softgrpo.stages import Node
+from tasks.models import model_tags, write_model_file
 from tasks.runs import Runs, flatten
 from tasks.tracking import store_errors
 
@@ -174,7 +179,9 @@ class ArtifactStore:
                 self.local.saw(key, fetched["digest"])
                 self._ahead[key] = fetched
 
-    def publish(self, node: Node, committed: Committed, run_id: str, settings: Mapping[str, Any]) -> Reference:
+    def publish(
+        self, node: Node, committed: Committed, run_id: str, settings: Mapping[str, Any], config: ExperimentConfig
+    ) -> Reference:
         """Uploads a stage's files to its run, then marks the run as committed; call with the key's lock held.
 
         Args:
@@ -182,11 +189,12 @@ class ArtifactStore:
             committed: Its commit in the local folder.
             run_id: Its run, which has to end as FINISHED for the commit to count.
             settings: Parameters of the stage; a model shows them.
+            config: The resolved configuration, for what a model takes and gives.
         """
         folder, client = self.local.payload(committed.key), self.runs.tracking.client
         with store_errors(self._uri):
             if node.stage.name in MODEL_STAGES:
-                files = self._publish_model(node, folder, run_id, settings)
+                files = self._publish_model(node, folder, run_id, settings, config)
             else:
                 client.log_artifacts(run_id, str(folder), PAYLOAD)
                 files = f"{client.get_run(run_id).info.artifact_uri}/{PAYLOAD}"
@@ -194,20 +202,29 @@ class ArtifactStore:
         self.runs.tag(run_id, {"committed": "true"})
         return Reference(stage=node.name, key=committed.key, digest=committed.digest, run_id=run_id)
 
-    def _publish_model(self, node: Node, folder: Path, run_id: str, settings: Mapping[str, Any]) -> str:
-        tracking = self.runs.tracking
-        mlflow.set_tracking_uri(tracking.uri)  # the next function knows no client
-        model = mlflow.create_external_model(
-            name=node.name, source_run_id=run_id, params=flatten(settings), experiment_id=tracking.experiment_id
+    def _publish_model(
+        self, node: Node, folder: Path, run_id: str, settings: Mapping[str, Any], config: ExperimentConfig
+    ) -> str:
+        tracking, k = self.runs.tracking, config.fusion.k
+        model = tracking.client.create_logged_model(
+            tracking.experiment_id,
+            node.name,
+            run_id,
+            {**model_tags(config, node.stage.name), MLFLOW_MODEL_IS_EXTERNAL: "true", MLFLOW_SOURCE_NAME: "softgrpo"},
+            flatten(settings),
         )
         status = LoggedModelStatus.FAILED
         try:
+            with TemporaryDirectory() as spec:
+                write_model_file(Path(spec), model, config.recall.recallers)
+                tracking.client.log_model_artifacts(model.model_id, spec)
             tracking.client.log_model_artifacts(model.model_id, str(folder), PAYLOAD)
             status = LoggedModelStatus.READY
         finally:
             tracking.client.finalize_logged_model(model.model_id, status)
         tracking.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-        self.runs.tag(run_id, {"model_id": model.model_id})
+        score = {f"validation_ndcg@{k}": read_metrics(folder)["best_ndcg"]}
+        self.runs.metrics(run_id, score, {"model_id": model.model_id}, model_id=model.model_id)
         return f"{model.artifact_location}/{PAYLOAD}"
 
     def note_inputs(self, run_id: str, upstream: Mapping[str, Reference]) -> None:
@@ -235,6 +252,10 @@ class ArtifactStore:
         if models:
             with store_errors(self._uri):
                 self.runs.tracking.client.log_outputs(run_id, models)
+
+    def note_score(self, policy: Reference, name: str, value: float) -> None:
+        """Writes down what a policy reached elsewhere than in its own stage, with its model and its run."""
+        self.runs.metrics(policy["run_id"], {name: value}, model_id=self._model_of(policy))
 
     def _model_of(self, policy: Reference) -> str:
         """Returns the id of a policy's LoggedModel."""

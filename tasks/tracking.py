@@ -18,9 +18,10 @@ from softgrpo.local_store import LocalStore
 from tasks.addresses import check_answers, make_line, without_password
 from tasks.artifacts import FOLDER
 from tasks.database import DATABASE, make_database
+from tasks.mlflow_pages import EXPERIMENTS, TRAINING, run_page, view_id, view_page
 
-EXPERIMENTS = "softgrpo/"
-"""Begins the names of experiments; the name of a dataset follows."""
+__all__ = ["EXPERIMENTS", "Tracking", "connect", "open_early", "open_tracking", "store_errors", "tracking_uri"]
+
 STAGES = "mlflow-artifacts:/stages"
 """Where files of runs are, in a SQLite store; see `tasks.artifacts`."""
 
@@ -43,19 +44,28 @@ class Tracking:
         """Lets a connection be handed to another process, which opens one of its own."""
         return _reopened, (self.uri, self.experiment_id)
 
+    @property
+    def has_pages(self) -> bool:
+        """Whether a server shows the store on pages."""
+        return urlsplit(self.uri).scheme in ("http", "https")
+
     def comparison_link(self, run_ids: Sequence[str]) -> str | None:
         """Returns the address of the page that compares runs, None where no server shows one."""
-        if urlsplit(self.uri).scheme not in ("http", "https"):
+        if not self.has_pages:
             return None
         runs, experiments = (
             quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [self.experiment_id])
         )
-        return f"{self.uri.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
+        return f"{self.uri.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING}"
+
+    def view_link(self, k: int) -> str | None:
+        """Returns the address of the runs of one cut-off as a table, None where no server shows it."""
+        return f"{self.uri.rstrip('/')}/{view_page(self.experiment_id, view_id(k))}" if self.has_pages else None
 
     def run_link(self, run_id: str) -> str:
         """Returns the address of a run's page, or for a local database the command that shows it."""
-        if urlsplit(self.uri).scheme in ("http", "https"):
-            return f"{self.uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        if self.has_pages:
+            return f"{self.uri.rstrip('/')}/{run_page(self.experiment_id, run_id)}"
         file = Path(self.uri.removeprefix("sqlite:///"))
         hint = f" ({make_line('services', file.parent)} shows it)" if file.name == DATABASE else ""
         return f"{run_id} in {without_password(self.uri)}{hint}"

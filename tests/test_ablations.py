@@ -7,12 +7,12 @@ from typing import get_args
 import pytest
 
 from flows.ablate import Ablation
-from flows.pipeline import difference
 from softgrpo.ablations import ABLATIONS, REFERENCE, resolve_ablation
 from softgrpo.errors import ConfigError
 from softgrpo.identity import stage_key
 from softgrpo.pipeline import plan
 from softgrpo.presets import resolve
+from softgrpo.presets.changes import difference
 
 
 def test_the_form_offers_every_ablation() -> None:

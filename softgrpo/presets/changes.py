@@ -1,0 +1,87 @@
+"""What is special about a configuration: the settings in which it differs from the presets that it started from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from softgrpo.config import ExperimentConfig, Section
+from softgrpo.presets import DEBUG, resolve
+
+SHOWN_APART = ("seed", "recall.recallers", "recall.files")
+"""Settings that a run shows apart from the changed ones."""
+WITHOUT_EFFECT = ("limits.stage_hours", "data.data_path", "data.download")
+"""Settings that change no number."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a user changed.
+
+    Attributes:
+        debug: Whether the configuration started from the debug preset.
+        settings: Changed settings by dotted path -> value as text, such as `grpo.top_p` -> `1.0`. The seed and the pool are left
+            out, and so is what changes no number.
+    """
+
+    debug: bool
+    settings: dict[str, str]
+
+
+def difference(config: Section, base: Section, prefix: str = "") -> dict[str, Any]:
+    """Returns the settings in which two configurations differ, by dotted path, as JSON-able data of the first."""
+    found: dict[str, Any] = {}
+    plain = config.model_dump(mode="json")
+    for name in type(config).model_fields:
+        value, other = dict(config)[name], dict(base)[name]
+        if isinstance(value, Section):
+            found |= difference(value, other, f"{prefix}{name}.")
+        elif value != other:
+            found[f"{prefix}{name}"] = plain[name]
+    return found
+
+
+def find_changes(config: ExperimentConfig) -> Changes:
+    """Compares a configuration with the presets of its dataset and size, and with the debug preset above them.
+
+    Of the two, the configuration started from the one that it differs from in fewer settings.
+
+    Args:
+        config: The resolved configuration.
+    """
+    kept = {"recall.recallers": list(config.recall.recallers), "recall.files": dict(config.recall.files)}
+    found = {stage: _changed(config, stage, kept) for stage in ("full", DEBUG)}
+    debug = len(found[DEBUG]) < len(found["full"])
+    return Changes(debug, found[DEBUG if debug else "full"])
+
+
+def _changed(config: ExperimentConfig, stage: str, kept: Mapping[str, Any]) -> dict[str, str]:
+    preset = resolve(config.data.dataset, config.policy.size, stage, kept)
+    settings: dict[str, str] = {}
+    for path, value in difference(config, preset).items():
+        if path not in (*SHOWN_APART, *WITHOUT_EFFECT):
+            settings |= _leaves(path, value, _at(preset, path))
+    return settings
+
+
+def _at(config: Section, path: str) -> Any:
+    """Returns the value of a setting as JSON-able data."""
+    value: Any = config.model_dump(mode="json")
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+def _leaves(path: str, value: Any, before: Any) -> dict[str, str]:
+    """Returns a changed value as text; of mappings only what differs inside them, `(preset dropped)` where nothing is left."""
+    if not (isinstance(value, Mapping) and isinstance(before, Mapping)):
+        return {path: value if isinstance(value, str) else json.dumps(value)}
+    found: dict[str, str] = {}
+    for name in sorted({*value, *before}):
+        if name not in value:
+            found[f"{path}.{name}"] = "(preset dropped)"
+        elif name not in before or value[name] != before[name]:
+            found |= _leaves(f"{path}.{name}", value[name], before.get(name, {}))
+    return found

@@ -1,0 +1,100 @@
+"""The saved view of the runs table, decoded as MLflow's page does: base64, zlib, JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tasks.saved_view import TAG_CHARACTERS, columns_of, encode_view, keep_view, view_state
+from tasks.tracking import Tracking
+
+
+def decoded(tag: str) -> dict[str, Any]:
+    """Reads a tag without the code that is tested."""
+    envelope = json.loads(tag)
+    assert sorted(envelope) == ["createdAt", "name", "state", "updatedAt"]
+    kind, _, packed = envelope["state"].partition(";")
+    assert kind == "deflate"
+    state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
+    return state
+
+
+def test_the_state_shows_results_of_one_cut_off_the_newest_first() -> None:
+    state = decoded(encode_view("a view", view_state(5, ["BPR", "ItemKNN"]), 7))
+    assert state["selectedColumns"] == [
+        "metrics.`NDCG/best single`",
+        "metrics.`NDCG/best static`",
+        "metrics.`NDCG/SofT-GRPO`",
+        "tags.`vs best static`",
+        "tags.`vs best single`",
+        "metrics.`NDCG/SFT`",
+        "metrics.`NDCG/BPR`",
+        "metrics.`NDCG/ItemKNN`",
+        "tags.`changed settings`",
+    ]
+    assert state["searchFilter"].split(" AND ") == [
+        "tags.stage = 'pipeline'",
+        "params.`fusion.k` = '5'",
+        "metrics.`NDCG/SofT-GRPO` >= 0",
+    ]
+    assert (state["orderByKey"], state["orderByAsc"]) == ("attributes.start_time", False)
+    assert state["columnOrder"][2:] == state["selectedColumns"]
+    assert set(state["columnWidths"]) == set(state["columnOrder"])
+
+
+def test_name_results_and_gains_fit_into_1280_pixels() -> None:
+    widths = view_state(10, [])["columnWidths"]
+    first = list(widths.values())[:7]  # name, start, three results, two gains
+    beside = 73 + 254  # the box that selects a run, and what is left and right of the table
+    assert sum(first) + beside <= 1280
+
+
+@dataclass
+class Experiments:
+    """Stands for MLflow: the tags of one experiment."""
+
+    tags: dict[str, str] = field(default_factory=dict)
+    written: int = 0
+
+    def get_experiment(self, experiment_id: str) -> Experiments:
+        assert experiment_id == "3"
+        return self
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        assert experiment_id == "3" and len(value) <= TAG_CHARACTERS
+        self.tags[key] = value
+        self.written += 1
+
+
+def keep(store: Experiments, *recallers: str) -> list[str]:
+    keep_view(Tracking(store, "http://x", "3"), 10, recallers)  # type: ignore[arg-type]
+    (tag,) = store.tags.values()
+    return columns_of(tag)
+
+
+def test_a_run_adds_its_recallers_to_the_view_and_takes_none_away() -> None:
+    store = Experiments()
+    assert keep(store, "BPR", "Pop") == ["BPR", "Pop"]
+    assert keep(store, "Pop", "BPR") == ["BPR", "Pop"]
+    assert store.written == 1  # an identical run writes nothing
+    assert keep(store, "Pop", "EASE") == ["BPR", "Pop", "EASE"]
+    assert list(store.tags) == ["mlflow.sharedViewState.softgrpo-single-against-multi-at-10"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"state": "deflate;x"}', '{"state": 3}', "null"])
+def test_a_view_that_cannot_be_read_is_made_anew(text: str) -> None:
+    store = Experiments({"mlflow.sharedViewState.softgrpo-single-against-multi-at-10": text})
+    assert keep(store, "BPR") == ["BPR"]
+
+
+def test_more_recallers_than_a_tag_holds_are_left_out() -> None:
+    store = Experiments()
+    assert keep(store, "BPR") == ["BPR"]
+    many = [f"recaller {number * 7919 % 100_003} of many" for number in range(2000)]
+    assert keep(store, *many) == []
+    assert "metrics.`NDCG/SofT-GRPO`" in decoded(next(iter(store.tags.values())))["selectedColumns"]
