@@ -10,7 +10,7 @@ from typing import Any, Literal
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.console import VERDICT_LOGGER
+from flows.console import VERDICT_LOGGER, let_runs_speak
 from flows.environment import check_writable
 from flows.failed_runs import fails_readably
 from flows.pipeline import RecordedRun
@@ -45,11 +45,12 @@ def tell_notes(config: ExperimentConfig, until: str = "test") -> None:
 
 
 def begin(config: ExperimentConfig, output: Path) -> ArtifactStore:
-    """Opens the store.
+    """Lets the run be heard, and opens the store.
 
     Raises:
         StoreError: Something cannot be written, or MLflow does not answer.
     """
+    let_runs_speak()
     check_writable(output)
     return open_store(config, output)
 

@@ -14,12 +14,14 @@ from typing import Any
 import pandas as pd
 
 from softgrpo.evaluation.summary import Summary
-from softgrpo.evaluation.words import p_value, percent, signed, signed_interval, table_rows
+from softgrpo.evaluation.words import percent, signed, table_rows
 
 FIGURE = Path("figures") / "comparison.png"
 """Where the stage test keeps the figure of its table. It has a white ground, and Prefect's page may be dark."""
 MAIN_ROWS = ("static", "sft_multi", "grpo_multi")
 """Keys of the rows that a comparison of several runs shows beside the recallers."""
+LONG_LABEL = 22
+"""Characters of a label that leave room for the other columns."""
 STAGE_WORDS = {
     "split": "split of the data",
     "data": "candidates and prompts",
@@ -68,37 +70,43 @@ def verdict_markdown(sentences: Sequence[str]) -> str:
 
 def comparison_markdown(table: pd.DataFrame, summary: Summary) -> str:
     """Returns the table of a comparison with words for headings; the row that the verdict is about is bold."""
-    ndcg, recall = f"ndcg@{summary.k}", f"recall@{summary.k}"
     headings = [
         "method",
-        f"NDCG@{summary.k}",
-        f"Recall@{summary.k}",
-        "difference to the best single recaller",
-        "its p",
-        "difference to the best static mixture",
-        "its interval",
-        "its p",
+        f"NDCG<br>@{summary.k}",
+        "difference to the<br>best single recaller",
+        "p",
+        "difference to the<br>best static mixture",
+        "p",
     ]
     cells = []
     for row in table_rows(table):
         texts = [
-            escape(row["label"]),
-            f"{row[ndcg]:.4f}",
-            f"{row[recall]:.4f}",
+            _label(row["label"]),
+            f"{row[f'ndcg@{summary.k}']:.4f}",
             difference(row, "vs_single"),
-            p_value(row["vs_single_p"]),
+            _short_p(row["vs_single_p"]),
             difference(row, "vs_static"),
-            signed_interval(row["vs_static_low"], row["vs_static_high"]),
-            p_value(row["vs_static_p"]),
+            _short_p(row["vs_static_p"]),
         ]
         cells.append([f"**{text}**" if text else "" for text in texts] if row["method"] == summary.focus else texts)
     return markdown_table(headings, cells)
 
 
+def _label(label: str) -> str:
+    """Returns what a row is called; a long name breaks before its bracket, since cells of the page's tables do not wrap."""
+    before, bracket, after = label.partition(" (")
+    return f"{escape(before)}<br>({escape(after)}" if bracket and len(label) > LONG_LABEL else escape(label)
+
+
+def _short_p(value: float) -> str:
+    """Returns a p-value as the verdict has it, "" for nan."""
+    return "" if math.isnan(value) else f"{value:.2g}"
+
+
 def _explanation(k: int) -> str:
     return (
-        f"Means over users. Differences are in NDCG@{k}, in brackets relative to what they are against; intervals are of the "
-        "paired bootstrap over users, p is corrected for all tests of the table (Holm)."
+        f"Means over users. Differences are in NDCG@{k}, in brackets relative to what they are against; p is corrected "
+        "for all tests of the table (Holm). The report has the other cut-offs and metrics, and all intervals."
     )
 
 
@@ -161,26 +169,21 @@ def group_page(verdicts: Sequence[str], differences: Sequence[str], table: pd.Da
         k: Cut-off of the NDCG.
         place: Markdown that leads to the page that compares the runs.
     """
-    first = str(table["run"].iloc[0])
     headings = [
         "method",
-        f"NDCG@{k}",
-        f"Recall@{k}",
-        f"difference to the best single recaller of {escape(first)}",
-        f"difference to SofT-GRPO multi of {escape(first)}",
-        "its interval",
-        "its p",
+        f"NDCG<br>@{k}",
+        "difference to the<br>best single recaller<br>of the first run",
+        "difference to the<br>SofT-GRPO multi<br>of the first run",
+        "p",
     ]
     main = table[table["method"].str.endswith(tuple(f"/{key}" for key in MAIN_ROWS)) | (table["kind"] == "single")]
     cells = [
         [
-            escape(row["label"]),
+            _label(row["label"]),
             f"{row[f'ndcg@{k}']:.4f}",
-            f"{row[f'recall@{k}']:.4f}",
             difference(row, "vs_single"),
             difference(row, "vs_first"),
-            signed_interval(row["vs_first_low"], row["vs_first_high"]),
-            p_value(row["vs_first_p"]),
+            _short_p(row["vs_first_p"]),
         ]
         for row in table_rows(main)
     ]

@@ -6,6 +6,9 @@ from urllib.parse import quote, urlsplit
 
 from tasks.tracking import Tracking
 
+TRAINING_VIEW = "?workflowType=machine_learning"
+"""Makes MLflow show its pages for training, not those for language models as services."""
+
 
 def has_pages(tracking: Tracking) -> bool:
     """Tells whether a server shows MLflow's pages; a database alone has none."""
@@ -20,7 +23,8 @@ def artifact_page(tracking: Tracking, run_id: str, path: str) -> str:
         run_id: The run.
         path: Of the file among those of the run.
     """
-    return f"{_server(tracking)}/#/experiments/{tracking.experiment_id}/runs/{run_id}/artifacts/{quote(path)}"
+    page = f"/#/experiments/{tracking.experiment_id}/runs/{run_id}/artifacts/{quote(path)}"
+    return f"{_server(tracking)}{page}{TRAINING_VIEW}"
 
 
 def model_page(tracking: Tracking, name: str) -> str:
