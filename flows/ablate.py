@@ -8,6 +8,7 @@ from typing import Any, Literal
 from prefect import flow
 
 from flows.compare import ComparedRuns
+from flows.failed_runs import fails_readably
 from flows.recipe import Size
 from flows.variants import run_variants
 from softgrpo.ablations import REFERENCE, resolve_ablation
@@ -32,6 +33,7 @@ Ablation = Literal[
 
 
 @flow(name="ablate", flow_run_name="{name}-{dataset}-{size}")
+@fails_readably
 def ablate_flow(
     name: Ablation = "training",
     dataset: str = "ml-100k",

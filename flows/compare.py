@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from flows.differences import NO_NUMBER, differing
 from flows.environment import prepare_to_read
 from flows.finished import check_pipeline
 from softgrpo.config import EvaluationConfig
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 SHORTEST = 6
 """Characters of an id that stand for a run; `tasks.lineage.read_run` takes them too."""
-NO_NUMBER = ("limits.stage_hours", "data.data_path", "data.download")
-"""Settings that change no number."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class ComparedRuns:
         link: Page of MLflow that compares the runs, None where no server shows one.
         runs: `label`, the beginning of its id, which stands for it in the table, `name` and `run_id` of each run that was named;
             empty for variants of an experiment, which the table calls by their names.
+        differences: In which settings each run behind the first differs from it, in one sentence each.
     """
 
     table: pd.DataFrame
@@ -43,12 +43,14 @@ class ComparedRuns:
     k: int
     link: str | None
     runs: tuple[dict[str, str], ...] = ()
+    differences: tuple[str, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """Returns what a machine reads."""
         rows = json.loads(self.table.to_json(orient="records"))
         verdicts, runs = list(self.verdicts), list(self.runs)
-        return {"k": self.k, "rows": rows, "verdicts": verdicts, "link": self.link, "runs": runs}
+        said = {"verdicts": verdicts, "differences": list(self.differences)}
+        return {"k": self.k, "rows": rows, **said, "link": self.link, "runs": runs}
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
     rows = {row["method"]: {str(name): value for name, value in row.items()} for row in table.to_dict("records")}
     least = least_p(table, stored.evaluation.bootstrap)
     verdicts = tuple(verdict(rows[f"{run.name}/{FOCUS}"], "vs_first", first.name, k, least) for run in others)
-    return ComparedRuns(table, verdicts, k, stored.link, stored.known_as)
+    differences = differing(dict(zip([run.name for run in stored.runs], stored.settings, strict=True)))
+    return ComparedRuns(table, verdicts, k, stored.link, stored.known_as, differences)
 
 
 def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:

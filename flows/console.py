@@ -15,6 +15,8 @@ import tasks
 
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 CURVES_LOGGER = "softgrpo.curves"
+VERDICT_LOGGER = "softgrpo.verdict"
+"""Its lines end the log of a run; a command prints them by itself."""
 ALONE = "transformers"
 """Keeps its lines from the root logger."""
 OURS = (Path(__file__).parent, Path(str(tasks.__file__)).parent)
@@ -31,13 +33,13 @@ class Lines(logging.StreamHandler[TextIO]):
 
 
 class ForPeople(logging.Filter):
-    """Drops what others show: reports of errors, which whoever started the work says in one line, curves, and Prefect's notes."""
+    """Drops what others show: reports of errors and verdicts, which the command itself prints, curves, and Prefect's notes."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tells whether a record is shown."""
         if record.name in RUN_LOGGERS and Path(record.pathname).parent not in OURS:
             return False
-        if record.name == CURVES_LOGGER:
+        if record.name in (CURVES_LOGGER, VERDICT_LOGGER):
             return False
         return not (record.exc_info and record.levelno >= logging.ERROR)
 
@@ -66,7 +68,8 @@ def let_runs_speak() -> None:
     from prefect.logging.handlers import APILogHandler  # a run without Prefect uses this module too
 
     for name in RUN_LOGGERS:
-        logging.getLogger(name).setLevel(logging.INFO)
+        if not logging.getLogger(name).isEnabledFor(logging.INFO):
+            logging.getLogger(name).setLevel(logging.INFO)
     logging.getLogger("softgrpo").setLevel(logging.INFO)
     most, alone = APILogHandler(), APILogHandler(logging.WARNING)
     most.addFilter(ForRuns())

@@ -164,12 +164,13 @@ def _preflight(config: ExperimentConfig) -> None:
 
 
 def _tell_comparison(compared: ComparedRuns, reference: str, output: Path) -> None:
-    from flows.tables import print_comparison
+    from flows.tables import print_comparison, print_sentences
     from tasks.addresses import make_line
 
+    print_sentences(compared.differences)
     print_comparison(compared.table, compared.k, reference, "--json")
-    print(*compared.verdicts, sep="\n")
     print(compared.link or f"{make_line('services', output)} shows the runs side by side")
+    print_sentences(compared.verdicts)
 
 
 def _study_record(tuned: Tuned) -> dict[str, Any]:
@@ -187,7 +188,8 @@ def _study_record(tuned: Tuned) -> dict[str, Any]:
 def _tell_study(tuned: Tuned) -> None:
     import yaml
 
-    from flows.tables import print_comparison
+    from flows.summary import verdict_of
+    from flows.tables import print_comparison, print_sentences
 
     columns = [name for name in tuned.trials.columns if name not in ("run", "retry_of")]
     print(tuned.trials[columns].to_string(index=False))
@@ -195,3 +197,4 @@ def _tell_study(tuned: Tuned) -> None:
     if tuned.final is not None and tuned.final.table is not None:
         print_comparison(tuned.final.table, tuned.k)
     print(f"{tuned.command}\nMLflow run  {tuned.link}")
+    print_sentences([*tuned.sentences, *(verdict_of(tuned.final) if tuned.final is not None else ())])

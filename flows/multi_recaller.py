@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow
 
 from flows.compare import ComparedRuns
+from flows.failed_runs import fails_readably
 from flows.recipe import Size
 from flows.variants import run_variants
 from softgrpo.pools import resolve_pools
@@ -16,6 +17,7 @@ KIND = "multi-recaller"
 
 
 @flow(name="multi-recaller", flow_run_name="{dataset}-{size}")
+@fails_readably
 def multi_recaller_flow(
     dataset: str = "ml-100k",
     size: Size = "tiny",

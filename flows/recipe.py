@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,11 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows.console import let_runs_speak
+from flows.console import VERDICT_LOGGER, let_runs_speak
 from flows.environment import check_writable
+from flows.failed_runs import fails_readably
 from flows.pipeline import RecordedRun, has_own_server
-from flows.summary import recorded, summary_markdown
+from flows.summary import page, recorded, verdict_of
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline import check_force, plan, read_table
 from softgrpo.preflight import preflight
@@ -112,13 +114,14 @@ def execute(
                     show_model(output, config, node, progress.folders()[node.name])
         note_nodes(progress, found, whole=True)
     result = recorded(progress, read_table(progress.folders()))
-    create_markdown_artifact(
-        summary_markdown(result.table, result.links, result.reused), key="comparison", description=about.name
-    )
+    create_markdown_artifact(page(progress, result), key="result", description=about.name)
+    for sentence in verdict_of(result):
+        logging.getLogger(VERDICT_LOGGER).info("%s", sentence)
     return result
 
 
 @flow(name="softgrpo", flow_run_name="{dataset}-{size}-{until}")
+@fails_readably
 def softgrpo_flow(
     dataset: str = "ml-100k",
     size: Size = "tiny",
@@ -156,6 +159,5 @@ def softgrpo_flow(
     nodes, repeated = plan(config, until), check_force(tuple(force or ()))
     if check:
         tell_notes(config, until)
-    let_runs_speak()
     with opened(parallel, dask):
         return execute(nodes, config, repeated, output, from_run)

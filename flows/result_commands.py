@@ -47,14 +47,15 @@ def compare_job(arguments: argparse.Namespace) -> Job:
         if arguments.json:
             print_json(compared.as_record())
             return 0
-        from flows.tables import print_comparison
+        from flows.tables import print_comparison, print_sentences
         from tasks.addresses import make_line
 
         print(*(f"{run['label']}  {run['name']}" for run in compared.runs), sep="\n")
+        print_sentences(compared.differences)
         of = "each seed" if arguments.seeds else "the first run"
         print_comparison(compared.table, compared.k, f"the best single recaller of {of}", "--json")
-        print(*compared.verdicts, sep="\n")
         print(compared.link or f"{make_line('services', arguments.output)} shows the runs side by side")
+        print_sentences(compared.verdicts)
         return 0
 
     return job
@@ -82,13 +83,13 @@ def report_job(arguments: argparse.Namespace) -> Job:
             return 0
         import pandas as pd
 
-        from flows.tables import print_comparison
+        from flows.tables import print_comparison, print_sentences
         from softgrpo.evaluation.summary import read_summary
 
         print_comparison(pd.read_parquet(run.folders["test"] / TABLE), run.config.fusion.k)
         summary = read_summary(run.folders["test"])
-        print(*(summary.sentences if summary else ()), sep="\n")
         print(f"report      {record['html']}\nMarkdown    {record['markdown']}\nMLflow run  {run.link}")
+        print_sentences(summary.sentences if summary else ())
         return 0
 
     return job

@@ -67,14 +67,12 @@ def run_record(result: RunResult, config: ExperimentConfig, output: Path) -> dic
 
 
 def announce(result: RunResult, k: int) -> None:
-    """Prints the comparison and where things are; k is the cut-off that the comparison is about."""
-    if result.table is not None:
-        from flows.tables import print_comparison
-        from softgrpo.evaluation.summary import read_summary
+    """Prints the comparison, where things are, and last the verdict; k is the cut-off that the comparison is about."""
+    from flows.tables import print_comparison, print_sentences
+    from softgrpo.evaluation.summary import read_summary
 
+    if result.table is not None:
         print_comparison(result.table, k)
-        summary = read_summary(result.folders["test"])
-        print(*(summary.sentences if summary else ()), sep="\n")
     rows = dict(result.links)
     rows |= {f"{name} model": str(result.folders[name]) for name in ("sft", "grpo") if name in result.folders}
     rows["stages run"] = ", ".join(name for name in result.folders if name not in result.reused) or "none"
@@ -82,6 +80,8 @@ def announce(result: RunResult, k: int) -> None:
     width = max(map(len, rows))
     for label, value in rows.items():
         print(f"{label:<{width}}  {value}")
+    summary = read_summary(result.folders["test"]) if result.table is not None else None
+    print_sentences(summary.sentences if summary else ())
 
 
 def _check_source(run_id: str, output: Path, config: ExperimentConfig, until: str) -> None:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from tasks.listing import Listed
 
-DISPENSABLE = ("seed", "dataset", "started", "recallers")
-"""Columns that a narrow terminal does without, the first one first."""
+DIFFERING = ("changed settings", "seed", "size", "merge", "dataset", "recallers")
+"""Columns in which the listed runs may differ. A narrow terminal does without them, the first one first, those last in which
+the runs do differ."""
 
 
 def newest_runs(output: Path, most: int) -> list[Listed]:
@@ -53,7 +54,8 @@ def runs_job(arguments: argparse.Namespace) -> Job:
         elif found:
             from flows.tables import print_table
 
-            print_table(_as_table(found), DISPENSABLE, "--json")
+            table = as_table(found)
+            print_table(table, dispensable(table), "--json")
         else:
             print("No pipeline has run here yet: softgrpo run starts one")
         return 0
@@ -61,7 +63,8 @@ def runs_job(arguments: argparse.Namespace) -> Job:
     return job
 
 
-def _as_table(found: Sequence[Listed]) -> Table:
+def as_table(found: Sequence[Listed]) -> Table:
+    """Returns the list of runs as a table; the NDCG of a debug run is marked."""
     from rich.table import Column, Table
 
     from flows.compare import short_ids
@@ -69,12 +72,44 @@ def _as_table(found: Sequence[Listed]) -> Table:
 
     whole: dict[str, Any] = {"no_wrap": True}
     number = whole | {"justify": "right"}
-    words = ("name", Column("run", **whole), Column("started", **whole), "dataset", "recallers")
-    table = Table(*words, Column("seed", **number), Column("state", **whole), Column("SofT-GRPO multi", **number))
+    table = Table(
+        "name",
+        Column("run", **whole),
+        Column("started", **whole),
+        "dataset",
+        Column("size", **whole),
+        "recallers",
+        "merge",
+        Column("seed", **number),
+        "changed settings",
+        Column("state", **whole),
+        Column("SofT-GRPO multi", **number),
+    )
     for run, label in zip(found, short_ids([run["run_id"] for run in found]), strict=True):
-        started = run["started"][:16].replace("T", " ")
-        earned = "" if run["ndcg"] is None else f"NDCG@{run['k']} {run['ndcg']:.4f}"
-        known = (run["name"], label, started, run["dataset"], ", ".join(run["recallers"]))
-        texts = (*known, str(run["seed"]), run["status"].lower(), earned)
+        earned = [] if run["ndcg"] is None else [f"NDCG@{run['k']} {run['ndcg']:.4f}"]
+        texts = (
+            run["name"],
+            label,
+            run["started"][:16].replace("T", " "),
+            run["dataset"],
+            run["size"],
+            ", ".join(run["recallers"]),
+            run["merge"],
+            str(run["seed"]),
+            run["changed"],
+            run["status"].lower(),
+            " ".join([*earned, *(["(debug)"] if run["debug"] else [])]),
+        )
         table.add_row(*map(foreign, texts))
     return table
+
+
+def dispensable(table: Table) -> list[str]:
+    """Returns the columns that a narrow terminal does without, the first one first."""
+    differing = {
+        str(column.header): len(set(map(str, column.cells))) > 1
+        for column in table.columns
+        if column.header in DIFFERING
+    }
+    alike = [name for name in DIFFERING if not differing[name]]
+    return [*alike, "started", *(name for name in DIFFERING if differing[name])]

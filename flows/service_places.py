@@ -89,6 +89,9 @@ class Services:
             "PREFECT_SERVER_UI_API_URL": self.addresses_elsewhere[
                 "PREFECT_API_URL"
             ],  # its page asks port 4200 otherwise
+            # `prefect deployment run --watch` shows the log of a run only where the server passes it on
+            "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+            "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
             **mlflow_guards(self.host, self.mlflow_port),
             **said,
             "SOFTGRPO_OUTPUT": str(self.output),

@@ -1,16 +1,20 @@
-"""What a finished run shows to people: links, and the comparison table as Markdown."""
+"""What a finished run shows to people: links, and the page that Prefect shows with it."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
 from flows.pipeline import RecordedRun
+from flows.result_page import FIGURE, run_page
+from softgrpo.evaluation.summary import read_summary
+from softgrpo.pipeline import RunResult
 from tasks.addresses import without_password
+from tasks.pages import artifact_page, has_pages, model_page
+from tasks.registry import model_name
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES
+
+REPORT = "report.html"
 
 
 def recorded(progress: Progress, table: pd.DataFrame | None) -> RecordedRun:
@@ -33,25 +37,46 @@ def links(progress: Progress) -> dict[str, str]:
     if "test" in folders:
         if (view := tracking.view_link(progress.config.fusion.k)) is not None:
             found["all runs"] = view
-        found["report"] = str(folders["test"] / "report.html")
+        found["report"] = str(folders["test"] / REPORT)
     return found | {f"{name} model": str(folders[name]) for name in sorted(MODEL_STAGES & set(folders), reverse=True)}
 
 
-def _cell(value: Any) -> str:
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|")
+def verdict_of(result: RunResult) -> tuple[str, ...]:
+    """Returns what a run showed, in sentences; nothing where it ended before the stage test."""
+    summary = read_summary(result.folders["test"]) if "test" in result.folders else None
+    return summary.sentences if summary else ()
 
 
-def table_markdown(table: pd.DataFrame) -> str:
-    """Returns a table in Markdown; numbers have four decimals."""
-    rows = [[str(name) for name in table.columns], ["---"] * table.shape[1]]
-    rows += [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def page(progress: Progress, result: RecordedRun) -> str:
+    """Returns the page that Prefect shows with a finished run."""
+    test = result.folders.get("test")
+    figure = None if test is None else test / FIGURE
+    return run_page(
+        result.table,
+        None if test is None else read_summary(test),
+        figure if figure is not None and figure.is_file() else None,
+        _places(progress, result),
+        [name for name in result.folders if name not in result.reused],
+        result.reused,
+    )
 
 
-def summary_markdown(table: pd.DataFrame | None, found: Mapping[str, str], reused: tuple[str, ...]) -> str:
-    """Returns the page that Prefect shows with a run."""
-    parts = [table_markdown(table)] if table is not None else []
-    parts.append("\n".join(f"- {label}: {place}" for label, place in found.items()))
-    parts.append(f"Reused stages: {', '.join(reused) or 'none'}.")
-    return "\n\n".join(parts)
+def _places(progress: Progress, result: RecordedRun) -> dict[str, str]:
+    """Returns where to look further as Markdown: pages of MLflow where a server shows them, else files and commands."""
+    tracking = progress.store.runs.tracking
+    models = [name for name in sorted(MODEL_STAGES) if name in result.folders]
+    names = {stage: model_name(progress.config, stage) for stage in models}
+    if has_pages(tracking):
+        found = {"MLflow run": f"[{result.run_id}]({result.links['MLflow run']})"}
+        if "report" in result.links:
+            found["report"] = (
+                f"[{REPORT}]({artifact_page(tracking, result.run_id, REPORT)}), the file `{result.links['report']}`"
+            )
+        registered = {stage: f"[{name}]({model_page(tracking, name)})" for stage, name in names.items()}
+    else:
+        found = {label: f"`{result.links[label]}`" for label in ("MLflow run", "report") if label in result.links}
+        registered = {stage: f"`{name}`" for stage, name in names.items()}
+    words = {"sft": "SFT", "grpo": "SofT-GRPO"}
+    return found | {
+        f"{words[stage]}, registered model": f"{registered[stage]}, in `{result.folders[stage]}`" for stage in models
+    }

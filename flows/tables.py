@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
@@ -59,6 +60,14 @@ def print_table(table: Table, dispensable: Sequence[str] = (), everything: str =
         console.print(table)
     if left_out:
         print(f"Too narrow for: {', '.join(left_out)}; {everything} has all columns.")
+
+
+def print_sentences(sentences: Iterable[str]) -> None:
+    """Prints sentences, each on lines of its own; on a terminal they break between words."""
+    console = Console()
+    width = console.width if sys.stdout.isatty() else WIDEST
+    for sentence in sentences:
+        print(textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False))
 
 
 def foreign(text: str) -> Text:

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from flows.failed_runs import fails_readably
 from flows.options import as_flags
 from flows.recipe import Size, begin, execute, tell_notes
 from flows.study import (
@@ -30,7 +31,7 @@ from flows.study import (
     trial_name,
     trial_table,
 )
-from flows.summary import table_markdown
+from flows.tune_page import study_page, study_sentences
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import TrainingError
 from softgrpo.pipeline import RunResult, plan
@@ -46,6 +47,7 @@ from softgrpo.tuning import (
 )
 from tasks.crew import Crew, opened
 from tasks.groups import Member, describe, group_run, members, publish_table, publish_text
+from tasks.pages import has_pages
 from tasks.run_notes import plain
 from tasks.store import ArtifactStore
 
@@ -77,8 +79,14 @@ class Tuned:
     final: RunResult | None
     k: int
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What the study showed, see `flows.tune_page.study_sentences`."""
+        return study_sentences(self.trials, self.best, self.k)
+
 
 @flow(name="trial", flow_run_name="{name}", validate_parameters=False)
+@fails_readably
 def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output: Path, group: str) -> float | None:
     """Trains one trial and tells the study how it ended.
 
@@ -112,12 +120,14 @@ def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output:
 
 
 @flow(name="tuned", flow_run_name="{name}", validate_parameters=False)
+@fails_readably
 def final_flow(name: str, config: ExperimentConfig, output: Path, group: str) -> RunResult:
     """Runs the whole pipeline with the settings that were found."""
     return execute(plan(config), config, output=output, member=Member(group, name))
 
 
 @flow(name="tune", flow_run_name="{dataset}-{size}")
+@fails_readably
 def tune_flow(
     dataset: str = "ml-100k",
     size: Size = "tiny",
@@ -167,10 +177,11 @@ def tune_flow(
             found, value = as_overrides(best.params), float(best.values[0])
             command = command_line(dataset, stage, size, said | found, output)
             tried = trial_table(study, members(store.runs, group))
-            _publish(store, group, tried, found, value, command)
+            link = store.runs.tracking.run_link(group)
+            place = f"[{group}]({link})" if has_pages(store.runs.tracking) else f"`{link}`"
+            _publish(store, group, tried, found, value, study_page(tried, found, config.fusion.k, command, place))
             chosen = with_values(config, best.params)
             result = final_flow(f"tuned by {trial_name(best.number)}", chosen, output, group) if final else None
-    link = store.runs.tracking.run_link(group)
     return Tuned(name, found, value, tried, command, link, result, config.fusion.k)
 
 
@@ -201,12 +212,11 @@ def _search(
 
 
 def _publish(
-    store: ArtifactStore, group: str, tried: pd.DataFrame, found: Mapping[str, float], value: float, command: str
+    store: ArtifactStore, group: str, tried: pd.DataFrame, found: Mapping[str, float], value: float, page: str
 ) -> None:
     """Writes down what was found: to MLflow's run of the study, and on a page of Prefect's."""
     runs = store.runs
     best = yaml.safe_dump(dict(found), sort_keys=False)
-    page = f"Best on validation windows (NDCG {value:.4f}):\n\n```yaml\n{best}```\n\n`{command}`\n\n{table_markdown(tried)}"
     runs.metrics(group, {OBJECTIVE: value, "trials": len(tried), **{f"best/{path}": found[path] for path in found}})
     publish_table(runs, group, tried, page, "trials")
     publish_text(runs, group, best, "best.yaml")
@@ -217,4 +227,4 @@ def _publish(
         group,
         f"Best NDCG on validation windows of {len(tried)} trials: {value:.4f}.\n\n{settings}\n\n`{command}`",
     )
-    create_markdown_artifact(page, key=KIND, description=command)
+    create_markdown_artifact(page, key=KIND, description=f"{len(tried)} trials")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.compare import ComparedRuns
+from flows.console import VERDICT_LOGGER
+from flows.differences import differing
+from flows.failed_runs import fails_readably
 from flows.recipe import begin, execute, tell_notes
-from flows.summary import table_markdown
+from flows.result_page import group_page
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation import FOCUS
 from softgrpo.pipeline import RunResult, plan
@@ -19,10 +23,12 @@ from tasks.crew import opened
 from tasks.groups import Member, describe, group_run, members, publish_table
 from tasks.mlflow_pages import run_page
 from tasks.run_notes import plain
+from tasks.runs import flatten
 from tasks.store import ArtifactStore
 
 
 @flow(name="variant", flow_run_name="{name}", validate_parameters=False)
+@fails_readably
 def variant_flow(name: str, config: ExperimentConfig, output: Path, group: str) -> RunResult:
     """Runs the whole pipeline for one variant; what an earlier one has made is reused.
 
@@ -68,11 +74,16 @@ def run_variants(
         group_run(store.runs, kind, name, {**settings, **whole.model_dump(mode="json")}) as group,
     ):
         results = crew.each(lambda variant: variant_flow(variant, configs[variant], output, group), configs)
-        return _compare(store, group, kind, whole, dict(zip(configs, results, strict=True)))
+        return _compare(store, group, kind, whole, configs, dict(zip(configs, results, strict=True)))
 
 
 def _compare(
-    store: ArtifactStore, group: str, kind: str, config: ExperimentConfig, results: Mapping[str, RunResult]
+    store: ArtifactStore,
+    group: str,
+    kind: str,
+    config: ExperimentConfig,
+    configs: Mapping[str, ExperimentConfig],
+    results: Mapping[str, RunResult],
 ) -> ComparedRuns:
     """Puts all variants into one table, and that into MLflow and on a page of Prefect's."""
     from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
@@ -85,12 +96,13 @@ def _compare(
     least = least_p(table, config.evaluation.bootstrap)
     first, *others = results
     verdicts = tuple(verdict(rows[f"{variant}/{FOCUS}"], "vs_first", first, k, least) for variant in others)
+    differences = differing({name: flatten(each.model_dump(mode="json")) for name, each in configs.items()})
     inside = members(runs, group)
     link = runs.tracking.comparison_link([inside[variant] for variant in results])
     main = [f"{metric}@{k}" for metric in ("ndcg", "recall", "hit")]
     runs.metrics(group, {f"{method}/{metric}": row[metric] for method, row in rows.items() for metric in main})
-    sentences = "\n".join(f"- {sentence}" for sentence in verdicts)
-    page = f"{sentences}\n\n{table_markdown(table)}\n\nMLflow: {link or runs.tracking.run_link(group)}"
+    place = f"[MLflow]({link})" if link else f"`{runs.tracking.run_link(group)}`"
+    page = group_page(verdicts, differences, table, k, place)
     publish_table(runs, group, table, page, "comparison")
     shown = {variant: rows[f"{variant}/{FOCUS}"] for variant in results}
     lines = [f"| {plain(variant)} | {row[f'ndcg@{k}']:.4f} |" for variant, row in shown.items()]
@@ -100,4 +112,6 @@ def _compare(
     runs_of = ", ".join(f"[{plain(variant)}]({address})" for variant, address in pages)
     describe(runs, group, f"{words}\n\n{small}\n\nRuns: {runs_of}")
     create_markdown_artifact(page, key=kind, description=", ".join(results))
-    return ComparedRuns(table, verdicts, k, link)
+    for sentence in (*differences, *verdicts):
+        logging.getLogger(VERDICT_LOGGER).info("%s", sentence)
+    return ComparedRuns(table, verdicts, k, link, differences=differences)

@@ -22,7 +22,7 @@ _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 def watched(watch: Watch) -> Iterator[None]:
     """Shows the bars of this thread to a function, about as often as they are drawn, until the block ends.
 
-    Bars that leave nothing behind are not shown, nor those that end within their delay.
+    Bars that end within their delay are not shown.
 
     Args:
         watch: Gets the bar; it has to be quick.
@@ -71,7 +71,7 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no types
 
     def _show_to_watch(self) -> None:
         watch = _watch.get()
-        if watch is not None and self.leave:
+        if watch is not None:
             watch(self)
 
     def _say(self) -> None:

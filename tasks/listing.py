@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TypedDict
 
@@ -11,11 +12,16 @@ from mlflow.entities import Run
 from softgrpo.evaluation import FOCUS
 from tasks.tracking import EXPERIMENTS, Tracking, store_errors
 
+NONE = "none"
+"""What the tag `changed settings` says of a run that has the presets' settings."""
+
 
 class Listed(TypedDict):
     """One run of a pipeline.
 
-    `ndcg` is that of SofT-GRPO multi on the test windows at the cut-off `k` of the run, null where it has not got so far.
+    `merge` is how lists are merged; `debug` says that the run is on a small subset of the data, so that its numbers mean nothing;
+    `changed` are the settings that differ from the presets, "" where a run does not say. `ndcg` is that of SofT-GRPO multi on the
+    test windows at the cut-off `k` of the run, null where it has not got so far.
     """
 
     run_id: str
@@ -23,8 +29,12 @@ class Listed(TypedDict):
     name: str
     status: str
     dataset: str
+    size: str
     recallers: list[str]
+    merge: str
     seed: int
+    debug: bool
+    changed: str
     k: int
     ndcg: float | None
 
@@ -50,14 +60,25 @@ def list_pipelines(tracking: Tracking, most: int) -> list[Listed]:
 def _listed(run: Run) -> Listed:
     settings: dict[str, str] = run.data.params  # one that was killed at its very beginning has none
     k = int(settings.get("fusion.k", 0))
+    changed = run.data.tags.get("changed settings", NONE)
     return Listed(
         run_id=run.info.run_id,
         started=datetime.fromtimestamp(run.info.start_time / 1000).astimezone().isoformat(timespec="seconds"),
         name=str(run.info.run_name),
         status=run.info.status,
         dataset=settings.get("data.dataset", ""),
+        size=settings.get("policy.size", ""),
         recallers=json.loads(settings.get("recall.recallers", "[]")),
+        merge=_merge(settings),
         seed=int(run.data.tags["seed"]),
+        debug=run.data.tags.get("debug") == "true",
+        changed="" if changed == NONE else changed,
         k=k,
         ndcg=run.data.metrics.get(f"ndcg_at_{k}/{FOCUS}"),
     )
+
+
+def _merge(settings: Mapping[str, str]) -> str:
+    """Returns how the lists of a run are merged, such as `rrf` or `score z_score`."""
+    method = settings.get("fusion.method", "")
+    return f"{method} {settings['fusion.normalisation']}" if method == "score" else method

@@ -58,8 +58,9 @@ class Teller(logging.Handler):
         self.tell("log", record.name, record.levelno, self.format(record))
 
     def bar(self, bar: ProgressBar) -> None:
-        """Takes a progress bar."""
-        self.tell("bar", [id(bar), bar.desc, bar.total, bar.unit], bar.n, bar.postfix)
+        """Takes a progress bar; one of an evaluation, which is gone when it ends, would hide that of the training."""
+        if bar.leave:
+            self.tell("bar", [id(bar), bar.desc, bar.total, bar.unit], bar.n, bar.postfix)
 
 
 def _end_with_parent() -> None:

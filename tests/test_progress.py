@@ -103,8 +103,16 @@ def test_what_is_read_through_a_bar_is_what_is_there(kind: type[io.StringIO]) ->
 
 def test_a_watch_sees_bars_that_last_and_only_inside_its_block(clock: Clock) -> None:
     seen: list[tuple[str, int, int]] = []
+    evaluations: list[str] = []
+
+    def watch(bar: ProgressBar) -> None:
+        if bar.leave:
+            seen.append((bar.desc, bar.n, bar.total))
+        else:
+            evaluations.append(bar.desc)
+
     with redirect_stderr(io.StringIO()):
-        with watched(lambda bar: seen.append((bar.desc, bar.n, bar.total))):
+        with watched(watch):
             with ProgressBar(total=4, desc="SFT", mininterval=0.0, miniters=1) as bar:
                 bar.set_postfix(loss="1")  # too early
                 clock.now += 2.1
@@ -115,3 +123,4 @@ def test_a_watch_sees_bars_that_last_and_only_inside_its_block(clock: Clock) -> 
         with ProgressBar(total=4, desc="behind", delay=0.0) as behind:
             behind.set_postfix(loss="1")
     assert set(seen) == {("SFT", 3, 4)}
+    assert set(evaluations) == {"validation"}

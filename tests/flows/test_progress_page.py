@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from softgrpo.errors import TrainingError
 from softgrpo.pipeline import RunResult
 from softgrpo.progress import ProgressBar
 from softgrpo.stages import StageContext
+from tasks.progress_page import duration, in_words
 from tests.fake_stages import FakeStages
 
 PATIENCE_SECONDS = 30.0
@@ -84,6 +86,7 @@ def lines(flow_run: str, last: str) -> list[str]:
 
 
 def test_a_long_stage_shows_how_far_it_is(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.progress_page.SECONDS_BEFORE_FIRST", 0.1)
     monkeypatch.setattr("tasks.progress_page.SECONDS_BETWEEN_UPDATES", 0.1)
     sent: list[tuple[float, str]] = []
     from tasks.progress_page import ProgressPage
@@ -101,7 +104,7 @@ def test_a_long_stage_shows_how_far_it_is(go: Any, monkeypatch: pytest.MonkeyPat
     assert artifact.task_run_id is not None
     percents = [percent for percent, _ in sent]
     assert len(percents) > 3 and percents == sorted(percents) and 0 < percents[0] < 100
-    assert all("SFT" in text and f"/{STEPS}" in text for _, text in sent[:-1])
+    assert all(re.fullmatch(rf"SFT: step \d+ of {STEPS}, about [01] s left", text) for _, text in sent[:-1])
 
 
 def test_a_short_stage_sends_nothing(go: Any) -> None:
@@ -109,6 +112,7 @@ def test_a_short_stage_sends_nothing(go: Any) -> None:
 
 
 def test_a_failed_stage_stays_where_it_was(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.progress_page.SECONDS_BEFORE_FIRST", 0.1)
     monkeypatch.setattr("tasks.progress_page.SECONDS_BETWEEN_UPDATES", 0.1)
 
     def fail(context: StageContext) -> None:
@@ -122,6 +126,7 @@ def test_a_failed_stage_stays_where_it_was(go: Any, monkeypatch: pytest.MonkeyPa
 def test_a_server_that_does_not_take_it_is_no_reason_to_end(
     go: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr("tasks.progress_page.SECONDS_BEFORE_FIRST", 0.1)
     monkeypatch.setattr("tasks.progress_page.SECONDS_BETWEEN_UPDATES", 0.1)
 
     def refuse(*_: Any) -> None:
@@ -140,3 +145,21 @@ def test_the_runs_log_has_what_trainers_recallers_and_libraries_say(go: Any, cap
         assert found.count(line) == 1, found
     assert [line for line in found if line.startswith(f"step {STEPS - 1}: kl 0.025, reward 0.25")]
     assert "chatter" not in found
+
+
+def test_words_of_a_bar() -> None:
+    half = {"n": 1200, "total": 2400, "initial": 0, "elapsed": 600.0, "rate": 2.0, "prefix": "SFT: ", "unit": "step"}
+    said = in_words(half | {"postfix": "loss=0.5312, eval_ndcg_best_reading=0.0418"})
+    assert said == "SFT: step 1,200 of 2,400, loss 0.5312, validation NDCG 0.0418, about 10 min left"
+    # as long as no rate is known, that of all that was done; a resumed run has not done what it began with
+    resumed = half | {"rate": None, "initial": 600, "postfix": None}
+    assert in_words(resumed) == "SFT: step 1,200 of 2,400, about 20 min left"
+    assert in_words(half | {"n": 0, "rate": None, "prefix": "", "postfix": ""}) == "step 0 of 2,400"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (89.4, "89 s"), (90.0, "2 min"), (3600.0, "60 min"), (5400.0, "1 h 30 min"), (7260.0, "2 h 1 min")],
+)
+def test_times_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
