@@ -1,8 +1,8 @@
 """Presets: from a dataset's name, a size and what the user says to one frozen configuration.
 
 Defaults < `datasets/<dataset>.yaml` < `sizes/<size>.yaml` < `debug.yaml` and `debug/<size>.yaml` (stage `debug` only) < overrides.
-Mappings are merged key by key, an empty mapping empties the one below it, everything else is replaced. In the place of a preset that
-a dataset does not have stands what follows from the size of its data (`softgrpo.presets.derived`).
+Mappings are merged key by key, an empty mapping empties the one below it, everything else is replaced. A dataset without a preset
+gets settings that follow from the size of its data (`softgrpo.presets.derived`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,12 @@ from softgrpo.data.size import DataSize
 from softgrpo.recallers.kinds import Kind, kind_of
 
 STEPS_PER_EPOCH = 64  # what the batch is chosen for
-BATCHES: dict[Kind, tuple[int, int]] = {"users": (32, 512), "graph": (2048, 2048), "pairs": (64, 2048), "sequences": (64, 512)}
+BATCHES: dict[Kind, tuple[int, int]] = {
+    "users": (32, 512),
+    "graph": (2048, 2048),
+    "pairs": (64, 2048),
+    "sequences": (64, 512),
+}
 """Smallest and largest batch. A batch of a graph model costs as much as the graph, so it is large."""
 EXAMPLES = {"users": 100_000, "graph": 2_000_000, "pairs": 2_000_000, "sequences": 300_000}
 """What a recaller sees in all, as far as the number of epochs allows."""
@@ -71,7 +76,9 @@ def derived(size: DataSize, recallers: Iterable[str]) -> dict[str, Any]:
         size: Of the data.
         recallers: The RecBole models of the pool.
     """
-    recall: dict[str, Any] = {"settings": {name: found for name in recallers if (found := recaller_settings(name, size))}}
+    recall: dict[str, Any] = {
+        "settings": {name: found for name in recallers if (found := recaller_settings(name, size))}
+    }
     train: dict[str, Any] = {}
     if (targets := targets_per_user(size)) is not None:
         recall["targets_per_user"] = targets

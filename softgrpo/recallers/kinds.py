@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from softgrpo.errors import RecallerError, nearest
 from softgrpo.recallers.registry import known_recallers
 
 Kind = Literal["computed", "users", "graph", "pairs", "sequences"]
@@ -21,11 +22,19 @@ def kind_of(name: str) -> Kind:
 
     Args:
         name: One of `known_recallers()`.
+
+    Raises:
+        RecallerError: There is no such model.
     """
+    known = known_recallers()
+    if name not in known:
+        raise RecallerError(
+            f"Recaller '{name}'", "A recaller is a general or sequential RecBole model, by name", nearest(name, known)
+        )
     if name in COMPUTED:
         return "computed"
     if name in USERS:
         return "users"
     if name in GRAPH:
         return "graph"
-    return "sequences" if known_recallers()[name] == "sequential" else "pairs"
+    return "sequences" if known[name] == "sequential" else "pairs"
