@@ -21,6 +21,7 @@ from flows.options import complete_switches, listing, overrides, refuse_unknown
 from flows.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
 from flows.run_command import check_stage, pipeline_job
 from flows.run_list import runs_job
+from flows.usual import check_known, data_named, explain_usual
 from softgrpo.ablations import check_ablation
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, SoftGRPOError, nearest
@@ -64,6 +65,8 @@ def prepare_pure(arguments: argparse.Namespace) -> Job:
 
 def prepare_config(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo config`."""
+    if not arguments.settings:
+        check_known(data_named(arguments))
     config = _resolve(arguments, arguments.DATASET, "full", arguments.SIZE)
     values = config.model_dump(mode="json")
     flat = {
@@ -226,6 +229,7 @@ def prepare(words: Sequence[str]) -> Job:
         )
     completed = complete_switches(words)
     parser = build_parser(completed)
+    explain_usual(parser, completed)
     arguments, unknown = parser.parse_known_args(completed)
     refuse_unknown(unknown, words, arguments.command, sub_parsers(parser))
     return COMMANDS[arguments.command](arguments)

@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 
 import yaml
 
+from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import Setting, settings
-from softgrpo.presets.settings import shown
+from softgrpo.presets.settings import shown, value_of
 
 ALIASES = {
     "dataset": "data.dataset",
@@ -147,12 +148,22 @@ def _below_mappings(arguments: Iterable[str]) -> set[str]:
     return {flag for flag in flags if any(flag.startswith(f"{path}.") for path in mappings)}
 
 
+def setting_help(setting: Setting, usual: ExperimentConfig | None = None) -> str:
+    """Returns what the help of a command says of a setting.
+
+    Args:
+        setting: The setting.
+        usual: The configuration whose value is the default; None takes the default where no preset says otherwise.
+    """
+    value = setting.default if usual is None else value_of(usual, setting.path)
+    return f"{setting.path} (default {shown(value)}): {setting.description}".replace("%", "%%")
+
+
 def _add(group: argparse._ActionsContainer, setting: Setting, name: str, *, hidden: bool) -> None:
-    words = f"{setting.path} (default {shown(setting.default)}): {setting.description}".replace("%", "%%")
     options: dict[str, Any] = {
         "dest": setting.path,
         "default": argparse.SUPPRESS,
-        "help": argparse.SUPPRESS if hidden else words,
+        "help": argparse.SUPPRESS if hidden else setting_help(setting),
         "metavar": "{" + ",".join(setting.choices) + "}" if setting.choices else "VALUE",
     }
     if setting.many:

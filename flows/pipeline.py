@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import softgrpo
 from flows.environment import check_writable, expect, prepare
@@ -19,6 +19,10 @@ from softgrpo.local_store import LocalStore
 from softgrpo.pipeline import RunResult, check_stage, look_ahead, plan
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import difference
+from softgrpo.presets.settings import value_of
+
+DERIVED = ("recall.targets_per_user", "train.max_train_windows", "train.max_valid_windows")
+"""Settings that may follow from the size of the data (`softgrpo.presets.derived`), beside those of recallers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,19 @@ class RecordedRun(RunResult):
 
     run_id: str
     tracking: str
+
+
+def as_overrides(config: ExperimentConfig) -> dict[str, Any]:
+    """Returns what `resolve` has to be told, beside dataset and size, to give this configuration; JSON-able."""
+    dataset, size = config.data.dataset, config.policy.size
+    found = difference(config, resolve(dataset, size))
+    if resolve(dataset, size, overrides=found) == config:
+        return found
+    # settings of recallers are merged with the preset's, or with what follows from data in a folder that `found` names
+    recallers = config.recall.model_dump(mode="json")["settings"]
+    exact = {"recall.settings": {}} | {f"recall.settings.{name}": values for name, values in recallers.items()}
+    derived = {path: value_of(config, path) for path in DERIVED}
+    return {path: value for path, value in found.items() if path != "recall.settings"} | exact | derived
 
 
 _own_servers: list[OwnServer] = []
@@ -131,7 +148,7 @@ def run_pipeline(
 
     open_prefect(output, debug)
     dataset, size = config.data.dataset, config.policy.size
-    overrides = difference(config, resolve(dataset, size))
+    overrides = as_overrides(config)
     stage, repeated = cast("StageName", check_stage(until)), cast("list[Repeatable]", list(force))
     return softgrpo_flow(
         dataset,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,19 +18,20 @@ from flows.failed_runs import fails_readably
 from flows.pipeline import RecordedRun, has_own_server
 from flows.summary import page, recorded, verdict_of
 from softgrpo.config import ExperimentConfig
+from softgrpo.costs import cost_line, missing
 from softgrpo.pipeline import check_force, plan, read_table
 from softgrpo.preflight import preflight
 from softgrpo.presets import resolve
 from softgrpo.pure_models import show_model
 from softgrpo.stages import Node
-from tasks.ahead import looking_ahead
-from tasks.crew import current, opened
+from tasks.ahead import looking_ahead, stored_digest
+from tasks.crew import Parallel, current, opened
 from tasks.groups import Member
 from tasks.lineage import upstream_of
 from tasks.pipeline_run import note_nodes, open_store, pipeline_run
 from tasks.run_names import About
 from tasks.stage import Progress, unwatched
-from tasks.store import ArtifactStore
+from tasks.store import ArtifactStore, Reference
 
 Size = Literal["tiny", "mini", "small", "large"]
 StageName = Literal["recall", "data", "check", "sft", "grpo", "test"]
@@ -44,6 +46,21 @@ def tell_notes(config: ExperimentConfig, until: str = "test") -> None:
     """
     for note in preflight(config, until):
         get_run_logger().warning("note: %s", note)
+
+
+def tell_cost(
+    nodes: Sequence[Node],
+    config: ExperimentConfig,
+    force: tuple[str, ...],
+    store: ArtifactStore,
+    given: Mapping[str, Reference],
+) -> None:
+    """Logs about how long the stages of a plan will take that are not stored, if one of them trains something."""
+    digests = {name: reference["digest"] for name, reference in given.items()}
+    left = missing(nodes, config, force, partial(stored_digest, store), digests)
+    crew = current()
+    if line := cost_line(left, config, crew.most if isinstance(crew, Parallel) else 1):
+        get_run_logger().info(line)
 
 
 def begin(config: ExperimentConfig, output: Path) -> ArtifactStore:
@@ -96,6 +113,8 @@ def execute(
         pipeline_run(store, config, nodes, about, member) as run_id,
     ):
         progress = Progress(config, store, run_id, force, output.resolve() / "records", watch, ahead, about=about)
+        if watch is unwatched:  # a study has many trials, of a known length
+            tell_cost(nodes, config, force, store, given)
         crew = current()
         found: list[Node] = []
         for piece in crew.waves(nodes):

@@ -119,6 +119,11 @@ class LocalStore:
             )
         return committed
 
+    def digest(self, key: str) -> str | None:
+        """Returns the digest of a key's commit as its mark tells it, None without one; see `marked`."""
+        committed = self.marked(key)
+        return None if committed is None else committed.digest
+
     def look_ahead(self, key: str, hands: Executor) -> None:
         """Lets others read a payload already, if none does; the next `find` of its key in this process takes what they found."""
         payload = self.payload(key)

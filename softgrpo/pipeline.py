@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from softgrpo.config import ExperimentConfig
+from softgrpo.costs import cost_line, missing
 from softgrpo.errors import ConfigError, full_disk_is_readable, nearest
 from softgrpo.identity import stage_key
 from softgrpo.local_store import Committed, LocalStore
@@ -178,7 +179,10 @@ def run_standalone(
     digests: dict[str, str] = {}
     folders: dict[str, Path] = {}
     reused: list[str] = []
-    for node in plan(config, until):
+    nodes = plan(config, until)
+    if line := cost_line(missing(nodes, config, force, store.digest), config):
+        logger.info(line)
+    for node in nodes:
         key = stage_key(node, config, digests)
         with store.lock(key):
             committed = None if node.stage.name in force else store.find(key)

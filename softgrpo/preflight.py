@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import read_corpus
+from softgrpo.data.size import note_size
 from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
 from softgrpo.errors import ConfigError, DataError
 from softgrpo.recallers.names import check_pool
@@ -43,6 +44,7 @@ def _check_data(config: ExperimentConfig) -> list[str]:
     corpus = read_corpus(config.data, config.seed)
     windows = make_windows(corpus, config.split)
     check_no_leak(corpus, windows)
+    note_size(config, corpus, windows)
     if config.recall.files:
         from softgrpo.recallers.from_file import read_lists  # torch, for which other runs need not wait here
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FOLDER = "pure_models"
 STAGES = ("sft", "grpo")
+HIDING = "._~"
+"""What a name must not begin with: it would be hidden, or strange."""
 NAME_BYTES = 255
 """What file systems take for one name."""
 
@@ -35,13 +37,29 @@ def model_path(config: ExperimentConfig, stage: str) -> Path:
         stage: sft or grpo.
 
     Returns:
-        `<dataset>/<model_name>_pure_<stage>_<recallers>`, of a sample of N users `<dataset>_<N>_users/...`; `/` in names becomes
-        `_`, and of a name that is too long for the file system the model's end stays.
+        `<dataset>/<model_name>_pure_<stage>_<recallers>`, of a sample of N users `<dataset>_<N>_users/...`; a model's name is that
+        of `visible_name`, and of one that is too long for the file system the end stays.
     """
     behind = f"_pure_{stage}_{'_'.join(config.recall.recallers)}".replace("/", "_")
-    model = config.policy.model_name.replace("/", "_").encode()[-(NAME_BYTES - len(behind)) :]
+    model = visible_name(config.policy.model_name).encode()[-(NAME_BYTES - len(behind)) :]
     users = f"_{config.data.max_users}_users" if config.data.max_users is not None else ""
-    return Path(config.data.dataset.replace("/", "_") + users) / (model.decode(errors="ignore") + behind)
+    return Path(config.data.dataset.replace("/", "_") + users) / (model.decode(errors="ignore").lstrip(HIDING) + behind)
+
+
+def visible_name(model_name: str) -> str:
+    """Returns a model's name as one part of a file name that no system hides.
+
+    Args:
+        model_name: See `PolicyConfig.model_name`.
+
+    Returns:
+        The name with `_` for each `/`. Of a path `.`, `..` and `~` are left out at its beginning, and a path that consists of
+        nothing else gets the name of the folder that it leads to: `./mine`, `../mine` and `/mine` are all `mine`.
+    """
+    plain = os.path.normpath(model_name).replace("/", "_").lstrip(HIDING)
+    if plain:
+        return plain
+    return Path(model_name).expanduser().resolve().name.lstrip(HIDING) or "model"
 
 
 def show_model(output: Path, config: ExperimentConfig, node: Node, payload: Path) -> None:

@@ -12,8 +12,6 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
-
 from softgrpo.errors import ConfigError, StoreError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +51,8 @@ def check_answers(uri: str, setting: str) -> None:
     scheme = address.scheme.split("+")[0]
     try:
         if scheme in ("http", "https"):
+            import requests  # a quarter of the time of `softgrpo --help`, which asks nobody
+
             requests.get(uri, timeout=TIMEOUT_SECONDS, stream=True).close()
         elif scheme in DEFAULT_PORTS and address.hostname:
             port = address.port or DEFAULT_PORTS[scheme]

@@ -39,6 +39,14 @@ class Ahead:
             self.fetched.pop(key).result()
 
 
+def stored_digest(store: ArtifactStore, key: str) -> str | None:
+    """Returns the digest of a stage that is stored here or in MLflow, as its mark tells it; None where it is not stored."""
+    if digest := store.local.digest(key):
+        return digest
+    runs = store.committed(key)
+    return str(runs[0].data.tags["digest"]) if runs else None
+
+
 @contextmanager
 def looking_ahead(
     store: ArtifactStore, nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str, ...]

@@ -218,23 +218,23 @@ SETTINGS = [
     Case("tau zero", f"{RUN} --tau_gumbel 0", "grpo.tau_gumbel = 0", "greater than 0", "default 1"),
     Case("tau negative", f"{RUN} --tau-gumbel=-1", "grpo.tau_gumbel = -1", "greater than 0", "default 1"),
     Case("tau infinite", f"{RUN} --tau-gumbel inf", "grpo.tau_gumbel = inf", "finite number", "default 1"),
-    Case("top-p zero", f"{RUN} --top_p 0", "grpo.top_p = 0", "greater than 0", "default 0.9"),
-    Case("top-p above one", f"{RUN} --top_p 1.01", "grpo.top_p = 1.01", "less than or equal to 1", "default 0.9"),
-    Case("top-p no number", f"{RUN} --top_p most", "grpo.top_p = most", "valid number", "default 0.9"),
+    Case("top-p zero", f"{RUN} --top_p 0", "grpo.top_p = 0", "greater than 0", "default 1 for ml-100k with size tiny"),
+    Case("top-p above one", f"{RUN} --top_p 1.01", "grpo.top_p = 1.01", "less than or equal to 1", "default 1 for"),
+    Case("top-p no number", f"{RUN} --top_p most", "grpo.top_p = most", "valid number", "default 1 for"),
     Case(
         "one sample",
         f"{RUN} --num_generations 1",
         "grpo.num_generations = 1",
         "greater than or equal to 2",
-        "default 4",
+        "default 64 for ml-100k with size tiny",
     ),
-    Case("half a sample", f"{RUN} --num_generations 2.5", "grpo.num_generations = 2.5", "valid integer", "default 4"),
+    Case("half a sample", f"{RUN} --num_generations 2.5", "grpo.num_generations = 2.5", "valid integer", "default 64 for"),
     Case("epsilon", f"{RUN} --epsilon=-0.2", "grpo.epsilon = -0.2", "greater than or equal to 0", "default 0.2"),
     Case("beta", f"{RUN} --beta=-0.1", "grpo.beta = -0.1", "greater than or equal to 0", "default 0.01"),
     Case("learning rate", f"{RUN} --learning_rate 0", "sft.learning_rate = 0", "greater than 0", "default 5e-05"),
-    Case("learning rate NaN", f"{RUN} --grpo_lr nan", "grpo.learning_rate = nan", "should be", "default 1e-06"),
+    Case("learning rate NaN", f"{RUN} --grpo_lr nan", "grpo.learning_rate = nan", "should be", "default 2e-05 for"),
     Case(
-        "epochs", f"{RUN} --num_train_epochs=-1", "sft.num_train_epochs = -1", "greater than or equal to 0", "default 3"
+        "epochs", f"{RUN} --num_train_epochs=-1", "sft.num_train_epochs = -1", "greater than or equal to 0", "default 1 for"
     ),
     Case(
         "batch",

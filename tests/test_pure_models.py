@@ -41,8 +41,35 @@ def test_names_are_those_of_the_original_description() -> None:
     config = resolve("ml-1m", "small", overrides={"recall.recallers": ["BPR", "SASRec"]})
     assert model_path(config, "sft") == Path("ml-1m/Qwen_Qwen2.5-0.5B-Instruct_pure_sft_BPR_SASRec")
     assert model_path(config, "grpo") == Path("ml-1m/Qwen_Qwen2.5-0.5B-Instruct_pure_grpo_BPR_SASRec")
-    local = resolve("ml-100k", "tiny", overrides={"policy.model_name": "/models/mine"})
-    assert model_path(local, "sft") == Path("ml-100k/_models_mine_pure_sft_BPR_SASRec_ItemKNN")
+
+
+@pytest.mark.parametrize(
+    ("model_name", "shown"),
+    [
+        ("/models/mine", "models_mine"),
+        ("./mine", "mine"),
+        ("./mine/", "mine"),
+        ("../models/mine", "models_mine"),
+        ("~/mine", "mine"),
+        ("./models/.hidden", "models_.hidden"),
+        (".hidden", "hidden"),
+        ("models/../mine", "mine"),
+        (".", "here"),
+        ("..", "above"),
+        ("mine.gguf", "mine.gguf"),
+        ("package:a/b", "package:a_b"),
+    ],
+)
+def test_a_local_folder_gets_a_name_that_is_seen(
+    model_name: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "above/here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "above/here")
+    config = resolve("ml-100k", "tiny", overrides={"policy.model_name": model_name})
+    assert model_path(config, "sft") == Path(f"ml-100k/{shown}_pure_sft_BPR_SASRec_ItemKNN")
+    show_model(tmp_path / "out", config, NODES["sft"], made(tmp_path / "out", "sft-1"))
+    seen = [path.name for path in (tmp_path / "out/pure_models/ml-100k").glob("[!.]*")]
+    assert seen == [f"{shown}_pure_sft_BPR_SASRec_ItemKNN"]
 
 
 def test_a_policy_of_a_sample_of_users_takes_no_name_of_a_whole_run() -> None:

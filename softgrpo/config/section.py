@@ -17,5 +17,10 @@ class Section(BaseModel):
     """Base of all sections: frozen, unknown keys refused, descriptions taken from the docstrings below the settings."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), validate_default=True
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        validate_default=True,
+        defer_build=True,
     )

@@ -1,7 +1,8 @@
 """Presets: from a dataset's name, a size and what the user says to one frozen configuration.
 
-Defaults < `datasets/<dataset>.yaml` < `sizes/<size>.yaml` < `debug.yaml` (stage `debug` only) < overrides. Mappings are merged key
-by key, an empty mapping empties the one below it, everything else is replaced.
+Defaults < `datasets/<dataset>.yaml` < `sizes/<size>.yaml` < `debug.yaml` and `debug/<size>.yaml` (stage `debug` only) < overrides.
+Mappings are merged key by key, an empty mapping empties the one below it, everything else is replaced. A dataset without a preset
+gets settings that follow from the size of its data (`softgrpo.presets.derived`).
 """
 
 from __future__ import annotations
@@ -89,8 +90,12 @@ def _with_recbole_spelling(said: dict[str, Any], files: Collection[str]) -> dict
     return said | {"recall": recall | {"recallers": check_pool([str(name) for name in names], files)}}
 
 
-def validate(values: Mapping[str, Any]) -> ExperimentConfig:
+def validate(values: Mapping[str, Any], usual: ExperimentConfig | None = None) -> ExperimentConfig:
     """Returns the configuration that holds these values, and defaults elsewhere.
+
+    Args:
+        values: By section and setting.
+        usual: The configuration whose values an error quotes; None quotes the defaults of all settings.
 
     Raises:
         ConfigError: A setting is unknown or has a wrong value; all problems are listed.
@@ -98,7 +103,37 @@ def validate(values: Mapping[str, Any]) -> ExperimentConfig:
     try:
         return ExperimentConfig.model_validate(values)
     except ValidationError as error:
-        raise as_config_error(error) from error
+        raise as_config_error(error, usual) from error
+
+
+def _preset(dataset: str, size: str, stage: str) -> dict[str, Any]:
+    """Returns what the preset files say together."""
+    names = [f"datasets/{dataset}"] if dataset in dataset_names() else []
+    names.append(f"sizes/{size}")
+    if stage == DEBUG:
+        names += [DEBUG, *([f"{DEBUG}/{size}"] if size in _names(DEBUG) else [])]
+    nothing: dict[str, Any] = {}
+    return reduce(_merge, map(_load, names), nothing)
+
+
+def _derived(config: ExperimentConfig) -> dict[str, Any]:
+    """Returns the settings that follow from the size of a configuration's data, none where the data are not here.
+
+    What the configuration says of all recallers is left out: it would lose against settings of each.
+    """
+    from softgrpo.data.size import data_size, is_here  # pandas, for which `--help` need not wait
+    from softgrpo.presets.derived import derived
+
+    if not is_here(config.data):
+        return {}
+    recall = config.recall
+    found = derived(data_size(config), [name for name in recall.recallers if name not in recall.files])
+    stated = recall.settings.get("all", {})
+    settings = {
+        name: {key: value for key, value in own.items() if key not in stated}
+        for name, own in found["recall"]["settings"].items()
+    }
+    return found | {"recall": found["recall"] | {"settings": settings}}
 
 
 def resolve(
@@ -107,22 +142,25 @@ def resolve(
     """Returns the configuration of a run.
 
     Args:
-        dataset: Name of a dataset; one without a preset gets the defaults (whether its files exist is checked by `preflight`).
+        dataset: Name of a dataset. One without a preset gets settings that follow from the size of its data; where the data are not
+            here it gets the defaults, and `preflight` says what is missing.
         size: One of `size_names()`.
-        stage: `debug` adds the debug preset; every other stage changes nothing.
+        stage: `debug` adds the debug presets; every other stage changes nothing.
         overrides: Values by dotted path, e.g. `{"grpo.top_p": 1.0, "recall.settings.SASRec.epochs": 3}`; an empty mapping
             drops what the presets have there, before paths below it are set.
 
     Raises:
         ConfigError: The size is unknown, or a setting is unknown or has a wrong value.
         RecallerError: A recaller that the overrides name is unknown, or named twice.
+        DataError: The files of a dataset without a preset cannot be read with these settings.
     """
     if size not in size_names():
         raise ConfigError(f"Size '{size}'", "There is no preset of that size", nearest(size, size_names()))
     said = {"data.dataset": dataset, "policy.size": size, **(overrides or {})}
     layers = [_with_recbole_spelling(layer, recall_files(said)) for layer in _layers(said)]
-    preset = _load(f"datasets/{dataset}") if dataset in dataset_names() else {}
-    preset = _merge(preset, _load(f"sizes/{size}"))
-    if stage == DEBUG:
-        preset = _merge(preset, _load(DEBUG))
-    return validate(reduce(_merge, layers, _for_pool(preset, layers)))
+    preset = _preset(dataset, size, stage)
+    usual = validate(_merge(_for_pool(preset, []), {"data": {"dataset": dataset}, "policy": {"size": size}}))
+    config = validate(reduce(_merge, layers, _for_pool(preset, layers)), usual)
+    if dataset in dataset_names() or stage == DEBUG:  # debug has settings for whatever data there are
+        return config
+    return validate(reduce(_merge, layers, _for_pool(_merge(_derived(config), preset), layers)), usual)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
-from softgrpo.presets.settings import settings, shown
+from softgrpo.presets.settings import settings, shown, value_of
 
 LISTING = "`softgrpo config --settings` lists all settings"
 
@@ -26,7 +27,16 @@ def _unknown(path: str, value: object) -> tuple[str, str, str]:
     return f"Setting '{path}' = {shown(value)}", "There is no setting of that name", remedy
 
 
-def _explain(error: ErrorDetails) -> tuple[str, str, str]:
+def _usual(path: str, usual: ExperimentConfig | None) -> str:
+    """Returns a setting's value without the one that is wrong, in words: what dataset and size use, else the default."""
+    if usual is None:
+        default = settings()[path].default
+        return "" if default is None else f" (default {shown(default)})"
+    value = value_of(usual, path)
+    return "" if value is None else f" (default {shown(value)} for {usual.data.dataset} with size {usual.policy.size})"
+
+
+def _explain(error: ErrorDetails, usual: ExperimentConfig | None) -> tuple[str, str, str]:
     """Returns received, rule and remedy of one problem."""
     path = _owner(error["loc"])
     if error["type"] == "extra_forbidden":
@@ -41,13 +51,18 @@ def _explain(error: ErrorDetails) -> tuple[str, str, str]:
         )
     setting = settings()[path]
     rule = message.replace("Input should", "The value should")
-    default = "" if setting.default is None else f" (default {shown(setting.default)})"
-    return f"{path} = {shown(error['input'])}", rule, f"Give a value that fits{default}. {path}: {setting.description}"
+    remedy = f"Give a value that fits{_usual(path, usual)}. {path}: {setting.description}"
+    return f"{path} = {shown(error['input'])}", rule, remedy
 
 
-def as_config_error(error: ValidationError) -> ConfigError:
-    """Returns one error that lists every problem: what was received, the rule, the remedy."""
-    problems = [_explain(detail) for detail in error.errors(include_url=False, include_context=False)]
+def as_config_error(error: ValidationError, usual: ExperimentConfig | None = None) -> ConfigError:
+    """Returns one error that lists every problem: what was received, the rule, the remedy.
+
+    Args:
+        error: What pydantic says.
+        usual: The configuration without what is wrong, whose values are quoted; None quotes the defaults.
+    """
+    problems = [_explain(detail, usual) for detail in error.errors(include_url=False, include_context=False)]
     if len(problems) == 1:
         return ConfigError(*problems[0])
     lines = "".join(f"\n  - {ConfigError(*problem)}" for problem in problems)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -71,6 +71,11 @@ def settings() -> dict[str, Setting]:
         else:
             found[name] = _setting(name, field)
     return found
+
+
+def value_of(config: ExperimentConfig, path: str) -> Any:
+    """Returns the value of a setting, one of `settings()`, in a configuration."""
+    return reduce(getattr, path.split("."), config)
 
 
 def shown(value: Any) -> str:
