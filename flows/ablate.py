@@ -52,8 +52,8 @@ def ablate_flow(
     Args:
         name: What varies, see `softgrpo.ablations`.
         dataset: Name of the dataset.
-        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow; nothing takes SOFTGRPO_DATA
-            of the worker, then data.
+        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow. Empty: SOFTGRPO_DATA of the
+            worker, then the folder data.
         size: Size of the language model.
         debug: A small subset of the data.
         frequent: The settings that are changed most often; a field that is left empty takes the preset's value.

@@ -35,8 +35,8 @@ def multi_recaller_flow(
 
     Args:
         dataset: Name of the dataset.
-        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow; nothing takes SOFTGRPO_DATA
-            of the worker, then data.
+        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow. Empty: SOFTGRPO_DATA of the
+            worker, then the folder data.
         size: Size of the language model.
         debug: A small subset of the data.
         pools: Lists of RecBole models by name; the first is what the others are compared with. Nothing takes the preset's

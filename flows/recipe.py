@@ -134,12 +134,12 @@ def softgrpo_flow(
 
     Args:
         dataset: Name of the dataset; its preset is used if there is one.
-        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow; nothing takes SOFTGRPO_DATA
-            of the worker, then data.
+        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow. Empty: SOFTGRPO_DATA of the
+            worker, then the folder data.
         size: Size of the language model.
         until: Last stage wanted.
         debug: A small subset of the data, within about a minute.
-        recallers: The pool, RecBole models by name; nothing takes the preset's.
+        recallers: The pool, RecBole models by name. None: the preset's.
         frequent: The settings that are changed most often; a field that is left empty takes the preset's value.
         overrides: All other settings by dotted path, for example {"sft.learning_rate": 1e-4}.
         config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow; fields and overrides

@@ -12,7 +12,7 @@ LOGS = ("prefect.log", "mlflow.log", "worker.log")
 READ_BYTES = 4_000_000
 """Of a longer log its end is read: what is repeated is there too."""
 MESSAGE_CHARACTERS = 200
-_TIME = r"(?:\d{4}[-/]\d\d[-/]\d\d[ T])?\d\d:\d\d:\d\d(?:[.,]\d+)?"
+_TIME = r"(?:\d{4}[-/]\d\d[-/]\d\d[ T])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?: [+-]\d{4})?"
 _BEGINNING = re.compile(rf"^(?:\[?{_TIME}|(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):\s)")
 """How a record begins with Prefect (time | level | logger - message), MLflow (date time level) and uvicorn (level: message)."""
 _ERROR = re.compile(rf"^\[?(?:{_TIME}[^\w]*)?(?:\[\d+\] )?(?:\[?(?:ERROR|CRITICAL)\]?\b)")
@@ -42,8 +42,8 @@ class RepeatedError:
 def repeated_messages(text: str) -> dict[str, int]:
     """Returns the errors that a log holds at least twice, the most frequent first: message as it came first -> how often.
 
-    An error is a record of the level ERROR or CRITICAL, or a traceback; that of a traceback is its last line. Records that differ
-    in times, numbers and ids only are the same.
+    An error is a record of the level ERROR or CRITICAL, or one with a traceback, whose message is the exception's. Records that
+    differ in times, numbers and ids only are the same.
 
     Args:
         text: The log.
@@ -72,8 +72,9 @@ def _records(lines: Iterable[str]) -> Iterable[list[str]]:
 
 def _message(record: list[str]) -> str:
     """Returns what an error says, or nothing for a record that is none."""
-    if any(line.strip() == _TRACEBACK for line in record):
-        return next(line.strip() for line in reversed(record) if line.strip())
+    headings = [place for place, line in enumerate(record) if line == _TRACEBACK]
+    if headings:  # of chained ones the last is what went wrong in the end; its frames are indented, the error is not
+        return next((line.strip() for line in record[headings[-1] + 1 :] if line.strip() and line[0] != " "), "")
     return _DECORATION.sub("", record[0]).strip() if _ERROR.match(record[0]) else ""
 
 

@@ -140,8 +140,8 @@ def tune_flow(
 
     Args:
         dataset: Name of the dataset.
-        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow; nothing takes SOFTGRPO_DATA
-            of the worker, then data.
+        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow. Empty: SOFTGRPO_DATA of the
+            worker, then the folder data.
         size: Size of the language model.
         trials: Trials wanted in total, those of earlier runs of the same study included.
         final: Run the whole pipeline with the best settings, test stage included.
