@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect.client.orchestration import get_client
 from prefect.runtime import deployment, flow_run
@@ -49,7 +49,7 @@ class FrequentSettings(BaseModel):
     grpo_epochs: NonNegative | None = _field("grpo_epochs")
     grpo_learning_rate: Positive | None = _field("grpo_learning_rate")
     max_users: Count | None = _field("max_users")
-    seed: int | None = _field("seed")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = _field("seed")
 
     def by_path(self) -> dict[str, Any]:
         """Returns the fields that are filled in, by the dotted path of their setting."""

@@ -13,8 +13,8 @@ from softgrpo.data.locate import DATA_VARIABLE, data_paths, known_datasets
 from softgrpo.errors import ConfigError
 
 PREFIXES = (DATA_VARIABLE, "MLFLOW_", "PREFECT_", "HF_", "CUDA_VISIBLE_DEVICES")
-GIVEN = ("MLFLOW_TRACKING_URI", "MLFLOW_PORT", "PREFECT_API_URL", "PREFECT_PORT")
-"""The worker gets its own addresses, and the ports are compared by themselves."""
+LEFT_OUT = ("MLFLOW_TRACKING_URI", "MLFLOW_PORT", "PREFECT_API_URL", "PREFECT_PORT", "PREFECT_HOME")
+"""The worker gets its own addresses, the ports are compared by themselves, and a shell's own commands may have another home."""
 
 
 def worker_variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -26,7 +26,7 @@ def worker_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: hashlib.sha256((_folder(value) if name == DATA_VARIABLE else value).encode()).hexdigest()
         for name, value in sorted(environment.items())
-        if name.startswith(PREFIXES) and name not in GIVEN and value
+        if name.startswith(PREFIXES) and name not in LEFT_OUT and value
     }
 
 

@@ -42,7 +42,7 @@ def test_an_empty_form_changes_nothing() -> None:
     assert gather() == gather(frequent=FrequentSettings()) == {}
 
 
-@pytest.mark.parametrize("field", ["k", "merge_method", "sft_epochs", "grpo_learning_rate", "max_users"])
+@pytest.mark.parametrize("field", ["k", "merge_method", "sft_epochs", "grpo_learning_rate", "max_users", "seed"])
 def test_a_field_refuses_what_its_setting_refuses(field: str) -> None:
     with pytest.raises(ValidationError):
         FrequentSettings(**{field: -1})
