@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import takes_files
+from flows.service_places import find_services
+from flows.service_start import error_warnings
 from softgrpo import __version__
 from softgrpo.config import DataConfig
 from softgrpo.errors import PolicyError
@@ -89,6 +91,7 @@ def examine(data_path: Path | None, output: Path) -> dict[str, Any]:
         "mlflow": os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / DATABASE}",
         "prefect": os.environ.get("PREFECT_API_URL") or "in this process",
         "output": {"folder": str(output.absolute()), "writable": takes_files(output)},
+        "warnings": error_warnings(find_services(output)),
     }
 
 
@@ -112,5 +115,6 @@ def as_text(found: dict[str, Any]) -> str:
         f"mlflow     {found['mlflow']}",
         f"prefect    {found['prefect']}",
         f"output     {output['folder']} ({'writable' if output['writable'] else 'NOT WRITABLE'})",
+        *found["warnings"],
     ]
     return "\n".join(lines)

@@ -78,7 +78,9 @@ def multi_recaller_job(wanted: Wanted, pools: Sequence[str] | None) -> Callable[
 
         open_prefect(wanted.output, wanted.tracebacks)
         size, debug = cast("Size", wanted.size), wanted.stage == "debug"
-        compared = multi_recaller_flow(wanted.dataset, size, lists, wanted.overrides, debug, **wanted.common)
+        compared = multi_recaller_flow(
+            wanted.dataset, size=size, pools=lists, overrides=wanted.overrides, debug=debug, **wanted.common
+        )
         if wanted.as_json:
             print_json(compared.as_record())
         else:
@@ -111,7 +113,9 @@ def ablate_job(wanted: Wanted, name: str) -> Callable[[], int]:
 
         open_prefect(wanted.output, wanted.tracebacks)
         size, debug = cast("Size", wanted.size), wanted.stage == "debug"
-        compared = ablate_flow(cast("Ablation", name), wanted.dataset, size, wanted.overrides, debug, **wanted.common)
+        compared = ablate_flow(
+            cast("Ablation", name), wanted.dataset, size=size, overrides=wanted.overrides, debug=debug, **wanted.common
+        )
         if wanted.as_json:
             print_json(compared.as_record())
         else:
@@ -144,7 +148,15 @@ def tune_job(wanted: Wanted, trials: int, *, final: bool) -> Callable[[], int]:
 
         open_prefect(wanted.output, wanted.tracebacks)
         size, debug = cast("Size", wanted.size), wanted.stage == "debug"
-        tuned = tune_flow(wanted.dataset, size, trials, wanted.overrides, final, debug=debug, **wanted.common)
+        tuned = tune_flow(
+            wanted.dataset,
+            size=size,
+            trials=trials,
+            overrides=wanted.overrides,
+            final=final,
+            debug=debug,
+            **wanted.common,
+        )
         if wanted.as_json:
             print_json(_study_record(tuned))
         else:

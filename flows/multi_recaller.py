@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.compare import ComparedRuns
 from flows.failed_runs import fails_readably
+from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
 from flows.recipe import Size
 from flows.variants import run_variants
 from softgrpo.pools import resolve_pools
@@ -20,10 +21,13 @@ KIND = "multi-recaller"
 @fails_readably
 def multi_recaller_flow(
     dataset: str = "ml-100k",
+    data_path: Path | None = None,
     size: Size = "tiny",
-    pools: list[list[str]] | None = None,
-    overrides: dict[str, Any] | None = None,
     debug: bool = False,
+    pools: list[list[str]] | None = None,
+    frequent: FrequentSettings | None = None,
+    overrides: dict[str, Any] | None = None,
+    config: Path | None = None,
     output: Path = Path("outputs"),
     check: bool = True,
     parallel: int | None = None,
@@ -33,16 +37,24 @@ def multi_recaller_flow(
 
     Args:
         dataset: Name of the dataset.
+        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow. Empty: SOFTGRPO_DATA of the
+            worker, then the folder data.
         size: Size of the language model.
+        debug: A small subset of the data.
         pools: Lists of RecBole models by name; the first is what the others are compared with. Nothing takes the preset's
             recallers all together and in pairs.
-        overrides: Settings by dotted path, for all pools; those of a recaller count in the pools that have it.
-        debug: A small subset of the data.
+        frequent: The settings that are changed most often; a field that is left empty takes the preset's value.
+        overrides: All other settings by dotted path, for all pools; those of a recaller count in the pools that have it.
+        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow; fields and overrides
+            come before it.
         output: Folder of all that is written, on the machine that runs the flow.
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages of all pools are run.
     """
-    whole, configs = resolve_pools(dataset, size, "debug" if debug else "full", pools, overrides)
+    tag_run(dataset, size, *(["debug"] if debug else []))
+    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    whole, configs = resolve_pools(dataset, size, "debug" if debug else "full", pools, said)
+    check_dataset(whole)
     settings = {"pools": list(configs)}
     return run_variants(KIND, settings, whole, configs, output, check=check, parallel=parallel, dask=dask)

@@ -152,7 +152,7 @@ def run_pipeline(
     stage, repeated = cast("StageName", check_stage(until)), cast("list[Repeatable]", list(force))
     return softgrpo_flow(
         dataset,
-        size,
+        size=size,
         until=stage,
         overrides=overrides,
         force=repeated,

@@ -15,6 +15,7 @@ from prefect.runtime import flow_run
 from flows.console import VERDICT_LOGGER, let_runs_speak
 from flows.environment import check_writable
 from flows.failed_runs import fails_readably
+from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
 from flows.pipeline import RecordedRun, has_own_server
 from flows.summary import page, recorded, verdict_of
 from softgrpo.config import ExperimentConfig
@@ -143,13 +144,16 @@ def execute(
 @fails_readably
 def softgrpo_flow(
     dataset: str = "ml-100k",
+    data_path: Path | None = None,
     size: Size = "tiny",
     until: StageName = "test",
+    debug: bool = False,
     recallers: list[str] | None = None,
+    frequent: FrequentSettings | None = None,
     overrides: dict[str, Any] | None = None,
+    config: Path | None = None,
     force: list[Repeatable] | None = None,
     from_run: str | None = None,
-    debug: bool = False,
     output: Path = Path("outputs"),
     check: bool = True,
     parallel: int | None = None,
@@ -159,24 +163,31 @@ def softgrpo_flow(
 
     Args:
         dataset: Name of the dataset; its preset is used if there is one.
+        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow. Empty: SOFTGRPO_DATA of the
+            worker, then the folder data.
         size: Size of the language model.
         until: Last stage wanted.
-        recallers: The pool, RecBole models by name; nothing takes the preset's.
-        overrides: Settings by dotted path, for example {"sft.learning_rate": 1e-4}.
+        debug: A small subset of the data, within about a minute.
+        recallers: The pool, RecBole models by name. None: the preset's.
+        frequent: The settings that are changed most often; a field that is left empty takes the preset's value.
+        overrides: All other settings by dotted path, for example {"sft.learning_rate": 1e-4}.
+        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow; fields and overrides
+            come before it.
         force: Stages to repeat even if they are stored.
         from_run: Id of an MLflow run, of a pipeline or of a stage: its stages are used for those before the last one wanted.
-        debug: A small subset of the data, within about a minute.
         output: Folder of all that is written, on the machine that runs the flow.
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run.
     """
-    said = dict(overrides or {})
-    if recallers is not None:
-        said["recall.recallers"] = recallers
-    config = resolve(dataset, size, "debug" if debug else "full", said)
-    nodes, repeated = plan(config, until), check_force(tuple(force or ()))
+    tag_run(dataset, size, *(["debug"] if debug else []))
+    said = gather_overrides(
+        dataset, size, overrides, frequent=frequent, config=config, data_path=data_path, recallers=recallers
+    )
+    resolved = resolve(dataset, size, "debug" if debug else "full", said)
+    check_dataset(resolved)
+    nodes, repeated = plan(resolved, until), check_force(tuple(force or ()))
     if check:
-        tell_notes(config, until)
+        tell_notes(resolved, until)
     with opened(parallel, dask):
-        return execute(nodes, config, repeated, output, from_run)
+        return execute(nodes, resolved, repeated, output, from_run)

@@ -11,8 +11,10 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.service_hosts import LOOPBACK, SETTING, elsewhere, here, mlflow_guards
+from softgrpo.data.locate import DATA_VARIABLE
 from softgrpo.errors import StoreError
 from tasks.addresses import make_line
 from tasks.database import DATABASE
@@ -71,6 +73,11 @@ class Services:
         """What the environment can say of where they are to be."""
         return {"PREFECT_PORT": self.prefect_port, "MLFLOW_PORT": self.mlflow_port, SETTING: self.host}
 
+    def start_record(self) -> dict[str, Any]:
+        """Returns what was written down when the running services were started, see `flows.service_start.write_record`."""
+        record: dict[str, Any] = json.loads((self.folder / PLACE_FILE).read_text(encoding="utf-8"))
+        return record
+
     def make(self, words: str) -> str:
         """Returns a command line of make that means these services."""
         return make_line(words, self.output)
@@ -80,6 +87,8 @@ class Services:
         said = dict(os.environ)
         for name in self.addresses:  # the servers are the addresses' other end, and the worker gets its own
             said.pop(name, None)
+        if said.get(DATA_VARIABLE):  # a run of the worker works in another folder than this shell
+            said[DATA_VARIABLE] = str(Path(said[DATA_VARIABLE]).absolute())
         return {
             "PREFECT_HOME": str(self.output / "prefect"),
             "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.output / DATABASE}",
@@ -143,7 +152,7 @@ def find_services(output: Path) -> Services:
     host = os.environ.get(SETTING) or LOOPBACK
     services = Services(output.resolve(), _port("PREFECT_PORT"), _port("MLFLOW_PORT"), host)
     if services.is_running():
-        place = json.loads((services.folder / PLACE_FILE).read_text(encoding="utf-8"))
+        place = services.start_record()
         there = place.get(SETTING, LOOPBACK)  # services of an earlier version knew no other
         return Services(services.output, place["PREFECT_PORT"], place["MLFLOW_PORT"], there)
     return services

@@ -7,7 +7,6 @@ exactly what `start` began, and two output folders have services of their own.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import subprocess
@@ -19,15 +18,17 @@ import requests
 
 from flows.environment import check_writable, keep_off_proxy, quieten
 from flows.failures import FAILED, INTERRUPTED, OK
+from flows.registration import RECIPES, complete
 from flows.service_hosts import check_free, check_host, here, is_loopback
-from flows.service_places import CONFIGURATION, PLACE_FILE, ROOT, Services, find_services
+from flows.service_places import CONFIGURATION, ROOT, Services, find_services
+from flows.service_start import check_same_worker, error_warnings, worker_data_path, write_record
+from flows.worker_environment import data_line, worker_datasets
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
 from tasks.database import make_database
 from tasks.mlflow_pages import start_page
 
 __all__ = ["ROOT", "Services", "deploy", "export_lines", "find_services", "main", "start", "stop"]
 
-RECIPES = ROOT / "deployments" / "prefect.yaml"
 PATIENCE_SECONDS = 120.0  # a first start makes two databases
 ENDING_SECONDS = 120.0  # supervisord gives the worker a minute
 POOL = "local"
@@ -71,6 +72,7 @@ def start(services: Services) -> str:
     keep_off_proxy(here(services.host))
     if services.is_running():
         _check_same(services)
+        check_same_worker(services)
         _bring_up(services)
     else:
         _check_startable(services)
@@ -80,7 +82,7 @@ def start(services: Services) -> str:
         except BaseException:  # broad: after Ctrl-C too nothing half-started stays; it goes on to the caller
             _end(services)
             raise
-    return _told(services)
+    return "\n".join([_told(services), *error_warnings(services)])
 
 
 def _check_startable(services: Services) -> None:
@@ -103,7 +105,7 @@ def _begin(services: Services) -> None:
     services.folder.mkdir(exist_ok=True)
     if "MLFLOW_BACKEND_STORE_URI" not in os.environ:
         make_database(services.output)
-    (services.folder / PLACE_FILE).write_text(json.dumps(services.place), encoding="utf-8")
+    write_record(services)
     command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION)]
     rule, log = "It keeps the servers and the worker alive", services.folder / "supervisord.log"
     _run(command, services.environment(), "supervisord", rule, log)
@@ -137,6 +139,7 @@ def _told(services: Services) -> str:
         f"Prefect  {pages['PREFECT_API_URL']}",
         f"MLflow   {start_page(pages['MLFLOW_TRACKING_URI'])}",
         f"logs     {services.folder}",
+        data_line(worker_data_path(services)),
         f'For a shell: eval "$({services.make("-s env")})"',
     ]
     if not is_loopback(services.host):
@@ -217,12 +220,15 @@ def deploy(services: Services) -> str:
     prefect(services, "deploy", "--prefect-file", str(RECIPES), "--all")
     from tasks.gpu import make_limit  # Prefect takes seconds, which the other orders need not wait for
 
-    make_limit(services.addresses["PREFECT_API_URL"])
-    return (
+    api = services.addresses["PREFECT_API_URL"]
+    make_limit(api)
+    complete(api, worker_datasets(worker_data_path(services)))
+    told = (
         f'Registered. In a shell, after eval "$({services.make("-s env")})": '
         "prefect deployment run softgrpo/full -p dataset=ml-1m\n"
-        f"{services.addresses['PREFECT_API_URL'].removesuffix('/api')}/deployments"
+        f"{api.removesuffix('/api')}/deployments"
     )
+    return "\n".join([told, *error_warnings(services)])
 
 
 def _check_running(services: Services) -> None:

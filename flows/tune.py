@@ -17,6 +17,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows.failed_runs import fails_readably
+from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
 from flows.options import as_flags
 from flows.recipe import Size, begin, execute, tell_notes
 from flows.study import (
@@ -130,13 +131,16 @@ def final_flow(name: str, config: ExperimentConfig, output: Path, group: str) ->
 @fails_readably
 def tune_flow(
     dataset: str = "ml-100k",
+    data_path: Path | None = None,
     size: Size = "tiny",
     trials: int = 20,
-    overrides: dict[str, Any] | None = None,
     final: bool = True,
     debug: bool = False,
-    output: Path = Path("outputs"),
+    frequent: FrequentSettings | None = None,
+    overrides: dict[str, Any] | None = None,
+    config: Path | None = None,
     space: SearchSpace | None = None,
+    output: Path = Path("outputs"),
     check: bool = True,
     parallel: int | None = None,
     dask: str | None = None,
@@ -147,42 +151,51 @@ def tune_flow(
 
     Args:
         dataset: Name of the dataset.
+        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow. Empty: SOFTGRPO_DATA of the
+            worker, then the folder data.
         size: Size of the language model.
         trials: Trials wanted in total, those of earlier runs of the same study included.
-        overrides: Settings by dotted path; the search starts from the tuned ones among them.
         final: Run the whole pipeline with the best settings, test stage included.
         debug: A small subset of the data.
-        output: Folder of all that is written, on the machine that runs the flow.
+        frequent: The settings that are changed most often; a field that is left empty takes the preset's value.
+        overrides: All other settings by dotted path; the search starts from the tuned ones among them.
+        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow; fields and overrides
+            come before it.
         space: The ranges; nothing takes the usual ones.
+        output: Folder of all that is written, on the machine that runs the flow.
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run, and as many
             trials at once as it has hands.
     """
-    ranges, said, stage = space or SearchSpace(), overrides or {}, "debug" if debug else "full"
-    config = plan_study(dataset, size, stage, said, trials, ranges)
+    tag_run(dataset, size, *(["debug"] if debug else []))
+    ranges, stage = space or SearchSpace(), "debug" if debug else "full"
+    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    start = plan_study(dataset, size, stage, said, trials, ranges)
+    check_dataset(start)
     if check:
-        tell_notes(config)
-    store = begin(config, output)
-    name = study_name(plan(config, STAGE), config, ranges)
+        tell_notes(start)
+    store = begin(start, output)
+    name = study_name(plan(start, STAGE), start, ranges)
     with (
         opened(parallel, dask) as crew,
         store.local.lock(f"study-{name}"),
     ):  # who holds it knows that trials which say they are running are lost
         study = open_study(name, output, store.local)
-        settings = {"trials": trials, "space": ranges.model_dump(), **config.model_dump(mode="json")}
+        settings = {"trials": trials, "space": ranges.model_dump(), **start.model_dump(mode="json")}
         with group_run(store.runs, KIND, name, settings, resume=True) as group:
-            _search(study, config, ranges, trials, output, group, crew)
+            _search(study, start, ranges, trials, output, group, crew)
             best = best_trial(study)
             found, value = as_overrides(best.params), float(best.values[0])
             command = command_line(dataset, stage, size, said | found, output)
             tried = trial_table(study, members(store.runs, group))
             link = store.runs.tracking.run_link(group)
             place = f"[{group}]({link})" if has_pages(store.runs.tracking) else f"`{link}`"
-            _publish(store, group, tried, found, value, study_page(tried, found, config.fusion.k, command, place))
-            chosen = with_values(config, best.params)
+            page = study_page(tried, found, start.fusion.k, command, place)
+            _publish(store, group, tried, found, value, command, page)
+            chosen = with_values(start, best.params)
             result = final_flow(f"tuned by {trial_name(best.number)}", chosen, output, group) if final else None
-    return Tuned(name, found, value, tried, command, link, result, config.fusion.k)
+    return Tuned(name, found, value, tried, command, link, result, start.fusion.k)
 
 
 def command_line(dataset: str, stage: str, size: str, overrides: Mapping[str, Any], output: Path) -> str:
@@ -212,7 +225,7 @@ def _search(
 
 
 def _publish(
-    store: ArtifactStore, group: str, tried: pd.DataFrame, found: Mapping[str, float], value: float, page: str
+    store: ArtifactStore, group: str, tried: pd.DataFrame, found: Mapping[str, float], value: float, command: str, page: str
 ) -> None:
     """Writes down what was found: to MLflow's run of the study, and on a page of Prefect's."""
     runs = store.runs

@@ -47,7 +47,7 @@ def test_torch_is_asked_for_exactly() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["torch", "transformers", "trl", "peft", "recbole", "prefect", "mlflow", "pandas", "numpy"]
+    "name", ["torch", "transformers", "trl", "peft", "recbole", "prefect", "sqlalchemy", "mlflow", "pandas", "numpy"]
 )
 def test_the_tests_run_on_the_pinned_versions(name: str) -> None:
     assert importlib.metadata.version(name).split("+")[0] == VERSIONS[name]

@@ -207,5 +207,7 @@ def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:
         flow = flows[deployment["entrypoint"]]
         assert flow.validate_parameters(deployment["parameters"])["dataset"] == "ml-100k"
         names.append(f"{flow.name}/{deployment['name']}")
-    assert {"softgrpo/full", "multi-recaller/default", "ablate/default", "tune/default"} < set(names)
+    assert {"softgrpo/full", "multi-recaller/compare-pools", "ablate/compare-parts", "tune/search-settings"} < set(
+        names
+    )
     assert len(set(names)) == len(names)

@@ -289,16 +289,17 @@ class Api:
         self._session = requests.Session()
         self._session.mount("http://", HTTPAdapter(max_retries=retry))
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | list[Any] | None = None) -> Any:
+        """Returns the answer to a request, None for an empty one."""
         answer = self._session.request(method, f"{self._address}/{path}", json=body, timeout=30)
         answer.raise_for_status()
-        return answer.json()
+        return answer.json() if answer.content else None
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        return self._ask("POST", path, body)
+        return self.ask("POST", path, body)
 
     def _get(self, path: str) -> Any:
-        return self._ask("GET", path)
+        return self.ask("GET", path)
 
     def deployment(self, name: str) -> str:
         """Returns the id of a deployment."""

@@ -138,7 +138,14 @@ def flow_runs(services: Services) -> set[str]:
 
 @pytest.mark.parametrize(
     ("parameter", "said"),
-    [("datset=ml-1m", "datset"), ("size=enormous", "size"), ("until=nowhere", "until")],
+    [
+        ("datset=ml-1m", "datset"),
+        ("size=enormous", "size"),
+        ("until=nowhere", "until"),
+        ('recallers=["BPR", "SASRecc"]', "'SASRecc' does not match"),
+        ('overrides={"sft.learning": 1}', "'sft.learning' was unexpected"),
+        ('frequent={"k": 0}', "0 is less than the minimum of 1"),
+    ],
 )
 def test_parameters_of_a_deployment(parameter: str, said: str, services: Services) -> None:
     before = flow_runs(services)

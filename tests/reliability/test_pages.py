@@ -59,9 +59,13 @@ def test_form_flow_run_and_comparison(make_problem: Callable[..., Problem], serv
     prefect = services.addresses["PREFECT_API_URL"].removesuffix("/api")
     page.goto(f"{prefect}/deployments/deployment/{api.deployment('full')}/run")
     expect(page.get_by_text("from_run", exact=False).first).to_be_visible()
-    for parameter in ("dataset", "size", "until", "recallers", "force", "debug"):
+    for parameter in ("dataset", "data_path", "size", "until", "recallers", "merge_method", "seed", "config", "debug"):
         expect(page.get_by_text(parameter, exact=False).first).to_be_visible()
+    for choice in ("found here", "another"):  # of data sets
+        expect(page.get_by_text(choice, exact=True)).to_be_visible()
+    page.set_viewport_size({"width": 1440, "height": 1420})  # down to the fields of the frequent settings
     keep(page, "deployment-form")
+    page.set_viewport_size({"width": 1440, "height": 1000})
 
     page.goto(f"{prefect}/runs/flow-run/{first}")
     expect(page.get_by_text("Completed", exact=False).first).to_be_visible()
