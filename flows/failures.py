@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softgrpo.errors import SoftGRPOError, StoreError, is_full_disk, is_out_of_memory, no_space, out_of_memory
+from softgrpo.errors import SoftGRPOError, StoreError, is_full_disk, lack_of_memory, no_space, out_of_memory
 from softgrpo.text import one_line
 from tasks.database import damaged_database
 
@@ -16,8 +16,8 @@ def explained(error: Exception) -> SoftGRPOError | None:
         return error
     if is_full_disk(error):
         return no_space()
-    if is_out_of_memory(error):
-        return out_of_memory(error)
+    if (cause := lack_of_memory(error)) is not None:
+        return out_of_memory(cause)
     if (damaged := damaged_database(error)) is not None:
         return damaged
     if isinstance(error, OSError):

@@ -13,7 +13,9 @@ import yaml
 
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import Setting, settings
+from softgrpo.presets.bounds import read_yaml
 from softgrpo.presets.settings import shown
+from softgrpo.text import one_line
 
 ALIASES = {
     "dataset": "data.dataset",
@@ -49,6 +51,8 @@ def _folder(text: str) -> Path:
     """Returns a folder; Path("") would be the working directory, which an unset shell variable does not mean."""
     if not text.strip():
         raise argparse.ArgumentTypeError("'' is no folder; . is the working directory")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"'{text}' is no path: it holds a zero byte")
     return Path(text)
 
 
@@ -70,13 +74,14 @@ def _yaml_value(text: str) -> Any:
     """Returns what a flag's YAML means.
 
     Raises:
-        argparse.ArgumentTypeError: It is no YAML, or a date that does not exist.
+        argparse.ArgumentTypeError: It is no YAML, a date that does not exist, or beyond the bounds.
     """
     try:
-        return _numbers(yaml.safe_load(text))
+        return _numbers(read_yaml(text))
     except (yaml.YAMLError, ValueError) as error:
+        why = "" if isinstance(error, yaml.YAMLError) else f" ({one_line(str(error))})"
         raise argparse.ArgumentTypeError(
-            f"{text} is not readable: the value must be YAML, such as 5, 0.1, CE or [64, 32]"
+            f"{text} is not readable{why}: the value must be YAML, such as 5, 0.1, CE or [64, 32]"
         ) from error
 
 
@@ -183,7 +188,7 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
                 found[path] = _value(settings()[path], given)
             except argparse.ArgumentTypeError as error:
                 raise ConfigError(
-                    f"--{path} {given}", "The value must be YAML, such as {SASRec: {epochs: 5}}", "Correct it"
+                    f"--{path}: {error}", "The value must be YAML, such as {SASRec: {epochs: 5}}", "Correct it"
                 ) from error
         elif "." in path:
             found[path] = given

@@ -100,6 +100,7 @@ _NO_MEMORY = (
     "unable to allocate",
     "std::bad_alloc",
     "can't start new thread",
+    "failed to map segment",
 )
 """What torch, CUDA, numpy, Arrow, SQLite, C++ and the system say of it."""
 
@@ -120,14 +121,16 @@ def is_full_disk(error: BaseException | None) -> bool:
     )
 
 
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Tells whether an error, or one during whose handling it arose, says that no memory is left."""
-    return any(
-        isinstance(each, MemoryError)
-        or (isinstance(each, OSError) and each.errno == errno.ENOMEM)
-        or (isinstance(each, RuntimeError) and any(words in str(each).lower() for words in _NO_MEMORY))
-        for each in chain(error)
-    )
+def lack_of_memory(error: BaseException | None) -> BaseException | None:
+    """Returns what says that no memory is left: an error, or one during whose handling it arose; None where none says so."""
+    return next((each for each in chain(error) if _says_no_memory(each)), None)
+
+
+def _says_no_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = isinstance(error, RuntimeError | ImportError) and any(words in str(error).lower() for words in _NO_MEMORY)
+    return said or isinstance(error, MemoryError)
 
 
 def no_space() -> StoreError:
@@ -143,15 +146,16 @@ def out_of_memory(error: BaseException, what: str = "") -> MemoryLimitError:
     """Returns the error of memory that ran out.
 
     Args:
-        error: What a library raised.
+        error: What a library raised, see `lack_of_memory`.
         what: Name of what needed the memory, such as a stage.
     """
     place = f"{what}: " if what else ""
     return MemoryLimitError(
         f"{place}no memory is left ({type(error).__name__}: {one_line(str(error)) or 'without a word'})",
         "What is at work must fit into the memory of the machine or of the GPU, and into the limits of the shell (ulimit -v)",
-        "Halve train.per_device_train_batch_size and double train.gradient_accumulation_steps, let fewer stages run at once"
-        " (--parallel 1), or raise the limit; docs/troubleshooting.md has more. The same command goes on from what is stored",
+        "Make it smaller: in training halve train.per_device_train_batch_size and double train.gradient_accumulation_steps, of a"
+        " recaller lower sizes in recall.settings; or let fewer stages run at once (--parallel 1), or raise the limit."
+        " docs/troubleshooting.md has more; the same command goes on from what is stored",
     )
 
 
@@ -168,8 +172,9 @@ def lack_of_memory_is_readable(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # broad: each library has its own; all others go on as they are
-        if is_out_of_memory(error) and not isinstance(error, SoftGRPOError):
-            raise out_of_memory(error, what) from error
+        cause = lack_of_memory(error)
+        if cause is not None and not isinstance(error, MemoryLimitError):
+            raise out_of_memory(cause, what) from error
         raise
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
+from softgrpo.presets.bounds import check_bounds
 from softgrpo.presets.problems import as_config_error
 from softgrpo.presets.settings import Setting, settings
 from softgrpo.recallers.names import check_pool
@@ -114,12 +115,13 @@ def resolve(
             drops what the presets have there, before paths below it are set.
 
     Raises:
-        ConfigError: The size is unknown, or a setting is unknown or has a wrong value.
+        ConfigError: The size is unknown, or a setting is unknown, has a wrong value or one beyond the bounds.
         RecallerError: A recaller that the overrides name is unknown, or named twice.
     """
     if size not in size_names():
         raise ConfigError(f"Size '{size}'", "There is no preset of that size", nearest(size, size_names()))
     said = {"data.dataset": dataset, "policy.size": size, **(overrides or {})}
+    check_bounds(said)
     layers = [_with_recbole_spelling(layer, recall_files(said)) for layer in _layers(said)]
     preset = _load(f"datasets/{dataset}") if dataset in dataset_names() else {}
     preset = _merge(preset, _load(f"sizes/{size}"))
