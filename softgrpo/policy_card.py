@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -29,6 +29,8 @@ class PolicyCard:
         reading_tau: Temperature that turns logits into weights at evaluation, chosen on validation windows.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
+
     model_name: str
     weights: dict[str, str]
     recallers: tuple[str, ...]
@@ -38,7 +40,7 @@ class PolicyCard:
     reading_tau: Above0 = 1.0
 
 
-_CARDS = TypeAdapter(PolicyCard, config=ConfigDict(strict=True, extra="forbid"))
+_CARDS = TypeAdapter(PolicyCard)
 _AGAIN = "Name another policy, or train this one again"
 LARGEST_CARD = 100_000
 
