@@ -41,6 +41,9 @@ ALIASES = {
 """The flags of the original command line, and the settings they stand for."""
 
 
+SWITCHED = ("true", "false")
+"""What may stand behind a switch as a word of its own."""
+
 SETTINGS_HELP = """\
 The common ones, given as --flag VALUE with hyphens or underscores; every other one is --section.setting VALUE
 (`softgrpo config --settings` lists all). A default holds where no preset says otherwise; `softgrpo config DATASET SIZE`
@@ -133,7 +136,7 @@ def complete_switches(words: Sequence[str]) -> list[str]:
         words: The command line; `--bf16 ml-100k` becomes `--bf16=true ml-100k`, `--bf16 false` stays.
     """
     return [
-        f"{word}=true" if word in _switches() and follower.lower() not in ("true", "false") else word
+        f"{word}=true" if word in _switches() and follower.lower() not in SWITCHED else word
         for word, follower in zip(words, [*words[1:], ""], strict=False)
     ]
 
@@ -207,7 +210,8 @@ def as_flags(overrides: Mapping[str, Any]) -> list[str]:
             words += [f"--{path}", *map(str, value)]
             continue
         text = value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value)
-        words += [f"--{path}={text}"] if text.startswith("-") else [f"--{path}", text]
+        whole = text.startswith("-") or (f"--{path}" in _switches() and text.lower() not in SWITCHED)
+        words += [f"--{path}={text}"] if whole else [f"--{path}", text]
     return words
 
 

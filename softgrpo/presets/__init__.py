@@ -68,8 +68,12 @@ def _layers(overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _for_pool(preset: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns a preset without the settings of recallers that are not in the pool the run will have."""
     recall = preset.get("recall", {})
-    pool = reduce(_merge, layers, preset).get("recall", {}).get("recallers", settings()["recall.recallers"].default)
-    kept = {name: value for name, value in recall.get("settings", {}).items() if name in {"all", *pool}}
+    wanted = reduce(_merge, layers, preset).get("recall", {})
+    pool = wanted.get("recallers", settings()["recall.recallers"].default) if isinstance(wanted, Mapping) else None
+    if not isinstance(pool, list | tuple):
+        return preset  # the setting itself says what is wrong
+    names = {"all", *map(str, pool)}
+    kept = {name: value for name, value in recall.get("settings", {}).items() if name in names}
     return preset | {"recall": recall | {"settings": kept}}
 
 

@@ -21,7 +21,7 @@ RULE = f"A value has at most {MOST_CHARACTERS:,} characters, {MOST_PARTS:,} part
 
 
 def read_yaml(text: str) -> Any:
-    """Returns what YAML from elsewhere means: plain values only, within the bounds, and without anchors and aliases.
+    """Returns what YAML from elsewhere means: plain values only, within the bounds, without anchors, aliases and tags.
 
     Raises:
         ValueError: It is no such YAML, or beyond the bounds; the message says which.
@@ -35,6 +35,8 @@ def read_yaml(text: str) -> Any:
             raise ValueError(f"it is nested deeper than that: {RULE.lower()}")
         if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
             raise ValueError(f"it has an anchor or an alias ({one_line(event.anchor)}), and parts are written out here")
+        if getattr(event, "tag", None) is not None:
+            raise ValueError("it has a tag, such as !!float, and here the form of a value says what it is")
     return yaml.safe_load(text)
 
 

@@ -138,7 +138,9 @@ def _read(path: Path, name: str, most: int) -> pa.Table:
                     f"Each window of the split lists each item once at most, which makes {most:,} rows",
                     _DOCUMENT,
                 )
-            return file.read(columns=list(SCHEMA)).unify_dictionaries().combine_chunks()
+            table = file.read(columns=list(SCHEMA))
+        table.validate(full=True)  # texts are UTF-8, and numbers of names are within their dictionaries
+        return table.unify_dictionaries().combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise CandidateError(
             f"{path} (recaller {name}) cannot be read: {one_line(str(error))}",
