@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from flows.pipeline import RecordedRun
+from softgrpo.text import visible
 from tasks.addresses import without_password
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES
@@ -36,12 +37,12 @@ def links(progress: Progress) -> dict[str, str]:
 
 def _cell(value: Any) -> str:
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|")
+    return visible(text).replace("|", "\\|")
 
 
 def table_markdown(table: pd.DataFrame) -> str:
     """Returns a table in Markdown; numbers have four decimals."""
-    rows = [[str(name) for name in table.columns], ["---"] * table.shape[1]]
+    rows = [[_cell(str(name)) for name in table.columns], ["---"] * table.shape[1]]
     rows += [[_cell(value) for value in row] for row in table.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -49,6 +50,6 @@ def table_markdown(table: pd.DataFrame) -> str:
 def summary_markdown(table: pd.DataFrame | None, found: Mapping[str, str], reused: tuple[str, ...]) -> str:
     """Returns the page that Prefect shows with a run."""
     parts = [table_markdown(table)] if table is not None else []
-    parts.append("\n".join(f"- {label}: {place}" for label, place in found.items()))
+    parts.append("\n".join(f"- {label}: {visible(place)}" for label, place in found.items()))
     parts.append(f"Reused stages: {', '.join(reused) or 'none'}.")
     return "\n\n".join(parts)

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from softgrpo.text import visible
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -63,7 +65,7 @@ def print_table(table: Table, dispensable: Sequence[str] = (), everything: str =
 
 def foreign(text: str) -> Text:
     """Returns a text from elsewhere, such as a title, for a table: its brackets are no markup, and it moves no cursor."""
-    return Text("".join(letter if letter.isprintable() else " " for letter in text))
+    return Text(visible(text))
 
 
 def _leave_out(table: Table, dispensable: Sequence[str], width: int) -> Iterator[str]:

@@ -141,7 +141,7 @@ def _read(path: Path, name: str, most: int) -> pa.Table:
             table = file.read(columns=list(SCHEMA))
         table.validate(full=True)  # texts are UTF-8, and numbers of names are within their dictionaries
         return table.unify_dictionaries().combine_chunks()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for names of columns
         raise CandidateError(
             f"{path} (recaller {name}) cannot be read: {one_line(str(error))}",
             "It must be a Parquet file, and a whole one",

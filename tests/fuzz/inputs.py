@@ -1,4 +1,4 @@
-"""Inputs for `tests.fuzz.readers`: right ones that were changed a little, and arbitrary ones; and those that were found to break something."""
+"""Inputs for `tests.fuzz.readers`: right ones changed a little, arbitrary ones, and those that broke something once."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ PATHS = st.sampled_from(sorted(settings())) | st.sampled_from(
     ]
 )
 YAML_PIECES = st.sampled_from(
-    ["{", "}", "[", "]", ",", ": ", "- ", "? ", "&a ", "*a", "!!binary ", "!!set ", "!!float ", "!!python/name:os.system", "<<: ", "|\n", ">\n",
-     "'", '"', "\\", "#", "%YAML 1.1\n", "---\n", "...\n", "~", "null", "yes", "0o7", "0x1f", "1_0", "1:30", ".inf", ".nan", "1e3", "1e400",
-     "2020-01-01", "2020-13-45", "BPR", "epochs", "5", "\t", "\n", " ", "é", "\U0001f600", "\x00", "\x85", "\ufeff"]
+    ["{", "}", "[", "]", ",", ": ", "- ", "? ", "&a ", "*a", "!!binary ", "!!set ", "!!float ", "<<: ", "|\n", ">\n",
+     "!!python/name:os.system",      "'", '"', "\\", "#", "%YAML 1.1\n", "---\n", "...\n", "~", "null", "yes", "0o7", "0x1f", "1_0", "1:30", ".inf", ".nan", "1e3",
+     "1e400", "2020-01-01", "2020-13-45", "BPR", "epochs", "5", "\t", "\n", " ", "é", "\U0001f600", "\x00", "\x85", "\ufeff"]
 )  # fmt: skip
 YAML_TEXTS = st.lists(YAML_PIECES | st.text(max_size=3), max_size=30).map("".join)
 ROW = st.tuples(
@@ -143,7 +143,8 @@ TARGETS: dict[str, tuple[Check, st.SearchStrategy[Any]]] = {
     "atomic": (
         readers.check_atomic,
         changed((INTER.encode(), b"\xef\xbb\xbf" + INTER.replace("\n", "\r\n").encode()),
-                (b"\t", b"\n", b"\r", b"\0", b"nan", b"1e999", b"\xff", b'"', b"u0\ti1\t1\t1\n", b"\xe2\x80\xa8", b"0x10", b"1_0", b" ", b"9" * 400))
+                (b"\t", b"\n", b"\r", b"\0", b"nan", b"1e999", b"\xff", b'"',
+                 b"u0\ti1\t1\t1\n", b"\xe2\x80\xa8", b"0x10", b"1_0", b" ", b"9" * 400))
         | st.binary(max_size=200),
     ),
     "parquet_bytes": (readers.check_parquet_bytes, changed(parquet_files()) | st.binary(max_size=200)),
@@ -155,8 +156,8 @@ TARGETS: dict[str, tuple[Check, st.SearchStrategy[Any]]] = {
     "overrides": (readers.check_overrides, st.dictionaries(PATHS | TEXTS, VALUES, max_size=3)),
     "run_id": (
         readers.check_run_id,
-        st.lists(st.sampled_from(["FIRST", "SIX", "'", "%", "_", "--", "..", "/", "\0", "0", "f", " or 1=1", "\udc80", "?", "&x=", "\u0660"])
-                 | st.text(max_size=4), max_size=6).map("".join),
+        st.lists(st.sampled_from(["FIRST", "SIX", "'", "%", "_", "--", "..", "/", "\0", "0", "f", " or 1=1",
+                                   "\udc80", "?", "&x=", "\u0660"]) | st.text(max_size=4), max_size=6).map("".join),
     ),
 }  # fmt: skip
 """Name -> what is checked, and of which inputs."""
