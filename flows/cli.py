@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from flows.command_line import PURE_STAGES, build_parser, sub_parsers
 from flows.doctor import as_text, examine, is_healthy
 from flows.environment import check_output, check_servers
-from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, readable
+from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, explained, readable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
 from flows.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
 from flows.run_command import check_stage, pipeline_job
@@ -24,7 +24,7 @@ from flows.run_list import runs_job
 from flows.usual import check_known, data_named, explain_usual
 from softgrpo.ablations import check_ablation
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import ConfigError, SoftGRPOError, nearest
+from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import resolve, settings
 from softgrpo.presets.settings import shown
 
@@ -275,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             traceback.print_exc()
         print(f"softgrpo: {readable(error)}", file=sys.stderr)
-        return code if isinstance(error, SoftGRPOError | OSError) else FAILED
+        return FAILED if explained(error) is None else code
 
 
 if __name__ == "__main__":

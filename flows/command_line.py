@@ -169,12 +169,12 @@ def _add_results(commands: argparse._SubParsersAction[Parser], words: Sequence[s
         "--seeds", action="store_true", help="the runs differ in their seeds alone: average them, with their spread"
     )
 
-    usage = "softgrpo report RUN [--to FOLDER] [--open] [--json]"
+    usage = "softgrpo report RUN [--to FOLDER [--overwrite]] [--open] [--json]"
     report = commands.add_parser("report", prog="softgrpo report", description=REPORT, usage=usage)
     report.add_argument("--to", type=Path, metavar="FOLDER", help="copy the report with its figures and tables there")
     report.add_argument("--open", action="store_true", help="open the page in the browser")
 
-    usage = "softgrpo recommend RUN [--users USER ...] [--k N] [--to FILE] [--json]"
+    usage = "softgrpo recommend RUN [--users USER ...] [--k N] [--to FILE [--overwrite]] [--json]"
     recommend = commands.add_parser("recommend", prog="softgrpo recommend", description=RECOMMEND, usage=usage)
     recommend.add_argument(
         "--users",
@@ -198,13 +198,15 @@ def _add_results(commands: argparse._SubParsersAction[Parser], words: Sequence[s
         _add_json(parser)
         _add_where(parser)
 
-    usage = "softgrpo windows DATASET --to FOLDER [--flag value ...]"
+    usage = "softgrpo windows DATASET --to FOLDER [--overwrite] [--flag value ...]"
     windows = commands.add_parser("windows", prog="softgrpo windows", description=WINDOWS, usage=usage)
     windows.add_argument("DATASET", help=argparse.SUPPRESS)
     windows.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the files go")
     windows.add_argument("--debug", action="store_true", help="show the traceback of an error")
     _add_json(windows)
     add_settings(windows, words)
+    for parser in (report, recommend, windows):
+        parser.add_argument("--overwrite", action="store_true", help="write over what is there at --to")
 
 
 def _add_groups(commands: argparse._SubParsersAction[Parser], words: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import TextIO
 from tqdm.auto import tqdm
 
 import tasks
+from softgrpo.text import visible
 
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 CURVES_LOGGER = "softgrpo.curves"
@@ -44,7 +45,15 @@ class ForPeople(logging.Filter):
         return not (record.exc_info and record.levelno >= logging.ERROR)
 
 
-class Short(logging.Formatter):
+class Visible(logging.Formatter):
+    """Time and message, with escapes for what would move the cursor."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line of a record."""
+        return visible(super().format(record), kept="\n\t")
+
+
+class Short(Visible):
     """Time and message, without the traceback that a warning may carry."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -87,7 +96,7 @@ def make_readable(debug: bool = False) -> None:
         debug: Show every record, with its traceback.
     """
     handler = Lines()
-    handler.setFormatter((logging.Formatter if debug else Short)("%(asctime)s | %(message)s", "%H:%M:%S"))
+    handler.setFormatter((Visible if debug else Short)("%(asctime)s | %(message)s", "%H:%M:%S"))
     if not debug:
         handler.addFilter(ForPeople())
     logging.getLogger("softgrpo").setLevel(logging.INFO)

@@ -7,9 +7,11 @@ import tempfile
 import uuid
 from pathlib import Path
 
+from flows.prefect_database import check_own_database
 from softgrpo.errors import StoreError, is_full_disk
 from tasks.addresses import SERVERS, check_answers
 from tasks.database import DATABASE, check_database
+from tasks.kinds import check_proxies
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -59,7 +61,7 @@ def check_output(folder: Path) -> None:
     """Checks the output folder of a run before anything is made there.
 
     Raises:
-        StoreError: It does not take new files, or something else stands where stages or MLflow's database belong.
+        StoreError: It does not take new files, something else stands where stages or a database belong, or a database is damaged.
     """
     check_takes_files("--output", folder)
     if (stages := folder / "stages").exists() and not stages.is_dir():
@@ -70,6 +72,13 @@ def check_output(folder: Path) -> None:
         )
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         check_database(folder)
+    if not os.environ.get("PREFECT_API_URL"):
+        check_own_database(prefect_home(folder))
+
+
+def prefect_home(output: Path) -> Path:
+    """Returns the folder of Prefect's own server of a run: PREFECT_HOME, or one in the output folder."""
+    return Path(os.environ.get("PREFECT_HOME") or output.resolve() / "prefect")
 
 
 def check_writable(folder: Path) -> None:
@@ -142,10 +151,11 @@ def check_servers() -> None:
     """Checks that the servers that the environment names answer, each once in this process.
 
     Raises:
-        ConfigError: One is no address.
-        StoreError: One does not answer.
+        ConfigError: One is no address, or a proxy is of a kind that the libraries cannot use.
+        StoreError: One does not answer, or is of another kind.
     """
     quieten()
+    check_proxies()
     for name in SERVERS:
         address = os.environ.get(name)
         if address and address not in _answered:
@@ -166,4 +176,4 @@ def prepare(output: Path) -> None:
     check_writable(output)
     check_servers()
     if "PREFECT_API_URL" not in os.environ:
-        os.environ.setdefault("PREFECT_HOME", str(output.resolve() / "prefect"))
+        os.environ["PREFECT_HOME"] = str(prefect_home(output))

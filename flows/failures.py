@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from softgrpo.errors import SoftGRPOError, StoreError, is_full_disk, no_space
+from softgrpo.errors import SoftGRPOError, StoreError, is_full_disk, lack_of_memory, no_space, out_of_memory
+from softgrpo.text import one_line
+from tasks.database import damaged_database
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 """Done; failed while running; refused before anything ran, nothing was written; interrupted by Ctrl-C."""
 
 
-def readable(error: Exception) -> str:
-    """Returns one message for people: what was received, the rule, the remedy."""
+def explained(error: Exception) -> SoftGRPOError | None:
+    """Returns what people are told of an error whose cause lies outside of softgrpo, None for what is probably its own fault."""
     if isinstance(error, SoftGRPOError):
-        return str(error)
+        return error
     if is_full_disk(error):
-        return str(no_space())
+        return no_space()
+    if (cause := lack_of_memory(error)) is not None:
+        return out_of_memory(cause)
+    if (damaged := damaged_database(error)) is not None:
+        return damaged
     if isinstance(error, OSError):
         rule = "Files that a run reads and writes must be accessible"
         remedy = "Mend it and repeat the command; --debug shows where it happened"
-        return str(StoreError(f"The system refused: {error}", rule, remedy))
-    message = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+        return StoreError(f"The system refused: {error}", rule, remedy)
+    return None
+
+
+def readable(error: Exception) -> str:
+    """Returns one message for people: what was received, the rule, the remedy."""
+    known = explained(error)
+    if known is not None:
+        return str(known)
+    message = one_line(f"{type(error).__name__}: {error}").rstrip(".: ")
     kept = "Finished stages are kept; the same command goes on from there"
     return f"unexpected error, probably a fault of softgrpo: {message}. {kept}. --debug shows the traceback."

@@ -14,7 +14,9 @@ import yaml
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import Setting, settings
+from softgrpo.presets.bounds import read_yaml
 from softgrpo.presets.settings import shown, value_of
+from softgrpo.text import one_line
 
 ALIASES = {
     "dataset": "data.dataset",
@@ -40,6 +42,9 @@ ALIASES = {
 """The flags of the original command line, and the settings they stand for."""
 
 
+SWITCHED = ("true", "false")
+"""What may stand behind a switch as a word of its own."""
+
 SETTINGS_HELP = """\
 The common ones, given as --flag VALUE with hyphens or underscores; every other one is --section.setting VALUE
 (`softgrpo config --settings` lists all). A default holds where no preset says otherwise; `softgrpo config DATASET SIZE`
@@ -50,6 +55,8 @@ def _folder(text: str) -> Path:
     """Returns a folder; Path("") would be the working directory, which an unset shell variable does not mean."""
     if not text.strip():
         raise argparse.ArgumentTypeError("'' is no folder; . is the working directory")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"'{text}' is no path: it holds a zero byte")
     return Path(text)
 
 
@@ -71,13 +78,14 @@ def _yaml_value(text: str) -> Any:
     """Returns what a flag's YAML means.
 
     Raises:
-        argparse.ArgumentTypeError: It is no YAML, or a date that does not exist.
+        argparse.ArgumentTypeError: It is no YAML, a date that does not exist, or beyond the bounds.
     """
     try:
-        return _numbers(yaml.safe_load(text))
+        return _numbers(read_yaml(text))
     except (yaml.YAMLError, ValueError) as error:
+        why = "" if isinstance(error, yaml.YAMLError) else f" ({one_line(str(error))})"
         raise argparse.ArgumentTypeError(
-            f"{text} is not readable: the value must be YAML, such as 5, 0.1, CE or [64, 32]"
+            f"{text} is not readable{why}: the value must be YAML, such as 5, 0.1, CE or [64, 32]"
         ) from error
 
 
@@ -129,7 +137,7 @@ def complete_switches(words: Sequence[str]) -> list[str]:
         words: The command line; `--bf16 ml-100k` becomes `--bf16=true ml-100k`, `--bf16 false` stays.
     """
     return [
-        f"{word}=true" if word in _switches() and follower.lower() not in ("true", "false") else word
+        f"{word}=true" if word in _switches() and follower.lower() not in SWITCHED else word
         for word, follower in zip(words, [*words[1:], ""], strict=False)
     ]
 
@@ -194,7 +202,7 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
                 found[path] = _value(settings()[path], given)
             except argparse.ArgumentTypeError as error:
                 raise ConfigError(
-                    f"--{path} {given}", "The value must be YAML, such as {SASRec: {epochs: 5}}", "Correct it"
+                    f"--{path}: {error}", "The value must be YAML, such as {SASRec: {epochs: 5}}", "Correct it"
                 ) from error
         elif "." in path:
             found[path] = given
@@ -213,7 +221,8 @@ def as_flags(overrides: Mapping[str, Any]) -> list[str]:
             words += [f"--{path}", *map(str, value)]
             continue
         text = value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value)
-        words += [f"--{path}={text}"] if text.startswith("-") else [f"--{path}", text]
+        whole = text.startswith("-") or (f"--{path}" in _switches() and text.lower() not in SWITCHED)
+        words += [f"--{path}={text}"] if whole else [f"--{path}", text]
     return words
 
 

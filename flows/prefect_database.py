@@ -16,6 +16,8 @@ from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from tasks.database import check_sqlite
+
 NAME = "prefect.db"
 """Of the database in Prefect's home."""
 BUSY_SECONDS = 60.0
@@ -41,6 +43,23 @@ def lay(home: Path) -> None:
     aside = home / f".{NAME}"
     shutil.copyfile(made, aside)
     aside.replace(database)
+
+
+def check_own_database(home: Path) -> None:
+    """Checks the database that Prefect's own server of a run would open; nothing there is right.
+
+    Args:
+        home: Prefect's home.
+
+    Raises:
+        StoreError: It is no SQLite file, or a damaged one.
+    """
+    if not any(name in os.environ for name in ELSEWHERE):
+        check_sqlite(
+            home / NAME,
+            "The server that a run starts for itself keeps the history of runs there",
+            "Put its backup there, or move it away: a new one is made, and no result is lost",
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from flows.destination import check_destination, check_outside_stores
 from flows.environment import check_takes_files
 from flows.finished import FinishedRun, open_finished
 from softgrpo.errors import StoreError
@@ -30,34 +31,42 @@ def open_report(run_id: str, output: Path) -> FinishedRun:
     return open_finished(run_id, output, ("test",), ("test",))
 
 
-def check_copy(folder: Path, output: Path) -> None:
-    """Checks where a copy of a report is to go.
+def check_copy(folder: Path, *, overwrite: bool) -> None:
+    """Checks where a copy of a report is to go, before the run is looked for.
 
     Args:
         folder: Where.
-        output: Folder of finished stages, whose files are never written over.
+        overwrite: An earlier report may be written over.
 
     Raises:
-        StoreError: Something of that name is there and holds other things than a report, it belongs to the stored stages, or no
-            folder can be made there.
+        StoreError: Something of that name is there and holds other things than a report, it holds one that may not be written
+            over, it belongs to stored stages, or no folder can be made there.
     """
-    stages = (output / "stages").resolve()
-    if stages in (folder.resolve(), *folder.resolve().parents):
-        raise StoreError(
-            f"--to {folder}", f"What is in {stages} is stored and never written over", "Name another folder"
-        )
+    check_outside_stores(folder)
     earlier = all((folder / name).is_file() for name in (PAGE, TEXT, TABLE))
     if folder.exists() and not earlier and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(
             f"--to {folder}",
-            f"It must be a new folder, an empty one, or one with an earlier report ({PAGE}, {TEXT} and {TABLE})",
+            f"It must be a new folder, an empty one, or with --overwrite one with an earlier report ({PAGE}, {TEXT} and {TABLE})",
             "Name another",
         )
+    check_destination([folder / name for name in (PAGE, TEXT, TABLE)], overwrite=overwrite)
     check_takes_files("--to", folder)
 
 
+def check_files(run: FinishedRun, folder: Path, *, overwrite: bool) -> None:
+    """Checks every file that `copy_report` will write.
+
+    Raises:
+        StoreError: See `flows.destination.check_destination`.
+    """
+    source = run.folders["test"]
+    files = (path for path in sorted(source.rglob("*")) if path.is_file())
+    check_destination([folder / path.relative_to(source) for path in files], overwrite=overwrite)
+
+
 def copy_report(run: FinishedRun, folder: Path) -> Path:
-    """Copies a run's report with its figures and tables into a folder that passed `check_copy`, and returns the folder.
+    """Copies a run's report with its figures and tables into a folder that passed both checks, and returns the folder.
 
     Raises:
         StoreError: A file cannot be written.

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.destination import check_destination, check_overwrite
 from flows.environment import check_takes_files, prepare_to_read
 from softgrpo.errors import ConfigError
+from softgrpo.text import visible, visible_json
 
 if TYPE_CHECKING:
     from flows.recommend import Recommendation
@@ -23,8 +25,11 @@ Job = Callable[[], int]
 
 
 def print_json(value: Any) -> None:
-    """Prints what a machine reads: JSON, in the order in which it was made, escaped where the output is not in UTF-8."""
-    print(json.dumps(value, indent=2, ensure_ascii=codecs.lookup(sys.stdout.encoding).name != "utf-8"))
+    """Prints what a machine reads: JSON, in the order in which it was made.
+
+    What a reader cannot see is escaped, and all but ASCII where the output is not in UTF-8.
+    """
+    print(visible_json(json.dumps(value, indent=2, ensure_ascii=codecs.lookup(sys.stdout.encoding).name != "utf-8")))
 
 
 def counted(number: int, noun: str) -> str:
@@ -50,7 +55,7 @@ def compare_job(arguments: argparse.Namespace) -> Job:
         from flows.tables import print_comparison, print_sentences
         from tasks.addresses import make_line
 
-        print(*(f"{run['label']}  {run['name']}" for run in compared.runs), sep="\n")
+        print(*(f"{run['label']}  {visible(run['name'])}" for run in compared.runs), sep="\n")
         print_sentences(compared.differences)
         of = "each seed" if arguments.seeds else "the first run"
         print_comparison(compared.table, compared.k, f"the best single recaller of {of}", "--json")
@@ -67,11 +72,14 @@ def report_job(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: There is none; nothing was written.
     """
-    from flows.report_command import PAGE, TABLE, as_record, check_copy, copy_report, open_report
+    from flows.report_command import PAGE, TABLE, as_record, check_copy, check_files, copy_report, open_report
 
+    check_overwrite(arguments.to, overwrite=arguments.overwrite)
     if arguments.to is not None:
-        check_copy(arguments.to, arguments.output)
+        check_copy(arguments.to, overwrite=arguments.overwrite)
     run = open_report(arguments.RUN, arguments.output)
+    if arguments.to is not None:
+        check_files(run, arguments.to, overwrite=arguments.overwrite)
 
     def job() -> int:
         folder = run.folders["test"] if arguments.to is None else copy_report(run, arguments.to)
@@ -125,7 +133,7 @@ def recommend_job(arguments: argparse.Namespace) -> Job:
         else:
             _tell_recommendation(made, to, chosen=users is not None)
         for note in _notes(made):
-            print(f"note: {note}", file=sys.stderr)
+            print(f"note: {visible(note)}", file=sys.stderr)
         return 0
 
     return job
@@ -135,6 +143,7 @@ def _check_recommend(arguments: argparse.Namespace) -> None:
     """Checks what can be seen before torch is imported, which takes seconds."""
     if arguments.k is not None and arguments.k < 1:
         raise ConfigError(f"--k {arguments.k}", "A list has at least one item", "Give a larger number")
+    check_overwrite(arguments.to, overwrite=arguments.overwrite)
     if arguments.to is not None:
         from softgrpo.recommended import check_format
 
@@ -142,6 +151,7 @@ def _check_recommend(arguments: argparse.Namespace) -> None:
         if arguments.to.is_dir():
             raise ConfigError(f"--to {arguments.to}", "It is a folder, and must be a file", "Name a file in it")
         check_takes_files("--to", arguments.to.parent)
+        check_destination([arguments.to], overwrite=arguments.overwrite)
     prepare_to_read(arguments.output)
 
 
@@ -183,11 +193,13 @@ def windows_job(arguments: argparse.Namespace, config: ExperimentConfig) -> Job:
     """Returns the export of the windows that a recaller from elsewhere has to score.
 
     Raises:
-        SoftGRPOError: The folder takes no files, or the data cannot be read or cut; nothing was written.
+        SoftGRPOError: The folder takes no files, or has such files already, or the data cannot be read or cut; nothing was written.
     """
+    from softgrpo.data.export import HISTORY, ITEMS, WINDOWS, export_windows
+
     check_takes_files("--to", arguments.to)
+    check_destination([arguments.to / name for name in (WINDOWS, HISTORY, ITEMS)], overwrite=arguments.overwrite)
     from softgrpo.data.corpus import read_corpus
-    from softgrpo.data.export import export_windows
     from softgrpo.data.windows import check_no_leak, make_windows
 
     corpus = read_corpus(config.data, config.seed)

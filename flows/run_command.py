@@ -14,6 +14,7 @@ from flows.failures import OK
 from flows.result_commands import Job, print_json
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
+from softgrpo.text import visible
 
 if TYPE_CHECKING:
     from softgrpo.pipeline import RunResult
@@ -79,7 +80,7 @@ def announce(result: RunResult, k: int) -> None:
     rows["stages reused"] = ", ".join(result.reused) or "none"
     width = max(map(len, rows))
     for label, value in rows.items():
-        print(f"{label:<{width}}  {value}")
+        print(f"{label:<{width}}  {visible(value)}")
     summary = read_summary(result.folders["test"]) if result.table is not None else None
     print_sentences(summary.sentences if summary else ())
 
@@ -128,7 +129,7 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
     if arguments.from_run:
         _check_source(arguments.from_run, arguments.output, config, until)
     for note in preflight(config, until):
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {visible(note)}", file=sys.stderr)
 
     def job() -> int:
         if standalone:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from softgrpo.text import visible
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -72,7 +74,7 @@ def print_sentences(sentences: Iterable[str]) -> None:
 
 def foreign(text: str) -> Text:
     """Returns a text from elsewhere, such as a title, for a table: its brackets are no markup, and it moves no cursor."""
-    return Text("".join(letter if letter.isprintable() else " " for letter in text))
+    return Text(visible(text))
 
 
 def _leave_out(table: Table, dispensable: Sequence[str], width: int) -> Iterator[str]:

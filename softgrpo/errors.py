@@ -7,6 +7,8 @@ import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from softgrpo.text import one_line, shortened, visible
+
 
 class SoftGRPOError(Exception):
     """Base of all errors meant for people.
@@ -24,7 +26,9 @@ class SoftGRPOError(Exception):
         super().__init__(received, rule, remedy)
 
     def __str__(self) -> str:
-        return f"{self.received}. {_sentence(self.rule)}. {_sentence(self.remedy)}."
+        received = shortened(visible(self.received))
+        rule, remedy = (shortened(visible(_sentence(part), kept="\n")) for part in (self.rule, self.remedy))
+        return f"{received}. {rule}. {remedy}."
 
 
 def _sentence(text: str) -> str:
@@ -73,6 +77,10 @@ class TimeLimitError(SoftGRPOError):
     """A stage took longer than it may."""
 
 
+class MemoryLimitError(SoftGRPOError):
+    """The memory of the machine, of the GPU or of a limit was too small."""
+
+
 NO_SPACE = "no space is left on the disk"
 _FULL_DISK = (
     "no space left",
@@ -84,15 +92,45 @@ _FULL_DISK = (
 """What the system, this package, SQLite and torch say of it; torch does not say why it could not write."""
 
 
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "unable to allocate",
+    "std::bad_alloc",
+    "can't start new thread",
+    "failed to map segment",
+)
+"""What torch, CUDA, numpy, Arrow, SQLite, C++ and the system say of it."""
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Gives an error, and those that it arose from or during whose handling it arose."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def is_full_disk(error: BaseException | None) -> bool:
     """Tells whether an error, or one during whose handling it arose, says that no space is left."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(words in str(error).lower() for words in _FULL_DISK):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT))
+        or any(words in str(each).lower() for words in _FULL_DISK)
+        for each in chain(error)
+    )
+
+
+def lack_of_memory(error: BaseException | None) -> BaseException | None:
+    """Returns what says that no memory is left: an error, or one during whose handling it arose; None where none says so."""
+    return next((each for each in chain(error) if _says_no_memory(each)), None)
+
+
+def _says_no_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = isinstance(error, RuntimeError | ImportError) and any(words in str(error).lower() for words in _NO_MEMORY)
+    return said or isinstance(error, MemoryError)
 
 
 def no_space() -> StoreError:
@@ -102,6 +140,42 @@ def no_space() -> StoreError:
         "A stage counts only when all its files are written",
         "Make room, or choose another --output, and run the same command again; finished stages are reused",
     )
+
+
+def out_of_memory(error: BaseException, what: str = "") -> MemoryLimitError:
+    """Returns the error of memory that ran out.
+
+    Args:
+        error: What a library raised, see `lack_of_memory`.
+        what: Name of what needed the memory, such as a stage.
+    """
+    place = f"{what}: " if what else ""
+    return MemoryLimitError(
+        f"{place}no memory is left ({type(error).__name__}: {one_line(str(error)) or 'without a word'})",
+        "What is at work must fit into the memory of the machine or of the GPU, and into the limits of the shell (ulimit -v)",
+        "Make it smaller: in training halve train.per_device_train_batch_size and double train.gradient_accumulation_steps, of a"
+        " recaller lower sizes in recall.settings; or let fewer stages run at once (--parallel 1), or raise the limit."
+        " docs/troubleshooting.md has more; the same command goes on from what is stored",
+    )
+
+
+@contextmanager
+def lack_of_memory_is_readable(what: str) -> Iterator[None]:
+    """Turns whatever a lack of memory makes a library raise into one error for people.
+
+    Args:
+        what: Name of what needs the memory, such as a stage.
+
+    Raises:
+        MemoryLimitError: No memory is left.
+    """
+    try:
+        yield
+    except Exception as error:  # broad: each library has its own; all others go on as they are
+        cause = lack_of_memory(error)
+        if cause is not None and not isinstance(error, MemoryLimitError):
+            raise out_of_memory(cause, what) from error
+        raise
 
 
 @contextmanager

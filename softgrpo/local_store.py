@@ -18,11 +18,14 @@ from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from softgrpo.errors import StoreError
 from softgrpo.identity import digest_folder
 
 FORMAT = 1
+LARGEST_MARK = 10_000
+"""Bytes."""
 _ahead: dict[Path, Future[str]] = {}
 """Digests of payloads that are being read in this process before they are asked for."""
 log = logging.getLogger("softgrpo.local_store")
@@ -54,6 +57,17 @@ def write_atomic(path: Path, text: str) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _read_mark(path: Path) -> dict[str, Any]:
+    """Returns what a mark says, nothing where it is no mark at all."""
+    if path.stat().st_size > LARGEST_MARK:
+        return {}
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 class LocalStore:
@@ -107,17 +121,18 @@ class LocalStore:
         if not self.seems_committed(key):
             return None
         mark = self._mark(key)
-        try:
-            committed = Committed(**json.loads(mark.read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, TypeError):
-            return None  # a damaged mark commits nothing; the stage is repeated
-        if committed.format > FORMAT:
+        values = _read_mark(mark)
+        written = values.get("format")
+        if isinstance(written, int) and written > FORMAT:
             raise StoreError(
-                f"'{mark}' has store format {committed.format}",
+                f"'{mark}' has store format {written}",
                 f"this version reads formats up to {FORMAT}",
                 "Use the softgrpo version that wrote it, or another --output folder",
             )
-        return committed
+        digest = values.get("digest")
+        if values != {"key": key, "digest": digest, "format": FORMAT} or not isinstance(digest, str):
+            return None  # a damaged mark commits nothing; the stage is repeated
+        return Committed(key, digest)
 
     def digest(self, key: str) -> str | None:
         """Returns the digest of a key's commit as its mark tells it, None without one; see `marked`."""

@@ -19,7 +19,7 @@ import pandas as pd
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.costs import cost_line, missing
-from softgrpo.errors import ConfigError, full_disk_is_readable, nearest
+from softgrpo.errors import ConfigError, full_disk_is_readable, lack_of_memory_is_readable, nearest
 from softgrpo.identity import stage_key
 from softgrpo.local_store import Committed, LocalStore
 from softgrpo.pure_models import show_model
@@ -141,8 +141,8 @@ def run_node(
 
     The final metrics are stored in the payload as `metrics.json`.
     """
-    limit = config.limits.stage_hours * 3600
-    with full_disk_is_readable(), store.staging(key) as folder, time_limit(limit, node.name):
+    memory, time = lack_of_memory_is_readable(node.name), time_limit(config.limits.stage_hours * 3600, node.name)
+    with full_disk_is_readable(), memory, store.staging(key) as folder, time:
         context = StageContext(config, node.variant, inputs, folder, store.work(key), reporter)
         metrics = node.stage.run(context)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True), encoding="utf-8")

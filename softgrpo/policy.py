@@ -18,10 +18,10 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
+from softgrpo.policy_card import CARD, PolicyCard, load_card
 from softgrpo.pretrained import empty_model, load_base, load_tokenizer
 from softgrpo.weights import check_reachable, identify_weights, locate_weights
 
-CARD = "policy.json"
 WEIGHTS = "model.safetensors"
 
 
@@ -51,29 +51,6 @@ class PriorHead(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             logits: Tensor = self.linear(hidden.float()) + self.prior
         return logits
-
-
-@dataclass(frozen=True)
-class PolicyCard:
-    """What a saved policy is, beside its weights.
-
-    Attributes:
-        model_name: Where the base weights came from.
-        weights: What tells them from others, see `identify_weights`.
-        recallers: The classes, in the order of the logits.
-        max_length: Tokens per prompt in training.
-        adapter: none or lora.
-        prior: Log weights added to the logits, or None.
-        reading_tau: Temperature that turns logits into weights at evaluation, chosen on validation windows.
-    """
-
-    model_name: str
-    weights: dict[str, str]
-    recallers: tuple[str, ...]
-    max_length: int
-    adapter: str
-    prior: tuple[float, ...] | None
-    reading_tau: float = 1.0
 
 
 @dataclass
@@ -225,24 +202,6 @@ def store_policy(folder: Path, policy: Policy, merge: bool) -> None:
     save_policy(folder, policy)
     if merge and policy.card.adapter != "none":
         save_policy(folder / "merged", merge_adapters(policy))
-
-
-def load_card(folder: Path) -> PolicyCard:
-    """Returns the card of a saved policy.
-
-    Raises:
-        PolicyError: The folder holds no policy of this project.
-    """
-    path = folder / CARD
-    if not path.is_file():
-        raise PolicyError(
-            f"'{folder}' holds no {CARD}", "a saved policy has one", "Name a folder that save_policy wrote"
-        )
-    values = json.loads(path.read_text(encoding="utf-8"))
-    prior = values["prior"]
-    return PolicyCard(
-        **{**values, "recallers": tuple(values["recallers"]), "prior": None if prior is None else tuple(prior)}
-    )
 
 
 def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] | None = None) -> Policy:

@@ -102,7 +102,8 @@ def load_model(folder: Path | str) -> Policy:
     # torch and transformers take seconds to import, and the pipeline's plan needs neither
     from peft import LoraConfig
 
-    from softgrpo.policy import load_card, load_policy
+    from softgrpo.policy import load_policy
+    from softgrpo.policy_card import load_card
 
     place = Path(folder)
     card = load_card(place)

@@ -12,6 +12,8 @@ import pandas as pd
 
 from softgrpo.columns import Columns
 from softgrpo.errors import ConfigError
+from softgrpo.files import written_whole
+from softgrpo.text import visible_json
 
 POLICY, STATIC = "policy", "static"
 
@@ -66,13 +68,13 @@ def write_recommended(path: Path, recommended: Recommended) -> None:
     """
     check_format(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".json":
-        path.write_text(
-            json.dumps(list(as_records(recommended)), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        return
-    merged = recommended.users.merge(recommended.items, on=Columns.User, how="left", sort=False)
-    merged.to_parquet(path, index=False)
+    with written_whole(path) as aside:
+        if path.suffix == ".json":
+            text = json.dumps(list(as_records(recommended)), indent=1, ensure_ascii=False)
+            aside.write_text(f"{visible_json(text)}\n", encoding="utf-8")
+            return
+        merged = recommended.users.merge(recommended.items, on=Columns.User, how="left", sort=False)
+        merged.to_parquet(aside, index=False)
 
 
 def check_format(path: Path) -> Path:

@@ -9,13 +9,17 @@ import os
 import re
 import shlex
 import socket
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from softgrpo.errors import ConfigError, StoreError
+from tasks.database import check_sqlite
+from tasks.kinds import check_database_server, check_driver, check_web_server, within
 
 ROOT = Path(__file__).resolve().parent.parent
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS, DEADLINE_SECONDS = 5.0, 9.0
+"""For each step of an answer, and for all of it."""
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 EXAMPLES = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
 SERVERS = tuple(EXAMPLES)
@@ -31,38 +35,68 @@ def make_line(words: str, output: Path) -> str:
 
 
 def check_answers(uri: str, setting: str) -> None:
-    """Asks whether somebody answers at a network address; addresses of local files always pass.
+    """Asks whether a server of the right kind answers at a network address, and whether a local database is whole.
 
     Args:
         uri: Address of a server or a database.
         setting: Environment variable it came from, for the message.
 
     Raises:
-        ConfigError: It is no address.
-        StoreError: Nobody answers within some seconds.
+        ConfigError: It is no address, or the driver of such a database is not installed.
+        StoreError: Nobody answers within some seconds, or somebody of another kind.
     """
-    if "://" not in uri and not uri.startswith("file:") and uri not in WITHOUT_SCHEME:
-        raise ConfigError(
-            f"{setting}={re.sub(':[^:@/]*@', ':***@', uri)}",
-            "It is no URL",
-            f"Write one, such as {EXAMPLES[setting]}, or unset {setting}",
-        )
-    address = urlsplit(uri)
-    scheme = address.scheme.split("+")[0]
+    if not _is_address(uri):
+        raise _no_url(setting, re.sub(":[^:@/]*@", ":***@", uri))
+    shown = without_password(uri)
     try:
-        if scheme in ("http", "https"):
-            import requests  # a quarter of the time of `softgrpo --help`, which asks nobody
-
-            requests.get(uri, timeout=TIMEOUT_SECONDS, stream=True).close()
-        elif scheme in DEFAULT_PORTS and address.hostname:
-            port = address.port or DEFAULT_PORTS[scheme]
-            socket.create_connection((address.hostname, port), timeout=TIMEOUT_SECONDS).close()
+        within(DEADLINE_SECONDS, partial(_ask, uri, setting, shown))
     except OSError as error:  # requests' errors are OSErrors too
         raise StoreError(
-            f"{setting}={without_password(uri)}",
+            f"{setting}={shown}",
             f"nobody answers there within {TIMEOUT_SECONDS:g} s",
             f"Start the server, correct the address, or unset {setting} to use the output folder",
         ) from error
+
+
+def _is_address(uri: str) -> bool:
+    """Tells whether a text is a URL, with a port that is a number, or what MLflow knows besides."""
+    try:
+        urlsplit(uri).port  # noqa: B018  # it is looked at only here
+    except ValueError:
+        return False
+    return "://" in uri or uri.startswith("file:") or uri in WITHOUT_SCHEME
+
+
+def _ask(uri: str, setting: str, shown: str) -> None:
+    """Asks at an address; see `check_answers`.
+
+    Raises:
+        OSError: Nobody answers.
+    """
+    address = urlsplit(uri)
+    scheme, host = address.scheme.split("+")[0], address.hostname
+    if scheme in ("http", "https"):
+        try:
+            check_web_server(uri, setting, shown, TIMEOUT_SECONDS)
+        except ValueError as error:  # of requests, about the URL
+            raise _no_url(setting, shown) from error
+        return
+    if setting == "PREFECT_API_URL":
+        raise _no_url(setting, shown)
+    if scheme == "sqlite":
+        check_sqlite(
+            Path(uri.removeprefix("sqlite:///")), "MLflow's record of all runs is in that file", "Put its backup there"
+        )
+    elif scheme in DEFAULT_PORTS and host:
+        check_driver(uri, setting, shown)
+        socket.create_connection((host, address.port or DEFAULT_PORTS[scheme]), timeout=TIMEOUT_SECONDS).close()
+        check_database_server(uri, setting, shown)
+
+
+def _no_url(setting: str, shown: str) -> ConfigError:
+    return ConfigError(
+        f"{setting}={shown}", "It is no URL", f"Write one, such as {EXAMPLES[setting]}, or unset {setting}"
+    )
 
 
 def without_password(uri: str) -> str:

@@ -138,8 +138,9 @@ class _Listener:
             self._put_away()
         raise ProcessError(
             f"{self._node}: its process ended with code {child.wait()}",
-            "It must come to its end; -9 means that it was killed, as the system does where memory is short",
-            "Let fewer stages run at once (--parallel 1), and run the same command again",
+            "It must come to its end; -9 means that it was killed, as the system does where memory is short, and -6 or -11 that a"
+            " library gave up, as some do where they get no memory",
+            "Let fewer stages run at once (--parallel 1), see docs/troubleshooting.md on memory, and run the same command again",
         )
 
     def _take(self, kind: str, values: list[Any]) -> None:

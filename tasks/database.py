@@ -1,4 +1,4 @@
-"""MLflow's SQLite file in an output folder."""
+"""MLflow's SQLite file in an output folder, and whether such a file is whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from softgrpo.errors import StoreError, full_disk_is_readable
+from softgrpo.errors import StoreError, chain, full_disk_is_readable
 
 DATABASE = "mlflow.db"
 MAGIC = b"SQLite format 3\0"
@@ -40,22 +40,65 @@ def make_database(output: Path) -> Path:
 
 
 def check_database(output: Path) -> None:
-    """Checks what stands where the database of an output folder belongs; nothing there is right.
+    """Checks what stands where MLflow's database of an output folder belongs; nothing there is right.
 
     Raises:
-        StoreError: It is no SQLite file.
+        StoreError: It is no SQLite file, or a damaged one.
     """
-    path = output / DATABASE
+    check_sqlite(
+        output / DATABASE,
+        "MLflow's record of all runs is in that file",
+        "Put its backup there, or move it away and begin a new record; or name another folder with --output",
+    )
+
+
+def check_sqlite(path: Path, rule: str, remedy: str) -> None:
+    """Checks that a file, if it is there, is a SQLite database whose pages hang together; a megabyte takes about a millisecond.
+
+    Args:
+        path: The file.
+        rule: What it is for.
+        remedy: What to do where it is damaged.
+
+    Raises:
+        StoreError: It is something else, or damaged.
+    """
+    if not path.exists():
+        return
     begin = b""
     if path.is_file():
         with path.open("rb") as file:
             begin = file.read(len(MAGIC))
     if path.is_dir() or begin not in (b"", MAGIC):
-        raise StoreError(
-            f"'{path}' is no SQLite database",
-            "MLflow's record of all runs is in that file",
-            "Put its backup there, or move it away and begin a new record; or name another folder with --output",
-        )
+        raise StoreError(f"'{path}' is no SQLite database", rule, remedy)
+    if begin and (damage := _damage(path)):
+        raise StoreError(f"'{path}' is damaged: {damage}", rule, remedy)
+
+
+def _damage(path: Path) -> str:
+    """Returns the first thing that is wrong with a database, empty where all is well or where it cannot be looked at now."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:  # locked, or without the right to read: whoever opens it to work with it says so
+        return ""
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else str(found)
+
+
+def damaged_database(error: BaseException) -> StoreError | None:
+    """Returns the error of a database whose pages turned out to be damaged in the middle of something; None for any other."""
+    for each in chain(error):
+        if isinstance(each, sqlite3.DatabaseError) and not isinstance(
+            each, sqlite3.OperationalError | sqlite3.IntegrityError
+        ):
+            return StoreError(
+                f"A SQLite database says: {each}",
+                "MLflow's record is in mlflow.db in the output folder, Prefect's in prefect/prefect.db",
+                "Find the damaged one with `sqlite3 FILE 'PRAGMA integrity_check'`, and put its backup there or move it away",
+            )
+    return None
 
 
 def file_system(folder: Path, mounts: Path = MOUNTS) -> str | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import requests
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 
-from softgrpo.errors import TimeLimitError, is_full_disk
+from softgrpo.errors import TimeLimitError, chain, is_full_disk
 from softgrpo.tuning import Pruned
 
 RETRY_DELAYS_SECONDS = [15.0, 60.0, 300.0]
@@ -31,10 +30,10 @@ def may_pass(error: BaseException | None) -> bool:
     """
     if isinstance(error, Pruned) or is_full_disk(error):  # SQLite on a full disk is unavailable besides
         return False
-    chain = list(_chain(error))
-    if any(isinstance(each, TimeLimitError) for each in chain):  # whatever it interrupted
+    errors = list(chain(error))
+    if any(isinstance(each, TimeLimitError) for each in errors):  # whatever it interrupted
         return False
-    for error in chain:
+    for error in errors:
         if not isinstance(error, Exception):  # somebody wants an end
             return False
         if isinstance(error, requests.RequestException) and not isinstance(error, requests.HTTPError):
@@ -44,13 +43,6 @@ def may_pass(error: BaseException | None) -> bool:
         if isinstance(error, OSError) and error.errno in _PASSING:
             return True
     return False
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Gives an error, and those that it arose from."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:

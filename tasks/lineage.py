@@ -27,6 +27,8 @@ from tasks.tracking import Tracking, connect, store_errors
 
 PIPELINE_TAG = "stage_run."
 UPSTREAM_TAG = "upstream_run."
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
+"""What MLflow takes for the id of a run."""
 BEGINNING = re.compile("[0-9a-f]{6,31}")
 """What may stand for the id of a run: its first characters, at least as many as `softgrpo compare` shows."""
 MOST_SHOWN = 5
@@ -60,6 +62,12 @@ def read_run(store: ArtifactStore, run_id: str) -> Run:
         ConfigError: There is none of that id, or several begin so.
         StoreError: MLflow does not answer.
     """
+    if not RUN_ID.fullmatch(run_id):
+        raise ConfigError(
+            f"run '{run_id}'",
+            "The id of a run has 1 to 256 letters, digits, - and _",
+            "Copy it from a run's page, six characters of it or more",
+        )
     tracking = store.runs.tracking
     try:
         return tracking.client.get_run(run_id)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import SoftGRPOError, full_disk_is_readable
+from softgrpo.errors import SoftGRPOError, full_disk_is_readable, lack_of_memory_is_readable
 from softgrpo.progress import ProgressBar, watched
 from softgrpo.stages import StageContext
 from softgrpo.time_limit import time_limit
@@ -74,8 +74,11 @@ def _run(order: Mapping[str, Any], teller: Teller) -> dict[str, float]:
     config = ExperimentConfig.model_validate(order["config"])
     inputs = {name: Path(folder) for name, folder in order["inputs"].items()}
     context = StageContext(config, order["variant"], inputs, Path(order["out"]), Path(order["work"]), teller)
-    limit = time_limit(config.limits.stage_hours * 3600, order["node"])
-    with limit, full_disk_is_readable(), watched(teller.bar):
+    limit, memory = (
+        time_limit(config.limits.stage_hours * 3600, order["node"]),
+        lack_of_memory_is_readable(order["node"]),
+    )
+    with limit, full_disk_is_readable(), memory, watched(teller.bar):
         metrics: dict[str, float] = importlib.import_module(order["module"]).run(context)
         return metrics
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from softgrpo.baselines.networks import fit_network
 from softgrpo.config import ExperimentConfig, FusionConfig, LabelConfig
 from softgrpo.errors import DataError
-from softgrpo.policy import PolicyCard
+from softgrpo.policy_card import PolicyCard
 from softgrpo.records import Part, Windows
 from softgrpo.rewards import JudgedLists
 from softgrpo.stages import test as test_stage

@@ -12,7 +12,8 @@ import torch
 
 from softgrpo.batching import PromptRows
 from softgrpo.config import ExperimentConfig
-from softgrpo.policy import Policy, PolicyCard
+from softgrpo.policy import Policy
+from softgrpo.policy_card import PolicyCard
 from softgrpo.prompts import PromptParts, save_prompts
 from softgrpo.stages import StageContext, grpo, sft
 from softgrpo.stages import test as test_stage

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from softgrpo.columns import Columns
+from softgrpo.files import written_whole
 from softgrpo.records import Corpus, Part, Windows
 
 WINDOWS, HISTORY, ITEMS = "windows.parquet", "history.parquet", "items.parquet"
@@ -47,5 +48,6 @@ def export_windows(folder: Path, corpus: Corpus, windows: Windows) -> dict[str, 
     folder.mkdir(parents=True, exist_ok=True)
     tables = {WINDOWS: scored, HISTORY: history, ITEMS: catalogue}
     for name, table in tables.items():
-        table.to_parquet(folder / name, index=False)
+        with written_whole(folder / name) as aside:
+            table.to_parquet(aside, index=False)
     return {name: len(table) for name, table in tables.items()}

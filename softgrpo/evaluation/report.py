@@ -21,6 +21,7 @@ from softgrpo.evaluation.static import StaticMixture
 from softgrpo.evaluation.summary import Summary
 from softgrpo.evaluation.table import Comparison
 from softgrpo.evaluation.words import heading, least_p, p_value, percent, table_rows, verdict
+from softgrpo.text import visible
 
 PROTOCOLS = {
     "ratio": "each user's sequence cut in time order into recaller, policy, validation and test parts",
@@ -163,13 +164,20 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_shown,
     )
     environment.filters |= {"percent": percent, "p": p_value, "heading": heading, "cell": _markdown_cell}
     environment.tests["nan"] = math.isnan
     return environment
 
 
+def _shown(value: object) -> object:
+    """Returns a value of the templates as people see it; HTML that is escaped already stays HTML."""
+    return type(value)(visible(value, kept="\n")) if isinstance(value, str) else value
+
+
 def _markdown_cell(text: str) -> str:
     """Titles come from data files: keep them from acting as Markdown or HTML."""
+    text = visible(text, kept="\n")
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in escaped)

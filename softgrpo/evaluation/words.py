@@ -12,6 +12,7 @@ from rich.text import Text
 
 from softgrpo.config import TABLE_KS
 from softgrpo.evaluation.significance import smallest_p
+from softgrpo.text import visible
 
 
 def least_p(table: pd.DataFrame, draws: int) -> float:
@@ -68,7 +69,7 @@ def render_terminal(table: pd.DataFrame, k: int = 10, reference: str = "the best
             ]
         style = {"gate": "green", "learned": "bold", "oracle": "dim"}.get(row["kind"], "")
         numbers = [f"{row[name]:.4f}" for name in (*shown, *([spread] if spread in row else []))]
-        rich.add_row(Text(row["label"]), *numbers, *delta, style=style)
+        rich.add_row(Text(visible(row["label"])), *numbers, *delta, style=style)
     return rich
 
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
+from softgrpo.presets.bounds import check_bounds
 from softgrpo.presets.problems import as_config_error
 from softgrpo.presets.settings import Setting, settings
 from softgrpo.recallers.names import check_pool
@@ -68,8 +69,12 @@ def _layers(overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _for_pool(preset: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns a preset without the settings of recallers that are not in the pool the run will have."""
     recall = preset.get("recall", {})
-    pool = reduce(_merge, layers, preset).get("recall", {}).get("recallers", settings()["recall.recallers"].default)
-    kept = {name: value for name, value in recall.get("settings", {}).items() if name in {"all", *pool}}
+    wanted = reduce(_merge, layers, preset).get("recall", {})
+    pool = wanted.get("recallers", settings()["recall.recallers"].default) if isinstance(wanted, Mapping) else None
+    if not isinstance(pool, list | tuple):
+        return preset  # the setting itself says what is wrong
+    names = {"all", *map(str, pool)}
+    kept = {name: value for name, value in recall.get("settings", {}).items() if name in names}
     return preset | {"recall": recall | {"settings": kept}}
 
 
@@ -150,13 +155,14 @@ def resolve(
             drops what the presets have there, before paths below it are set.
 
     Raises:
-        ConfigError: The size is unknown, or a setting is unknown or has a wrong value.
+        ConfigError: The size is unknown, or a setting is unknown, has a wrong value or one beyond the bounds.
         RecallerError: A recaller that the overrides name is unknown, or named twice.
         DataError: The files of a dataset without a preset cannot be read with these settings.
     """
     if size not in size_names():
         raise ConfigError(f"Size '{size}'", "There is no preset of that size", nearest(size, size_names()))
     said = {"data.dataset": dataset, "policy.size": size, **(overrides or {})}
+    check_bounds(said)
     layers = [_with_recbole_spelling(layer, recall_files(said)) for layer in _layers(said)]
     preset = _preset(dataset, size, stage)
     usual = validate(_merge(_for_pool(preset, []), {"data": {"dataset": dataset}, "policy": {"size": size}}))

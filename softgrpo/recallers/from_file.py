@@ -22,6 +22,7 @@ from softgrpo.candidates import NO_ITEM, Positions
 from softgrpo.columns import Columns
 from softgrpo.errors import CandidateError
 from softgrpo.records import CandidateLists, Corpus, Windows
+from softgrpo.text import one_line
 
 SCHEMA = {
     Columns.User: "text or whole numbers",
@@ -31,6 +32,12 @@ SCHEMA = {
 }
 SHOWN = 3
 """Rows named for each problem."""
+EXACT = 2**53
+"""Whole numbers from here on are not told apart as scores."""
+NO_SCORE, TOO_LARGE = (
+    "not a finite number",
+    "missing, or a whole number of 2^53 or more, which float64 does not tell apart",
+)
 _DOCUMENT = "docs/own-recaller.md has the schema; `softgrpo windows` exports the windows to score"
 _ABSENT = -1
 _NULL = -2
@@ -48,7 +55,7 @@ class _Rows:
         user: (N,) user id, -1 where unknown, -2 where missing.
         item: (N,) item id, likewise.
         window: (N,) number of the window, -1 where the user has no such window.
-        score: (N,) float64, NaN where missing; infinite what float32 cannot hold.
+        score: (N,) float64, NaN where missing; infinite what float32 cannot hold, and whole numbers of 2^53 and more.
     """
 
     table: pa.Table
@@ -56,6 +63,11 @@ class _Rows:
     item: Ids
     window: Ids
     score: NDArray[np.float64]
+
+    @property
+    def wrong_score(self) -> str:
+        """Returns what an infinite score or a missing one is in the file."""
+        return TOO_LARGE if pa.types.is_integer(_plain(self.table[Columns.Score]).type) else NO_SCORE
 
     def named(self, mask: Mask) -> str:
         """Returns the first rows of a mask, in words."""
@@ -81,7 +93,8 @@ def read_lists(path: Path, name: str, corpus: Corpus, windows: Windows, depth: i
     Raises:
         CandidateError: The file is missing, of another schema, or has rows that cannot be right; all problems are listed.
     """
-    rows = _numbered(_read(path, name), corpus, windows)
+    most = len(windows) * (corpus.num_items + 1)
+    rows = _numbered(_read(path, name, most), corpus, windows)
     problems = [f"{count(mask)}{what}: {rows.named(mask)}" for what, mask in _wrong_rows(rows, corpus, windows)]
     missing = np.setdiff1d(np.arange(len(windows)), rows.window)
     if len(missing):
@@ -98,22 +111,60 @@ def count(mask: Mask) -> str:
     return f"{number:,} row{'' if number == 1 else 's'} "
 
 
-def _read(path: Path, name: str) -> pa.Table:
+def _read(path: Path, name: str, most: int) -> pa.Table:
+    """Returns the columns of a file, texts as dictionaries, so that a name takes its room once.
+
+    Args:
+        path: The file.
+        name: What the recaller is called.
+        most: Rows that it may have.
+
+    Raises:
+        CandidateError: It is no Parquet file, of another schema, too long, or damaged.
+    """
     if not path.is_file():
         raise CandidateError(f"{path} (recaller {name})", "There is no such file", "Correct recall.files")
     try:
         columns = pq.read_schema(path)
-    except pa.ArrowInvalid as error:
-        raise CandidateError(f"{path} (recaller {name}): {error}", "It must be a Parquet file", _DOCUMENT) from error
-    wrong = [
-        f"column '{column}' is {columns.field(column).type if column in columns.names else 'missing'}, not {kind}"
-        for column, kind in SCHEMA.items()
-        if column not in columns.names or not _fits(columns.field(column).type, kind)
-    ]
-    if wrong:
-        rule = f"It has the columns {', '.join(SCHEMA)}"
-        raise CandidateError(f"{path} (recaller {name}): {'; '.join(wrong)}", rule, _DOCUMENT)
-    return pq.read_table(path, columns=list(SCHEMA)).unify_dictionaries().combine_chunks()
+        wrong = _wrong_columns(columns)
+        if wrong:
+            rule = f"It has the columns {', '.join(SCHEMA)}"
+            raise CandidateError(f"{path} (recaller {name}): {'; '.join(wrong)}", rule, _DOCUMENT)
+        texts = [column for column in SCHEMA if _is_text(columns.field(column).type)]
+        with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
+            if file.metadata.num_rows > most:
+                raise CandidateError(
+                    f"{path} (recaller {name}) has {file.metadata.num_rows:,} rows",
+                    f"Each window of the split lists each item once at most, which makes {most:,} rows",
+                    _DOCUMENT,
+                )
+            table = file.read(columns=list(SCHEMA))
+        table.validate(full=True)  # texts are UTF-8, and numbers of names are within their dictionaries
+        return table.unify_dictionaries().combine_chunks()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for names of columns
+        raise CandidateError(
+            f"{path} (recaller {name}) cannot be read: {one_line(str(error))}",
+            "It must be a Parquet file, and a whole one",
+            f"Write or copy it again. {_DOCUMENT}",
+        ) from error
+
+
+def _wrong_columns(columns: pa.Schema) -> list[str]:
+    """Returns what is wrong with each column that is needed."""
+    problems = []
+    for column, kind in SCHEMA.items():
+        places = columns.get_all_field_indices(column)
+        if len(places) > 1:
+            problems.append(f"column '{column}' is there {len(places)} times, not once")
+        elif not places or not _fits(columns.field(places[0]).type, kind):
+            problems.append(
+                f"column '{column}' is {columns.field(places[0]).type if places else 'missing'}, not {kind}"
+            )
+    return problems
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _fits(kind: pa.DataType, wanted: str) -> bool:
@@ -124,26 +175,37 @@ def _fits(kind: pa.DataType, wanted: str) -> bool:
     whole = pa.types.is_integer(kind)
     if wanted == "numbers":
         return bool(whole or pa.types.is_floating(kind))
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return bool(whole or (wanted != "whole numbers" and text))
+    return bool(whole or (wanted != "whole numbers" and _is_text(kind)))
 
 
 def _numbered(table: pa.Table, corpus: Corpus, windows: Windows) -> _Rows:
     user = _ids(table[Columns.User], corpus.users[Columns.Token])
-    before = pc.fill_null(table[Columns.Window].cast(pa.int64()), _ABSENT).to_numpy()
-    score = pc.fill_null(table[Columns.Score].cast(pa.float64()), np.nan).to_numpy()
+    # unsigned numbers that int64 does not hold become negative, as no number of a window is
+    before = pc.fill_null(_plain(table[Columns.Window]).cast(pa.int64(), safe=False), _ABSENT).to_numpy()
+    given = _plain(table[Columns.Score])
+    score = pc.fill_null(given.cast(pa.float64(), safe=False), np.nan).to_numpy()
     score = np.where(np.abs(score) > np.finfo(np.float32).max, np.copysign(np.inf, score), score)  # lists hold float32
+    if pa.types.is_integer(given.type):
+        score = np.where(np.abs(score) >= EXACT, np.inf, score)
     return _Rows(
         table, user, _ids(table[Columns.Item], corpus.items[Columns.Token]), _find(user, before, windows), score
     )
 
 
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Returns a column without a dictionary."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
 def _ids(column: pa.ChunkedArray, tokens: pd.Series) -> Ids:
     """Returns the number of each name among the tokens; every different name is looked up once."""
-    text = column.cast(pa.string()).combine_chunks().dictionary_encode()
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    text = encoded.combine_chunks()
     text = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
-    known = pd.Index(tokens).get_indexer(text.dictionary.to_pylist())  # -1 where it is not there
-    codes = pc.fill_null(text.indices, -1).to_numpy(zero_copy_only=False)
+    names = text.dictionary.cast(pa.string()).to_pylist()
+    known = pd.Index(tokens).get_indexer(names)  # -1 where it is not there
+    known = np.where([name is None for name in names], _NULL, known)
+    codes = pc.fill_null(text.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
     found: Ids = np.append(known, _NULL)[codes].astype(np.int64)
     return found
 
@@ -176,7 +238,7 @@ def _wrong_rows(rows: _Rows, corpus: Corpus, windows: Windows) -> Iterator[tuple
         "with a window that the user does not have": (rows.user >= 0) & ~placed,
         "with an item that is not in the filtered data": rows.item == _ABSENT,
         "with a score but no item": (rows.item == _NULL) & ~empty,
-        "with an item whose score is not a finite number": (rows.item != _NULL) & ~np.isfinite(rows.score),
+        f"with an item whose score is {rows.wrong_score}": (rows.item != _NULL) & ~np.isfinite(rows.score),
         "without an item, beside others of the same window": empty & placed & crowded,
         "with the same user, window and item as an earlier one": repeated,
         "with an item that is already in the window's history": seen,

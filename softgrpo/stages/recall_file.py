@@ -7,6 +7,7 @@ import numpy as np
 from softgrpo.candidates import check_candidates, write_candidates
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
+from softgrpo.identity import digest_file
 from softgrpo.recallers.from_file import read_lists
 from softgrpo.stages import StageContext
 
@@ -14,6 +15,7 @@ from softgrpo.stages import StageContext
 def run(context: StageContext) -> dict[str, float]:
     config, name = context.config.recall, context.variant
     corpus, windows = load_corpus(context.inputs["split"]), load_windows(context.inputs["split"])
+    context.reporter.info(f"{name}: lists of '{config.files[name]}', digest {digest_file(config.files[name])}")
     lists = read_lists(config.files[name], name, corpus, windows, config.depth)
     check_candidates(lists, corpus, windows)
     write_candidates(context.out / "candidates.parquet", lists)

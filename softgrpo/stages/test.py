@@ -27,7 +27,8 @@ from softgrpo.evaluation.stored import save_report
 from softgrpo.evaluation.table import Comparison, Gate, compare, standard_methods
 from softgrpo.identity import digest_file
 from softgrpo.leakage import check_everyone_is_tested
-from softgrpo.policy import load_card, load_policy, starting_weights
+from softgrpo.policy import load_policy, starting_weights
+from softgrpo.policy_card import load_card
 from softgrpo.records import Part
 from softgrpo.stages import BEST_METRIC, StageContext
 from softgrpo.stages.gates import gate_data

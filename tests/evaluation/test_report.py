@@ -154,3 +154,28 @@ def test_tied_targets(case: Small) -> None:
     timeless = dataclasses.replace(case.corpus, time=np.full_like(time, np.nan))
     assert math.isnan(tied_target_share(timeless, case.windows, Part.TEST))
     assert data_facts(timeless, case.windows)["test targets with a tied time"] == "no usable times"
+
+
+def test_no_control_character_reaches_a_report(case: Small, tmp_path: Path) -> None:
+    evil = "T\x1b[2J\0\u202e\u2066<b>|"
+    report = make_report(case)
+    spoilt = dataclasses.replace(
+        report.cases[0],
+        user=evil,
+        latest=(evil,),
+        targets=(evil,),
+        merged=(dataclasses.replace(report.cases[0].merged[0], title=evil),),
+    )
+    config = report.config.model_copy(update={"data": report.config.data.model_copy(update={"dataset": evil})})
+    facts = {evil: evil}
+    gates = (Choice(evil, evil, 0.1),)
+    write_report(
+        dataclasses.replace(report, cases=(spoilt,), config=config, facts=facts, gates=gates, curves={}), tmp_path
+    )
+    for name, escaped in (
+        ("report.md", r"T\\x1b\[2J\\x00\\u202e\\u2066&lt;b>\|"),
+        ("report.html", r"T\x1b[2J\x00\u202e\u2066&lt;b&gt;|"),
+    ):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert not set(text) & set("\x1b\0\u202e\u2066")
+        assert text.count(escaped) >= 7

@@ -65,6 +65,8 @@ def fill_test(context: StageContext) -> dict[str, float]:
     weights.to_parquet(context.out / "weights.parquet")
     (context.out / "report.html").write_text("<h1>report</h1>")
     (context.out / "report.md").write_text("# report")
+    (context.out / "figures").mkdir()
+    (context.out / "figures/a.png").write_bytes(b"a figure")
     return {"ndcg@5/grpo_multi": METRICS["ndcg@5"]}
 
 
@@ -159,11 +161,16 @@ def test_the_report_of_a_run_is_found_copied_and_told(
     found = json.loads(capsys.readouterr().out)
     assert Path(found["html"]) == tmp_path / "copy" / "report.html" and Path(found["html"]).is_file()
     assert (found["run_id"], found["k"], found["rows"][1]["method"]) == (run_id, 5, "grpo_multi")
-    assert main(["report", run_id, "--to", str(tmp_path / "copy"), *where]) == 0  # over an earlier report
+    assert main(["report", run_id, "--to", str(tmp_path / "copy"), *where]) == 2
+    assert "exists. Nothing is written over unasked. Add --overwrite" in capsys.readouterr().err
+    page = tmp_path / "copy" / "report.html"
+    page.write_text("notes in an earlier report")
+    assert main(["report", run_id, "--to", str(tmp_path / "copy"), "--overwrite", *where]) == 0
+    assert page.read_text() == "<h1>report</h1>"
     capsys.readouterr()
     for name in ("report.md", "table.parquet"):  # a page of that name is not enough
         (tmp_path / "copy" / name).rename(tmp_path / name)
-        assert main(["report", run_id, "--to", str(tmp_path / "copy"), *where]) == 2
+        assert main(["report", run_id, "--to", str(tmp_path / "copy"), "--overwrite", *where]) == 2
         assert "an earlier report (report.html, report.md and table.parquet)" in capsys.readouterr().err
         (tmp_path / name).rename(tmp_path / "copy" / name)
     (tmp_path / "full").mkdir()
@@ -178,17 +185,74 @@ def test_a_report_that_cannot_be_copied_is_one_line(
 ) -> None:
     words = ["report", run_id, "--to", str(tmp_path / "copy"), "--output", str(output)]
     assert main(words) == 0
-    (stored,) = (output / "stages").glob("test-*/weights.parquet")
     (tmp_path / "copy/weights.parquet").unlink()
-    (tmp_path / "copy/weights.parquet").symlink_to(stored)
+    (tmp_path / "copy/weights.parquet").mkdir()
     capsys.readouterr()
-    assert main(words) == 1
+    assert main([*words, "--overwrite"]) == 1
     said = capsys.readouterr().err
-    assert (
-        said.startswith(f"softgrpo: --to {tmp_path / 'copy'}: ")
-        and "are the same file. All files of the report" in said
-    )
+    assert said.startswith(f"softgrpo: --to {tmp_path / 'copy'}: ") and "Is a directory" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["weights.parquet", "figures"])
+def test_a_link_into_the_stored_stages_is_never_followed(
+    name: str, run_id: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (stored,) = (output / "stages").glob("test-*/")
+    copy = tmp_path / "copy"
+    shutil.copytree(stored, copy)
+    before = {path: path.read_bytes() for path in stored.rglob("*") if path.is_file()}
+    shutil.rmtree(copy / name) if (copy / name).is_dir() else (copy / name).unlink()
+    (copy / name).symlink_to(stored / name)
+    assert main(["report", run_id, "--to", str(copy), "--overwrite", "--output", str(output)]) == 2
+    assert "is stored and never written over" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in stored.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("flag", [[], ["--overwrite"]])
+@pytest.mark.parametrize("place", ["stages", "stages/KEY", "LINK"])
+def test_lists_and_windows_never_go_into_the_stored_stages(
+    place: str, flag: list[str], run_id: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (stored,) = (output / "stages").glob("test-*/")
+    (tmp_path / "LINK").symlink_to(stored)
+    folder = tmp_path / "LINK" if place == "LINK" else output / place.replace("KEY", stored.name)
+    before = sorted(output.rglob("*"))
+    assert main(["recommend", run_id, "--to", str(folder / "x.json"), *flag, "--output", str(output)]) == 2
+    assert main(["windows", "ml-100k", "--to", str(folder / "new"), *flag]) == 2
+    assert capsys.readouterr().err.count("is stored and never written over") == 2
+    assert sorted(output.rglob("*")) == before
+
+
+def test_lists_are_not_written_over_unasked(
+    run_id: str, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, elsewhere = tmp_path / "mine.json", tmp_path / "elsewhere"
+    mine.write_text("years of work")
+    words = ["recommend", run_id, "--users", "u1", "--output", str(output), "--to", str(mine)]
+    assert main(words) == 2
+    assert f"'{mine}' exists. Nothing is written over unasked" in capsys.readouterr().err
+    assert mine.read_text() == "years of work"
+    elsewhere.write_text("of somebody else")
+    mine.unlink()
+    mine.symlink_to(elsewhere)
+    assert main(words) == 2
+    assert main([*words, "--overwrite"]) == 0
+    assert json.loads(mine.read_text())[0]["user"] == "u1" and not mine.is_symlink()
+    assert elsewhere.read_text() == "of somebody else"
+    assert main(["recommend", run_id, "--users", "u1", "--overwrite", "--output", str(output)]) == 2
+    assert "--overwrite without --to" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "mine.json", "out"]
+
+
+def test_windows_are_not_written_over_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["windows", "ml-100k", "--to", str(tmp_path), "--data.max_users", "50"]
+    (tmp_path / "items.parquet").write_text("mine")
+    assert main(words) == 2
+    assert f"'{tmp_path / 'items.parquet'}' exists" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["items.parquet"]
+    assert main([*words, "--overwrite"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.parquet", "items.parquet", "windows.parquet"]
 
 
 def test_a_report_is_opened(
@@ -305,7 +369,7 @@ def test_titles_in_brackets_are_shown_as_they_are(
     monkeypatch.setattr("flows.recommend.recommend_from_run", with_title)
     assert main(["recommend", run_id, "--users", "u1", "--output", str(output)]) == 0
     shown = capsys.readouterr().out
-    assert all(title in shown for title in ("Avanti[health and Beauty]", "[/x]", "a b"))
+    assert all(title in shown for title in ("Avanti[health and Beauty]", "[/x]", "a\\nb"))
 
 
 def test_from_run_is_checked_before_anything_runs(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from softgrpo.candidates import check_candidates
@@ -121,6 +125,60 @@ def test_all_faults_are_told_at_once_with_their_first_rows(tmp_path: Path) -> No
     assert "not a finite number" in shown and "1 of 3 windows have no row: user 'u0', window 2" in shown
 
 
+def double(path: Path, column: str) -> None:
+    """Gives a file a column twice."""
+    table = pq.read_table(path)
+    pq.write_table(table.append_column(column, table[column]), path)
+
+
+def first_page(path: Path) -> int:
+    """Returns where the values of the first column begin."""
+    with pq.ParquetFile(path) as file:
+        return int(file.metadata.row_group(0).column(0).dictionary_page_offset)
+
+
+def flip(path: Path, place: int) -> None:
+    """Turns the bits of sixteen bytes of a file."""
+    data = bytearray(path.read_bytes())
+    data[place : place + 16] = bytes(255 - byte for byte in data[place : place + 16])
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("score", [2**53, 2**53 + 1, -(2**53), 2**63 - 1])
+def test_whole_scores_that_cannot_be_told_apart_are_refused(tmp_path: Path, score: int) -> None:
+    rows = [(user, window, item, 1) for user, window, item, _ in ROWS if item is not None] + [("u0", 2, "i3", 1)]
+    good = write(tmp_path / "good.parquet", rows, score="int64")
+    assert read(good).items[:, 0, 0].tolist() == [1, 3, 0]
+    rows[0] = (*rows[0][:3], score)
+    with pytest.raises(
+        CandidateError, match=r"1 row with an item whose score is .*2\^53.*: row 0 \(user 'u0', window 1"
+    ):
+        read(write(tmp_path / "large.parquet", rows, score="int64"))
+
+
+@pytest.mark.parametrize("window", [2**63, 2**64 - 1])
+def test_windows_without_a_sign(tmp_path: Path, window: int) -> None:
+    good = write(tmp_path / "good.parquet", ROWS, window="uint64")
+    assert read(good).items.tolist() == read(write(tmp_path / "plain.parquet", ROWS)).items.tolist()
+    with pytest.raises(CandidateError, match=f"a window that the user does not have: row 6 .*window {window}"):
+        read(write(tmp_path / "large.parquet", with_row("u1", window, "i1", 1.0), window="uint64"))
+
+
+def test_names_are_read_once(tmp_path: Path) -> None:
+    """A file of some kilobytes, in which a name of a megabyte stands in thousands of rows, must not take gigabytes."""
+    corpus, windows = corpus_of([[0, 1, 2]] * 2000, 5), windows_of([(user, 2, 3) for user in range(2000)], [1] * 2000)
+    item = pa.DictionaryArray.from_arrays(pa.array([0] * 8000, pa.int32()), pa.array(["x" * 2**20]))
+    users = [f"u{row % 2000}" for row in range(8000)]
+    table = pa.table({"user": users, "window": [2] * 8000, "item": item, "score": [1.0] * 8000})
+    pq.write_table(table, tmp_path / "bomb.parquet", compression="zstd")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CandidateError, match="8,000 rows with an item that is not in the filtered data") as caught:
+        read_lists(tmp_path / "bomb.parquet", "Mine", corpus, windows, DEPTH)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
+    assert len(str(caught.value)) < 5000
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -130,6 +188,10 @@ def test_all_faults_are_told_at_once_with_their_first_rows(tmp_path: Path) -> No
         (lambda path: write(path, [("u0", 1.5, "i1", 1.0)]), "column 'window' is double, not whole numbers"),
         (lambda path: write(path, [(1.0, 1, "i1", 1.0)]), "column 'user' is double, not text or whole numbers"),
         (lambda path: write(path, [("u0", 1, "i1", "best")]), "not numbers"),
+        (lambda path: double(path, "item"), "column 'item' is there 2 times, not once"),
+        (lambda path: write(path, ROWS * 4), "has 24 rows. Each window of the split lists each item once at most, which makes 18"),
+        (lambda path: flip(path, first_page(path)), "cannot be read: "),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "It must be a Parquet file, and a whole one"),
     ],
 )  # fmt: skip
 def test_another_file_is_refused(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
@@ -190,7 +252,7 @@ def test_the_key_is_about_what_the_file_holds(tmp_path: Path) -> None:
     assert key(first) != key(write(tmp_path / "c.parquet", ROWS[1:]))
 
 
-def test_the_stage_stores_the_lists_of_a_file(tmp_path: Path) -> None:
+def test_the_stage_stores_the_lists_of_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from softgrpo.candidates import read_candidates
     from softgrpo.data.corpus import write_corpus
     from softgrpo.data.windows import write_windows
@@ -205,9 +267,11 @@ def test_the_stage_stores_the_lists_of_a_file(tmp_path: Path) -> None:
     config = resolve("ml-100k", "tiny", overrides={"recall.files.Mine": str(path)})
     node = next(node for node in plan(config) if node.name == "recall-Mine")
     store = LocalStore(tmp_path / "stages")
+    caplog.set_level("INFO", "softgrpo")
     run_node(node, config, {"split": split}, "key", store, LogReporter("recall-Mine"))
     lists = read_candidates(store.payload("key") / "candidates.parquet")
     assert lists.items[:, 0, :3].tolist() == read(path).items[:, 0].tolist()
     assert lists.depth == config.recall.depth
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in caplog.text
     stored = b"".join(file.read_bytes() for file in store.payload("key").iterdir())
     assert str(tmp_path).encode() not in stored

@@ -78,7 +78,7 @@ def test_a_database_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: py
         make_database(tmp_path)
 
 
-@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+@pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg2"])
 def test_a_server_that_is_not_there_is_named_within_seconds(
     scheme: str, closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
