@@ -18,6 +18,7 @@ from softgrpo.pipeline import check_force, plan, read_table
 from softgrpo.preflight import preflight
 from softgrpo.presets import resolve
 from softgrpo.pure_models import show_model
+from softgrpo.redaction import passwords_hidden
 from softgrpo.stages import Node
 from tasks.ahead import looking_ahead
 from tasks.crew import current, opened
@@ -53,6 +54,7 @@ def begin(config: ExperimentConfig, output: Path) -> ArtifactStore:
     return open_store(config, output)
 
 
+@passwords_hidden()
 def execute(
     nodes: Sequence[Node],
     config: ExperimentConfig,

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from flows.pipeline import RecordedRun
-from tasks.addresses import without_password
+from softgrpo.redaction import without_password
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES
 

@@ -15,6 +15,7 @@ from flows.summary import table_markdown
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation import FOCUS
 from softgrpo.pipeline import RunResult, plan
+from softgrpo.redaction import passwords_hidden
 from tasks.crew import opened
 from tasks.groups import Member, group_run, members, publish_table
 from tasks.store import ArtifactStore
@@ -33,6 +34,7 @@ def variant_flow(name: str, config: ExperimentConfig, output: Path, group: str) 
     return execute(plan(config), config, output=output, member=Member(group, name))
 
 
+@passwords_hidden()
 def run_variants(
     kind: str,
     settings: Mapping[str, Any],

@@ -7,6 +7,8 @@ import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from softgrpo.redaction import without_password
+
 
 class SoftGRPOError(Exception):
     """Base of all errors meant for people.
@@ -18,6 +20,7 @@ class SoftGRPOError(Exception):
     """
 
     def __init__(self, received: str, rule: str, remedy: str) -> None:
+        received, rule, remedy = map(without_password, (received, rule, remedy))
         self.received = received.rstrip(".")
         self.rule = rule.rstrip(".")
         self.remedy = remedy.rstrip(".")

@@ -6,7 +6,6 @@ Their own retries take minutes.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import socket
 from pathlib import Path
@@ -15,12 +14,15 @@ from urllib.parse import urlsplit
 import requests
 
 from softgrpo.errors import ConfigError, StoreError
+from softgrpo.redaction import without_password
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_SECONDS = 5.0
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 EXAMPLES = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
 SERVERS = tuple(EXAMPLES)
+MLFLOW_CREDENTIALS = "SOFTGRPO_CREDENTIALS"
+"""Environment variable with the `user:password` that MLflow's server asks for, see `tasks.mlflow_app`."""
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
 """What MLflow knows besides URLs."""
 
@@ -45,7 +47,7 @@ def check_answers(uri: str, setting: str) -> None:
     """
     if "://" not in uri and not uri.startswith("file:") and uri not in WITHOUT_SCHEME:
         raise ConfigError(
-            f"{setting}={re.sub(':[^:@/]*@', ':***@', uri)}",
+            f"{setting}={without_password(f'://{uri}').removeprefix('://')}",
             "It is no URL",
             f"Write one, such as {EXAMPLES[setting]}, or unset {setting}",
         )
@@ -63,12 +65,6 @@ def check_answers(uri: str, setting: str) -> None:
             f"nobody answers there within {TIMEOUT_SECONDS:g} s",
             f"Start the server, correct the address, or unset {setting} to use the output folder",
         ) from error
-
-
-def without_password(uri: str) -> str:
-    """Returns an address that can be shown."""
-    address = urlsplit(uri)
-    return uri.replace(f":{address.password}@", ":***@") if address.password else uri
 
 
 def check_hands(parallel: int | None, dask: str | None) -> None:

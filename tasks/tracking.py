@@ -15,7 +15,8 @@ from mlflow.exceptions import MlflowException
 
 from softgrpo.errors import StoreError, full_disk_is_readable
 from softgrpo.local_store import LocalStore
-from tasks.addresses import check_answers, make_line, without_password
+from softgrpo.redaction import without_login, without_password
+from tasks.addresses import check_answers, make_line
 from tasks.artifacts import FOLDER
 from tasks.database import DATABASE, make_database
 
@@ -50,12 +51,12 @@ class Tracking:
         runs, experiments = (
             quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [self.experiment_id])
         )
-        return f"{self.uri.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
+        return f"{without_login(self.uri).rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
 
     def run_link(self, run_id: str) -> str:
         """Returns the address of a run's page, or for a local database the command that shows it."""
         if urlsplit(self.uri).scheme in ("http", "https"):
-            return f"{self.uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
+            return f"{without_login(self.uri).rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
         file = Path(self.uri.removeprefix("sqlite:///"))
         hint = f" ({make_line('services', file.parent)} shows it)" if file.name == DATABASE else ""
         return f"{run_id} in {without_password(self.uri)}{hint}"
