@@ -12,7 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.service_hosts import LOOPBACK, SETTING, elsewhere, here, mlflow_guards
+from flows.service_hosts import LOOPBACK, SETTING, elsewhere, here, is_loopback, mlflow_guards, names_of
+from flows.service_password import FILE, client_variables, server_variables
 from softgrpo.errors import StoreError
 from tasks.addresses import make_line
 from tasks.database import DATABASE
@@ -71,6 +72,15 @@ class Services:
         """What the environment can say of where they are to be."""
         return {"PREFECT_PORT": self.prefect_port, "MLFLOW_PORT": self.mlflow_port, SETTING: self.host}
 
+    @property
+    def credentials(self) -> dict[str, str]:
+        """What clients need besides, where other machines reach the servers: they ask for a password once it is made."""
+        return client_variables(self.folder) if self._has_password else {}
+
+    @property
+    def _has_password(self) -> bool:
+        return not is_loopback(self.host) and (self.folder / FILE).is_file()
+
     def make(self, words: str) -> str:
         """Returns a command line of make that means these services."""
         return make_line(words, self.output)
@@ -91,6 +101,9 @@ class Services:
             ],  # its page asks port 4200 otherwise
             **mlflow_guards(self.host, self.mlflow_port),
             **said,
+            **(server_variables(self.folder) | self.credentials if self._has_password else {}),
+            "SOFTGRPO_MLFLOW_APP": "--app-name softgrpo" if self._has_password else "",
+            "SOFTGRPO_ALLOWED_HOSTS": ",".join(names_of(self.host)),
             "SOFTGRPO_OUTPUT": str(self.output),
             "SOFTGRPO_SERVICES": str(self.folder),
             "SOFTGRPO_SOCKET": str(self.socket),
