@@ -88,7 +88,7 @@ $(STAMP): pyproject.toml constraints.txt
 	echo "Making byte code of what every run imports, and Prefect's empty database"; \
 	$(BIN)/python -c 'import softgrpo.stages.recall, softgrpo.stages.sft, softgrpo.stages.grpo, sklearn.ensemble, matplotlib.pyplot' & stages=$$!; \
 	$(BIN)/python -m flows.prefect_database; \
-	PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import flows.prefect_server, flows.recipe, mlflow.store.tracking.sqlalchemy_store'; \
+	PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import flows.prefect_server, prefect.server.api.server, flows.recipe, mlflow.store.tracking.sqlalchemy_store'; \
 	wait $$stages; \
 	touch $(STAMP)
 

@@ -9,7 +9,6 @@ import argparse
 import io
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import resolve, settings
 from softgrpo.presets.settings import shown
+from softgrpo.redaction import hide_passwords, traceback_text
 
 if TYPE_CHECKING:
     from flows.group_commands import Wanted
@@ -253,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    hide_passwords()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed
         from flows.completion import complete
 
@@ -273,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
     except Exception as error:  # broad: this is the last place that can say something to people, and it hides nothing
         if "--debug" in words:
-            traceback.print_exc()
+            print(traceback_text(error), file=sys.stderr, end="")
         print(f"softgrpo: {readable(error)}", file=sys.stderr)
         return FAILED if explained(error) is None else code
 

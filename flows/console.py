@@ -12,6 +12,7 @@ from typing import TextIO
 from tqdm.auto import tqdm
 
 import tasks
+from softgrpo.redaction import hide_passwords
 from softgrpo.text import visible
 
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
@@ -76,6 +77,7 @@ def let_runs_speak() -> None:
     """Sends the lines of stages, trainers and recallers to Prefect's log of the run, however quiet Prefect is meant to be."""
     from prefect.logging.handlers import APILogHandler  # a run without Prefect uses this module too
 
+    hide_passwords()
     for name in RUN_LOGGERS:
         if not logging.getLogger(name).isEnabledFor(logging.INFO):
             logging.getLogger(name).setLevel(logging.INFO)

@@ -16,6 +16,7 @@ from softgrpo import __version__
 from softgrpo.config import DataConfig
 from softgrpo.errors import PolicyError
 from softgrpo.presets import resolve, size_names
+from softgrpo.redaction import without_password
 from tasks.database import DATABASE
 
 CORE = (
@@ -88,8 +89,10 @@ def examine(data_path: Path | None, output: Path) -> dict[str, Any]:
         "data_paths": [str(path) for path in data_paths(data)],
         "datasets": {name: str(folder) for name, folder in sorted(known_datasets(data).items())},
         "models": sizes,
-        "mlflow": os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / DATABASE}",
-        "prefect": os.environ.get("PREFECT_API_URL") or "in this process",
+        "mlflow": without_password(
+            os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / DATABASE}"
+        ),
+        "prefect": without_password(os.environ.get("PREFECT_API_URL") or "in this process"),
         "output": {"folder": str(output.absolute()), "writable": takes_files(output)},
         "warnings": error_warnings(find_services(output)),
     }

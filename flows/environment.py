@@ -82,14 +82,14 @@ def prefect_home(output: Path) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes a folder if needed and writes to it.
+    """Makes a folder if needed, which only its owner can read, and writes to it.
 
     Raises:
         StoreError: That is not allowed, or the disk is full.
     """
     probe = folder / f".probe-{uuid.uuid4().hex}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe.write_text("probe", encoding="utf-8")
         probe.unlink()
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from softgrpo.errors import SoftGRPOError, StoreError, is_full_disk, lack_of_memory, no_space, out_of_memory
+from softgrpo.redaction import without_password
 from softgrpo.text import one_line
 from tasks.database import damaged_database
 
@@ -32,6 +33,6 @@ def readable(error: Exception) -> str:
     known = explained(error)
     if known is not None:
         return str(known)
-    message = one_line(f"{type(error).__name__}: {error}").rstrip(".: ")
+    message = one_line(without_password(f"{type(error).__name__}: {error}")).rstrip(".: ")
     kept = "Finished stages are kept; the same command goes on from there"
     return f"unexpected error, probably a fault of softgrpo: {message}. {kept}. --debug shows the traceback."

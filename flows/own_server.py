@@ -52,7 +52,7 @@ class OwnServer:
         with socket.create_server(("127.0.0.1", 0)) as listening, self._log.open("ab") as said:
             self.address = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
             self._process = subprocess.Popen(
-                [*command, str(listening.fileno())],
+                [*command, "--descriptor", str(listening.fileno())],
                 env={**os.environ, **SLIM},
                 stdin=subprocess.PIPE,
                 stdout=said,

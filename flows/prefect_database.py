@@ -32,15 +32,18 @@ def empty_database() -> Path:
 
 
 def lay(home: Path) -> None:
-    """Puts a copy of the empty database into Prefect's home, unless there is a database or the environment names another.
+    """Makes Prefect's home, which only its owner can read, and puts a copy of the empty database into it.
+
+    Not where there is a database, or the environment names another.
 
     Without the empty database nothing is done: Prefect makes its own, some seconds later. Nobody else may do the same meanwhile.
     """
     database, made = home / NAME, empty_database()
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if database.exists() or not made.is_file() or any(name in os.environ for name in ELSEWHERE):
         return
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     aside = home / f".{NAME}"
+    aside.touch(mode=0o600)
     shutil.copyfile(made, aside)
     aside.replace(database)
 

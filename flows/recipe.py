@@ -24,6 +24,7 @@ from softgrpo.pipeline import check_force, plan, read_table
 from softgrpo.preflight import preflight
 from softgrpo.presets import resolve
 from softgrpo.pure_models import show_model
+from softgrpo.redaction import passwords_hidden
 from softgrpo.stages import Node
 from tasks.ahead import looking_ahead, stored_digest
 from tasks.crew import Parallel, current, opened
@@ -80,6 +81,7 @@ def prefect_page() -> str | None:
     return None if has_own_server() else str(flow_run.ui_url)
 
 
+@passwords_hidden()
 def execute(
     nodes: Sequence[Node],
     config: ExperimentConfig,

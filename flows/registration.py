@@ -24,6 +24,7 @@ from softgrpo.data.locate import known_datasets
 from softgrpo.errors import SoftGRPOError, StoreError
 from softgrpo.presets import settings
 from softgrpo.recallers.registry import known_recallers
+from tasks.prefect_api import open_session
 
 RECIPES = Path(__file__).resolve().parent.parent / "deployments" / "prefect.yaml"
 TIMEOUT_SECONDS = 30.0
@@ -42,13 +43,17 @@ class _Server:
 
     Args:
         api: Address of its interface.
+        login: `user:password` where it asks for them; None takes PREFECT_API_AUTH_STRING.
+
+    Raises:
+        StoreError: The server does not answer, or refuses.
     """
 
-    def __init__(self, api: str) -> None:
+    def __init__(self, api: str, login: str | None) -> None:
         self._api = api
         # 503: its database is busy and it asks to be asked again; Prefect's own clients do the same
         retry = Retry(total=8, connect=8, status_forcelist=[503], allowed_methods=None, backoff_factor=0.5)
-        self._session = requests.Session()
+        self._session = open_session(api, login)
         self._session.mount("http://", HTTPAdapter(max_retries=retry))
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -159,18 +164,19 @@ def _fillable(field: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in field.items() if key not in ("anyOf", "default")} | kinds[0]
 
 
-def complete(api: str, datasets: Iterable[str]) -> None:
+def complete(api: str, datasets: Iterable[str], login: str | None = None) -> None:
     """Gives all registered deployments the schedules that they lack, and their forms the datasets to choose from.
 
     Args:
         api: Address of Prefect's API.
         datasets: Names of the datasets that the worker finds.
+        login: `user:password` where the server asks for them; None takes PREFECT_API_AUTH_STRING.
 
     Raises:
         StoreError: The server does not answer, or refuses.
     """
     recipes = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
-    names, server = list(datasets), _Server(api)
+    names, server = list(datasets), _Server(api, login)
     for name in deployment_names(recipes):
         deployment = server.ask("GET", f"deployments/name/{name}")
         path = f"deployments/{deployment['id']}"

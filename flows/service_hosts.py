@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
+from collections.abc import Iterable
 
 from softgrpo.errors import ConfigError, StoreError
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
 SETTING = "SERVICES_HOST"
+ALLOWED_HOSTS = "SERVICES_ALLOWED_HOSTS"
+"""Further names under which both servers are asked, such as that of a proxy before them, with commas between them."""
 _NOWHERE = ("192.0.2.1", 9)
 """An address that is nobody's (RFC 5737). Nothing is sent there: the system only says from which address it would be."""
 
@@ -102,6 +106,22 @@ def elsewhere(host: str) -> str:
         return str(probe.getsockname()[0])
 
 
+def names_of(host: str) -> list[str]:
+    """Returns the names and addresses under which servers that are bound to a host are asked, without ports.
+
+    Args:
+        host: What SERVICES_HOST says.
+    """
+    further = [name.strip() for name in os.environ.get(ALLOWED_HOSTS, "").split(",") if name.strip()]
+    own = [host] if is_loopback(host) else [elsewhere(host), socket.gethostname(), socket.getfqdn()]
+    return list(dict.fromkeys((*own, *further, "localhost", LOOPBACK)))
+
+
+def origins_of(names: Iterable[str], port: int) -> list[str]:
+    """Returns the origins of the pages of a server that is asked under names, as browsers send them."""
+    return [f"http://{name}:{port}" for name in names]
+
+
 def mlflow_guards(host: str, port: int) -> dict[str, str]:
     """Returns the variables that tell MLflow's server under which names it is asked, and by which pages.
 
@@ -110,12 +130,12 @@ def mlflow_guards(host: str, port: int) -> dict[str, str]:
         port: Of MLflow's server.
 
     Returns:
-        Empty where only this machine asks.
+        Empty where only this machine asks, by the names that MLflow knows by itself.
     """
-    if is_loopback(host):
+    names = names_of(host)
+    if is_loopback(host) and not os.environ.get(ALLOWED_HOSTS):
         return {}
-    names = dict.fromkeys((elsewhere(host), socket.gethostname(), socket.getfqdn()))
     return {
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(f"{name}:*" for name in (*names, "localhost", LOOPBACK)),
-        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}:{port}" for name in names),  # of its own pages
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(form for name in names for form in (name, f"{name}:*")),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins_of(names, port)),  # of its own pages
     }

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.service_hosts import LOOPBACK, SETTING, elsewhere, here, mlflow_guards
+from flows.service_hosts import LOOPBACK, SETTING, elsewhere, here, is_loopback, mlflow_guards, names_of
+from flows.service_password import FILE, client_variables, server_variables
 from softgrpo.data.locate import DATA_VARIABLE
 from softgrpo.errors import StoreError
 from tasks.addresses import make_line
@@ -78,6 +79,20 @@ class Services:
         record: dict[str, Any] = json.loads((self.folder / PLACE_FILE).read_text(encoding="utf-8"))
         return record
 
+    @property
+    def credentials(self) -> dict[str, str]:
+        """What clients need besides, where other machines reach the servers: they ask for a password once it is made."""
+        return client_variables(self.folder) if self._has_password else {}
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """User and password of both servers, None where they ask for none."""
+        return tuple(self.credentials["PREFECT_API_AUTH_STRING"].split(":", 1)) if self._has_password else None
+
+    @property
+    def _has_password(self) -> bool:
+        return not is_loopback(self.host) and (self.folder / FILE).is_file()
+
     def make(self, words: str) -> str:
         """Returns a command line of make that means these services."""
         return make_line(words, self.output)
@@ -103,6 +118,9 @@ class Services:
             "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
             **mlflow_guards(self.host, self.mlflow_port),
             **said,
+            **(server_variables(self.folder) | self.credentials if self._has_password else {}),
+            "SOFTGRPO_MLFLOW_APP": "--app-name softgrpo" if self._has_password else "",
+            "SOFTGRPO_ALLOWED_HOSTS": ",".join(names_of(self.host)),
             "SOFTGRPO_OUTPUT": str(self.output),
             "SOFTGRPO_SERVICES": str(self.folder),
             "SOFTGRPO_SOCKET": str(self.socket),

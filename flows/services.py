@@ -18,12 +18,15 @@ import requests
 
 from flows.environment import check_writable, keep_off_proxy, quieten
 from flows.failures import FAILED, INTERRUPTED, OK
+from flows.prefect_database import lay
 from flows.registration import RECIPES, complete
 from flows.service_hosts import check_free, check_host, here, is_loopback
+from flows.service_password import FILE, USER, make_password
 from flows.service_places import CONFIGURATION, ROOT, Services, find_services
 from flows.service_start import check_same_worker, error_warnings, worker_data_path, write_record
 from flows.worker_environment import data_line, worker_datasets
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
+from softgrpo.redaction import hide_passwords
 from tasks.database import make_database
 from tasks.mlflow_pages import start_page
 
@@ -32,6 +35,7 @@ __all__ = ["ROOT", "Services", "deploy", "export_lines", "find_services", "main"
 PATIENCE_SECONDS = 120.0  # a first start makes two databases
 ENDING_SECONDS = 120.0  # supervisord gives the worker a minute
 POOL = "local"
+POOL_TEMPLATE = ROOT / "deployments" / "work_pool.json"
 MESSAGE_CHARACTERS = 500
 
 
@@ -102,7 +106,11 @@ def _begin(services: Services) -> None:
     """Starts supervisord, and with it both servers."""
     check_writable(services.output)
     quieten()
-    services.folder.mkdir(exist_ok=True)
+    for folder in (services.folder, services.output / "mlartifacts"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    lay(Path(services.environment()["PREFECT_HOME"]))
+    if not is_loopback(services.host):
+        make_password(services.folder)
     if "MLFLOW_BACKEND_STORE_URI" not in os.environ:
         make_database(services.output)
     write_record(services)
@@ -114,7 +122,8 @@ def _begin(services: Services) -> None:
 def _bring_up(services: Services) -> None:
     """Waits for the servers, and starts the worker if it does not run."""
     _wait_healthy(services)
-    prefect(services, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+    pool = ("--type", "process", "--base-job-template", str(POOL_TEMPLATE), "--overwrite")
+    prefect(services, "work-pool", "create", POOL, *pool)
     if "RUNNING" not in services.supervisor("status", "worker", check=False).stdout:
         services.supervisor("start", "worker")
 
@@ -137,7 +146,7 @@ def _told(services: Services) -> str:
     pages = {name: address.removesuffix("/api") for name, address in services.addresses.items()}
     lines = [
         f"Prefect  {pages['PREFECT_API_URL']}",
-        f"MLflow   {start_page(pages['MLFLOW_TRACKING_URI'])}",
+        f"MLflow   {start_page(pages['MLFLOW_TRACKING_URI'], services.login)}",
         f"logs     {services.folder}",
         data_line(worker_data_path(services)),
         f'For a shell: eval "$({services.make("-s env")})"',
@@ -146,7 +155,8 @@ def _told(services: Services) -> str:
         there = " ".join(f"{name}={address}" for name, address in services.addresses_elsewhere.items())
         lines += [
             f"For other machines: export {there}",
-            "warning: neither server asks for a password, and whoever reaches them can have the worker run anything",
+            f"Both servers ask for user {USER} and the password in {services.folder / FILE}",
+            "warning: whoever has that password can have the worker run anything, and nothing encrypts it on its way",
         ]
     return "\n".join(lines)
 
@@ -177,7 +187,8 @@ def export_lines(services: Services) -> str:
     """Returns what a shell needs to find the commands, and the servers if they are running, as export lines."""
     lines = [f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"']
     if services.is_running():
-        lines += [f"export {name}={shlex.quote(value)}" for name, value in services.addresses.items()]
+        variables = services.addresses | services.credentials
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     else:
         print(
             f"No services of '{services.output}' are running: {services.make('services')} starts them", file=sys.stderr
@@ -221,8 +232,9 @@ def deploy(services: Services) -> str:
     from tasks.gpu import make_limit  # Prefect takes seconds, which the other orders need not wait for
 
     api = services.addresses["PREFECT_API_URL"]
-    make_limit(api)
-    complete(api, worker_datasets(worker_data_path(services)))
+    login = services.credentials.get("PREFECT_API_AUTH_STRING")
+    make_limit(api, login)
+    complete(api, worker_datasets(worker_data_path(services)), login)
     told = (
         f'Registered. In a shell, after eval "$({services.make("-s env")})": '
         "prefect deployment run softgrpo/full -p dataset=ml-1m\n"
@@ -250,6 +262,7 @@ ORDERS = {"start": start, "stop": stop, "deploy": deploy, "env": export_lines}
 
 def main(words: list[str] | None = None) -> int:
     """Runs `python -m flows.services ORDER`."""
+    hide_passwords()
     parser = argparse.ArgumentParser(prog="flows.services", description=__doc__)
     parser.add_argument("order", choices=("start", "stop", "deploy", "env"))
     parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="the output folder")

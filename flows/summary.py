@@ -8,7 +8,7 @@ from flows.pipeline import RecordedRun
 from flows.result_page import FIGURE, run_page
 from softgrpo.evaluation.summary import read_summary
 from softgrpo.pipeline import RunResult
-from tasks.addresses import without_password
+from softgrpo.redaction import without_password
 from tasks.pages import artifact_page, has_pages, model_page
 from tasks.registry import model_name
 from tasks.stage import Progress

@@ -19,6 +19,7 @@ from flows.result_page import group_page
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation import FOCUS
 from softgrpo.pipeline import RunResult, plan
+from softgrpo.redaction import passwords_hidden
 from tasks.crew import opened
 from tasks.groups import Member, describe, group_run, members, publish_table
 from tasks.mlflow_pages import run_page
@@ -41,6 +42,7 @@ def variant_flow(name: str, config: ExperimentConfig, output: Path, group: str) 
     return execute(plan(config), config, output=output, member=Member(group, name))
 
 
+@passwords_hidden()
 def run_variants(
     kind: str,
     settings: Mapping[str, Any],

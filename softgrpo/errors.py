@@ -7,6 +7,7 @@ import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from softgrpo.redaction import without_password
 from softgrpo.text import one_line, shortened, visible
 
 
@@ -20,6 +21,7 @@ class SoftGRPOError(Exception):
     """
 
     def __init__(self, received: str, rule: str, remedy: str) -> None:
+        received, rule, remedy = map(without_password, (received, rule, remedy))
         self.received = received.rstrip(".")
         self.rule = rule.rstrip(".")
         self.remedy = remedy.rstrip(".")

@@ -175,6 +175,7 @@ def run_standalone(
         Folders, table and what was reused.
     """
     check_force(force)
+    output.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = LocalStore(output / "stages")
     digests: dict[str, str] = {}
     folders: dict[str, Path] = {}

@@ -6,7 +6,6 @@ Their own retries take minutes.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import socket
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from softgrpo.errors import ConfigError, StoreError
+from softgrpo.redaction import without_password
 from tasks.database import check_sqlite
 from tasks.kinds import check_database_server, check_driver, check_web_server, within
 
@@ -23,6 +23,8 @@ TIMEOUT_SECONDS, DEADLINE_SECONDS = 5.0, 9.0
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 EXAMPLES = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
 SERVERS = tuple(EXAMPLES)
+MLFLOW_CREDENTIALS = "SOFTGRPO_CREDENTIALS"
+"""Environment variable with the `user:password` that MLflow's server asks for, see `tasks.mlflow_app`."""
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
 """What MLflow knows besides URLs."""
 
@@ -46,7 +48,7 @@ def check_answers(uri: str, setting: str) -> None:
         StoreError: Nobody answers within some seconds, or somebody of another kind.
     """
     if not _is_address(uri):
-        raise _no_url(setting, re.sub(":[^:@/]*@", ":***@", uri))
+        raise _no_url(setting, without_password(f"://{uri}").removeprefix("://"))
     shown = without_password(uri)
     try:
         within(DEADLINE_SECONDS, partial(_ask, uri, setting, shown))
@@ -97,12 +99,6 @@ def _no_url(setting: str, shown: str) -> ConfigError:
     return ConfigError(
         f"{setting}={shown}", "It is no URL", f"Write one, such as {EXAMPLES[setting]}, or unset {setting}"
     )
-
-
-def without_password(uri: str) -> str:
-    """Returns an address that can be shown."""
-    address = urlsplit(uri)
-    return uri.replace(f":{address.password}@", ":***@") if address.password else uri
 
 
 def check_hands(parallel: int | None, dask: str | None) -> None:

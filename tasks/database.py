@@ -17,10 +17,10 @@ HERE = frozenset({"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "
 
 
 def make_database(output: Path) -> Path:
-    """Returns the file, made if needed; on a file system of this machine it is written ahead, which it remembers.
+    """Returns the file, made if needed for its owner alone; on a file system of this machine it is written ahead.
 
-    A commit then takes about a tenth of the time and is as safe, and nobody who reads waits for one who writes. Elsewhere, as
-    over a network, it stays as SQLite makes it.
+    It remembers that. A commit then takes about a tenth of the time and is as safe, and a reader does not wait for a writer.
+    Elsewhere, as over a network, it stays as SQLite makes it.
 
     Args:
         output: Folder of the file, which exists.
@@ -29,12 +29,15 @@ def make_database(output: Path) -> Path:
         StoreError: It cannot be made.
     """
     path = output.resolve() / DATABASE
-    if path.exists() or file_system(path.parent) not in HERE:
+    if path.exists():
         return path
     try:
-        with full_disk_is_readable(), closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA journal_mode=WAL")
-    except sqlite3.Error as error:
+        with full_disk_is_readable():
+            path.touch(mode=0o600)  # SQLite gives the files beside it the same rights
+            if file_system(path.parent) in HERE:
+                with closing(sqlite3.connect(path)) as database:
+                    database.execute("PRAGMA journal_mode=WAL")
+    except (sqlite3.Error, OSError) as error:
         raise StoreError(f"'{path}': {error}", "MLflow's database is made there", "Choose another --output") from error
     return path
 

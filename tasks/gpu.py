@@ -15,6 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import StoreError
 from softgrpo.stages import Node
+from tasks.prefect_api import open_session
 
 TRAINED = frozenset({"sft", "grpo", "test"})  # `test` reads the models, which uses the GPU too
 TIMEOUT_SECONDS = 30.0
@@ -27,19 +28,21 @@ def slot_name() -> str:
     return f"gpu-{socket.gethostname()}"
 
 
-def make_limit(api: str) -> None:
+def make_limit(api: str, credentials: str | None = None) -> None:
     """Lets one stage at a time use this machine's GPU; a limit that somebody has set stays.
 
     Args:
         api: Address of Prefect's API.
+        credentials: `user:password`, where the server asks for one.
 
     Raises:
         StoreError: The server refuses.
     """
     limits = f"{api}/v2/concurrency_limits/"
-    answer = requests.get(limits + slot_name(), timeout=TIMEOUT_SECONDS)
-    if answer.status_code == requests.codes.not_found:
-        answer = requests.post(limits, json={"name": slot_name(), "limit": 1}, timeout=TIMEOUT_SECONDS)
+    with open_session(api, credentials) as session:
+        answer = session.get(limits + slot_name(), timeout=TIMEOUT_SECONDS)
+        if answer.status_code == requests.codes.not_found:
+            answer = session.post(limits, json={"name": slot_name(), "limit": 1}, timeout=TIMEOUT_SECONDS)
     if not answer.ok:
         raise StoreError(
             f"concurrency limit '{slot_name()}': {answer.status_code} {answer.text[:MESSAGE_CHARACTERS]}",

@@ -47,11 +47,12 @@ def version_page(name: str, version: str) -> str:
     return f"#/models/{quote(name, safe='')}/versions/{version}?{TRAINING}"
 
 
-def start_page(server: str) -> str:
+def start_page(server: str, login: tuple[str, str] | None = None) -> str:
     """Returns where to look first: the saved view of the experiment that changed last, or the list of experiments.
 
     Args:
         server: Address of a server that answers.
+        login: User and password, where it asks for them.
     """
     base = server.rstrip("/")
     body: dict[str, Any] = {
@@ -60,7 +61,7 @@ def start_page(server: str) -> str:
         "max_results": 50,
     }
     try:
-        answer = requests.post(f"{base}/api/2.0/mlflow/experiments/search", json=body, timeout=TIMEOUT_SECONDS)
+        answer = requests.post(f"{base}/api/2.0/mlflow/experiments/search", json=body, auth=login, timeout=TIMEOUT_SECONDS)
         answer.raise_for_status()
         found = answer.json().get("experiments", [])
     except (requests.RequestException, ValueError):  # whoever asks wants an address, and this one is right too

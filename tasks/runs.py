@@ -17,6 +17,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 
 from softgrpo.errors import StoreError
+from softgrpo.redaction import scrub
 from softgrpo.tuning import Pruned
 from tasks.alive import Signs
 from tasks.tracking import Tracking, store_errors
@@ -132,8 +133,9 @@ class Runs:
         except Pruned as reason:
             self.tag(run_id, {"pruned": str(reason)})
             raise
-        except Exception:  # broad: whatever it was, the run failed; it goes on to the caller
+        except Exception as error:  # broad: whatever it was, the run failed; it goes on to the caller
             status = "FAILED"
+            scrub(error)
             raise
         finally:
             try:

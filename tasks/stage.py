@@ -24,6 +24,7 @@ from softgrpo.errors import SoftGRPOError, StoreError
 from softgrpo.identity import stage_key
 from softgrpo.local_store import Committed
 from softgrpo.pipeline import read_metrics, run_node
+from softgrpo.redaction import hide_passwords, passwords_hidden
 from softgrpo.stages import Node, Reporter
 from softgrpo.tuning import Pruned
 from tasks.ahead import Ahead
@@ -264,10 +265,11 @@ def obtain(order: Order, key: str) -> Obtained:
         order: The stage and what it needs.
         key: Its identity.
     """
+    hide_passwords()  # another process of a cluster has not done so yet
     node, store, log = order.node, order.store, get_run_logger()
     if order.away:  # whoever runs the task there has not asked for these lines
         logging.getLogger("prefect.task_runs").setLevel(logging.INFO)
-    with store.local.lock(key):
+    with passwords_hidden(), store.local.lock(key):
         if not order.forced or order.is_made(key):
             if not order.forced and (found := store.find(node.name, key)):
                 log.info("%s: reused from MLflow run %s", node.name, found["run_id"])

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +20,7 @@ from typing import Any, TextIO
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import SoftGRPOError, full_disk_is_readable, lack_of_memory_is_readable
 from softgrpo.progress import ProgressBar, watched
+from softgrpo.redaction import hide_passwords, traceback_text, without_password
 from softgrpo.stages import StageContext
 from softgrpo.time_limit import time_limit
 
@@ -94,6 +94,7 @@ def main() -> None:
         os.dup2(2, 1)  # what libraries print is no message
         sys.stderr = nowhere  # bars are drawn by the process that started this one, see `Teller.bar`
         teller = Teller(channel)
+        hide_passwords()
         logging.captureWarnings(True)
         logging.getLogger().addHandler(teller)
         logging.getLogger("softgrpo").setLevel(logging.INFO)
@@ -102,7 +103,7 @@ def main() -> None:
         except SoftGRPOError as error:
             teller.tell("refused", type(error).__name__, *error.args)
         except Exception as error:  # broad: whatever it was, the process that started this one raises it again
-            teller.tell("failed", f"{type(error).__name__}: {error}", traceback.format_exc())
+            teller.tell("failed", without_password(f"{type(error).__name__}: {error}"), traceback_text(error))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from mlflow.exceptions import MlflowException
 
 from softgrpo.errors import StoreError, full_disk_is_readable
 from softgrpo.local_store import LocalStore
-from tasks.addresses import check_answers, make_line, without_password
+from softgrpo.redaction import without_login, without_password
+from tasks.addresses import check_answers, make_line
 from tasks.artifacts import FOLDER
 from tasks.database import DATABASE, make_database
 from tasks.mlflow_pages import EXPERIMENTS, TRAINING, run_page, view_id, view_page
@@ -49,6 +50,11 @@ class Tracking:
         """Whether a server shows the store on pages."""
         return urlsplit(self.uri).scheme in ("http", "https")
 
+    @property
+    def _server(self) -> str:
+        """Address of the pages, for a browser."""
+        return without_login(self.uri).rstrip("/")
+
     def comparison_link(self, run_ids: Sequence[str]) -> str | None:
         """Returns the address of the page that compares runs, None where no server shows one."""
         if not self.has_pages:
@@ -56,16 +62,16 @@ class Tracking:
         runs, experiments = (
             quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [self.experiment_id])
         )
-        return f"{self.uri.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING}"
+        return f"{self._server}/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING}"
 
     def view_link(self, k: int) -> str | None:
         """Returns the address of the runs of one cut-off as a table, None where no server shows it."""
-        return f"{self.uri.rstrip('/')}/{view_page(self.experiment_id, view_id(k))}" if self.has_pages else None
+        return f"{self._server}/{view_page(self.experiment_id, view_id(k))}" if self.has_pages else None
 
     def run_link(self, run_id: str) -> str:
         """Returns the address of a run's page, or for a local database the command that shows it."""
         if self.has_pages:
-            return f"{self.uri.rstrip('/')}/{run_page(self.experiment_id, run_id)}"
+            return f"{self._server}/{run_page(self.experiment_id, run_id)}"
         file = Path(self.uri.removeprefix("sqlite:///"))
         hint = f" ({make_line('services', file.parent)} shows it)" if file.name == DATABASE else ""
         return f"{run_id} in {without_password(self.uri)}{hint}"

@@ -102,7 +102,7 @@ def test_the_device_is_a_build_argument() -> None:
 def test_no_file_holds_a_secret() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(DOCKER.iterdir()) if path.name != ".env")
     given = re.findall(r"(?im)^\s*-?\s*\w*(?:password|secret|token|key)\w*\s*[:=]\s*(\S.*)$", text)
-    assert given and all(value.startswith("${POSTGRES_PASSWORD:?") for value in given)
+    assert given and all(re.match(r"\$\{(POSTGRES|SOFTGRPO)_PASSWORD:\?", value) for value in given)
     assert not re.search(r"://\w+:[^@\s]+@", text)
     assert run("git", "check-ignore", "-q", "docker/.env").returncode == 0
 
@@ -134,6 +134,9 @@ def test_ports_are_open_to_this_machine_unless_somebody_says_otherwise() -> None
 
 
 def test_the_servers_know_the_name_that_other_machines_ask_for() -> None:
+    words = [interpolated(word, SOFTGRPO_SERVER="here.example") for word in SERVICES["prefect"]["command"]]
+    hosts = words[words.index("--allowed-hosts") + 1].split(",")
+    assert hosts == ["prefect", "localhost", "127.0.0.1", "here.example"]
     words = [interpolated(word, SOFTGRPO_SERVER="here.example") for word in SERVICES["mlflow"]["command"]]
     assert "here.example:*" in words[words.index("--allowed-hosts") + 1].split(",")
     assert words[words.index("--cors-allowed-origins") + 1] == "http://here.example:5000"
@@ -186,7 +189,7 @@ class Natively:
 
     Args:
         folder: Where everything is written.
-        password: Of Postgres.
+        password: Of Postgres and of both servers.
     """
 
     def __init__(self, folder: Path, password: str) -> None:
@@ -195,7 +198,7 @@ class Natively:
 
     def text(self, text: str) -> str:
         """Returns a text of the compose file with what is different here."""
-        text = interpolated(re.sub(r"\$\{POSTGRES_PASSWORD:\?[^}]*\}", self.password, text))
+        text = interpolated(re.sub(r"\$\{\w+_PASSWORD:\?[^}]*\}", self.password, text))
         text = re.sub(r"\b(postgres|prefect|mlflow|localhost):(?=\d)", "127.0.0.1:", text).replace(
             "0.0.0.0", "127.0.0.1"
         )
@@ -299,23 +302,30 @@ def postgres(natively: Natively) -> Iterator[None]:
             do("pg_ctl", "-D", data, "-m", "immediate", "stop")
 
 
-def _check_hosts(port: str, answers: Mapping[str, int]) -> None:
-    """Checks which names of itself MLflow's server answers to."""
+def _check_hosts(address: str, password: str, answers: Mapping[str, int]) -> None:
+    """Checks that a server asks for its password, and which names of itself it answers to."""
+    assert requests.get(address, timeout=30).status_code == 401
+    assert requests.get(address, auth=("softgrpo", "wrong"), timeout=30).status_code == 401
     for host, status in answers.items():
-        address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1"
-        assert requests.get(address, headers={"Host": host}, timeout=30).status_code == status, host
+        answer = requests.get(address, headers={"Host": host}, auth=("softgrpo", password), timeout=30)
+        assert answer.status_code == status, host
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_command_of_the_compose_file_runs_natively(tmp_path: Path) -> None:
+def test_every_command_of_the_compose_file_runs_natively(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     natively = Natively(tmp_path, "a-password-of-this-test")
+    for name in ("PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, natively.environment("worker")[name])
     (tmp_path / "artifacts").mkdir()
     with ExitStack() as up:
         up.enter_context(postgres(natively))
         up.enter_context(natively.started("prefect"))
         up.enter_context(natively.started("mlflow"))
-        _check_hosts(natively.ports["5000"], {"mlflow:5000": 200, "localhost:5000": 200, "evil.example": 403})
+        prefect = f"http://127.0.0.1:{natively.ports['4200']}/api/csrf-token?client=test"
+        _check_hosts(prefect, natively.password, {"prefect:4200": 200, "localhost:4200": 200, "evil.example": 403})
+        mlflow = f"http://127.0.0.1:{natively.ports['5000']}/api/2.0/mlflow/experiments/search?max_results=1"
+        _check_hosts(mlflow, natively.password, {"mlflow:5000": 200, "localhost:5000": 200, "evil.example": 403})
         for _ in range(2):  # the services come up again: what is known stays
             done = run(*natively.command("setup"), env=natively.environment("setup"))
             assert done.returncode == 0, done.stdout + done.stderr
@@ -330,6 +340,7 @@ def test_every_command_of_the_compose_file_runs_natively(tmp_path: Path) -> None
         assert api.end(api.start(problem, "sft")) == "COMPLETED"
         assert "sft" in Tracked(problem).committed()
         assert any((tmp_path / "artifacts").rglob("policy.json"))
-        limit = requests.get(f"{services.addresses['PREFECT_API_URL']}/v2/concurrency_limits/gpu-worker", timeout=30)
+        limits = f"{services.addresses['PREFECT_API_URL']}/v2/concurrency_limits"
+        limit = requests.get(f"{limits}/gpu-worker", auth=("softgrpo", natively.password), timeout=30)
         assert limit.ok and limit.json()["limit"] == 1
     assert not [path for path in tmp_path.rglob("*.db") if path.stat().st_size]  # no server fell back to a file

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from flows.service_hosts import check_free, check_host
+from flows.service_password import make_password
 from flows.services import ROOT, Services, _told, deploy, find_services, main
 from softgrpo.errors import ConfigError, StoreError
 from tests.reliability.runs import free_port
@@ -127,12 +128,49 @@ def test_services_for_other_machines_are_told_to_them_with_a_warning(
     hosts = environment["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
     assert {"10.1.2.3:*", f"{socket.gethostname()}:*", "localhost:*", "127.0.0.1:*"} <= set(hosts)
     assert "http://10.1.2.3:5000" in environment["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+    assert environment["SOFTGRPO_ALLOWED_HOSTS"] == ",".join(host.removesuffix(":*") for host in hosts[1::2])
     told = _told(services)
     assert "Prefect  http://127.0.0.1:4200\n" in told
     assert "export PREFECT_API_URL=http://10.1.2.3:4200/api MLFLOW_TRACKING_URI=http://10.1.2.3:5000\n" in told
-    assert "warning: neither server asks for a password" in told
+    assert f"Both servers ask for user softgrpo and the password in {tmp_path}/services/password" in told
+    assert "warning: whoever has that password can have the worker run anything" in told
     monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "mine:*")
     assert services.environment()["MLFLOW_SERVER_ALLOWED_HOSTS"] == "mine:*"
+
+
+def test_services_for_other_machines_ask_for_the_password_that_only_the_owner_can_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.service_hosts.elsewhere", lambda host: "10.1.2.3")
+    monkeypatch.setattr("flows.service_places.elsewhere", lambda host: "10.1.2.3")
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:of-another-server")
+    services = Services(tmp_path, 4200, 5000, "0.0.0.0")
+    assert services.credentials == {} and services.environment()["SOFTGRPO_MLFLOW_APP"] == ""
+    services.folder.mkdir()
+    file = make_password(services.folder)
+    password = file.read_text().strip()
+    assert len(password) >= 32 and file.stat().st_mode & 0o777 == 0o600
+    assert make_password(services.folder).read_text().strip() == password  # the next start has the same
+    clients = {
+        "PREFECT_API_AUTH_STRING": f"softgrpo:{password}",
+        "MLFLOW_TRACKING_USERNAME": "softgrpo",
+        "MLFLOW_TRACKING_PASSWORD": password,
+    }
+    servers = {"PREFECT_SERVER_API_AUTH_STRING": f"softgrpo:{password}", "SOFTGRPO_CREDENTIALS": f"softgrpo:{password}"}
+    assert services.credentials == clients
+    assert (clients | servers).items() <= services.environment().items()
+    assert services.environment()["SOFTGRPO_MLFLOW_APP"] == "--app-name softgrpo"
+    assert Services(tmp_path, 4200, 5000).credentials == {}  # on loopback nobody is asked
+
+
+def test_further_names_are_those_of_both_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SERVICES_ALLOWED_HOSTS", "proxy.example, other.example")
+    environment = Services(tmp_path, 4200, 5000).environment()
+    assert environment["SOFTGRPO_ALLOWED_HOSTS"] == "127.0.0.1,proxy.example,other.example,localhost"
+    assert {"proxy.example", "proxy.example:*"} <= set(environment["MLFLOW_SERVER_ALLOWED_HOSTS"].split(","))
+    assert "http://other.example:5000" in environment["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
 
 
 def test_the_servers_bind_to_the_host() -> None:

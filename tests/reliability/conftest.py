@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,6 +51,33 @@ def services(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectSe
     in_shell("make deploy", output)
     yield find_services(output)
     in_shell("make stop", output)
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """A Postgres server of the Debian package on loopback, with an empty database for each of the two servers."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not found:
+        pytest.skip("Debian's package postgresql is not installed: apt-get install postgresql")
+    tools, port = found[-1].parent, str(free_port())
+    as_user = []
+    with tempfile.TemporaryDirectory() as folder:  # tests' own folders are closed to other users
+        if os.geteuid() == 0:  # Postgres refuses to run as root; the package has made a user for it
+            shutil.chown(folder, "postgres", "postgres")
+            as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+
+        def do(tool: str, *words: str) -> None:
+            command = [*as_user, str(tools / tool), *words]
+            done = subprocess.run(command, cwd="/", stderr=subprocess.PIPE, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+        data, options = f"{folder}/data", f"-h 127.0.0.1 -p {port} -k {folder}"
+        do("initdb", "-D", data, "-U", "softgrpo", "--auth=trust", "--no-sync")
+        do("pg_ctl", "-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start")
+        for name in ("prefect", "mlflow"):
+            do("createdb", "-h", "127.0.0.1", "-p", port, "-U", "softgrpo", name)
+        yield f"softgrpo@127.0.0.1:{port}"
+        do("pg_ctl", "-D", data, "-m", "immediate", "stop")
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from flows.services import Services
+from tasks.prefect_api import open_session
 from tests.warm import COMMAND, WarmProcess
 
 ROOT = Path(__file__).parents[2]
@@ -286,7 +286,7 @@ class Api:
         self._address = services.addresses["PREFECT_API_URL"]
         # 503: its database is busy and it asks to be asked again; Prefect's own clients do the same
         retry = Retry(total=8, connect=8, status_forcelist=[503], allowed_methods=None, backoff_factor=0.5)
-        self._session = requests.Session()
+        self._session = open_session(self._address)
         self._session.mount("http://", HTTPAdapter(max_retries=retry))
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | list[Any] | None = None) -> Any:

@@ -66,7 +66,8 @@ def test_a_database_over_a_network_stays_as_sqlite_makes_it(tmp_path: Path, monk
     assert file_system(Path("/far away/disk/x"), mounts) == "xfs"
     assert file_system(Path("/home"), tmp_path / "none") is None
     monkeypatch.setattr("tasks.database.HERE", frozenset({"other"}))
-    assert not make_database(tmp_path).exists()  # MLflow makes it
+    made = make_database(tmp_path)
+    assert made.read_bytes() == b"" and made.stat().st_mode & 0o777 == 0o600  # MLflow fills it
 
 
 def test_a_database_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
