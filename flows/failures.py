@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from softgrpo.errors import SoftGRPOError, StoreError, is_full_disk, no_space
+import signal
 
-OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-"""Done; failed while running; refused before anything ran, nothing was written; interrupted by Ctrl-C."""
+from softgrpo.errors import SoftGRPOError, StoreError, is_full_disk, no_space
+from tasks.interruption import Interrupted
+
+OK, FAILED, REFUSED = 0, 1, 2
+"""Done; failed while running; refused before anything ran, nothing was written."""
+SIGNALLED = 128
+"""Added to the number of the signal that ended a command, as shells do."""
+INTERRUPTED = SIGNALLED + signal.SIGINT
+"""Interrupted by Ctrl-C."""
+
+
+def exit_code(signalled: KeyboardInterrupt) -> int:
+    """Returns the exit code of a command that a signal ended: 130 after Ctrl-C."""
+    return SIGNALLED + signalled.number if isinstance(signalled, Interrupted) else INTERRUPTED
+
+
+def interruption(signalled: KeyboardInterrupt) -> str:
+    """Returns what people are told when a signal has ended a command."""
+    number = exit_code(signalled) - SIGNALLED
+    what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    return f"{what}. Finished stages are kept; the same command goes on from there."
 
 
 def readable(error: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import TerminationSignal
 
 from flows.console import let_runs_speak
 from flows.environment import check_writable
@@ -22,6 +23,7 @@ from softgrpo.stages import Node
 from tasks.ahead import looking_ahead
 from tasks.crew import current, opened
 from tasks.groups import Member
+from tasks.interruption import interruptible
 from tasks.lineage import upstream_of
 from tasks.pipeline_run import note_nodes, open_store, pipeline_run
 from tasks.stage import Progress, unwatched
@@ -150,5 +152,5 @@ def softgrpo_flow(
     if check:
         tell_notes(config, until)
     let_runs_speak()
-    with opened(parallel, dask):
+    with interruptible(TerminationSignal), opened(parallel, dask):
         return execute(nodes, config, repeated, output, from_run)

@@ -15,6 +15,7 @@ import yaml
 from optuna.trial import TrialState
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import TerminationSignal
 
 from flows.options import as_flags
 from flows.recipe import Size, begin, execute, tell_notes
@@ -46,6 +47,7 @@ from softgrpo.tuning import (
 )
 from tasks.crew import Crew, opened
 from tasks.groups import Member, group_run, members, publish_table, publish_text
+from tasks.interruption import interruptible
 from tasks.store import ArtifactStore
 
 KIND = "tune"
@@ -155,6 +157,7 @@ def tune_flow(
     store = begin(config, output)
     name = study_name(plan(config, STAGE), config, ranges)
     with (
+        interruptible(TerminationSignal),
         opened(parallel, dask) as crew,
         store.local.lock(f"study-{name}"),
     ):  # who holds it knows that trials which say they are running are lost

@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import TerminationSignal
 
 from flows.compare import ComparedRuns
 from flows.recipe import begin, execute, tell_notes
@@ -17,6 +18,7 @@ from softgrpo.evaluation import FOCUS
 from softgrpo.pipeline import RunResult, plan
 from tasks.crew import opened
 from tasks.groups import Member, group_run, members, publish_table
+from tasks.interruption import interruptible
 from tasks.store import ArtifactStore
 
 
@@ -62,6 +64,7 @@ def run_variants(
     store = begin(whole, output)
     name = f"{whole.data.dataset} {whole.policy.size} {len(configs)} {kind}"
     with (
+        interruptible(TerminationSignal),
         opened(parallel, dask) as crew,
         group_run(store.runs, kind, name, {**settings, **whole.model_dump(mode="json")}) as group,
     ):

@@ -19,6 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 from softgrpo.errors import StoreError
 from softgrpo.tuning import Pruned
 from tasks.alive import Signs
+from tasks.interruption import end_at_once_next_time
 from tasks.tracking import Tracking, store_errors
 
 PARAMS_PER_REQUEST = 100  # limits of MLflow's log_batch
@@ -134,6 +135,9 @@ class Runs:
             raise
         except Exception:  # broad: whatever it was, the run failed; it goes on to the caller
             status = "FAILED"
+            raise
+        except BaseException:  # broad: a signal or Ctrl-C; telling MLflow may take minutes, and a second one ends that
+            end_at_once_next_time()
             raise
         finally:
             try:
