@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def test_power_fails_at_every_step_of_a_commit(repeated: bool, tmp_path: Path) -
         before = commit(store, "old") if repeated else None
         if before is not None:  # and it has been on the disk for long
             os.sync()
-        code = code_of(lambda: commit(store, "new", losing_power_after=steps))
+        code = code_of(partial(commit, store, "new", losing_power_after=steps))
         assert code in (CUT, 0)
         if code == 0:
             break
