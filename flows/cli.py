@@ -1,6 +1,6 @@
 """The `softgrpo` command. What a sub-command needs is imported when it runs, so that `--help` is quick.
 
-Exit codes: 0 done, 1 failed while running, 2 refused before anything ran, 130 interrupted; docs/settings.md says more.
+Exit codes: 0 done, 1 failed while running, 2 refused before anything ran, 128 + signal interrupted; docs/settings.md says more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flows.command_line import PURE_STAGES, build_parser, sub_parsers
 from flows.doctor import as_text, examine, is_healthy
 from flows.environment import check_output, check_servers
-from flows.failures import FAILED, INTERRUPTED, OK, REFUSED, explained, readable
+from flows.failures import FAILED, OK, REFUSED, exit_code, explained, interruption, readable
 from flows.options import complete_switches, listing, overrides, refuse_unknown
 from flows.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
 from flows.run_command import check_stage, pipeline_job
@@ -27,6 +27,7 @@ from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import resolve, settings
 from softgrpo.presets.settings import shown
 from softgrpo.redaction import hide_passwords, traceback_text
+from tasks.interruption import interruptible
 
 if TYPE_CHECKING:
     from flows.group_commands import Wanted
@@ -261,14 +262,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_streams(as_json="--json" in words)
     code = REFUSED
     try:
-        job = prepare(words)
-        code = FAILED
-        return job()
-    except KeyboardInterrupt:
-        print(
-            "\nsoftgrpo: interrupted. Finished stages are kept; the same command goes on from there.", file=sys.stderr
-        )
-        return INTERRUPTED
+        with interruptible():
+            job = prepare(words)
+            code = FAILED
+            return job()
+    except KeyboardInterrupt as signalled:
+        print(f"\nsoftgrpo: {interruption(signalled)}", file=sys.stderr)
+        return exit_code(signalled)
     except BrokenPipeError:  # whoever read our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import signal
+
 from softgrpo.errors import SoftGRPOError, StoreError, is_full_disk, lack_of_memory, no_space, out_of_memory
 from softgrpo.redaction import without_password
 from softgrpo.text import one_line
 from tasks.database import damaged_database
+from tasks.interruption import Interrupted
 
-OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-"""Done; failed while running; refused before anything ran, nothing was written; interrupted by Ctrl-C."""
+OK, FAILED, REFUSED = 0, 1, 2
+"""Done; failed while running; refused before anything ran, nothing was written."""
+SIGNALLED = 128
+"""Added to the number of the signal that ended a command, as shells do."""
+INTERRUPTED = SIGNALLED + signal.SIGINT
+"""Interrupted by Ctrl-C."""
+
+
+def exit_code(signalled: KeyboardInterrupt) -> int:
+    """Returns the exit code of a command that a signal ended: 130 after Ctrl-C."""
+    return SIGNALLED + signalled.number if isinstance(signalled, Interrupted) else INTERRUPTED
+
+
+def interruption(signalled: KeyboardInterrupt) -> str:
+    """Returns what people are told when a signal has ended a command."""
+    number = exit_code(signalled) - SIGNALLED
+    what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    return f"{what}. Finished stages are kept; the same command goes on from there."
 
 
 def explained(error: Exception) -> SoftGRPOError | None:

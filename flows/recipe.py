@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 
 from flows.console import VERDICT_LOGGER, let_runs_speak
@@ -29,6 +30,7 @@ from softgrpo.stages import Node
 from tasks.ahead import looking_ahead, stored_digest
 from tasks.crew import Parallel, current, opened
 from tasks.groups import Member
+from tasks.interruption import interruptible
 from tasks.lineage import upstream_of
 from tasks.pipeline_run import note_nodes, open_store, pipeline_run
 from tasks.run_names import About
@@ -191,5 +193,5 @@ def softgrpo_flow(
     nodes, repeated = plan(resolved, until), check_force(tuple(force or ()))
     if check:
         tell_notes(resolved, until)
-    with opened(parallel, dask):
+    with interruptible(TerminationSignal), opened(parallel, dask):
         return execute(nodes, resolved, repeated, output, from_run)

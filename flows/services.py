@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import requests
 
 from flows.environment import check_writable, keep_off_proxy, quieten
@@ -162,17 +163,35 @@ def _told(services: Services) -> str:
 
 
 def stop(services: Services) -> str:
-    """Ends the services of one output folder and nothing else; returns when they have ended.
+    """Ends the services of one output folder and the runs of their worker; returns when they have ended.
 
     Returns:
-        That they have.
+        That they have, and which runs.
 
     Raises:
         StoreError: None is running.
     """
     _check_running(services)
+    keep_off_proxy(here(services.host))
+    runs = _end_runs(services)
     _end(services)
-    return "The services have ended."
+    return "\n".join([*runs, "The services have ended."])
+
+
+def _end_runs(services: Services) -> list[str]:
+    """Ends the runs of the worker, and returns what is to be said of each."""
+    address = services.addresses["PREFECT_API_URL"]
+    quieten()
+    os.environ.setdefault("PREFECT_HOME", services.environment()["PREFECT_HOME"])
+    try:
+        requests.get(f"{address}/health", timeout=5).raise_for_status()  # Prefect's client would ask for a minute
+        from flows.service_runs import end_runs  # Prefect takes seconds, which the other orders need not wait for
+
+        return end_runs(address, lambda: services.supervisor("stop", "worker", check=False))
+    except (requests.RequestException, httpx.HTTPError) as error:  # which must not keep the services from ending
+        return [
+            f"Prefect's server did not tell which runs are at work ({type(error).__name__}); they end with the worker."
+        ]
 
 
 def _end(services: Services) -> None:

@@ -15,6 +15,7 @@ import yaml
 from optuna.trial import TrialState
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import TerminationSignal
 
 from flows.failed_runs import fails_readably
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
@@ -48,6 +49,7 @@ from softgrpo.tuning import (
 )
 from tasks.crew import Crew, opened
 from tasks.groups import Member, describe, group_run, members, publish_table, publish_text
+from tasks.interruption import interruptible
 from tasks.pages import has_pages
 from tasks.run_notes import plain
 from tasks.store import ArtifactStore
@@ -178,6 +180,7 @@ def tune_flow(
     store = begin(start, output)
     name = study_name(plan(start, STAGE), start, ranges)
     with (
+        interruptible(TerminationSignal),
         opened(parallel, dask) as crew,
         store.local.lock(f"study-{name}"),
     ):  # who holds it knows that trials which say they are running are lost

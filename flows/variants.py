@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import TerminationSignal
 
 from flows.compare import ComparedRuns
 from flows.console import VERDICT_LOGGER
@@ -22,6 +23,7 @@ from softgrpo.pipeline import RunResult, plan
 from softgrpo.redaction import passwords_hidden
 from tasks.crew import opened
 from tasks.groups import Member, describe, group_run, members, publish_table
+from tasks.interruption import interruptible
 from tasks.mlflow_pages import run_page
 from tasks.run_notes import plain
 from tasks.runs import flatten
@@ -72,6 +74,7 @@ def run_variants(
     store = begin(whole, output)
     name = f"{whole.data.dataset} {whole.policy.size} {len(configs)} {kind}"
     with (
+        interruptible(TerminationSignal),
         opened(parallel, dask) as crew,
         group_run(store.runs, kind, name, {**settings, **whole.model_dump(mode="json")}) as group,
     ):

@@ -46,8 +46,25 @@ class Committed:
     format: int = FORMAT
 
 
+def _sync(path: Path) -> None:
+    """Waits until the disk has the content of a file, or the names in a folder, so that a power loss cannot take it back."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_all(folder: Path) -> None:
+    """Waits until the disk has all that is below a folder."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(place, name))
+        _sync(Path(place))
+
+
 def write_atomic(path: Path, text: str) -> None:
-    """Writes a text file so that it is there whole or not at all."""
+    """Writes a text file so that it is there whole or not at all, and stays there when the power fails."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with aside.open("w", encoding="utf-8") as file:
@@ -55,6 +72,7 @@ def write_atomic(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+        _sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -174,6 +192,9 @@ class LocalStore:
     def commit(self, key: str, folder: Path, digest: str | None = None) -> Committed:
         """Moves a filled folder into place and marks it; call with the key's lock held.
 
+        The mark is written when the disk has all the files, and checkpoints are removed when it has the mark, so that a power loss
+        takes nothing back that was committed.
+
         Args:
             key: The stage's identity.
             folder: A folder on the same file system, such as one from `staging`.
@@ -183,8 +204,10 @@ class LocalStore:
             The commit.
         """
         committed = Committed(key, digest or digest_folder(folder))
+        _sync_all(folder)
         self.forget(key)
         folder.replace(self.payload(key))
+        _sync(self.root)
         write_atomic(self._mark(key), json.dumps(asdict(committed)))
         shutil.rmtree(self.root / ".work" / key, ignore_errors=True)
         return committed

@@ -24,6 +24,7 @@ import softgrpo
 from softgrpo.errors import ProcessError, SoftGRPOError
 from softgrpo.progress import ProgressBar
 from softgrpo.stages import Node, StageContext
+from tasks.interruption import end_at_once_next_time
 
 ROOT = Path(softgrpo.__file__).parents[1]
 ERRORS = {kind.__name__: kind for kind in SoftGRPOError.__subclasses__()}
@@ -65,6 +66,7 @@ class Apart:
         except Exception:  # broad: an error of one stage is no reason to end another; it goes on to the caller
             raise
         except BaseException:  # broad: whatever else ends a run comes from outside; it goes on to the caller
+            end_at_once_next_time()
             with self._lock:
                 self._ended = True
                 for child in self._children:

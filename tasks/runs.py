@@ -20,6 +20,7 @@ from softgrpo.errors import StoreError
 from softgrpo.redaction import scrub
 from softgrpo.tuning import Pruned
 from tasks.alive import Signs
+from tasks.interruption import end_at_once_next_time
 from tasks.tracking import Tracking, store_errors
 
 PARAMS_PER_REQUEST = 100  # limits of MLflow's log_batch
@@ -136,6 +137,9 @@ class Runs:
         except Exception as error:  # broad: whatever it was, the run failed; it goes on to the caller
             status = "FAILED"
             scrub(error)
+            raise
+        except BaseException:  # broad: a signal or Ctrl-C; telling MLflow may take minutes, and a second one ends that
+            end_at_once_next_time()
             raise
         finally:
             try:

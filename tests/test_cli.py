@@ -20,12 +20,14 @@ import yaml
 import flows.cli as cli
 import flows.run_command as run_command
 from flows.command_line import build_parser
+from flows.failures import SIGNALLED
 from flows.options import ALIASES, overrides
 from flows.pipeline import RecordedRun
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, PolicyError, StoreError, TrainingError
 from softgrpo.pipeline import STAGES, RunResult
 from softgrpo.presets import Setting, resolve, settings, validate
+from tasks.interruption import ENDING
 
 ORIGINAL = "--dataset ml-1m --recbole_models BPR SASRec"
 SFT = "--model_name Qwen/Qwen2.5-0.5B-Instruct --per_device_train_batch_size 4 --learning_rate 5e-5 --num_train_epochs 3 --bf16"
@@ -588,7 +590,8 @@ def test_groups_are_told_to_machines_as_json_alone(
 def test_the_table_of_exit_codes_is_the_codes() -> None:
     text = (Path(__file__).parents[1] / "docs/settings.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| (\d+) \|", text.split("## Exit codes")[1], re.MULTILINE)
-    assert [int(code) for code in table] == [cli.OK, cli.FAILED, cli.REFUSED, cli.INTERRUPTED]
+    signalled = sorted(SIGNALLED + number for number in ENDING)
+    assert [int(code) for code in table] == [cli.OK, cli.FAILED, cli.REFUSED, *signalled]
 
 
 def test_the_comparison_is_about_the_cut_off_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
