@@ -54,6 +54,8 @@ WINDOW_SECONDS = {"split": 1e-4, "recall": 2e-4, "data": 5e-4, "check": 2e-4, "t
 """Of lists, features, prompts, searches and rows of the table: for each window of the data."""
 PROMPT_TOKENS, RECALLER_TOKENS, ITEM_TOKENS, GENRE_TOKENS = 25, 25, 7, 3
 """Tokens of a prompt: whatever it says, and for each recaller, item of the history, and item's genres."""
+TEST_READINGS = 1.5
+"""Policies that read the test windows: SFT's and SofT-GRPO's, or one where SofT-GRPO kept SFT's."""
 READ_WINDOWS = 0.7
 """Share of validation windows in which weights can earn anything; the others are not read."""
 
@@ -227,7 +229,7 @@ def operations(stage: str, config: ExperimentConfig, size: DataSize) -> float:
     train = config.train
     token = 2.0 * layer_weights(config.policy.model_name, config.policy.size) * prompt_tokens(config)
     if stage == "test":
-        return 2 * size.test * token / READ_SHARE  # SFT's policy and SofT-GRPO's
+        return TEST_READINGS * size.test * token / READ_SHARE
     windows = min(size.policy, train.max_train_windows or size.policy)
     asked = READ_WINDOWS * min(size.valid, train.max_valid_windows or size.valid)
     backward = 2.0 if config.policy.adapter == "none" else 1.0  # adapters: nothing is worked out for the other weights

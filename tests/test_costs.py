@@ -58,7 +58,7 @@ def test_language_models_cost_passes_times_weights_times_tokens() -> None:
         2 * 300 * 3 / costs.TRAIN_SHARE + reads + 300 / costs.READ_SHARE
     )  # two iterations, and the reference
     assert operations("grpo", config, SIZE) == pytest.approx(grpo)
-    assert operations("test", config, SIZE) == pytest.approx(2 * 100 * token / costs.READ_SHARE)
+    assert operations("test", config, SIZE) == pytest.approx(1.5 * 100 * token / costs.READ_SHARE)
     lora = config.model_copy(update={"policy": config.policy.model_copy(update={"adapter": "lora"})})
     assert operations("sft", lora, SIZE) == pytest.approx(token * (3 * 300 * 2 / costs.TRAIN_SHARE + reads))
 

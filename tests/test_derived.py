@@ -55,7 +55,7 @@ def test_pairs_get_many_epochs_of_small_data_and_few_of_large(size: DataSize, ex
         (LARGE, {"epochs": 5, "stopping_step": 2, "train_batch_size": 512}),
     ],
 )
-def test_sequences_get_fewer_epochs(size: DataSize, expected: Mapping[str, int]) -> None:
+def test_sequences_get_fewer_epochs(size: DataSize, expected: dict[str, int]) -> None:
     assert recaller_settings("SASRec", size) == expected | {"MAX_ITEM_LIST_LENGTH": 20}
 
 
