@@ -325,6 +325,10 @@ class Api:
         """Returns the type of a flow run's state, such as RUNNING."""
         return str(self._get(f"flow_runs/{flow_run}")["state_type"])
 
+    def message(self, flow_run: str) -> str:
+        """Returns what a flow run's state says."""
+        return str(self._get(f"flow_runs/{flow_run}")["state"]["message"])
+
     def end(self, flow_run: str, seconds: float = PATIENCE_SECONDS) -> str:
         """Waits for the end of a flow run and returns its state."""
         wait_until(lambda: self.state(flow_run) in FINAL, f"flow run ends (is {self.state(flow_run)})", seconds)
