@@ -111,6 +111,18 @@ def test_runs_differ_in_what_changes_numbers() -> None:
     )
 
 
+def test_settings_of_a_recaller_that_only_one_pool_has_go_without_saying() -> None:
+    one = {"recall.recallers": '["BPR", "Pop"]', "recall.settings.BPR.epochs": "3"}
+    two = {"recall.recallers": '["BPR", "EASE"]', "recall.settings.BPR.epochs": "9", "recall.settings.EASE.reg": "1"}
+    assert differing({"one": one, "two": two}) == (
+        "two differs from one in recall.recallers (BPR + EASE, not BPR + Pop), recall.settings.BPR.epochs (9, not 3).",
+    )
+    tuned = two | {"recall.settings.EASE.reg": "2", "recall.settings.EASE.depth": "5"}
+    assert differing({"two": two, "tuned": tuned}) == (
+        "tuned differs from two in recall.settings.EASE.reg (2, not 1), recall.settings.EASE.depth (5, not unset).",
+    )
+
+
 def trials(*values: float, states: str = "complete complete pruned") -> pd.DataFrame:
     """Three trials with these learning rates 1, 2, 3 and validation NDCG."""
     names = states.split()
