@@ -62,10 +62,8 @@ def check_result(page: Page) -> None:
     expect(figure).to_be_visible()
     assert figure.evaluate("image => image.complete && image.naturalWidth > 500")
     report = page.get_by_role("link", name="report.html").get_attribute("href")
-    opened = page.context.new_page()
-    opened.goto(str(report))
-    expect(opened.frame_locator("iframe").get_by_text("SofT-GRPO multi").first).to_be_visible()
-    opened.close()
+    page.goto(str(report))
+    expect(page.frame_locator("iframe").get_by_text("SofT-GRPO multi").first).to_be_visible()
 
 
 def test_a_failed_run_says_what_failed_first_and_once(
@@ -124,8 +122,8 @@ def test_form_flow_run_and_comparison(make_problem: Callable[..., Problem], serv
     expect(page.get_by_text("recall-BPR", exact=False).first).to_be_visible()
 
     page.goto(f"{prefect}/artifacts/artifact/{api.artifact(first, 'result')}")
-    check_result(page)
     keep(page, "flow-run")
+    check_result(page)
 
     tracked = Tracked(problem)
     runs = [run.info.run_id for run in tracked.runs("tags.stage = 'pipeline'")]
