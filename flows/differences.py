@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 NO_NUMBER = ("limits.stage_hours", "data.data_path", "data.download")
 """Settings that change no number."""
+POOL = "recall.recallers"
 
 
 def differing(settings: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
@@ -20,8 +22,21 @@ def differing(settings: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
 
 def _sentence(name: str, values: Mapping[str, str], first: str, base: Mapping[str, str]) -> str:
     unequal = [path for path in dict.fromkeys([*base, *values]) if base.get(path) != values.get(path)]
-    found = [path for path in unequal if path not in NO_NUMBER]
+    found = [path for path in unequal if path not in NO_NUMBER and not _of_one_pool(path, values, base)]
     if not found:
         return f"{name} has the settings of {first}."
-    changes = [f"{path} ({values.get(path, 'unset')}, not {base.get(path, 'unset')})" for path in found]
+    changes = [f"{path} ({_text(values.get(path))}, not {_text(base.get(path))})" for path in found]
     return f"{name} differs from {first} in {', '.join(changes)}."
+
+
+def _of_one_pool(path: str, values: Mapping[str, str], base: Mapping[str, str]) -> bool:
+    """Tells whether a setting is one of a recaller that only one of two pools has: that the pools differ says it already."""
+    alike = values.get(POOL) == base.get(POOL)
+    return not alike and path.startswith("recall.settings.") and not (path in values and path in base)
+
+
+def _text(value: str | None) -> str:
+    """Returns a value as people read it; names in a list have a plus sign between them."""
+    if value is None:
+        return "unset"
+    return " + ".join(json.loads(value)) if value.startswith('["') and value.endswith('"]') else value

@@ -81,7 +81,7 @@ def announce(result: RunResult, k: int) -> None:
     width = max(map(len, rows))
     for label, value in rows.items():
         print(f"{label:<{width}}  {visible(value)}")
-    summary = read_summary(result.folders["test"]) if result.table is not None else None
+    summary = read_summary(result.folders["test"]) if "test" in result.folders else None
     print_sentences(summary.sentences if summary else ())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,11 +66,22 @@ def print_table(table: Table, dispensable: Sequence[str] = (), everything: str =
 
 
 def print_sentences(sentences: Iterable[str]) -> None:
-    """Prints sentences, each on lines of its own; on a terminal they break between words."""
-    console = Console()
-    width = console.width if sys.stdout.isatty() else WIDEST
+    """Prints sentences, each on lines of its own; on a terminal they break between words, and what follows is indented."""
+    width = Console().width if sys.stdout.isatty() else WIDEST
     for sentence in sentences:
-        print(textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False))
+        print(wrapped(sentence, width))
+
+
+def wrapped(sentence: str, width: int) -> str:
+    """Returns a sentence in lines of at most so many characters; `p = 1` and an interval in brackets stay whole.
+
+    Args:
+        sentence: The sentence.
+        width: Characters of a line.
+    """
+    whole = re.sub(r" = |\[[^\]]*\]", lambda found: found[0].replace(" ", "\xa0"), sentence)
+    lines = textwrap.fill(whole, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\xa0", " ")
 
 
 def foreign(text: str) -> Text:

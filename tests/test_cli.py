@@ -571,13 +571,14 @@ def test_groups_are_told_to_machines_as_json_alone(
     from flows.compare import ComparedRuns
 
     table = pd.DataFrame({"method": ["A/grpo_multi"], "vs_first_p": [float("nan")]})
-    compared = ComparedRuns(table, ("a sentence",), 10, None)
+    compared = ComparedRuns(table, ("a sentence",), 10, None, differences=("another",))
     monkeypatch.setattr(sys.modules["flows.multi_recaller"], "multi_recaller_flow", lambda *given, **options: compared)
     where = ["--json", "--output", str(tmp_path)]
     assert cli.main(["multi-recaller", "ml-100k", "full", "tiny", *where]) == 0
     told = json.loads(capsys.readouterr().out)
     row = {"method": "A/grpo_multi", "vs_first_p": None}
-    assert told == {"k": 10, "rows": [row], "verdicts": ["a sentence"], "link": None, "runs": []}
+    said = {"verdicts": ["a sentence"], "differences": ["another"]}
+    assert told == {"k": 10, "rows": [row], **said, "link": None, "runs": []}
     trials = pd.DataFrame({"grpo.top_p": [0.9], "state": ["complete"]})
     values = {"trials": trials, "best": {"grpo.top_p": 0.9}, "value": 0.2, "command": "softgrpo run", "link": "here"}
     tuned = types.SimpleNamespace(**values, final=None, k=10)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 import pytest
 from rich.table import Column, Table
 
-from flows.tables import foreign, print_comparison, print_table
+from flows.run_list import as_table, dispensable
+from flows.tables import foreign, print_comparison, print_table, wrapped
 
 LABELS = ("BPR (best single)", "Best static mixture (cross-entropy method)", "SofT-GRPO multi")
 METRICS = {"ndcg@5": 0.1111, "ndcg@10": 0.2222, "ndcg@20": 0.3333, "recall@10": 0.4444, "recall@20": 0.5555}
@@ -111,3 +113,42 @@ def test_foreign_text_is_no_markup_and_moves_no_cursor(
     for text in ("from [b]", "Avanti[health and Beauty]", "[/x]", "two\\nlines", "\\x1b[2J", "愛 :smile:"):
         assert text in shown
     assert "\x1b[2J" not in shown
+
+
+def test_a_sentence_breaks_between_words_and_not_inside_a_number() -> None:
+    sentence = "A is better than B: +0.0123 NDCG@10 (+1.5%), interval [+0.0010, +0.0200], corrected p = 0.01."
+    assert wrapped(sentence, 60) == (
+        "A is better than B: +0.0123 NDCG@10 (+1.5%), interval\n  [+0.0010, +0.0200], corrected p = 0.01."
+    )
+    assert wrapped(sentence, 86).endswith("corrected\n  p = 0.01.")
+    assert wrapped(sentence, 1000) == sentence
+    assert wrapped("a" * 90, 80) == "a" * 90  # a path or an address stays one word
+
+
+def listed(**changes: Any) -> Any:
+    """A stored run as `list_pipelines` gives it."""
+    run = {
+        "run_id": "a" * 32,
+        "started": "2026-01-02T03:04:05+00:00",
+        "name": "a run",
+        "status": "FINISHED",
+        "dataset": "ml-100k",
+        "size": "tiny",
+        "recallers": ["BPR", "ItemKNN"],
+        "merge": "rrf",
+        "seed": 42,
+        "debug": False,
+        "changed": "",
+        "k": 10,
+        "ndcg": 0.25,
+    }
+    return run | changes
+
+
+def test_the_list_of_runs_marks_debug_runs_and_keeps_what_differs() -> None:
+    table = as_table(
+        [listed(), listed(run_id="b" * 32, seed=7, debug=True, size="mini"), listed(run_id="c" * 32, ndcg=None)]
+    )
+    assert [str(cell) for cell in table.columns[-1].cells] == ["NDCG@10 0.2500", "NDCG@10 0.2500 (debug)", ""]
+    # a narrow terminal first does without what is alike in all runs, last without what differs
+    assert dispensable(table) == ["changed settings", "merge", "dataset", "recallers", "started", "seed", "size"]

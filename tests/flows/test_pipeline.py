@@ -11,7 +11,6 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import psutil
 import pytest
 import yaml
@@ -183,11 +182,6 @@ def test_the_flow_itself_refuses_bad_input_and_the_command_checks_once(
         recipe.softgrpo_flow(output=tmp_path)
     assert checked == ["test", "executed"]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_table_markdown_escapes_bars_and_rounds() -> None:
-    table = pd.DataFrame({"method": ["a|b"], "ndcg@10": [0.123456], "windows": [3]})
-    assert table_markdown(table) == "| method | ndcg@10 | windows |\n| --- | --- | --- |\n| a\\|b | 0.1235 | 3 |"
 
 
 def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:

@@ -326,6 +326,17 @@ class Api:
         """Returns the type of a flow run's state, such as RUNNING."""
         return str(self._get(f"flow_runs/{flow_run}")["state_type"])
 
+    def message(self, flow_run: str) -> str:
+        """Returns what a flow run's state says."""
+        return str(self._get(f"flow_runs/{flow_run}")["state"]["message"])
+
+    def artifact(self, flow_run: str, key: str) -> str:
+        """Returns the id of an artifact of a flow run."""
+        found = self._post(
+            "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run]}, "key": {"any_": [key]}}}
+        )
+        return str(found[0]["id"])
+
     def end(self, flow_run: str, seconds: float = PATIENCE_SECONDS) -> str:
         """Waits for the end of a flow run and returns its state."""
         wait_until(lambda: self.state(flow_run) in FINAL, f"flow run ends (is {self.state(flow_run)})", seconds)

@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from flows.services import Services
-from tests.reliability.runs import ROOT, Api, Problem, Tracked
+from tests.reliability.runs import RECALLERS, ROOT, Api, Problem, Tracked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PATIENCE_MILLISECONDS = 60_000
@@ -46,6 +46,59 @@ def keep(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
+def check_result(page: Page) -> None:
+    """Checks the page on which Prefect shows what a run came to: verdict, table, figure, links; all of it in 1280 pixels."""
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    expect(page.get_by_role("heading", name="Comparison on the test windows")).to_be_visible()
+    text = page.locator("body").inner_text()
+    assert text.index("SofT-GRPO multi") < text.index("Comparison on the test windows")  # the verdict comes first
+    headings = page.locator("th").all_inner_texts()
+    assert headings[0] == "method" and len(headings) <= 8
+    assert "difference to the\nbest static mixture" in headings and not any("vs_" in heading for heading in headings)
+    width = "table => [table.scrollWidth, table.parentElement.clientWidth]"
+    needed, there = page.locator("table").first.evaluate(width)
+    assert needed <= there
+    figure = page.get_by_role("img", name="NDCG of every method")
+    expect(figure).to_be_visible()
+    assert figure.evaluate("image => image.complete && image.naturalWidth > 500")
+    report = page.get_by_role("link", name="report.html").get_attribute("href")
+    page.goto(str(report))
+    expect(page.frame_locator("iframe").get_by_text("SofT-GRPO multi").first).to_be_visible()
+
+
+def test_a_failed_run_says_what_failed_first_and_once(
+    make_problem: Callable[..., Problem], services: Services, page: Page
+) -> None:
+    problem, api = make_problem("failing", services), Api(services)
+    settings = problem.settings({"limits.stage_hours": 1e-6})
+    parameters = {
+        "dataset": problem.dataset,
+        "recallers": RECALLERS,
+        "overrides": settings,
+        "output": str(problem.output),
+    }
+    words = [f"--param={name}={json.dumps(value)}" for name, value in parameters.items()]
+    watched = subprocess.run(
+        [str(Path(sys.executable).parent / "prefect"), "deployment", "run", "softgrpo/full", *words, "--watch"],
+        cwd=ROOT,
+        env={**os.environ, **services.addresses, "COLUMNS": "10000"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    failed = api.latest(problem)
+    message = "split took longer than 1e-06 hours. limits.stage_hours is the longest that a stage may take"
+    assert watched.returncode == 1, watched.stdout + watched.stderr
+    assert watched.stdout.count(message) == 1 and "Traceback" not in watched.stdout
+    assert api.message(failed).startswith(message)
+    assert [line for line in api.lines(failed).splitlines() if message in line] == api.lines(failed).splitlines()[-1:]
+    assert "Traceback" not in api.lines(failed)
+
+    page.goto(f"{services.addresses['PREFECT_API_URL'].removesuffix('/api')}/runs/flow-run/{failed}")
+    expect(page.get_by_text(message, exact=False).first).to_be_visible()
+    keep(page, "failed-run")
+
+
 def test_form_flow_run_and_comparison(make_problem: Callable[..., Problem], services: Services, page: Page) -> None:
     problem, api = make_problem("pages", services), Api(services)
     first = api.start(problem)
@@ -71,7 +124,10 @@ def test_form_flow_run_and_comparison(make_problem: Callable[..., Problem], serv
     expect(page.get_by_text("Completed", exact=False).first).to_be_visible()
     expect(page.get_by_text("pages-tiny-test", exact=False).first).to_be_visible()
     expect(page.get_by_text("recall-BPR", exact=False).first).to_be_visible()
+
+    page.goto(f"{prefect}/artifacts/artifact/{api.artifact(first, 'result')}")
     keep(page, "flow-run")
+    check_result(page)
 
     tracked = Tracked(problem)
     runs = [run.info.run_id for run in tracked.runs("tags.stage = 'pipeline'")]
