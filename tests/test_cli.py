@@ -353,7 +353,7 @@ def test_multi_recaller_hands_everything_to_its_flow(groups: list[Any], tmp_path
     assert cli.main([*words, "--recbole_models", "BPR", "Pop", "EASE"]) == 0
     assert groups[0] == whole
     overrides = {"seed": "7", "recall.recallers": ["BPR", "Pop", "EASE"]}
-    assert groups[1][1] == options | {"pools": None, "overrides": overrides}
+    assert groups[1][1] == options | {"pools": None, "overrides": overrides, "parallel": None}
 
 
 @pytest.mark.parametrize(
