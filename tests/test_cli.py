@@ -303,9 +303,10 @@ def test_tune_hands_everything_to_its_flow(groups: list[Any], tmp_path: Path) ->
         str(tmp_path),
     ]
     assert cli.main(words) == 0
-    options = {"debug": True, "output": tmp_path, "check": False, "parallel": None, "dask": None}
+    common = {"output": tmp_path, "check": False, "parallel": None, "dask": None}
     said = {"grpo.top_p": "0.8"}
-    assert groups == [resolve("ml-100k", "tiny", "debug", said), (("ml-100k", "tiny", 7, said, False), options)]
+    options = {"size": "tiny", "trials": 7, "overrides": said, "final": False, "debug": True, **common}
+    assert groups == [resolve("ml-100k", "tiny", "debug", said), (("ml-100k",), options)]
 
 
 def test_ablate_hands_everything_to_its_flow(groups: list[Any], tmp_path: Path) -> None:
@@ -324,11 +325,11 @@ def test_ablate_hands_everything_to_its_flow(groups: list[Any], tmp_path: Path) 
     ]
     assert cli.main(words) == 0
     said = {"grpo.top_p": "0.8"}
-    options = {"output": tmp_path, "check": False, "parallel": 2, "dask": None}
+    common = {"output": tmp_path, "check": False, "parallel": 2, "dask": None}
     base, other, called = groups
     assert base == resolve("ml-100k", "tiny", "debug", said)
     assert other == resolve("ml-100k", "tiny", "debug", {**said, "grpo.importance_ratio": "concrete"})
-    assert called == (("ratio", "ml-100k", "tiny", said, True), options)
+    assert called == (("ratio", "ml-100k"), {"size": "tiny", "overrides": said, "debug": True, **common})
 
 
 def test_multi_recaller_hands_everything_to_its_flow(groups: list[Any], tmp_path: Path) -> None:
@@ -347,12 +348,14 @@ def test_multi_recaller_hands_everything_to_its_flow(groups: list[Any], tmp_path
     assert cli.main([*words, "--parallel", "2", "--pools", "BPR,pop", "BPR,EASE"]) == 0
     pools = [["BPR", "pop"], ["BPR", "EASE"]]
     whole = resolve("steam", "tiny", overrides={"seed": 7, "recall.recallers": ["BPR", "Pop", "EASE"]})
-    options = {"output": tmp_path, "check": False, "parallel": 2, "dask": None}
-    assert groups == [whole, (("steam", "tiny", pools, {"seed": "7"}, False), options)]
+    common = {"output": tmp_path, "check": False, "parallel": 2, "dask": None}
+    options = {"size": "tiny", "pools": pools, "overrides": {"seed": "7"}, "debug": False, **common}
+    assert groups == [whole, (("steam",), options)]
     groups.clear()
     assert cli.main([*words, "--recbole_models", "BPR", "Pop", "EASE"]) == 0
     assert groups[0] == whole
-    assert groups[1][0][2:4] == (None, {"seed": "7", "recall.recallers": ["BPR", "Pop", "EASE"]})
+    overrides = {"seed": "7", "recall.recallers": ["BPR", "Pop", "EASE"]}
+    assert groups[1][1] == options | {"pools": None, "overrides": overrides, "parallel": None}
 
 
 @pytest.mark.parametrize(
