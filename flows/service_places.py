@@ -87,7 +87,10 @@ class Services:
     @property
     def login(self) -> tuple[str, str] | None:
         """User and password of both servers, None where they ask for none."""
-        return tuple(self.credentials["PREFECT_API_AUTH_STRING"].split(":", 1)) if self._has_password else None
+        if not self._has_password:
+            return None
+        user, _, password = self.credentials["PREFECT_API_AUTH_STRING"].partition(":")
+        return user, password
 
     @property
     def _has_password(self) -> bool:
