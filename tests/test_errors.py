@@ -63,7 +63,9 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
     assert raised.value is error
 
 
-TORCH_MEMORY = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+TORCH_MEMORY = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+)
 SHORT_OF_MEMORY = [
     MemoryError(),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
