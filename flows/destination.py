@@ -20,10 +20,14 @@ def check_destination(files: Iterable[Path], *, overwrite: bool) -> None:
         overwrite: Files that exist may be written over.
 
     Raises:
-        StoreError: One belongs to the stored stages of an output folder, by whatever links, or exists.
+        StoreError: One belongs to the stored stages of an output folder, by whatever links, is a folder, or exists.
     """
     for path in files:
         check_outside_stores(path)
+        if path.is_dir():
+            raise StoreError(
+                f"--to: '{path}'", "It is a folder, and must be a file", "Move it away, or name another place"
+            )
         if not overwrite and (path.exists() or path.is_symlink()):
             raise StoreError(
                 f"--to: '{path}' exists", "Nothing is written over unasked", "Add --overwrite, or name another"

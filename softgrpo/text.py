@@ -7,8 +7,9 @@ import unicodedata
 
 JOINERS = "\u200c\u200d"
 """Invisible, and shown as they are: Persian words and many emoji are written with them."""
-LONGEST_LINE, HEAD, TAIL = 600, 400, 120
-MOST_LINES = 40
+LONGEST_WORD, LONGEST_LINE, MOST_LINES = 500, 1500, 40
+HEAD = 0.7
+"""Share of what is shown of something long that comes from its beginning."""
 
 
 def visible(text: str, kept: str = "") -> str:
@@ -49,18 +50,25 @@ def _json_escape(letter: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Returns a text whose long lines have a middle that only says how long it is, and that ends after some lines.
+    """Returns a text whose long words and long lines have a middle that only says how long it is, and that ends after some lines.
 
     A message that quotes a value of any size stays readable, with the beginning and the end of the value.
     """
     lines = text.split("\n")
-    kept = [line if len(line) <= LONGEST_LINE else _cut(line) for line in lines[:MOST_LINES]]
+    words = rf"\S{{{LONGEST_WORD + 1},}}"
+    kept = [
+        _cut(re.sub(words, lambda word: _cut(word[0], LONGEST_WORD), line), LONGEST_LINE) for line in lines[:MOST_LINES]
+    ]
     more = [f"... and {len(lines) - MOST_LINES:,} more lines"] if len(lines) > MOST_LINES else []
     return "\n".join(kept + more)
 
 
-def _cut(line: str) -> str:
-    return f"{line[:HEAD]}[... {len(line) - HEAD - TAIL:,} characters ...]{line[-TAIL:]}"
+def _cut(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    head = int(longest * HEAD)
+    tail = longest - head
+    return f"{text[:head]}[... {len(text) - longest:,} characters ...]{text[-tail:]}"
 
 
 def one_line(text: str) -> str:

@@ -54,6 +54,8 @@ def run(context: StageContext) -> dict[str, float]:
         raise RecallerError("the loss is NaN", "it must be finite", "lower the rate")
     if variant == "Broken":
         raise ValueError("a bug")
+    if variant == "Hungry":
+        bytearray(1 << 62)
     if variant == "Dead":
         os.kill(os.getpid(), signal.SIGKILL)
     if variant == "Loud":

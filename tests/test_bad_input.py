@@ -6,8 +6,10 @@ Nothing is written, and no traceback is shown.
 from __future__ import annotations
 
 import shlex
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +92,25 @@ def folder_for_file(shop: Path) -> None:
     (shop / "shop.inter").mkdir()
 
 
+def damaged(name: str) -> Callable[[Path], object]:
+    """Returns a spoiler that makes a SQLite file with a right beginning and pages that are not."""
+
+    def spoil(shop: Path) -> None:
+        path = shop / name
+        path.parent.mkdir(exist_ok=True)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("create table t (a primary key, b)")
+            database.executemany("insert into t values (?, ?)", ((number, "x" * 500) for number in range(200)))
+            database.commit()
+        data = path.read_bytes()
+        path.write_bytes(data[:5000] + b"\xff" * 4000 + data[9000:])
+
+    return spoil
+
+
+LONG = "n" * 200_000
+LEVELS = "[" * 30 + "]" * 30
+BOMB = "{{{{a: &a [x, x, x], b: &b [*a, *a, *a], c: [*b, *b, *b]}}}}"
 RUN = "run ml-100k standalone tiny"
 SHOP = "run shop standalone tiny --data-path {data} --recbole_models BPR ItemKNN"
 
@@ -153,6 +174,35 @@ COMMAND_LINE = [
         "another folder with --output",
         content("mlflow.db", b"garbage"),
     ),
+    Case(
+        "database with damaged pages",
+        "run ml-100k full tiny --output {data}/shop",
+        "{data}/shop/mlflow.db' is damaged: ",
+        "record of all runs",
+        "Put its backup there",
+        damaged("mlflow.db"),
+    ),
+    Case(
+        "database with damaged pages to read",
+        "runs --output {data}/shop",
+        "{data}/shop/mlflow.db' is damaged: ",
+        "record of all runs",
+        "Put its backup there",
+        damaged("mlflow.db"),
+    ),
+    Case(
+        "Prefect's database with damaged pages",
+        "run ml-100k full tiny --output {data}/shop",
+        "{data}/shop/prefect/prefect.db' is damaged: ",
+        "history of runs",
+        "a new one is made",
+        damaged("prefect/prefect.db"),
+    ),
+    Case("long command", LONG, "characters ...]nnn", "no such command", "Known: ablate"),
+    Case("long dataset", f"run {LONG} standalone tiny", "characters ...]nnn", "atomic files", "--data-path"),
+    Case("long flag", f"{RUN} --{LONG} 1", "characters ...]nnn", "has no such flag", "names are known"),
+    Case("long stage", f"{RUN} --force {LONG}", "characters ...]nnn", "no such stage", "Known: "),
+    Case("long path", f"{RUN} --output /{LONG}", "File name too long", "characters ...]nnn", "Mend it"),
     Case(
         "stages is a file",
         f"{RUN} --output {{data}}/shop",
@@ -262,6 +312,18 @@ SETTINGS = [
         "must be YAML",
         "--help",
     ),
+    Case("deep value", f"{RUN} --recall.settings.BPR.x {LEVELS}", "x: [[[[", "nested deeper", "--help"),
+    Case(
+        "value that holds itself",
+        f"{RUN} --recall.settings '&a [*a]'",
+        "&a [*a]",
+        "an anchor or an alias",
+        "Correct it",
+    ),
+    Case("value with aliases", f"{RUN} --recall.settings '{BOMB}'", "&b [*a", "an anchor or an alias", "Correct it"),
+    Case("long value", f"{RUN} --recall.settings.BPR.x {LONG}", "characters ...]", "200,000 characters", "--help"),
+    Case("long number", f"{RUN} --recall.settings.BPR.x 0x{'f' * 999}", "of 3996 bits", "64 bits", "Correct it"),
+    Case("value with a tag", f"{RUN} --recall.settings.BPR.x '!!float '", "!!float", "it has a tag", "--help"),
     Case("no such date", f"{RUN} --recall.settings.BPR.epochs 2020-13-45", "2020-13-45", "must be YAML", "--help"),
 ]
 
@@ -382,7 +444,7 @@ def test_bad_input_is_refused(
         assert part
         assert part.format(data=data, tmp=tmp_path) in shown.err
     assert code == 2
-    assert shown.err.count("softgrpo: ") == 1
+    assert shown.err.count("softgrpo: ") == 1 and len(shown.err) < 4000
     assert "Traceback" not in shown.err
     assert shown.out == ""
     assert sorted(tmp_path.rglob("*")) == before

@@ -1,4 +1,4 @@
-"""A full disk is told apart from everything else, whoever reports it and in whatever words."""
+"""A full disk and a lack of memory are told apart from everything else, whoever reports them and in whatever words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ import sqlite3
 
 import pytest
 
-from softgrpo.errors import StoreError, TrainingError, full_disk_is_readable, is_full_disk, no_space
+from flows.failures import explained, readable
+from softgrpo.errors import (
+    MemoryLimitError,
+    RecallerError,
+    StoreError,
+    TrainingError,
+    full_disk_is_readable,
+    is_full_disk,
+    lack_of_memory,
+    lack_of_memory_is_readable,
+    no_space,
+)
 
 TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"
 
@@ -50,3 +61,47 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as raised, full_disk_is_readable():
         raise error
     assert raised.value is error
+
+
+TORCH_MEMORY = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+)
+SHORT_OF_MEMORY = [
+    MemoryError(),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    RuntimeError(TORCH_MEMORY),
+    RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("can't start new thread"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    after(MemoryError(), RecallerError("RecBole refuses to train BPR", "b", "Correct recall.settings")),
+]
+
+
+@pytest.mark.parametrize("error", SHORT_OF_MEMORY, ids=str)
+def test_a_lack_of_memory_becomes_one_error_for_people(error: Exception) -> None:
+    with (
+        pytest.raises(MemoryLimitError, match=r"sft: no memory is left .*halve") as raised,
+        lack_of_memory_is_readable("sft"),
+    ):
+        raise error
+    assert explained(raised.value) is raised.value
+    if not isinstance(error, RecallerError):
+        assert readable(error).startswith("no memory is left (")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("out of memory"), RuntimeError("shapes differ"), ImportError("No module named 'x'"), no_space()],
+)
+def test_other_errors_are_no_lack_of_memory(error: Exception) -> None:
+    assert lack_of_memory(error) is None
+    with pytest.raises(type(error)), lack_of_memory_is_readable("sft"):
+        raise error
+
+
+def test_a_database_that_turns_out_to_be_damaged_is_no_fault_of_softgrpo() -> None:
+    wrapped = after(
+        sqlite3.DatabaseError("database disk image is malformed"), RuntimeError("(sqlite3.DatabaseError) ...")
+    )
+    assert "A SQLite database says: database disk image is malformed" in readable(wrapped)
+    assert "probably a fault" in readable(after(sqlite3.IntegrityError("UNIQUE"), RuntimeError("x")))

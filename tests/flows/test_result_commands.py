@@ -185,12 +185,12 @@ def test_a_report_that_cannot_be_copied_is_one_line(
 ) -> None:
     words = ["report", run_id, "--to", str(tmp_path / "copy"), "--output", str(output)]
     assert main(words) == 0
-    (tmp_path / "copy/weights.parquet").unlink()
-    (tmp_path / "copy/weights.parquet").mkdir()
+    shutil.rmtree(tmp_path / "copy/figures")
+    (tmp_path / "copy/figures").write_text("a file")
     capsys.readouterr()
     assert main([*words, "--overwrite"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith(f"softgrpo: --to {tmp_path / 'copy'}: ") and "Is a directory" in said
+    assert said.startswith(f"softgrpo: --to {tmp_path / 'copy'}: ") and "File exists" in said
     assert said.count("\n") == 1
 
 

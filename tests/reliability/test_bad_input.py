@@ -168,3 +168,29 @@ def test_a_deployment_refuses_in_its_flow_what_only_the_data_can_tell(
         lambda: "unknown" in api.lines(flow_run), "its log names the dataset", 60
     )  # the log comes behind the state
     assert not (problem.output / "stages").exists()
+
+
+def test_memory_that_runs_out_in_a_stage(tmp_path: Path) -> None:
+    """A limit of the shell: embeddings of 944 users by two million numbers take 7.5 GB."""
+    settings = ["--recbole_models", "BPR", "Pop", "--recall.settings.BPR.embedding_size", "2000000"]
+    command = [sys.executable, "-m", "flows.cli", "standalone", *settings, "--output", str(tmp_path)]
+    most = 7 * 10**9
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("softgrpo: ")]
+    assert line.startswith("softgrpo: recall-BPR: no memory is left") and "lower sizes in recall.settings" in line
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "stages").glob("recall-BPR*")] == []
+
+
+def test_a_socks_proxy_without_its_packages(make_problem: Callable[..., Problem]) -> None:
+    problem = make_problem("proxied", own_prefect=True)
+    said = refused(problem, stage="data", environment={"ALL_PROXY": "socks5://me:secret@127.0.0.1:9"})
+    assert "names a SOCKS proxy" in said and "secret" not in said

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import ProcessError, RecallerError
+from softgrpo.errors import MemoryLimitError, ProcessError, RecallerError
 from softgrpo.progress import ProgressBar, watched
 from softgrpo.stages import StageContext
 from tasks.apart import ROOT, Apart, free_cores
@@ -82,8 +82,10 @@ def test_errors_come_back_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="ValueError: a bug") as broken:
         go(tmp_path / "b", "Broken", Apart())
     assert "apart_stages.py" in broken.value.__notes__[0]
-    with pytest.raises(ProcessError, match="recall-Dead: its process ended with code -9"):
-        go(tmp_path / "c", "Dead", Apart())
+    with pytest.raises(MemoryLimitError, match=r"recall-Hungry: no memory is left \(MemoryError"):
+        go(tmp_path / "c", "Hungry", Apart())
+    with pytest.raises(ProcessError, match=r"recall-Dead: its process ended with code -9.*where memory is short"):
+        go(tmp_path / "d", "Dead", Apart())
 
 
 def test_an_interrupt_ends_what_is_at_work_and_lets_nothing_begin(tmp_path: Path) -> None:
