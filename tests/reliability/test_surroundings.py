@@ -31,7 +31,7 @@ from tests.reliability.runs import (
     stages_run,
     wait_until,
 )
-from tests.reliability.test_store import fill, small_disk
+from tests.reliability.test_store import small_disk
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 __all__ = ["small_disk"]  # a fixture
@@ -164,12 +164,15 @@ def test_the_clock_jumps_forward_by_a_day_during_a_run(
 
 
 def test_the_folder_for_temporary_files_is_full(make_problem: Callable[..., Problem], small_disk: Path) -> None:
+    """After a library has chosen it: before, they would take another one."""
     problem = make_problem("full-tmp", own_prefect=True)
-    filler = fill(small_disk)
-    said = start(problem, environment={"TMPDIR": str(small_disk)}).end()
-    assert filler.is_file()
-    assert stages_run(said) == list(TINY_NODES)
-    assert set(digests(problem.output)) == set(TINY_NODES)
+    full = "import tempfile; tempfile.gettempdir(); from tests.reliability.test_store import fill; "
+    run = start(problem, before=full + f"fill(Path({str(small_disk)!r}))", environment={"TMPDIR": str(small_disk)})
+    said = run.end(1)
+    last = said.splitlines()[-1]
+    assert last.startswith("softgrpo: no space is left on the disk") and str(small_disk) in last
+    assert "Traceback" not in said
+    assert stages_run(start(problem).end()) == list(TINY_NODES)
 
 
 def test_two_output_folders_share_a_server_of_mlflow(make_problem: Callable[..., Problem], services: Services) -> None:
