@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import errno
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -84,6 +86,7 @@ class MemoryLimitError(SoftGRPOError):
 
 
 NO_SPACE = "no space is left on the disk"
+LEAST_TEMPORARY_BYTES = 1_000_000
 _FULL_DISK = (
     "no space left",
     NO_SPACE,
@@ -136,7 +139,14 @@ def _says_no_memory(error: BaseException) -> bool:
 
 
 def no_space() -> StoreError:
-    """Returns the error of a full disk."""
+    """Returns the error of a full disk; where temporary files have no space, it names their folder."""
+    temporary = tempfile.tempdir  # None unless a library has asked for it; asking now may fail, since that writes a file
+    if temporary is not None and shutil.disk_usage(temporary).free < LEAST_TEMPORARY_BYTES:
+        return StoreError(
+            f"{NO_SPACE} of temporary files, '{temporary}'",
+            "Libraries write there what they upload",
+            "Make room there, or name another folder with TMPDIR, and run the same command again; finished stages are reused",
+        )
     return StoreError(
         NO_SPACE,
         "A stage counts only when all its files are written",

@@ -61,7 +61,7 @@ def line_of(number: int) -> str:
 def test_a_signal_ends_a_run_as_ctrl_c_does(make_problem: Callable[..., Problem]) -> None:
     """One run after another, each with a Prefect server of its own, which ends too; then the stages go on from a checkpoint."""
     problem = make_problem("signalled", own_prefect=True)
-    for number in ENDING:
+    for number in (signal.SIGQUIT, signal.SIGTERM):  # SIGHUP comes from a terminal, see below
         shutil.rmtree(problem.output / "stages" / ".work", ignore_errors=True)
         run = problem.start(stage="sft")
         run.freeze_at(CHECKPOINT.format("sft"))
@@ -96,8 +96,8 @@ def test_the_terminal_of_a_run_is_closed(make_problem: Callable[..., Problem]) -
     problem = make_problem("terminal", own_prefect=True)
     outside, inside = pty.openpty()
     run = problem.start(stage="sft", more=LONG, program=ON_TERMINAL, environment={"TERMINAL": os.ttyname(inside)})
-    os.close(inside)
     wait_until(lambda: _read(outside) and any(problem.output.glob(AT_WORK)), "sft is at work", pause=0.01)
+    os.close(inside)
     os.close(outside)
     run.end(128 + signal.SIGHUP, PATIENCE_SECONDS)
     runs, flow_runs = states(problem)

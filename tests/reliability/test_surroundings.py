@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,6 @@ import pytest
 from flows.services import Services
 from tests.fake_stages import NODES
 from tests.reliability.runs import (
-    RECALLERS,
-    ROOT,
     Api,
     Command,
     Problem,
@@ -63,6 +61,14 @@ def _replace_and_freeze(source, target, **options):
         os.kill(os.getpid(), 19)
 os.replace = _replace_and_freeze
 """
+CLOCK = """
+import time
+ahead = [0]
+_time, _time_ns = time.time, time.time_ns
+time.time = lambda: _time() + ahead[0]
+time.time_ns = lambda: _time_ns() + ahead[0] * 10**9
+"""
+"""A clock that can be set."""
 FILES = 64
 DAY_SECONDS = 86_400
 STOPPED_SECONDS = 8.0
@@ -119,57 +125,54 @@ def test_a_run_may_open_few_files(make_problem: Callable[..., Problem]) -> None:
     assert set(digests(problem.output)) == set(TINY_NODES)
 
 
-@contextmanager
-def clock(offset: Path) -> Iterator[dict[str, str]]:
-    """Gives the environment of a process whose clock differs from this machine's by what a file says."""
-    if not FAKE_TIME.is_file():
-        pytest.skip("Debian's package libfaketime is not installed: apt-get install libfaketime")
-    offset.write_text("+0")
-    yield {
-        "LD_PRELOAD": str(FAKE_TIME),
-        "FAKETIME_TIMESTAMP_FILE": str(offset),
-        "FAKETIME_NO_CACHE": "1",
-        "DONT_FAKE_MONOTONIC": "1",  # nor does a clock that is set change the time since the machine was started
-    }
-
-
 def test_the_clock_jumps_forward_by_a_day_during_a_run(
-    make_problem: Callable[..., Problem], services: Services, tmp_path: Path
+    make_problem: Callable[..., Problem], services: Services
 ) -> None:
-    problem, api = make_problem("jump", services), Api(services)
-    with clock(tmp_path / "offset") as environment:
-        jump = f'fakes.before["recall"] = lambda context: Path({str(tmp_path / "offset")!r}).write_text("+1d")'
-        program = TINY.format(output=str(problem.output), before="", after=jump)
-        words = [
-            "run",
-            problem.dataset,
-            "sft",
-            "tiny",
-            "--output",
-            str(problem.output),
-            "--data-path",
-            str(problem.data),
-        ]
-        words += [f"--policy.model_name={problem.model}", "--recbole_models", *RECALLERS]
-        variables = {**os.environ, **problem.addresses, **environment, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", program, *words]
-        done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert stages_run(done.stderr) == list(TINY_NODES)
+    problem = make_problem("jump", services)
+    jump = f'fakes.before["recall"] = lambda context: ahead.__setitem__(0, {DAY_SECONDS})'
+    said = start(problem, before=CLOCK, after=jump).end()
+    assert stages_run(said) == list(TINY_NODES)
     assert Tracked(problem).committed() == sorted(TINY_NODES)
-    assert api.state(api.latest(problem)) == "COMPLETED"
+    assert Api(services).state(Api(services).latest(problem)) == "COMPLETED"
     (split,), (sft,) = (Tracked(problem).runs(f"tags.node = '{node}'") for node in ("split", "sft"))
     assert sft.info.end_time - split.info.end_time > DAY_SECONDS * 1000  # so it has jumped
     assert stages_run(start(problem).end()) == []
 
 
+def test_the_clock_of_a_worker_is_an_hour_ahead(
+    make_problem: Callable[..., Problem], services: Services, tmp_path: Path
+) -> None:
+    """A worker of another machine takes a run, and this machine's goes on from what that one has made."""
+    problem, api = make_problem("other-clock", services), Api(services)
+    if not FAKE_TIME.is_file():
+        pytest.skip("Debian's package libfaketime is not installed: apt-get install libfaketime")
+    services.supervisor("stop", "worker")
+    environment = {"LD_PRELOAD": str(FAKE_TIME), "FAKETIME": "+1h", "DONT_FAKE_MONOTONIC": "1"}
+    variables = services.environment() | services.addresses | environment | {"PREFECT_WORKER_QUERY_SECONDS": "2"}
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local", "--type", "process"]
+    with (tmp_path / "worker.log").open("w") as log:
+        worker = subprocess.Popen([*command, "--name", "elsewhere"], env=variables, stdout=log, stderr=log)
+    try:
+        assert api.end(api.start(problem, until="recall")) == "COMPLETED"
+    finally:
+        worker.terminate()
+        worker.wait(60)
+        services.supervisor("start", "worker")
+    (made,) = Tracked(problem).runs("tags.node = 'recall-BPR'")
+    assert made.info.end_time / 1000 - time.time() > 1800
+    assert stages_run(problem.run(stage="recall")) == []
+
+
 def test_the_folder_for_temporary_files_is_full(make_problem: Callable[..., Problem], small_disk: Path) -> None:
+    """After Python has chosen it for this process: before, Python would take another one."""
     problem = make_problem("full-tmp", own_prefect=True)
-    filler = fill(small_disk)
-    said = start(problem, environment={"TMPDIR": str(small_disk)}).end()
-    assert filler.is_file()
-    assert stages_run(said) == list(TINY_NODES)
-    assert set(digests(problem.output)) == set(TINY_NODES)
+    fill(small_disk)
+    run = start(problem, before=f"import tempfile; tempfile.tempdir = {str(small_disk)!r}")
+    said = run.end(1)
+    last = said.splitlines()[-1]
+    assert last.startswith("softgrpo: no space is left on the disk") and str(small_disk) in last
+    assert "Traceback" not in said
+    assert stages_run(start(problem).end()) == list(TINY_NODES)
 
 
 def test_two_output_folders_share_a_server_of_mlflow(make_problem: Callable[..., Problem], services: Services) -> None:
