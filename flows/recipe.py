@@ -43,6 +43,7 @@ def tell_notes(config: ExperimentConfig, until: str = "test") -> None:
         get_run_logger().warning("note: %s", note)
 
 
+@passwords_hidden()
 def begin(config: ExperimentConfig, output: Path) -> ArtifactStore:
     """Lets the run be heard, and opens the store.
 
