@@ -67,6 +67,7 @@ def tell_cost(
         get_run_logger().info(line)
 
 
+@passwords_hidden()
 def begin(config: ExperimentConfig, output: Path) -> ArtifactStore:
     """Lets the run be heard, and opens the store.
 

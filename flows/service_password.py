@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from softgrpo.errors import ConfigError
 from tasks.addresses import MLFLOW_CREDENTIALS
 
 USER = "softgrpo"
@@ -33,6 +34,9 @@ def server_variables(folder: Path) -> dict[str, str]:
 
     Args:
         folder: Of the services, with the password in it.
+
+    Raises:
+        ConfigError: The password is empty.
     """
     credentials = f"{USER}:{_read(folder)}"
     return {"PREFECT_SERVER_API_AUTH_STRING": credentials, MLFLOW_CREDENTIALS: credentials}
@@ -43,6 +47,9 @@ def client_variables(folder: Path) -> dict[str, str]:
 
     Args:
         folder: Of the services, with the password in it.
+
+    Raises:
+        ConfigError: The password is empty.
     """
     password = _read(folder)
     return {
@@ -53,4 +60,11 @@ def client_variables(folder: Path) -> dict[str, str]:
 
 
 def _read(folder: Path) -> str:
-    return (folder / FILE).read_text(encoding="utf-8").strip()
+    password = (folder / FILE).read_text(encoding="utf-8").strip()
+    if not password:
+        raise ConfigError(
+            f"'{folder / FILE}' is empty",
+            "Servers that other machines reach ask for the password in it",
+            "Write one, or delete the file: the next start makes one",
+        )
+    return password

@@ -161,6 +161,9 @@ def test_services_for_other_machines_ask_for_the_password_that_only_the_owner_ca
     assert (clients | servers).items() <= services.environment().items()
     assert services.environment()["SOFTGRPO_MLFLOW_APP"] == "--app-name softgrpo"
     assert Services(tmp_path, 4200, 5000).credentials == {}  # on loopback nobody is asked
+    file.write_text("\n")
+    with pytest.raises(ConfigError, match=r"services/password' is empty.*Write one, or delete the file"):
+        services.environment()
 
 
 def test_further_names_are_those_of_both_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,12 @@ def test_commands_that_only_ask_show_none(tmp_path: Path) -> None:
     port = free_port()
     there = f"http://me:{ENCODED}@127.0.0.1:{port}"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"{there}?token={OF_KEY}", "PREFECT_API_URL": f"{there}/api"}
-    for words in (["doctor"], ["doctor", "--json"], ["runs", "--debug"], ["run", "ml-100k", "debug", "--debug"]):
+    for words in (
+        ["doctor"],
+        ["doctor", "--json"],
+        ["runs", "--debug"],
+        ["run", "ml-100k", "debug", "tiny", "--debug"],
+    ):
         done = run_warm([*words, "--output", str(tmp_path / "output")], ROOT, environment)
         said = done.stdout + done.stderr
         assert f"me:***@127.0.0.1:{port}" in said, words
