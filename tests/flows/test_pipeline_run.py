@@ -42,7 +42,7 @@ def test_the_report_and_the_policies_are_with_the_run_that_people_compare(output
     first, second = (client.get_run(run.info.run_id) for run in found)
     for run in (first, second):
         shown = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-        assert shown == {"config.yaml", "figures", "report.html", "report.md"}
+        assert shown == {"comparison.json", "config.yaml", "figures", "report.html", "report.md"}
         assert [artifact.path for artifact in client.list_artifacts(run.info.run_id, "figures")] == [
             "figures/curves.png"
         ]
