@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from playwright.sync_api import Page, TimeoutError, expect, sync_playwright
 
 from flows.services import Services
@@ -92,20 +93,28 @@ def test_form_flow_run_and_comparison(make_problem: Callable[..., Problem], serv
     for run in runs:
         expect(page.get_by_text(run).first).to_be_visible()
     expect(page.get_by_text("grpo.tau_gumbel").first).to_be_attached()
-    look_at_mlflow(page, tracked, services, runs[1])
+    newcomer = tracked.client.create_run(
+        tracked.experiment, tags={"stage": "pipeline"}, run_name="of an earlier version"
+    )
+    tracked.client.log_metric(newcomer.info.run_id, "ndcg_at_10/grpo_multi", 0.5)
+    look_at_mlflow(page, tracked.client, services.addresses["MLFLOW_TRACKING_URI"], runs[1], lines=2)
 
 
-def look_at_mlflow(page: Page, tracked: Tracked, services: Services, run_id: str) -> None:
-    """Opens MLflow's pages of a finished run as a user would, from the address that `make services` prints."""
-    server, run = services.addresses["MLFLOW_TRACKING_URI"], tracked.client.get_run(run_id)
+def look_at_mlflow(page: Page, client: MlflowClient, server: str, run_id: str, lines: int) -> None:
+    """Opens MLflow's pages of a finished run as a user would, from the address that `make services` prints.
+
+    Args:
+        page: A page of the browser.
+        client: Knows what the pages must show.
+        server: Address of MLflow.
+        run_id: The run of a pipeline.
+        lines: How many runs the saved view has.
+    """
+    run = client.get_run(run_id)
     page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(server)
     with suppress(TimeoutError):  # the assistant opens by itself on the first visit and takes a third of the page
         page.get_by_role("button", name="Close").first.click(timeout=10_000)
-    newcomer = tracked.client.create_run(
-        run.info.experiment_id, tags={"stage": "pipeline"}, run_name="of an earlier version"
-    )
-    tracked.client.log_metric(newcomer.info.run_id, "ndcg_at_10/grpo_multi", 0.5)
     page.goto(start_page(server))
     for heading in (SINGLE, STATIC, GRPO, VS_SINGLE, VS_STATIC):
         expect(page.get_by_role("columnheader", name=heading).first).to_be_in_viewport()
@@ -114,7 +123,7 @@ def look_at_mlflow(page: Page, tracked: Tracked, services: Services, run_id: str
         expect(page.get_by_role("gridcell", name=shown).first).to_be_in_viewport()
     for name in (VS_SINGLE, VS_STATIC):
         expect(page.get_by_role("gridcell", name=run.data.tags[name]).first).to_be_in_viewport()
-    expect(page.get_by_text("2 matching runs")).to_be_visible()  # no stage of them, and none without results
+    expect(page.get_by_text(f"{lines} matching runs")).to_be_visible()  # no stages, and no runs without results
     keep(page, "mlflow-single-against-multi")
 
     page.goto(f"{server}/{run_page(run.info.experiment_id, run_id)}")
@@ -125,5 +134,6 @@ def look_at_mlflow(page: Page, tracked: Tracked, services: Services, run_id: str
     expect(registered).to_have_count(2)
     keep(page, "mlflow-run")
     page.goto(f"{server}/{registered.first.get_attribute('href')}")
-    expect(page.get_by_text("Outputs (2)")).to_be_visible()  # a weight for each recaller
+    recallers = json.loads(run.data.params["recall.recallers"])
+    expect(page.get_by_text(f"Outputs ({len(recallers)})")).to_be_visible()
     keep(page, "mlflow-registered-model")
