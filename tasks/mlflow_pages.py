@@ -70,10 +70,18 @@ def start_page(server: str, login: tuple[str, str] | None = None) -> str:
     return f"{base}/{pages[0] if pages else '#/experiments'}"
 
 
+def _created(text: str) -> float:
+    """Returns when a view was made, in ms; 0 where its tag does not say, because somebody wrote another one."""
+    try:
+        return float(json.loads(text)["createdAt"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0
+
+
 def _newest_view(experiment: dict[str, Any]) -> str | None:
     """Returns the page of the experiment's view that was made last."""
     tags = {tag["key"]: tag["value"] for tag in experiment.get("tags", [])}
-    made = {name: json.loads(text)["createdAt"] for name, text in tags.items() if name.startswith(VIEW_TAG + VIEW)}
+    made = {name: _created(text) for name, text in tags.items() if name.startswith(VIEW_TAG + VIEW)}
     if not made:
         return None
     return view_page(experiment["experiment_id"], max(made, key=lambda name: made[name]).removeprefix(VIEW_TAG))

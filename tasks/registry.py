@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -103,6 +104,7 @@ def _add(client: MlflowClient, name: str, run_id: str, tags: dict[str, str], des
     found = run.data.metrics
     tags = {NDCG: repr(found["best_ndcg"]), WINDOWS: repr(found["validation_windows"]), **tags}
     score = f"NDCG {found['best_ndcg']:.4f} on {found['validation_windows']:.0f} validation windows ({tags[JUDGE]})"
+    mlflow.set_tracking_uri(client.tracking_uri)  # a SQLite registry looks for `models:/` there
     added = client.create_model_version(
         name, f"models:/{model.model_id}", run_id=run_id, model_id=model.model_id, tags=tags, description=score
     )

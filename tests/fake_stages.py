@@ -40,7 +40,12 @@ class FakeStages:
             context.reporter.info("half way")
             if name == "test":
                 TABLE.to_parquet(context.out / "table.parquet")
-            return {"SofT-GRPO multi/ndcg@10": 0.3, "best_ndcg": self.validation_ndcg, "validation_windows": 4.0}
+            return {
+                "ndcg@10/grpo_multi": 0.3,
+                "rows": 7.0,
+                "best_ndcg": self.validation_ndcg,
+                "validation_windows": 4.0,
+            }
 
         return Stage(name, run, parameters, "softgrpo.columns", ("numpy",))
 

@@ -236,16 +236,27 @@ def test_lineage_and_what_people_compare(go: Any, output: Path) -> None:
     assert parent.data.tags["reused"] == " ".join(NODES)
     assert parent.data.tags["seed"] == "42"
     assert parent.data.params["sft.learning_rate"] == "5e-05"
-    assert parent.data.metrics["SofT-GRPO multi/ndcg_at_10"] == 0.3
-    assert parent.data.metrics["sft/SofT-GRPO multi/ndcg_at_10"] == 0.3
+    assert parent.data.metrics == {
+        "NDCG/SofT-GRPO": 0.3,
+        "ndcg_at_10/grpo_multi": 0.3,
+        "validation NDCG/SFT": 0.2,
+    }  # what else the stages say is with their runs
+    assert test.data.metrics["rows"] == 7
+    assert parent.info.run_name.startswith("ml-100k tiny, ")
+    assert parent.info.run_name.endswith(", BPR+SASRec+ItemKNN, rrf, seed 42")
+    note = parent.data.tags["mlflow.note.content"]
+    assert f"runs/{sft.info.run_id}?" in note and "#/models/softgrpo-ml-100k-" in note
     assert parent.inputs.dataset_inputs[0].dataset.name == "ml-100k"
     assert sft.data.metrics["loss"] == 0.5
     model = client(output).get_logged_model(sft.outputs.model_outputs[0].model_id)
     assert str(model.status) == "READY"
     assert model.params["learning_rate"] == "5e-05"
+    assert {metric.key: (metric.value, metric.run_id) for metric in model.metrics} == {
+        "validation_ndcg_at_10": (0.2, sft.info.run_id)
+    }
     assert test.inputs.model_inputs[0].model_id == model.model_id
     artifacts = client(output).list_artifacts(parent.info.run_id)
-    assert [artifact.path for artifact in artifacts] == ["config.yaml"]
+    assert {artifact.path for artifact in artifacts} == {"comparison.json", "config.yaml"}
     assert "MLflow run" in result.links
 
 

@@ -69,7 +69,9 @@ def test_pools_are_nested_under_one_run_that_holds_the_comparison(fakes: FakeGro
     compared = go(output, pools)
     (group,) = runs(output, "tags.group = 'multi-recaller'")
     pipelines = runs(output, "tags.stage = 'pipeline'")
-    assert [run.info.run_name for run in pipelines] == ["BPR-Pop", "BPR-ItemKNN"]
+    assert [run.info.run_name.partition(": ")[0] for run in pipelines] == ["BPR-Pop", "BPR-ItemKNN"]
+    note = group.data.tags["mlflow.note.content"]
+    assert "| BPR-Pop | 0.2035 |" in note and f"runs/{pipelines[0].info.run_id}?" in note
     assert {run.data.tags["mlflow.parentRunId"] for run in pipelines} == {group.info.run_id}
     stages = runs(output, "tags.node = 'grpo'")
     assert [run.data.tags["mlflow.parentRunId"] for run in stages] == [run.info.run_id for run in pipelines]

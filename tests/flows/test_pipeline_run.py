@@ -42,7 +42,7 @@ def test_the_report_and_the_policies_are_with_the_run_that_people_compare(output
     first, second = (client.get_run(run.info.run_id) for run in found)
     for run in (first, second):
         shown = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-        assert shown == {"config.yaml", "figures", "report.html", "report.md"}
+        assert shown == {"comparison.json", "config.yaml", "figures", "report.html", "report.md"}
         assert [artifact.path for artifact in client.list_artifacts(run.info.run_id, "figures")] == [
             "figures/curves.png"
         ]
@@ -78,3 +78,5 @@ def test_a_run_that_ended_early_still_tells_what_it_reused(end: BaseException, s
     reused = [node.name for node in whole.nodes()[:2]]
     assert failed.data.tags["reused"].split() == reused
     assert all(f"stage_run.{name}" in failed.data.tags for name in reused)
+    note = failed.data.tags["mlflow.note.content"]
+    assert note.startswith("**The run failed.** x. y. z.") == (status == "FAILED")

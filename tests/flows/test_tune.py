@@ -63,7 +63,8 @@ def test_trials_are_nested_and_the_result_is_in_mlflow(fakes: FakeGroups, output
     tuned = go(output, 2)
     (group,) = runs(output, "tags.group = 'tune'")
     trials = runs(output, "tags.stage = 'pipeline'")
-    assert [run.info.run_name for run in trials] == ["trial 0", "trial 1"]
+    assert [run.info.run_name.partition(": ")[0] for run in trials] == ["trial 0", "trial 1"]
+    assert " of 2 trials: " in group.data.tags["mlflow.note.content"]
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {group.info.run_id}
     assert list(tuned.trials["run"]) == [run.info.run_id for run in trials]
     assert "test" not in fakes.calls  # test windows are not looked at while tuning

@@ -370,11 +370,16 @@ class Tracked:
         self.client = MlflowClient(uri)
         self._experiment = f"softgrpo/{problem.dataset}"
 
-    def runs(self, query: str = "") -> list[Any]:
-        """Returns the runs that a query finds, the oldest first."""
+    @property
+    def experiment(self) -> str:
+        """Id of the problem's experiment."""
         experiment = self.client.get_experiment_by_name(self._experiment)
         assert experiment is not None
-        return list(self.client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time ASC"]))
+        return str(experiment.experiment_id)
+
+    def runs(self, query: str = "") -> list[Any]:
+        """Returns the runs that a query finds, the oldest first."""
+        return list(self.client.search_runs([self.experiment], query, order_by=["attributes.start_time ASC"]))
 
     def states(self, node: str) -> list[str]:
         """Returns the states of all runs of a node, the oldest first; the node `pipeline` are the runs of whole pipelines."""

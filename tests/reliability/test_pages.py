@@ -1,4 +1,4 @@
-"""The pages that people look at, in a real browser: the form of a deployment, a finished flow run, two runs side by side.
+"""The pages that people look at, in a real browser: the form of a deployment, a finished flow run, MLflow's runs and models.
 
 With SOFTGRPO_SCREENSHOTS=FOLDER the pages are also saved as pictures there, which is how those in docs/images were made.
 """
@@ -12,12 +12,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from mlflow import MlflowClient
+from playwright.sync_api import Page, TimeoutError, expect, sync_playwright
 
 from flows.services import Services
+from tasks.headline import GRPO, SINGLE, STATIC, VS_SINGLE, VS_STATIC
+from tasks.mlflow_pages import run_page, start_page
 from tests.reliability.runs import RECALLERS, ROOT, Api, Problem, Tracked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -148,6 +152,48 @@ def test_form_flow_run_and_comparison(make_problem: Callable[..., Problem], serv
     expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
     for run in runs:
         expect(page.get_by_text(run).first).to_be_visible()
-    for name in ("grpo.tau_gumbel", "data/static_weight_BPR"):  # the long lists are drawn as far as they are seen
-        expect(page.get_by_text(name).first).to_be_attached()
-    keep(page, "mlflow-comparison")
+    expect(page.get_by_text("grpo.tau_gumbel").first).to_be_attached()
+    newcomer = tracked.client.create_run(
+        tracked.experiment, tags={"stage": "pipeline"}, run_name="of an earlier version"
+    )
+    tracked.client.log_metric(newcomer.info.run_id, "ndcg_at_10/grpo_multi", 0.5)
+    look_at_mlflow(page, tracked.client, services.addresses["MLFLOW_TRACKING_URI"], runs[1], lines=2)
+
+
+def look_at_mlflow(page: Page, client: MlflowClient, server: str, run_id: str, lines: int) -> None:
+    """Opens MLflow's pages of a finished run as a user would, from the address that `make services` prints.
+
+    Args:
+        page: A page of the browser.
+        client: Knows what the pages must show.
+        server: Address of MLflow.
+        run_id: The run of a pipeline.
+        lines: How many runs the saved view has.
+    """
+    run = client.get_run(run_id)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(server)
+    with suppress(TimeoutError):  # the assistant opens by itself on the first visit and takes a third of the page
+        page.get_by_role("button", name="Close").first.click(timeout=10_000)
+    page.goto(start_page(server))
+    for heading in (SINGLE, STATIC, GRPO, VS_SINGLE, VS_STATIC):
+        expect(page.get_by_role("columnheader", name=heading).first).to_be_in_viewport()
+    for name in (SINGLE, STATIC, GRPO):
+        shown = f"{run.data.metrics[name]:.4f}".rstrip("0")
+        expect(page.get_by_role("gridcell", name=shown).first).to_be_in_viewport()
+    for name in (VS_SINGLE, VS_STATIC):
+        expect(page.get_by_role("gridcell", name=run.data.tags[name]).first).to_be_in_viewport()
+    expect(page.get_by_text(f"{lines} matching runs")).to_be_visible()  # no stages, and no runs without results
+    keep(page, "mlflow-single-against-multi")
+
+    page.goto(f"{server}/{run_page(run.info.experiment_id, run_id)}")
+    expect(page.get_by_role("heading", name=run.info.run_name)).to_be_visible()
+    page.get_by_text("Show more").click()
+    expect(page.get_by_role("cell", name="Best static mixture")).to_be_visible()
+    registered = page.get_by_role("link", name="Registered model")
+    expect(registered).to_have_count(2)
+    keep(page, "mlflow-run")
+    page.goto(f"{server}/{registered.first.get_attribute('href')}")
+    recallers = json.loads(run.data.params["recall.recallers"])
+    expect(page.get_by_text(f"Outputs ({len(recallers)})")).to_be_visible()
+    keep(page, "mlflow-registered-model")
