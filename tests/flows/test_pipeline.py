@@ -19,7 +19,6 @@ import flows.console
 from flows import tether
 from flows.console import RUN_LOGGERS, let_runs_speak, make_readable
 from flows.environment import check_writable, prepare
-from flows.summary import table_markdown
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, StoreError
 from softgrpo.presets import resolve
