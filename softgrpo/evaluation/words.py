@@ -30,11 +30,11 @@ def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, least: fl
         least: See `least_p`.
     """
     difference, p = row[reference], row[f"{reference}_p"]
-    interval = f"[{row[f'{reference}_low']:+.4f}, {row[f'{reference}_high']:+.4f}]"
+    interval = signed_interval(row[f"{reference}_low"], row[f"{reference}_high"])
     if math.isnan(p):
         return f"{row['label']} is not tested against {name}."
     relative = percent(row[f"{reference}_relative"])
-    numbers = f"{difference:+.4f} NDCG@{k} ({relative}), interval {interval}, corrected p = {p:.2g}"
+    numbers = f"{signed(difference)} NDCG@{k} ({relative}), interval {interval}, corrected p = {p:.2g}"
     if least >= 0.05:
         return f"Too few bootstrap draws to tell {row['label']} from {name}: {numbers}."
     if p >= 0.05:
@@ -61,9 +61,9 @@ def render_terminal(table: pd.DataFrame, k: int = 10, reference: str = "the best
         delta = ["", "", "", ""]
         if not math.isnan(row["vs_single"]):
             delta = [
-                f"{row['vs_single']:+.4f}",
+                signed(row["vs_single"]),
                 percent(row["vs_single_relative"]),
-                f"[{row['vs_single_low']:+.4f}, {row['vs_single_high']:+.4f}]",
+                signed_interval(row["vs_single_low"], row["vs_single_high"]),
                 p_value(row["vs_single_p"]),
             ]
         style = {"gate": "green", "learned": "bold", "oracle": "dim"}.get(row["kind"], "")
@@ -77,9 +77,31 @@ def table_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
+def signed(value: float, digits: int = 4) -> str:
+    """Returns a difference with its sign as `+0.0123`; what rounds to zero has none, as `0.0000`; "" for nan.
+
+    Args:
+        value: The difference.
+        digits: Decimals.
+    """
+    return _without_sign_of_zero(f"{value:+.{digits}f}")
+
+
+def signed_interval(low: float, high: float, digits: int = 4) -> str:
+    """Returns an interval as `[-0.0010, +0.0123]`, see `signed`; "" for nan."""
+    return "" if math.isnan(low) else f"[{signed(low, digits)}, {signed(high, digits)}]"
+
+
 def percent(share: float) -> str:
-    """Returns a relative difference as `+1.5%`, "" for nan."""
-    return "" if math.isnan(share) else f"{share:+.1%}"
+    """Returns a relative difference as `+1.5%`, what rounds to zero as `0.0%`, "" for nan."""
+    return _without_sign_of_zero(f"{share:+.1%}")
+
+
+def _without_sign_of_zero(text: str) -> str:
+    """Takes the sign off a formatted number of which all digits are zero, and returns "" for nan."""
+    if "nan" in text:
+        return ""
+    return text if any(digit in text for digit in "123456789") or "inf" in text else text.lstrip("+-")
 
 
 def p_value(value: float) -> str:
