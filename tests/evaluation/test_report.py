@@ -11,6 +11,9 @@ import pytest
 from rich.console import Console
 
 from softgrpo.evaluation.cases import data_facts, extreme_cases, tied_target_share
+from softgrpo.evaluation.coverage import coverage_of
+from softgrpo.evaluation.drivers import drivers_of
+from softgrpo.evaluation.lift import lift_at
 from softgrpo.evaluation.report import Choice, Report, write_report
 from softgrpo.evaluation.words import render_terminal, verdict
 from softgrpo.records import Part
@@ -33,10 +36,18 @@ def make_report(case: Small) -> Report:
         facts=facts,
         focus="grpo_multi",
         learnt="A sentence on what was learnt.",
+        head={"language model": "a <model>"},
         history=history,
         curves={"reward": curve},
+        sft_curves={"loss": curve},
+        recaller_curves={name: {"recall_loss": curve, "recall_valid_ndcg": curve} for name in ("Left", "Right")},
         confusion=confusion,
         cases=cases,
+        coverage=coverage_of(case.config.recall.recallers, case.items, case.targets),
+        lift=lift_at(case.comparison, case.judged, np.arange(USERS), {"grpo_multi": "SofT", "Left": "L", "static": "S"}),
+        drivers=drivers_of(
+            case.config.recall.recallers, case.comparison.method("grpo_multi").weights.numpy(), case.numbers
+        ),
     )
 
 
