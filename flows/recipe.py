@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.console import let_runs_speak
 from flows.environment import check_writable
 from flows.pipeline import RecordedRun
-from flows.summary import recorded, summary_markdown
+from flows.summary import publish_page, recorded, summary_markdown
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline import check_force, plan, read_table
 from softgrpo.preflight import preflight
@@ -104,7 +104,8 @@ def execute(
                 if watch is unwatched:  # what a study tries is no result yet
                     show_model(output, config, node, progress.folders()[node.name])
         note_nodes(progress, found)
-    result = recorded(progress, read_table(progress.folders()))
+        page = publish_page(progress, output) if "test" in progress.references else None
+    result = recorded(progress, read_table(progress.folders()), page)
     create_markdown_artifact(
         summary_markdown(result.table, result.links, result.reused), key="comparison", description=name
     )

@@ -11,9 +11,10 @@ import pandas as pd
 
 from flows.environment import check_takes_files
 from flows.finished import FinishedRun, open_finished
+from flows.report_page import PAGE, TEXT, RunFacts, complete
 from softgrpo.errors import StoreError
 
-PAGE, TEXT, TABLE = "report.html", "report.md", "table.parquet"
+TABLE = "table.parquet"
 
 
 def open_report(run_id: str, output: Path) -> FinishedRun:
@@ -72,18 +73,31 @@ def copy_report(run: FinishedRun, folder: Path) -> Path:
         raise StoreError(
             f"--to {folder}: {words[0]}", "All files of the report are copied", "Mend that, or name another folder"
         ) from error
+    for name, text in complete(run.folders["test"], facts_of(run)).items():
+        (folder / name).write_text(text, encoding="utf-8")
     return folder
 
 
-def as_record(run: FinishedRun, folder: Path) -> dict[str, Any]:
-    """Returns what a machine reads of a report: the table's rows and where the files are."""
+def facts_of(run: FinishedRun) -> RunFacts:
+    """Returns what the page of a run says of it besides its results."""
+    return RunFacts(run.config, run.started, run.run_id, run.name, run.commit, run.link, run.costs)
+
+
+def as_record(run: FinishedRun, page: Path, text: Path) -> dict[str, Any]:
+    """Returns what a machine reads of a report: the table's rows and where the files are.
+
+    Args:
+        run: The run.
+        page: The HTML page.
+        text: The same in Markdown.
+    """
     table = pd.read_parquet(run.folders["test"] / TABLE)
     return {
         "run_id": run.run_id,
         "name": run.name,
         "k": run.config.fusion.k,
         "rows": json.loads(table.to_json(orient="records")),
-        "html": str(folder / PAGE),
-        "markdown": str(folder / TEXT),
+        "html": str(page),
+        "markdown": str(text),
         "link": run.link,
     }

@@ -66,17 +66,25 @@ def report_job(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: There is none; nothing was written.
     """
-    from flows.report_command import PAGE, TABLE, as_record, check_copy, copy_report, open_report
+    from flows.report_command import TABLE, as_record, check_copy, copy_report, facts_of, open_report
+    from flows.report_page import FOLDER, PAGE, TEXT, write_page
 
     if arguments.to is not None:
         check_copy(arguments.to, arguments.output)
+    else:
+        check_takes_files("--output", arguments.output / FOLDER)
     run = open_report(arguments.RUN, arguments.output)
 
     def job() -> int:
-        folder = run.folders["test"] if arguments.to is None else copy_report(run, arguments.to)
-        record = as_record(run, folder)
+        stored = run.folders["test"]
+        if arguments.to is None:
+            page, text = write_page(stored, arguments.output, facts_of(run)), stored / TEXT
+        else:
+            folder = copy_report(run, arguments.to)
+            page, text = folder / PAGE, folder / TEXT
+        record = as_record(run, page, text)
         if arguments.open:
-            webbrowser.open((folder / PAGE).resolve().as_uri())
+            webbrowser.open(page.resolve().as_uri())
         if arguments.json:
             print_json(record)
             return 0
@@ -85,8 +93,8 @@ def report_job(arguments: argparse.Namespace) -> Job:
         from flows.tables import print_comparison
         from softgrpo.evaluation.summary import read_summary
 
-        print_comparison(pd.read_parquet(run.folders["test"] / TABLE), run.config.fusion.k)
-        summary = read_summary(run.folders["test"])
+        print_comparison(pd.read_parquet(stored / TABLE), run.config.fusion.k)
+        summary = read_summary(stored)
         print(*(summary.sentences if summary else ()), sep="\n")
         print(f"report      {record['html']}\nMarkdown    {record['markdown']}\nMLflow run  {run.link}")
         return 0

@@ -1,4 +1,7 @@
-"""What each recaller finds of the test windows' targets, and what no other finds. Legend: W windows, M recallers, D depth, T targets."""
+"""What each recaller finds of the test windows' targets, and what no other finds.
+
+Legend: W windows, M recallers, D depth, T targets.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the weights of a policy go with: rank correlations with the numbers that prompts hold. Legend: W windows, M recallers, F numbers."""
+"""What the weights of a policy go with: rank correlations with the numbers that prompts hold.
+
+Legend: W windows, M recallers, F numbers.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,13 @@ from numpy.typing import NDArray
 from softgrpo.evaluation.learnt import EQUAL
 
 FIFTHS = 5
-BY_RECALLER = ("score strength", "lead of the first", "overlap with others", "NDCG in the record", "1 / rank in the record")
+BY_RECALLER = (
+    "score strength",
+    "lead of the first",
+    "overlap with others",
+    "NDCG in the record",
+    "1 / rank in the record",
+)
 HISTORY, RECORD = "history length", "windows in the record"
 BY_WINDOW = (HISTORY, RECORD, "has a record")
 """What `softgrpo.baselines.inputs.gate_numbers` gives, in its order: the first for every recaller; two as logarithms."""

@@ -162,8 +162,8 @@ def _weights(report: Report) -> Planned:
         return "weights", title, " ".join(equal), None
     caption = " ".join(
         [
-            "Boxes hold the middle half of the windows, whiskers reach from 5 to 95 %, diamonds are means. A narrow box means nearly "
-            "the same weight for everybody.",
+            "Boxes hold the middle half of the windows, whiskers reach from 5 to 95 %, diamonds are means. A narrow box means "
+            "nearly the same weight for everybody.",
             *equal,
         ]
     )
@@ -202,15 +202,31 @@ def _trainings(report: Report) -> Iterator[Planned]:
     if report.recaller_curves:
         yield _recallers(report.recaller_curves)
     captions = {
-        "sft": ("Training of SFT", "Loss on training windows, and the NDCG on validation windows that the kept model has."),
-        "training": ("Training of SofT-GRPO", "Step 0 is where SFT ended. The model of the highest validation NDCG is kept."),
+        "sft": (
+            "Training of SFT",
+            "Loss on training windows, and the NDCG on validation windows that the kept model has.",
+        ),
+        "training": (
+            "Training of SofT-GRPO",
+            "Step 0 is where SFT ended. The model of the highest validation NDCG is kept.",
+        ),
     }
     for anchor, curves in {"sft": report.sft_curves, "training": report.curves}.items():
         title, caption = captions[anchor]
         if any(len(frame) > 1 for frame in curves.values()):
-            yield anchor, title, f"{caption} The horizontal axes count optimiser steps.", plots_recallers.curves_figure(curves)
+            yield (
+                anchor,
+                title,
+                f"{caption} The horizontal axes count optimiser steps.",
+                plots_recallers.curves_figure(curves),
+            )
         elif anchor == "training" or curves:
-            yield anchor, title, "No step was taken: this training was left out, and the model is the one before it.", None
+            yield (
+                anchor,
+                title,
+                "No step was taken: this training was left out, and the model is the one before it.",
+                None,
+            )
 
 
 def _recallers(curves: Mapping[str, Mapping[str, pd.DataFrame]]) -> Planned:

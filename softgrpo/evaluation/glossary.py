@@ -9,7 +9,7 @@ from softgrpo.evaluation.table import Method
 ROWS: Mapping[str, str] = {
     "uniform_score": "The lists merged with equal weights, item by item, by the sum of normalised scores.",
     "uniform_quota": "The lists merged with equal weights, each recaller filling its share of the places.",
-    "uniform_rrf": "The lists merged with equal weights by reciprocal rank fusion: an item scores 1 / (a constant + its rank) in each list.",
+    "uniform_rrf": "The lists merged with equal weights by reciprocal rank fusion: 1 / (a constant + the rank) from each list.",
     "global_grid": "One set of weights for all users, the best on a grid, chosen on policy windows.",
     "global_cem": "One set of weights for all users, found by the cross-entropy method on policy windows.",
     "global_bayes": "One set of weights for all users, found by Bayesian optimisation on policy windows.",
@@ -24,9 +24,9 @@ ROWS: Mapping[str, str] = {
     "sft_single": "The language model after supervised fine-tuning; only the recaller with its largest weight is shown.",
     "sft_multi": "The language model after supervised fine-tuning; lists are merged with its weights for each user.",
     "grpo_single": "The language model after SofT-GRPO; only the recaller with its largest weight is shown.",
-    "grpo_multi": "The language model after SofT-GRPO; lists are merged with its weights for each user: the method of this project.",
+    "grpo_multi": "The language model after SofT-GRPO; lists are merged with its weights for each user. The method itself.",
     "oracle_recaller": "A bound, not a method: for each user and metric the single recaller that turns out best.",
-    "oracle_weights": "A bound, not a method: for each user and metric the best weights of a grid, or any other row that is better.",
+    "oracle_weights": "A bound, not a method: for each user and metric the best weights of a grid, or a better row.",
 }
 """Key of a row -> what it is; single recallers and what has no entry are described by their kind."""
 KINDS: Mapping[str, str] = {
@@ -62,7 +62,7 @@ def column_meanings(k: int, confidence: float, draws: int) -> dict[str, str]:
         "MRR": "Mean of 1 / rank of the first right item, from 0 to 1.",
         "Δ": f"Difference in NDCG@{k}; in brackets as a share of the reference.",
         "interval": f"{confidence:.0%} interval of the difference, from a paired bootstrap over users ({draws:,} draws).",
-        "p": "Probability of a difference at least as large if there were none, corrected by Holm for all comparisons of the table; "
+        "p": "Probability of a difference at least as large if there were none, corrected for all comparisons (Holm); "
         "below 0.05 the difference is called real.",
         "test window": "The items that a user chose last, which no training and no choice has seen.",
     }

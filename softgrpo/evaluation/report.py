@@ -18,7 +18,7 @@ from softgrpo.evaluation.drivers import Drivers
 from softgrpo.evaluation.figures import Drawn, draw_figures
 from softgrpo.evaluation.glossary import column_meanings, row_meanings
 from softgrpo.evaluation.pages.environment import template
-from softgrpo.evaluation.pages.provenance import BEGIN, END
+from softgrpo.evaluation.pages.provenance import COSTS, PROVENANCE, place
 from softgrpo.evaluation.pages.vector import inline_svg
 from softgrpo.evaluation.static import StaticMixture
 from softgrpo.evaluation.summary import Summary
@@ -138,8 +138,9 @@ def _content(report: Report) -> dict[str, Any]:
         "sentences": summarise(report).sentences,
         "head": {"seed": str(config.seed), "test users": f"{users:,}"} | dict(report.head),
         "chosen": (comparison.best_single, comparison.best_static),
-        "provenance_begin": BEGIN,
-        "provenance_end": END,
+        "place": place,
+        "provenance": PROVENANCE,
+        "costs": COSTS,
         "row_meanings": row_meanings(comparison.methods, comparison.best_single),
         "column_meanings": column_meanings(k, config.evaluation.confidence, config.evaluation.bootstrap),
         "static": report.static,

@@ -40,8 +40,11 @@ SHOWN_SETTINGS: dict[str, Any] = {
 
 
 def save_report(report: Report, folder: Path) -> None:
-    """Writes the comparison (`table.parquet`, `windows.parquet`, `weights.parquet`), its result in words (`summary.json`) and the rest
-    of a report (`report.json`)."""
+    """Writes a comparison and the rest of a report.
+
+    The comparison is in `table.parquet`, `windows.parquet` and `weights.parquet`, its result in words in `summary.json`, the rest
+    in `report.json`.
+    """
     comparison = report.comparison
     comparison.table.to_parquet(folder / TABLE, index=False)
     comparison.windows.to_parquet(folder / WINDOWS, index=False)

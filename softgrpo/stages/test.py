@@ -32,15 +32,17 @@ from softgrpo.evaluation.lift import lift_at
 from softgrpo.evaluation.report import Choice, Report, write_report
 from softgrpo.evaluation.stored import save_report
 from softgrpo.evaluation.table import Comparison, Gate, compare, standard_methods
+from softgrpo.fusion import merged_lists
 from softgrpo.identity import digest_file
 from softgrpo.leakage import check_everyone_is_tested
 from softgrpo.policy import load_card, load_policy, starting_weights
 from softgrpo.records import Part
 from softgrpo.rewards import JudgedLists
-from softgrpo.stages import BEST_METRIC, CURVES, MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
+from softgrpo.stages import BEST_METRIC, CURVES, MERGE_MILLISECONDS, POLICY_MILLISECONDS, Reporter, StageContext
 from softgrpo.stages.gates import gate_data
 from softgrpo.stages.inputs import CONFUSION, RECALLER_CURVES, Prepared
 
+TIMED_WINDOWS = 512
 logger = logging.getLogger(__name__)
 
 SHOWN_SFT_CURVES = {
@@ -63,16 +65,22 @@ def on_cuda(config: ExperimentConfig) -> bool:
     return config.train.device != "cpu" and torch.cuda.is_available()
 
 
-def policy_logits_on_test(folder: Path, config: ExperimentConfig, prepared: Prepared, label: str) -> Tensor:
-    """Returns the logits (W, M) of a stored policy on the test windows."""
+def policy_logits_on_test(
+    folder: Path, config: ExperimentConfig, prepared: Prepared, label: str, reporter: Reporter | None = None
+) -> Tensor:
+    """Returns the logits (W, M) of a stored policy on the test windows, and reports how long it takes for one."""
     policy = load_policy(folder, config.policy, prepared.lists.recallers)
     train = config.train
     if on_cuda(config):
         policy.model.to("cuda")
+    started = time.perf_counter()
     rows = PromptRows(prepared.encoded(prepared.windows.of(Part.TEST), policy.tokenizer).input_ids, {})
-    return predict_logits(
+    logits = predict_logits(
         policy.model, rows, PromptCollator(policy.tokenizer), train.eval_batch_size, train.bf16, label
     )
+    if reporter is not None:
+        reporter.metrics({POLICY_MILLISECONDS: 1000 * (time.perf_counter() - started) / len(logits)}, 0)
+    return logits
 
 
 def policy_weights(folder: Path, config: ExperimentConfig, prepared: Prepared, label: str) -> Tensor:
@@ -110,7 +118,7 @@ def learned_weights(context: StageContext, prepared: Prepared) -> tuple[dict[str
         model = tuple(digest_file(path) for path in sorted(folder.glob("*.safetensors")))
         assert model, folder
         if model not in asked:
-            asked[model] = policy_logits_on_test(folder, config, prepared, f"{key} on test windows")
+            asked[model] = policy_logits_on_test(folder, config, prepared, f"{key} on test windows", context.reporter)
         learned[key] = read_weights(folder, asked[model])
     return learned, notes
 
@@ -185,10 +193,22 @@ def describe_model(policy: PolicyConfig) -> str:
     return f"{shown} (size {policy.size}), {trained} trained"
 
 
+def _report_merging(reporter: Reporter, judged: JudgedLists, weights: Tensor) -> None:
+    """Reports how long merging the lists of one window takes; a time is no part of what is stored."""
+    few = slice(0, TIMED_WINDOWS)
+    started = time.perf_counter()
+    merged = merged_lists(judged.aligned.select(few), weights[few, None], judged.fusion, judged.fusion.k)
+    reporter.metrics({MERGE_MILLISECONDS: 1000 * (time.perf_counter() - started) / len(merged)}, 0)
+
+
 def _lift(comparison: Comparison, judged: JudgedLists, users: NDArray[np.int32]) -> pd.DataFrame:
     """Returns NDCG at every cut-off of the focus and what it is compared with."""
     single = f"{comparison.best_single} (best single)"
-    rows = {FOCUS: comparison.method(FOCUS).label, comparison.best_single: single, comparison.best_static: "best static"}
+    rows = {
+        FOCUS: comparison.method(FOCUS).label,
+        comparison.best_single: single,
+        comparison.best_static: "best static",
+    }
     return lift_at(comparison, judged, users, rows)
 
 
@@ -223,7 +243,9 @@ def run(context: StageContext) -> dict[str, float]:
         recaller_curves=_recaller_curves(prepared.data),
         confusion=pd.read_csv(context.inputs["sft"] / CONFUSION, index_col="best"),
         cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
-        coverage=coverage_of(recallers, prepared.lists.items[rows], targets_of(prepared.corpus, prepared.windows)[rows]),
+        coverage=coverage_of(
+            recallers, prepared.lists.items[rows], targets_of(prepared.corpus, prepared.windows)[rows]
+        ),
         lift=_lift(comparison, judged, users),
         drivers=drivers_of(
             recallers,
@@ -231,6 +253,7 @@ def run(context: StageContext) -> dict[str, float]:
             gate_numbers(prepared.features, prepared.windows)[rows],
         ),
     )
+    _report_merging(context.reporter, judged, comparison.method(FOCUS).weights)
     save_report(report, out)
     write_report(report, out)
     return _final_metrics(comparison)

@@ -1,7 +1,7 @@
-"""Where a page comes from: what the stage that writes it must not know, filled in when the page is shown.
+"""What the stage that writes a page must not know: where the page comes from, and measured times. Filled in when the page is shown.
 
 A stage is a pure function, and the same run writes the same bytes: there is no id, no time and no command in what it stores. Its
-page has an empty place for them, between two marks.
+page has an empty place for each, between two marks.
 """
 
 from __future__ import annotations
@@ -13,8 +13,23 @@ from html import escape
 
 from softgrpo.evaluation.pages.environment import markdown_cell
 
-BEGIN, END = "<!-- provenance -->", "<!-- /provenance -->"
-_PLACE = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+PROVENANCE, COSTS = "provenance", "costs"
+"""Names of the places."""
+
+
+def place(name: str, content: str = "") -> str:
+    """Returns a place of a page with what is in it before it is filled."""
+    return f"<!-- {name} -->\n{content}\n<!-- /{name} -->"
+
+
+def fill(page: str, name: str, content: str) -> str:
+    """Returns a page with one of its places filled; a page without that place is returned as it is."""
+    pattern = f"<!-- {name} -->.*?<!-- /{name} -->"
+    return re.sub(pattern, lambda _: place(name, content), page, count=1, flags=re.DOTALL)
+
+
+CODE = frozenset({"run id", "command", "commit"})
+"""Facts that people copy."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +45,17 @@ class Provenance:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
-def complete_html(page: str, provenance: Provenance) -> str:
-    """Returns an HTML page with its place filled; a page without one is returned as it is."""
+def provenance_html(provenance: Provenance) -> str:
+    """Returns what the place of an HTML page is filled with."""
     rows = [f"<dt>{escape(label)}</dt><dd>{_shown(label, text)}</dd>" for label, text in provenance.facts.items()]
     rows += [f"<dt>{escape(label)}</dt><dd>{_link(address)}</dd>" for label, address in provenance.links.items()]
-    filled = f'{BEGIN}\n<dl class="facts">\n' + "\n".join(rows) + f"\n</dl>\n{END}"
-    return _PLACE.sub(lambda _: filled, page, count=1)
+    return '<dl class="facts">\n' + "\n".join(rows) + "\n</dl>"
 
 
-def complete_markdown(page: str, provenance: Provenance) -> str:
-    """Returns a Markdown page with its place filled."""
+def provenance_markdown(provenance: Provenance) -> str:
+    """Returns what the place of a Markdown page is filled with."""
     rows = [f"- {label}: {_quoted(label, text)}" for label, text in provenance.facts.items()]
-    rows += [f"- {label}: <{address}>" for label, address in provenance.links.items()]
-    filled = f"{BEGIN}\n" + "\n".join(rows) + f"\n{END}"
-    return _PLACE.sub(lambda _: filled, page, count=1)
+    return "\n".join(rows + [f"- {label}: <{address}>" for label, address in provenance.links.items()])
 
 
 def _shown(label: str, text: str) -> str:
@@ -57,7 +69,3 @@ def _quoted(label: str, text: str) -> str:
 def _link(address: str) -> str:
     text = escape(address)
     return f'<a href="{text}">{text}</a>' if address.startswith(("http://", "https://")) else text
-
-
-CODE = frozenset({"run id", "command", "commit"})
-"""Facts that people copy."""
