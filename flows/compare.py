@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,21 +34,56 @@ class ComparedRuns:
         verdicts: One sentence for each run behind the first, of seeds for each reference.
         k: Cut-off of the NDCG of the differences.
         link: Page of MLflow that compares the runs, None where no server shows one.
+        differences: Setting -> label of a run -> value, of the settings in which the runs differ.
+        references: Prefix of the table's columns of differences -> what people call the reference.
         runs: `label`, the beginning of its id, which stands for it in the table, `name` and `run_id` of each run that was named;
             empty for variants of an experiment, which the table calls by their names.
+        page: The HTML page, None where none was written.
     """
 
     table: pd.DataFrame
     verdicts: tuple[str, ...]
     k: int
     link: str | None
+    differences: Mapping[str, Mapping[str, str]]
+    references: Mapping[str, str]
     runs: tuple[dict[str, str], ...] = ()
+    page: Path | None = None
 
     def as_record(self) -> dict[str, Any]:
         """Returns what a machine reads."""
         rows = json.loads(self.table.to_json(orient="records"))
         verdicts, runs = list(self.verdicts), list(self.runs)
-        return {"k": self.k, "rows": rows, "verdicts": verdicts, "link": self.link, "runs": runs}
+        differences = {setting: dict(values) for setting, values in self.differences.items()}
+        record = {"k": self.k, "rows": rows, "verdicts": verdicts, "link": self.link, "runs": runs}
+        return record | {"differences": differences, "html": self.page and str(self.page)}
+
+    def html(self, title: str, names: Mapping[str, str], note: str) -> str:
+        """Returns the comparison as one HTML page.
+
+        Args:
+            title: Heading.
+            names: Label of each run in the table -> what people call it.
+            note: What a reader of the table must know.
+        """
+        from softgrpo.evaluation.comparison_page import ComparisonPage, render_comparison
+
+        links = {"MLflow": self.link} if self.link else {}
+        page = ComparisonPage(
+            title, names, self.differences, self.verdicts, self.table, self.k, self.references, note, links
+        )
+        return render_comparison(page)
+
+
+def differing_settings(settings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Returns the settings that are not equal everywhere and change a number: setting -> label of the run -> value.
+
+    Args:
+        settings: Label of a run -> its settings, by dotted path; "not set" stands where one has none.
+    """
+    names = dict.fromkeys(name for values in settings.values() for name in values if name not in NO_NUMBER)
+    by_name = {name: {label: values.get(name, "not set") for label, values in settings.items()} for name in names}
+    return {name: values for name, values in by_name.items() if len(set(values.values())) > 1}
 
 
 @dataclass(frozen=True)
@@ -149,7 +184,12 @@ def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
     rows = {row["method"]: {str(name): value for name, value in row.items()} for row in table.to_dict("records")}
     least = least_p(table, stored.evaluation.bootstrap)
     verdicts = tuple(verdict(rows[f"{run.name}/{FOCUS}"], "vs_first", first.name, k, least) for run in others)
-    return ComparedRuns(table, verdicts, k, stored.link, stored.known_as)
+    references = {"vs_single": "the best single recaller of the first run", "vs_first": "SofT-GRPO of the first run"}
+    return ComparedRuns(table, verdicts, k, stored.link, _differences(stored), references, stored.known_as)
+
+
+def _differences(stored: Stored) -> dict[str, dict[str, str]]:
+    return differing_settings({run.name: values for run, values in zip(stored.runs, stored.settings, strict=True)})
 
 
 def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
@@ -165,11 +205,8 @@ def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
 
     stored = read_stored_runs(run_ids, output)
     seeds = [settings["seed"] for settings in stored.settings]
-    first, *others = stored.settings
-    differing = sorted(
-        {name for settings in others for name in {*first, *settings} if first.get(name) != settings.get(name)}
-        - {"seed", *NO_NUMBER}
-    )
+    differences = _differences(stored)
+    differing = sorted(set(differences) - {"seed"})
     if differing or len(set(seeds)) < len(seeds):
         what = f"that differ in {', '.join(differing)}" if differing else f"with the seeds {', '.join(seeds)}"
         raise ConfigError(
@@ -184,4 +221,5 @@ def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
     verdicts = tuple(
         verdict(row, vs, f"the {name[0].lower()}{name[1:]}", stored.k, least) for vs, name in references.items()
     )
-    return ComparedRuns(table, verdicts, stored.k, stored.link, stored.known_as)
+    named = {vs: f"{name[0].lower()}{name[1:]}" for vs, name in references.items()}
+    return ComparedRuns(table, verdicts, stored.k, stored.link, differences, named, stored.known_as)

@@ -169,6 +169,7 @@ def _tell_comparison(compared: ComparedRuns, reference: str, output: Path) -> No
 
     print_comparison(compared.table, compared.k, reference, "--json")
     print(*compared.verdicts, sep="\n")
+    print(f"page  {compared.page}")
     print(compared.link or f"{make_line('services', output)} shows the runs side by side")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +32,29 @@ def open_report(run_id: str, output: Path) -> FinishedRun:
     return open_finished(run_id, output, ("test",), ("test",))
 
 
-def check_copy(folder: Path, output: Path) -> None:
+def check_copy(folder: Path, output: Path, files: Sequence[str] = (PAGE, TEXT, TABLE), what: str = "a report") -> None:
     """Checks where a copy of a report is to go.
 
     Args:
         folder: Where.
         output: Folder of finished stages, whose files are never written over.
+        files: What an earlier copy there has.
+        what: What people call it.
 
     Raises:
-        StoreError: Something of that name is there and holds other things than a report, it belongs to the stored stages, or no
-            folder can be made there.
+        StoreError: Something of that name is there and holds other things than an earlier copy, it belongs to the stored stages,
+            or no folder can be made there.
     """
     stages = (output / "stages").resolve()
     if stages in (folder.resolve(), *folder.resolve().parents):
         raise StoreError(
             f"--to {folder}", f"What is in {stages} is stored and never written over", "Name another folder"
         )
-    earlier = all((folder / name).is_file() for name in (PAGE, TEXT, TABLE))
+    earlier = all((folder / name).is_file() for name in files)
     if folder.exists() and not earlier and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(
             f"--to {folder}",
-            f"It must be a new folder, an empty one, or one with an earlier report ({PAGE}, {TEXT} and {TABLE})",
+            f"It must be a new folder, an empty one, or one with {what} from before ({', '.join(files[:-1])} and {files[-1]})",
             "Name another",
         )
     check_takes_files("--to", folder)

@@ -8,6 +8,7 @@ import json
 import sys
 import webbrowser
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,15 @@ from flows.environment import check_takes_files, prepare_to_read
 from softgrpo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from flows.compare import ComparedRuns
     from flows.recommend import Recommendation
     from softgrpo.config import ExperimentConfig
 
 Job = Callable[[], int]
 """What a sub-command does once its arguments are found to be right; returns the exit code."""
+
+
+COMPARISON_FILES = ("comparison.html", "comparison.parquet")
 
 
 def print_json(value: Any) -> None:
@@ -39,13 +44,17 @@ def compare_job(arguments: argparse.Namespace) -> Job:
         SoftGRPOError: They cannot be compared; nothing was written.
     """
     from flows.compare import average_stored_seeds, compare_stored_runs
+    from flows.report_command import check_copy
 
+    if arguments.to is not None:
+        check_copy(arguments.to, arguments.output, COMPARISON_FILES, "a comparison")
     read = average_stored_seeds if arguments.seeds else compare_stored_runs
     compared = read(arguments.RUN, arguments.output)
 
     def job() -> int:
+        page = None if arguments.to is None else _write_comparison(compared, arguments.to, seeds=arguments.seeds)
         if arguments.json:
-            print_json(compared.as_record())
+            print_json(replace(compared, page=page).as_record())
             return 0
         from flows.tables import print_comparison
         from tasks.addresses import make_line
@@ -54,10 +63,28 @@ def compare_job(arguments: argparse.Namespace) -> Job:
         of = "each seed" if arguments.seeds else "the first run"
         print_comparison(compared.table, compared.k, f"the best single recaller of {of}", "--json")
         print(*compared.verdicts, sep="\n")
+        if page is not None:
+            print(f"page  {page}")
         print(compared.link or f"{make_line('services', arguments.output)} shows the runs side by side")
         return 0
 
     return job
+
+
+def _write_comparison(compared: ComparedRuns, folder: Path, *, seeds: bool) -> Path:
+    """Writes the page and the table of a comparison into a folder that passed `check_copy`, and returns the page's path."""
+    names = {run["label"]: f"{run['name']} ({run['run_id']})" for run in compared.runs}
+    note = (
+        "Seeds are averaged for each user; ± seeds is the standard deviation between seeds."
+        if seeds
+        else "Only SofT-GRPO of each run gets a p-value here, Holm-corrected; the others are tested in the report of their own run."
+    )
+    title = f"{len(names)} seeds, averaged" if seeds else f"{len(names)} runs compared"
+    folder.mkdir(parents=True, exist_ok=True)
+    page, table = (folder / name for name in COMPARISON_FILES)
+    page.write_text(compared.html(title, names, note), encoding="utf-8")
+    compared.table.to_parquet(table, index=False)
+    return page
 
 
 def report_job(arguments: argparse.Namespace) -> Job:

@@ -56,7 +56,7 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     return path
 
 
-def label_bar(axis: Axes, end: float, row: float, text: str) -> None:
+def label_bar(axis: Axes, end: float, row: int, text: str) -> None:
     """Writes a text behind the end of a horizontal bar."""
     axis.annotate(text, (end, row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
 

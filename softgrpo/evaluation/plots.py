@@ -36,7 +36,7 @@ def comparison_figure(table: pd.DataFrame, k: int, references: Mapping[str, str]
         colours = [COLOURS[kind] for kind in table["kind"]]
         left.barh(rows, table[f"ndcg@{k}"], color=colours, height=0.7)
         for row, value in zip(rows, table[f"ndcg@{k}"], strict=True):
-            label_bar(left, value, row, f"{value:.4f}")
+            label_bar(left, value, int(row), f"{value:.4f}")
         left.set_yticks(rows, table["label"])
         left.invert_yaxis()
         left.margins(x=0.22)

@@ -35,7 +35,7 @@ def coverage_figure(coverage: Coverage) -> Figure:
             rows, share * (hits - unique), left=share * unique, color=COLOURS["single"], height=0.6, label="others too"
         )
         for row in rows:
-            label_bar(left, share * hits[row], row, f"{unique[row]:,} alone, {hits[row]:,} in all")
+            label_bar(left, share * hits[row], int(row), f"{unique[row]:,} alone, {hits[row]:,} in all")
         left.set_yticks(rows, coverage.recallers)
         left.invert_yaxis()
         left.margins(x=0.45)

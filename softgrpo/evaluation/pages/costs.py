@@ -60,8 +60,8 @@ def costs_html(costs: Sequence[Cost], k: int) -> str:
     """Returns a section of a page: the figure and what to see in it."""
     caption = (
         f"NDCG@{k} against milliseconds per user, on a logarithmic axis; up and to the left is better. Measured on the machine "
-        "that made the stages, many users at a time: single recallers pay for their own list, mixtures for all lists and the merge, "
-        "SofT-GRPO for the language model as well."
+        "that made the stages, many users at a time: single recallers pay for their own list, mixtures for all lists and the "
+        "merge, SofT-GRPO for the language model as well."
     )
     return (
         f'<section id="costs">\n<h2>{TITLE}</h2>\n<figure><div class="wide">{_scatter(costs, k)}</div>\n'
