@@ -32,7 +32,7 @@ def open_report(run_id: str, output: Path) -> FinishedRun:
     return open_finished(run_id, output, ("test",), ("test",))
 
 
-def check_copy(folder: Path, output: Path, files: Sequence[str] = (PAGE, TEXT, TABLE), what: str = "a report") -> None:
+def check_copy(folder: Path, output: Path, files: Sequence[str] = (PAGE, TEXT, TABLE), what: str = "report") -> None:
     """Checks where a copy of a report is to go.
 
     Args:
@@ -54,7 +54,7 @@ def check_copy(folder: Path, output: Path, files: Sequence[str] = (PAGE, TEXT, T
     if folder.exists() and not earlier and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(
             f"--to {folder}",
-            f"It must be a new folder, an empty one, or one with {what} from before ({', '.join(files[:-1])} and {files[-1]})",
+            f"It must be a new folder, an empty one, or one with an earlier {what} ({', '.join(files[:-1])} and {files[-1]})",
             "Name another",
         )
     check_takes_files("--to", folder)

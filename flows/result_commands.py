@@ -47,7 +47,7 @@ def compare_job(arguments: argparse.Namespace) -> Job:
     from flows.report_command import check_copy
 
     if arguments.to is not None:
-        check_copy(arguments.to, arguments.output, COMPARISON_FILES, "a comparison")
+        check_copy(arguments.to, arguments.output, COMPARISON_FILES, "comparison")
     read = average_stored_seeds if arguments.seeds else compare_stored_runs
     compared = read(arguments.RUN, arguments.output)
 

@@ -40,6 +40,8 @@ class FakeStages:
             context.reporter.info("half way")
             if name == "test":
                 TABLE.to_parquet(context.out / "table.parquet")
+                for page in ("report.html", "report.md"):
+                    (context.out / page).write_text("a report")
             return {"SofT-GRPO multi/ndcg@10": 0.3, "best_ndcg": self.validation_ndcg, "validation_windows": 4.0}
 
         return Stage(name, run, parameters, "softgrpo.columns", ("numpy",))
