@@ -84,9 +84,13 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
 
     from softgrpo.baselines.gates import GATES
     from softgrpo.config import MergeMethod
+    from softgrpo.data.windows import targets_of
     from softgrpo.evaluation import FOCUS
     from softgrpo.evaluation.cases import data_facts, extreme_cases
+    from softgrpo.evaluation.coverage import coverage_of
+    from softgrpo.evaluation.drivers import drivers_of
     from softgrpo.evaluation.learnt import learnt_sentence
+    from softgrpo.evaluation.lift import lift_at
     from softgrpo.evaluation.report import Report, write_report
     from softgrpo.evaluation.stored import save_report
     from softgrpo.evaluation.table import Gate, compare, standard_methods
@@ -107,6 +111,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     methods = standard_methods(judged, RECALLERS, static, start, learned, config, gates, merges)
     users, best = prepared.windows.user[rows], static.best_single.name
     comparison = compare(judged, users, rows, methods, best, config)
+    numbers = rng.random((len(rows), 5 * len(RECALLERS) + 3))
     steps = pd.DataFrame({"step": range(100), "value": rng.random(100)})
     report = Report(
         config=config,
@@ -116,10 +121,18 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         facts=data_facts(prepared.corpus, prepared.windows),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, static_prior=True),
+        head={},
         history=prepared.windows.start[rows],
         curves=dict.fromkeys(SHOWN_CURVES.values(), steps),
+        sft_curves={"loss": steps},
+        recaller_curves={name: {"recall_loss": steps, "recall_valid_ndcg": steps} for name in RECALLERS},
         confusion=pd.DataFrame(np.eye(len(RECALLERS)), index=list(RECALLERS), columns=list(RECALLERS)),
         cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
+        coverage=coverage_of(
+            RECALLERS, prepared.lists.items[rows], targets_of(prepared.corpus, prepared.windows)[rows]
+        ),
+        lift=lift_at(comparison, judged, users, {FOCUS: "SofT-GRPO multi", best: best, "static": "best static"}),
+        drivers=drivers_of(RECALLERS, comparison.method(FOCUS).weights.numpy(), numbers),
     )
     out.mkdir()
     save_report(report, out)

@@ -162,12 +162,13 @@ def _add_results(commands: argparse._SubParsersAction[Parser], words: Sequence[s
     runs = commands.add_parser("runs", prog="softgrpo runs", description=RUNS, usage=usage)
     runs.add_argument("--most", type=int, default=20, metavar="N", help="how many at most (default 20)")
 
-    usage = "softgrpo compare RUN RUN ... [--seeds] [--json]"
+    usage = "softgrpo compare RUN RUN ... [--seeds] [--to FOLDER] [--json]"
     compare = commands.add_parser("compare", prog="softgrpo compare", description=COMPARE, usage=usage)
     compare.add_argument("RUN", nargs="+", help=argparse.SUPPRESS)
     compare.add_argument(
         "--seeds", action="store_true", help="the runs differ in their seeds alone: average them, with their spread"
     )
+    compare.add_argument("--to", type=Path, metavar="FOLDER", help="write an HTML page and the table as Parquet there")
 
     usage = "softgrpo report RUN [--to FOLDER [--overwrite]] [--open] [--json]"
     report = commands.add_parser("report", prog="softgrpo report", description=REPORT, usage=usage)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from flows.differences import NO_NUMBER, differing
+from flows.differences import differing, differing_settings
 from flows.environment import prepare_to_read
 from flows.finished import check_pipeline
 from softgrpo.config import EvaluationConfig
@@ -33,24 +33,47 @@ class ComparedRuns:
         verdicts: One sentence for each run behind the first, of seeds for each reference.
         k: Cut-off of the NDCG of the differences.
         link: Page of MLflow that compares the runs, None where no server shows one.
+        differences: Setting -> label of a run -> value, of the settings in which the runs differ.
+        references: Prefix of the table's columns of differences -> what people call the reference.
         runs: `label`, the beginning of its id, which stands for it in the table, `name` and `run_id` of each run that was named;
             empty for variants of an experiment, which the table calls by their names.
-        differences: In which settings each run behind the first differs from it, in one sentence each.
+        changes: In which settings each run behind the first differs from it, in one sentence each.
+        page: The HTML page, None where none was written.
     """
 
     table: pd.DataFrame
     verdicts: tuple[str, ...]
     k: int
     link: str | None
+    differences: Mapping[str, Mapping[str, str]]
+    references: Mapping[str, str]
     runs: tuple[dict[str, str], ...] = ()
-    differences: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    page: Path | None = None
 
     def as_record(self) -> dict[str, Any]:
         """Returns what a machine reads."""
         rows = json.loads(self.table.to_json(orient="records"))
         verdicts, runs = list(self.verdicts), list(self.runs)
-        said = {"verdicts": verdicts, "differences": list(self.differences)}
-        return {"k": self.k, "rows": rows, **said, "link": self.link, "runs": runs}
+        differences = {setting: dict(values) for setting, values in self.differences.items()}
+        record = {"k": self.k, "rows": rows, "verdicts": verdicts, "link": self.link, "runs": runs}
+        return record | {"differences": differences, "html": self.page and str(self.page)}
+
+    def html(self, title: str, names: Mapping[str, str], note: str) -> str:
+        """Returns the comparison as one HTML page.
+
+        Args:
+            title: Heading.
+            names: Label of each run in the table -> what people call it.
+            note: What a reader of the table must know.
+        """
+        from softgrpo.evaluation.comparison_page import ComparisonPage, render_comparison
+
+        links = {"MLflow": self.link} if self.link else {}
+        page = ComparisonPage(
+            title, names, self.differences, self.verdicts, self.table, self.k, self.references, note, links
+        )
+        return render_comparison(page)
 
 
 @dataclass(frozen=True)
@@ -77,6 +100,11 @@ class Stored:
     def seed(self) -> int:
         """Seed of the first, and of the bootstrap."""
         return int(self.settings[0]["seed"])
+
+    @property
+    def settings_of(self) -> dict[str, dict[str, str]]:
+        """The settings by the label of their run."""
+        return {run.name: values for run, values in zip(self.runs, self.settings, strict=True)}
 
 
 def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
@@ -151,8 +179,10 @@ def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
     rows = {row["method"]: {str(name): value for name, value in row.items()} for row in table.to_dict("records")}
     least = least_p(table, stored.evaluation.bootstrap)
     verdicts = tuple(verdict(rows[f"{run.name}/{FOCUS}"], "vs_first", first.name, k, least) for run in others)
-    differences = differing(dict(zip([run.name for run in stored.runs], stored.settings, strict=True)))
-    return ComparedRuns(table, verdicts, k, stored.link, stored.known_as, differences)
+    references = {"vs_single": "the best single recaller of the first run", "vs_first": "SofT-GRPO of the first run"}
+    settings = stored.settings_of
+    different, changes = differing_settings(settings), differing(settings)
+    return ComparedRuns(table, verdicts, k, stored.link, different, references, stored.known_as, changes)
 
 
 def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
@@ -168,13 +198,10 @@ def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
 
     stored = read_stored_runs(run_ids, output)
     seeds = [settings["seed"] for settings in stored.settings]
-    first, *others = stored.settings
-    differing = sorted(
-        {name for settings in others for name in {*first, *settings} if first.get(name) != settings.get(name)}
-        - {"seed", *NO_NUMBER}
-    )
-    if differing or len(set(seeds)) < len(seeds):
-        what = f"that differ in {', '.join(differing)}" if differing else f"with the seeds {', '.join(seeds)}"
+    differences = differing_settings(stored.settings_of)
+    others = sorted(set(differences) - {"seed"})
+    if others or len(set(seeds)) < len(seeds):
+        what = f"that differ in {', '.join(others)}" if others else f"with the seeds {', '.join(seeds)}"
         raise ConfigError(
             f"runs {what}",
             "Runs are averaged that differ in their seeds and in nothing else",
@@ -187,4 +214,5 @@ def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
     verdicts = tuple(
         verdict(row, vs, f"the {name[0].lower()}{name[1:]}", stored.k, least) for vs, name in references.items()
     )
-    return ComparedRuns(table, verdicts, stored.k, stored.link, stored.known_as)
+    named = {vs: f"{name[0].lower()}{name[1:]}" for vs, name in references.items()}
+    return ComparedRuns(table, verdicts, stored.k, stored.link, differences, named, stored.known_as)

@@ -10,6 +10,17 @@ NO_NUMBER = ("limits.stage_hours", "data.data_path", "data.download")
 POOL = "recall.recallers"
 
 
+def differing_settings(settings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Returns the settings that are not equal everywhere and change a number: setting -> label of the run -> value.
+
+    Args:
+        settings: Label of a run -> its settings, by dotted path; "not set" stands where one has none.
+    """
+    names = dict.fromkeys(name for values in settings.values() for name in values if name not in NO_NUMBER)
+    by_name = {name: {label: values.get(name, "not set") for label, values in settings.items()} for name in names}
+    return {name: values for name, values in by_name.items() if len(set(values.values())) > 1}
+
+
 def differing(settings: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
     """Says of each run behind the first in which settings it differs from that one.
 

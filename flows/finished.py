@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -13,6 +15,16 @@ from flows.environment import prepare_to_read
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
 from softgrpo.presets import validate
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run  # mlflow takes a second, and is not imported before its environment is set
+
+    from tasks.store import ArtifactStore
+
+TIMED = ("recall-", "test")
+"""Beginnings of the names of the nodes that report what users pay for."""
+COMMIT = "mlflow.source.git.commit"
+"""Tag of a run, MLflow's own."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,9 @@ class FinishedRun:
         config: The configuration it ran with.
         folders: Files of the stages that were asked for, as far as it has them; verified.
         link: Its page in MLflow.
+        started: When it was started.
+        commit: Of the checkout that ran it, None outside one.
+        costs: See `flows.report_page.RunFacts`.
     """
 
     run_id: str
@@ -32,6 +47,32 @@ class FinishedRun:
     config: ExperimentConfig
     folders: dict[str, Path]
     link: str
+    started: datetime
+    commit: str | None
+    costs: dict[str, float]
+
+
+def started_at(run: Run) -> datetime:
+    """Returns when a run of MLflow was started."""
+    return datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+
+
+def costs_of_stages(store: ArtifactStore, stages: Mapping[str, str]) -> dict[str, float]:
+    """Returns the times that stages have reported, `<node>/<what>`.
+
+    Args:
+        store: Where the runs are.
+        stages: Node -> MLflow run.
+    """
+    from tasks.lineage import read_run
+
+    return {
+        f"{node}/{name}": value
+        for node, run_id in stages.items()
+        if node.startswith(TIMED)
+        for name, value in read_run(store, run_id).data.metrics.items()
+        if name.startswith("cost/")
+    }
 
 
 def check_pipeline(run_id: str, tags: Mapping[str, str]) -> None:
@@ -84,4 +125,13 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
         name: store.fetch(name, read_run(store, found[name])) for name in dict.fromkeys(wanted) if name in found
     }
     folders = {name: store.local.payload(reference["key"]) for name, reference in references.items()}
-    return FinishedRun(run.info.run_id, str(run.info.run_name), config, folders, tracking.run_link(run.info.run_id))
+    return FinishedRun(
+        run.info.run_id,
+        str(run.info.run_name),
+        config,
+        folders,
+        tracking.run_link(run.info.run_id),
+        started_at(run),
+        run.data.tags.get(COMMIT),
+        costs_of_stages(store, found),
+    )

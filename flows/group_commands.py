@@ -179,8 +179,9 @@ def _tell_comparison(compared: ComparedRuns, reference: str, output: Path) -> No
     from flows.tables import print_comparison, print_sentences
     from tasks.addresses import make_line
 
-    print_sentences(compared.differences)
+    print_sentences(compared.changes)
     print_comparison(compared.table, compared.k, reference, "--json")
+    print(f"page  {compared.page}")
     print(compared.link or f"{make_line('services', output)} shows the runs side by side")
     print_sentences(compared.verdicts)
 

@@ -18,7 +18,7 @@ from flows.environment import check_writable
 from flows.failed_runs import fails_readably
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
 from flows.pipeline import RecordedRun, has_own_server
-from flows.summary import page, recorded, verdict_of
+from flows.summary import publish_page, recorded, result_page, verdict_of
 from softgrpo.config import ExperimentConfig
 from softgrpo.costs import cost_line, missing
 from softgrpo.pipeline import check_force, plan, read_table
@@ -138,8 +138,9 @@ def execute(
                 if watch is unwatched:  # what a study tries is no result yet
                     show_model(output, config, node, progress.folders()[node.name])
         note_nodes(progress, found, whole=True)
-    result = recorded(progress, read_table(progress.folders()))
-    create_markdown_artifact(page(progress, result), key="result", description=about.name)
+        page = publish_page(progress, output) if "test" in progress.references else None
+    result = recorded(progress, read_table(progress.folders()), page)
+    create_markdown_artifact(result_page(progress, result), key="result", description=about.name)
     for sentence in verdict_of(result):
         logging.getLogger(VERDICT_LOGGER).info("%s", sentence)
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pandas as pd
 from flows.destination import check_destination, check_outside_stores
 from flows.environment import check_takes_files
 from flows.finished import FinishedRun, open_finished
+from flows.report_page import PAGE, TEXT, RunFacts, complete
 from softgrpo.errors import StoreError
 
-PAGE, TEXT, TABLE = "report.html", "report.md", "table.parquet"
+TABLE = "table.parquet"
 
 
 def open_report(run_id: str, output: Path) -> FinishedRun:
@@ -31,26 +33,31 @@ def open_report(run_id: str, output: Path) -> FinishedRun:
     return open_finished(run_id, output, ("test",), ("test",))
 
 
-def check_copy(folder: Path, *, overwrite: bool) -> None:
+def check_copy(
+    folder: Path, files: Sequence[str] = (PAGE, TEXT, TABLE), what: str = "report", *, overwrite: bool
+) -> None:
     """Checks where a copy of a report is to go, before the run is looked for.
 
     Args:
         folder: Where.
-        overwrite: An earlier report may be written over.
+        files: What an earlier copy there has.
+        what: What people call it.
+        overwrite: An earlier copy may be written over.
 
     Raises:
-        StoreError: Something of that name is there and holds other things than a report, it holds one that may not be written
-            over, it belongs to stored stages, or no folder can be made there.
+        StoreError: Something of that name is there and holds other things than an earlier copy, it holds one that may not be
+            written over, it belongs to stored stages, or no folder can be made there.
     """
     check_outside_stores(folder)
-    earlier = all((folder / name).is_file() for name in (PAGE, TEXT, TABLE))
+    earlier = all((folder / name).is_file() for name in files)
     if folder.exists() and not earlier and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(
             f"--to {folder}",
-            f"It must be a new folder, an empty one, or with --overwrite one with an earlier report ({PAGE}, {TEXT} and {TABLE})",
+            f"It must be a new folder, an empty one, or with --overwrite one with an earlier {what} "
+            f"({', '.join(files[:-1])} and {files[-1]})",
             "Name another",
         )
-    check_destination([folder / name for name in (PAGE, TEXT, TABLE)], overwrite=overwrite)
+    check_destination([folder / name for name in files], overwrite=overwrite)
     check_takes_files("--to", folder)
 
 
@@ -81,18 +88,31 @@ def copy_report(run: FinishedRun, folder: Path) -> Path:
         raise StoreError(
             f"--to {folder}: {words[0]}", "All files of the report are copied", "Mend that, or name another folder"
         ) from error
+    for name, text in complete(run.folders["test"], facts_of(run)).items():
+        (folder / name).write_text(text, encoding="utf-8")
     return folder
 
 
-def as_record(run: FinishedRun, folder: Path) -> dict[str, Any]:
-    """Returns what a machine reads of a report: the table's rows and where the files are."""
+def facts_of(run: FinishedRun) -> RunFacts:
+    """Returns what the page of a run says of it besides its results."""
+    return RunFacts(run.config, run.started, run.run_id, run.name, run.commit, run.link, run.costs)
+
+
+def as_record(run: FinishedRun, page: Path, text: Path) -> dict[str, Any]:
+    """Returns what a machine reads of a report: the table's rows and where the files are.
+
+    Args:
+        run: The run.
+        page: The HTML page.
+        text: The same in Markdown.
+    """
     table = pd.read_parquet(run.folders["test"] / TABLE)
     return {
         "run_id": run.run_id,
         "name": run.name,
         "k": run.config.fusion.k,
         "rows": json.loads(table.to_json(orient="records")),
-        "html": str(folder / PAGE),
-        "markdown": str(folder / TEXT),
+        "html": str(page),
+        "markdown": str(text),
         "link": run.link,
     }

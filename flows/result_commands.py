@@ -8,6 +8,7 @@ import json
 import sys
 import webbrowser
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,15 @@ from softgrpo.errors import ConfigError
 from softgrpo.text import visible, visible_json
 
 if TYPE_CHECKING:
+    from flows.compare import ComparedRuns
     from flows.recommend import Recommendation
     from softgrpo.config import ExperimentConfig
 
 Job = Callable[[], int]
 """What a sub-command does once its arguments are found to be right; returns the exit code."""
+
+
+COMPARISON_FILES = ("comparison.html", "comparison.parquet")
 
 
 def print_json(value: Any) -> None:
@@ -44,26 +49,49 @@ def compare_job(arguments: argparse.Namespace) -> Job:
         SoftGRPOError: They cannot be compared; nothing was written.
     """
     from flows.compare import average_stored_seeds, compare_stored_runs
+    from flows.report_command import check_copy
 
+    check_overwrite(arguments.to, overwrite=arguments.overwrite)
+    if arguments.to is not None:
+        check_copy(arguments.to, COMPARISON_FILES, "comparison", overwrite=arguments.overwrite)
     read = average_stored_seeds if arguments.seeds else compare_stored_runs
     compared = read(arguments.RUN, arguments.output)
 
     def job() -> int:
+        page = None if arguments.to is None else _write_comparison(compared, arguments.to, seeds=arguments.seeds)
         if arguments.json:
-            print_json(compared.as_record())
+            print_json(replace(compared, page=page).as_record())
             return 0
         from flows.tables import print_comparison, print_sentences
         from tasks.addresses import make_line
 
         print(*(f"{run['label']}  {visible(run['name'])}" for run in compared.runs), sep="\n")
-        print_sentences(compared.differences)
+        print_sentences(compared.changes)
         of = "each seed" if arguments.seeds else "the first run"
         print_comparison(compared.table, compared.k, f"the best single recaller of {of}", "--json")
+        if page is not None:
+            print(f"page  {page}")
         print(compared.link or f"{make_line('services', arguments.output)} shows the runs side by side")
         print_sentences(compared.verdicts)
         return 0
 
     return job
+
+
+def _write_comparison(compared: ComparedRuns, folder: Path, *, seeds: bool) -> Path:
+    """Writes the page and the table of a comparison into a folder that passed `check_copy`, and returns the page's path."""
+    names = {run["label"]: f"{run['name']} ({run['run_id']})" for run in compared.runs}
+    note = (
+        "Seeds are averaged for each user; ± seeds is the standard deviation between seeds."
+        if seeds
+        else "Only SofT-GRPO of each run gets a p-value here, Holm-corrected; the others are tested in the report of their own run."
+    )
+    title = f"{len(names)} seeds, averaged" if seeds else f"{len(names)} runs compared"
+    folder.mkdir(parents=True, exist_ok=True)
+    page, table = (folder / name for name in COMPARISON_FILES)
+    page.write_text(compared.html(title, names, note), encoding="utf-8")
+    compared.table.to_parquet(table, index=False)
+    return page
 
 
 def report_job(arguments: argparse.Namespace) -> Job:
@@ -72,20 +100,28 @@ def report_job(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: There is none; nothing was written.
     """
-    from flows.report_command import PAGE, TABLE, as_record, check_copy, check_files, copy_report, open_report
+    from flows.report_command import TABLE, as_record, check_copy, check_files, copy_report, facts_of, open_report
+    from flows.report_page import FOLDER, PAGE, TEXT, write_page
 
     check_overwrite(arguments.to, overwrite=arguments.overwrite)
     if arguments.to is not None:
         check_copy(arguments.to, overwrite=arguments.overwrite)
+    else:
+        check_takes_files("--output", arguments.output / FOLDER)
     run = open_report(arguments.RUN, arguments.output)
     if arguments.to is not None:
         check_files(run, arguments.to, overwrite=arguments.overwrite)
 
     def job() -> int:
-        folder = run.folders["test"] if arguments.to is None else copy_report(run, arguments.to)
-        record = as_record(run, folder)
+        stored = run.folders["test"]
+        if arguments.to is None:
+            page, text = write_page(stored, arguments.output, facts_of(run)), stored / TEXT
+        else:
+            folder = copy_report(run, arguments.to)
+            page, text = folder / PAGE, folder / TEXT
+        record = as_record(run, page, text)
         if arguments.open:
-            webbrowser.open((folder / PAGE).resolve().as_uri())
+            webbrowser.open(page.resolve().as_uri())
         if arguments.json:
             print_json(record)
             return 0
@@ -94,8 +130,8 @@ def report_job(arguments: argparse.Namespace) -> Job:
         from flows.tables import print_comparison, print_sentences
         from softgrpo.evaluation.summary import read_summary
 
-        print_comparison(pd.read_parquet(run.folders["test"] / TABLE), run.config.fusion.k)
-        summary = read_summary(run.folders["test"])
+        print_comparison(pd.read_parquet(stored / TABLE), run.config.fusion.k)
+        summary = read_summary(stored)
         print(f"report      {record['html']}\nMarkdown    {record['markdown']}\nMLflow run  {run.link}")
         print_sentences(summary.sentences if summary else ())
         return 0

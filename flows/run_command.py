@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +101,16 @@ def _check_source(run_id: str, output: Path, config: ExperimentConfig, until: st
     upstream_runs(open_store_of_run(run_id, output), run_id, plan(config, until), config)
 
 
+def _with_page(result: RunResult, config: ExperimentConfig, output: Path) -> RunResult:
+    """Writes the report of a run without MLflow, with its date and command on it, and links to it."""
+    from flows.report_page import RunFacts, write_page
+
+    if "test" not in result.folders:
+        return result
+    page = write_page(result.folders["test"], output, RunFacts(config, datetime.now(UTC)))
+    return replace(result, links={**result.links, "report": str(page)})
+
+
 def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
     """Returns the run of a checked configuration.
 
@@ -137,7 +149,7 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
             from softgrpo.pipeline import run_standalone
 
             make_readable(arguments.debug)
-            result = run_standalone(config, until, force, arguments.output)
+            result = _with_page(run_standalone(config, until, force, arguments.output), config, arguments.output)
         else:
             from flows.pipeline import run_pipeline
 

@@ -2,42 +2,74 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
+from flows.finished import COMMIT, costs_of_stages, started_at
 from flows.pipeline import RecordedRun
+from flows.report_page import PAGE, RunFacts, complete, write_page
 from flows.result_page import FIGURE, run_page
 from softgrpo.evaluation.summary import read_summary
 from softgrpo.pipeline import RunResult
 from softgrpo.redaction import without_password
+from tasks.groups import publish_text
+from tasks.lineage import read_run
 from tasks.pages import artifact_page, has_pages, model_page
 from tasks.registry import model_name
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES
 
-REPORT = "report.html"
+
+def publish_page(progress: Progress, output: Path) -> Path:
+    """Writes the report of a run that reached the stage `test`, with its id, date and command on it, here and to MLflow.
+
+    Args:
+        progress: The run.
+        output: Folder of all that is written.
+
+    Returns:
+        The path of the HTML page.
+    """
+    tracking, folder = progress.store.runs.tracking, progress.folders()["test"]
+    run = read_run(progress.store, progress.parent_run)
+    link = tracking.run_link(progress.parent_run)
+    commit = run.data.tags.get(COMMIT)
+    stages = {name: reference["run_id"] for name, reference in progress.references.items()}
+    costs = costs_of_stages(progress.store, stages)
+    facts = RunFacts(progress.config, started_at(run), progress.parent_run, str(run.info.run_name), commit, link, costs)
+    for name, text in complete(folder, facts).items():
+        publish_text(progress.store.runs, progress.parent_run, text, name)
+    return write_page(folder, output, facts)
 
 
-def recorded(progress: Progress, table: pd.DataFrame | None) -> RecordedRun:
-    """Returns what a finished run gives back."""
+def recorded(progress: Progress, table: pd.DataFrame | None, page: Path | None) -> RecordedRun:
+    """Returns what a finished run gives back.
+
+    Args:
+        progress: The run.
+        table: See `RunResult.table`.
+        page: Its report, None before the stage `test`.
+    """
     return RecordedRun(
         table,
         progress.folders(),
         progress.reused(),
-        links(progress),
+        links(progress, page),
         run_id=progress.parent_run,
         tracking=without_password(progress.store.runs.tracking.uri),
     )
 
 
-def links(progress: Progress) -> dict[str, str]:
+def links(progress: Progress, page: Path | None) -> dict[str, str]:
     """Returns where to look further, label to address or path: the MLflow run, the table of all runs, the report, the models."""
     folders = progress.folders()
     tracking = progress.store.runs.tracking
     found = {"MLflow run": tracking.run_link(progress.parent_run)}
-    if "test" in folders:
+    if page is not None:
         if (view := tracking.view_link(progress.config.fusion.k)) is not None:
             found["all runs"] = view
-        found["report"] = str(folders["test"] / REPORT)
+        found["report"] = str(page)
     return found | {f"{name} model": str(folders[name]) for name in sorted(MODEL_STAGES & set(folders), reverse=True)}
 
 
@@ -47,7 +79,7 @@ def verdict_of(result: RunResult) -> tuple[str, ...]:
     return summary.sentences if summary else ()
 
 
-def page(progress: Progress, result: RecordedRun) -> str:
+def result_page(progress: Progress, result: RecordedRun) -> str:
     """Returns the page that Prefect shows with a finished run."""
     test = result.folders.get("test")
     figure = None if test is None else test / FIGURE
@@ -70,7 +102,7 @@ def _places(progress: Progress, result: RecordedRun) -> dict[str, str]:
         found = {"MLflow run": f"[{result.run_id}]({result.links['MLflow run']})"}
         if "report" in result.links:
             found["report"] = (
-                f"[{REPORT}]({artifact_page(tracking, result.run_id, REPORT)}), the file `{result.links['report']}`"
+                f"[{PAGE}]({artifact_page(tracking, result.run_id, PAGE)}), the file `{result.links['report']}`"
             )
         registered = {stage: f"[{name}]({model_page(tracking, name)})" for stage, name in names.items()}
     else:

@@ -228,7 +228,13 @@ def _search(
 
 
 def _publish(
-    store: ArtifactStore, group: str, tried: pd.DataFrame, found: Mapping[str, float], value: float, command: str, page: str
+    store: ArtifactStore,
+    group: str,
+    tried: pd.DataFrame,
+    found: Mapping[str, float],
+    value: float,
+    command: str,
+    page: str,
 ) -> None:
     """Writes down what was found: to MLflow's run of the study, and on a page of Prefect's."""
     runs = store.runs

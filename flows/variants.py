@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ from prefect.exceptions import TerminationSignal
 
 from flows.compare import ComparedRuns
 from flows.console import VERDICT_LOGGER
-from flows.differences import differing
+from flows.differences import differing, differing_settings
 from flows.failed_runs import fails_readably
 from flows.recipe import begin, execute, tell_notes
+from flows.report_page import FOLDER
 from flows.result_page import group_page
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation import FOCUS
+from softgrpo.local_store import write_atomic
 from softgrpo.pipeline import RunResult, plan
 from softgrpo.redaction import passwords_hidden
 from tasks.crew import opened
-from tasks.groups import Member, describe, group_run, members, publish_table
+from tasks.groups import Member, describe, group_run, members, publish_table, publish_text
 from tasks.interruption import interruptible
 from tasks.mlflow_pages import run_page
 from tasks.run_notes import plain
@@ -91,32 +94,67 @@ def _compare(
     results: Mapping[str, RunResult],
 ) -> ComparedRuns:
     """Puts all variants into one table, and that into MLflow and on a page of Prefect's."""
-    from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
-    from softgrpo.evaluation.words import least_p, verdict
+    runs, known = store.runs, members(store.runs, group)
+    inside = {variant: known[variant] for variant in results}
+    compared = _compared(config, configs, results, runs.tracking.comparison_link(list(inside.values())))
+    _publish(store, group, kind, compared, inside)
+    for sentence in (*compared.changes, *compared.verdicts):
+        logging.getLogger(VERDICT_LOGGER).info("%s", sentence)
+    return replace(compared, page=_show_page(store, group, f"{config.data.dataset}: {kind}", compared, inside))
 
-    runs, k = store.runs, config.fusion.k
+
+def _compared(
+    config: ExperimentConfig,
+    configs: Mapping[str, ExperimentConfig],
+    results: Mapping[str, RunResult],
+    link: str | None,
+) -> ComparedRuns:
+    """Compares all variants with the first one."""
+    from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
+    from softgrpo.evaluation.words import least_p, table_rows, verdict
+
+    k = config.fusion.k
     evaluated = [EvaluatedRun.read(variant, result.folders["test"]) for variant, result in results.items()]
     table = compare_runs(evaluated, FOCUS, f"ndcg@{k}", config.evaluation, config.seed)
-    rows = {row["method"]: {str(name): cell for name, cell in row.items()} for row in table.to_dict("records")}
+    rows = {row["method"]: row for row in table_rows(table)}
     least = least_p(table, config.evaluation.bootstrap)
     first, *others = results
     verdicts = tuple(verdict(rows[f"{variant}/{FOCUS}"], "vs_first", first, k, least) for variant in others)
-    differences = differing({name: flatten(each.model_dump(mode="json")) for name, each in configs.items()})
-    inside = members(runs, group)
-    link = runs.tracking.comparison_link([inside[variant] for variant in results])
+    settings = {variant: flatten(configs[variant].model_dump(mode="json")) for variant in results}
+    references = {"vs_single": f"the best single recaller of {first}", "vs_first": f"SofT-GRPO of {first}"}
+    different, changes = differing_settings(settings), differing(settings)
+    return ComparedRuns(table, verdicts, k, link, different, references, changes=changes)
+
+
+def _publish(store: ArtifactStore, group: str, kind: str, compared: ComparedRuns, inside: Mapping[str, str]) -> None:
+    """Writes metrics, table and description of the comparison to MLflow's run of the group, and its page to Prefect."""
+    from softgrpo.evaluation.words import table_rows
+
+    runs, k = store.runs, compared.k
+    rows = {row["method"]: row for row in table_rows(compared.table)}
     main = [f"{metric}@{k}" for metric in ("ndcg", "recall", "hit")]
     runs.metrics(group, {f"{method}/{metric}": row[metric] for method, row in rows.items() for metric in main})
-    place = f"[MLflow]({link})" if link else f"`{runs.tracking.run_link(group)}`"
-    page = group_page(verdicts, differences, table, k, place)
-    publish_table(runs, group, table, page, "comparison")
-    shown = {variant: rows[f"{variant}/{FOCUS}"] for variant in results}
-    lines = [f"| {plain(variant)} | {row[f'ndcg@{k}']:.4f} |" for variant, row in shown.items()]
+    place = f"[MLflow]({compared.link})" if compared.link else f"`{runs.tracking.run_link(group)}`"
+    page = group_page(compared.verdicts, compared.changes, compared.table, k, place)
+    publish_table(runs, group, compared.table, page, "comparison")
+    lines = [f"| {plain(variant)} | {rows[f'{variant}/{FOCUS}'][f'ndcg@{k}']:.4f} |" for variant in inside]
     small = "\n".join([f"| {kind} | NDCG@{k} of SofT-GRPO multi |", "|---|---|", *lines])
-    words = "\n".join(f"- {plain(sentence)}" for sentence in verdicts)
-    pages = [(variant, run_page(runs.tracking.experiment_id, inside[variant])) for variant in results]
+    words = "\n".join(f"- {plain(sentence)}" for sentence in compared.verdicts)
+    pages = [(variant, run_page(runs.tracking.experiment_id, run_id)) for variant, run_id in inside.items()]
     runs_of = ", ".join(f"[{plain(variant)}]({address})" for variant, address in pages)
     describe(runs, group, f"{words}\n\n{small}\n\nRuns: {runs_of}")
-    create_markdown_artifact(page, key=kind, description=", ".join(results))
-    for sentence in (*differences, *verdicts):
-        logging.getLogger(VERDICT_LOGGER).info("%s", sentence)
-    return ComparedRuns(table, verdicts, k, link, differences=differences)
+    create_markdown_artifact(page, key=kind, description=", ".join(inside))
+
+
+def _show_page(store: ArtifactStore, group: str, title: str, compared: ComparedRuns, inside: Mapping[str, str]) -> Path:
+    """Writes the comparison as an HTML page, to MLflow's run of the group and beside the reports of runs."""
+    names = {label: f"MLflow run {run_id}" for label, run_id in inside.items()}
+    note = (
+        "Only SofT-GRPO of each variant gets a p-value here, Holm-corrected; the others are tested in their own report."
+    )
+    page = compared.html(title, names, note)
+    publish_text(store.runs, group, page, "comparison.html")
+    path = store.local.root.parent / FOLDER / f"{group}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, page)
+    return path

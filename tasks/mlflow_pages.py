@@ -61,7 +61,9 @@ def start_page(server: str, login: tuple[str, str] | None = None) -> str:
         "max_results": 50,
     }
     try:
-        answer = requests.post(f"{base}/api/2.0/mlflow/experiments/search", json=body, auth=login, timeout=TIMEOUT_SECONDS)
+        answer = requests.post(
+            f"{base}/api/2.0/mlflow/experiments/search", json=body, auth=login, timeout=TIMEOUT_SECONDS
+        )
         answer.raise_for_status()
         found = answer.json().get("experiments", [])
     except (requests.RequestException, ValueError):  # whoever asks wants an address, and this one is right too

@@ -100,4 +100,6 @@ def _evaluate(context: StageContext) -> None:
         for piece in ("", "_relative", "_low", "_high", "_p"):
             table[f"{reference}{piece}"] = [np.nan] + [0.1] * (len(scores) - 1)
     table.to_parquet(context.out / "table.parquet")
+    for page in ("report.html", "report.md"):
+        (context.out / page).write_text("a report")
     pd.concat(frames, ignore_index=True).to_parquet(context.out / "windows.parquet")

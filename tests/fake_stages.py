@@ -40,6 +40,8 @@ class FakeStages:
             context.reporter.info("half way")
             if name == "test":
                 TABLE.to_parquet(context.out / "table.parquet")
+                for page in ("report.html", "report.md"):
+                    (context.out / page).write_text("a report")
             return {
                 "ndcg@10/grpo_multi": 0.3,
                 "rows": 7.0,

@@ -278,13 +278,19 @@ SETTINGS = [
         "greater than or equal to 2",
         "default 64 for ml-100k with size tiny",
     ),
-    Case("half a sample", f"{RUN} --num_generations 2.5", "grpo.num_generations = 2.5", "valid integer", "default 64 for"),
+    Case(
+        "half a sample", f"{RUN} --num_generations 2.5", "grpo.num_generations = 2.5", "valid integer", "default 64 for"
+    ),
     Case("epsilon", f"{RUN} --epsilon=-0.2", "grpo.epsilon = -0.2", "greater than or equal to 0", "default 0.2"),
     Case("beta", f"{RUN} --beta=-0.1", "grpo.beta = -0.1", "greater than or equal to 0", "default 0.01"),
     Case("learning rate", f"{RUN} --learning_rate 0", "sft.learning_rate = 0", "greater than 0", "default 5e-05"),
     Case("learning rate NaN", f"{RUN} --grpo_lr nan", "grpo.learning_rate = nan", "should be", "default 2e-05 for"),
     Case(
-        "epochs", f"{RUN} --num_train_epochs=-1", "sft.num_train_epochs = -1", "greater than or equal to 0", "default 1 for"
+        "epochs",
+        f"{RUN} --num_train_epochs=-1",
+        "sft.num_train_epochs = -1",
+        "greater than or equal to 0",
+        "default 1 for",
     ),
     Case(
         "batch",

@@ -151,4 +151,4 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
     stored_weights = pd.read_parquet(table_path.with_name("weights.parquet")).query("method == 'grpo_multi'")
     assert [record["weights"]["BPR"] for record in records] == pytest.approx(stored_weights["BPR"].tolist())
     told = run("report", run_id, "--json", "--output", str(output))
-    assert json.loads(told.stdout)["html"] == str(table_path.with_name("report.html"))
+    assert json.loads(told.stdout)["html"] == str(output.resolve() / "reports" / f"{run_id}.html")

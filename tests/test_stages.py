@@ -197,7 +197,7 @@ def test_policies_of_equal_weights_are_asked_once(tmp_path: Path, monkeypatch: p
     def learned(name: str) -> dict[str, torch.Tensor]:
         inputs = {"sft": tmp_path / "sft", "grpo": tmp_path / name}
         config = ExperimentConfig.model_validate({"evaluation": {"baselines": []}})
-        return test_stage.learned_weights(SimpleNamespace(config=config, inputs=inputs), None)[0]  # type: ignore[arg-type]
+        return test_stage.learned_weights(SimpleNamespace(config=config, inputs=inputs, reporter=None), None)[0]  # type: ignore[arg-type]
 
     kept = learned("kept")
     assert asked == ["sft"]

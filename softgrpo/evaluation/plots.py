@@ -1,10 +1,8 @@
-"""Figures of the report, as PNG and SVG; the same input gives the same bytes."""
+"""Figures of the report about the result: comparison, gains, lift, confusion matrix. Legend: W windows, U users."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,84 +11,45 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from softgrpo.config import EvaluationConfig
+from softgrpo.evaluation.plot_style import COLOURS, INK, STYLE, draw_cells, label_bar
 from softgrpo.evaluation.significance import paired_bootstrap
 
-COLOURS = {"single": "#9aa5b1", "static": "#5b8db8", "gate": "#7a9e5f", "learned": "#d1603d", "oracle": "#d9dde2"}
-_STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "softgrpo",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e9ed",
-}
+REFERENCES = {"vs_single": "the best single recaller", "vs_static": "the best static mixture"}
+"""Prefix of the columns of differences -> what people call the reference."""
+REFERENCE_COLOURS = ("#7a8794", COLOURS["static"])
+"""Of the best single recaller and the best static mixture, as lines."""
+CURVE_POINTS = 201
 
 
-def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """Writes `<name>.png` and `<name>.svg` and returns their paths. Figures are drawn without a display."""
-    paths = folder / f"{name}.png", folder / f"{name}.svg"
-    with mpl.rc_context(_STYLE):
-        figure.savefig(paths[0], dpi=150, bbox_inches="tight", metadata={"Software": None})
-        figure.savefig(paths[1], bbox_inches="tight", metadata={"Date": None})
-    return paths
+def comparison_figure(table: pd.DataFrame, k: int, references: Mapping[str, str] = REFERENCES) -> Figure:
+    """Draws NDCG@k of every method, and its difference to each reference with the interval.
 
-
-def comparison_figure(table: pd.DataFrame, k: int) -> Figure:
-    """Draws NDCG@k of every method, and its difference to the best single recaller with the interval."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(9.5, 0.36 * len(table) + 1.1))
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1])
+    Args:
+        table: See `softgrpo.evaluation.table.Comparison`.
+        k: Cut-off.
+        references: Prefix of columns of differences -> what people call the reference.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.4 + 2.6 * len(references), 0.3 * len(table) + 0.9))
+        left, *others = figure.subplots(1, 1 + len(references), sharey=True)
         rows = np.arange(len(table))
         colours = [COLOURS[kind] for kind in table["kind"]]
         left.barh(rows, table[f"ndcg@{k}"], color=colours, height=0.7)
         for row, value in zip(rows, table[f"ndcg@{k}"], strict=True):
-            left.text(value, row, f" {value:.4f}", va="center", fontsize=8)
+            label_bar(left, value, int(row), f"{value:.4f}")
         left.set_yticks(rows, table["label"])
         left.invert_yaxis()
-        left.margins(x=0.15)
+        left.margins(x=0.22)
         left.set_title(f"NDCG@{k}")
-        right.axvline(0, color="#333333", linewidth=0.8)
-        middle, low, high = (table[f"vs_single{end}"].to_numpy() for end in ("", "_low", "_high"))
-        for row, colour in zip(rows, colours, strict=True):
-            right.plot([low[row], high[row]], [row, row], color=colour, linewidth=3, solid_capstyle="round")
-            right.plot(middle[row], row, "o", color=colour, markeredgecolor="#333333", markersize=5)
-        right.grid(axis="x")
-        right.set_title(f"NDCG@{k} minus that of the best single recaller")
-        figure.tight_layout()
-    return figure
-
-
-def weights_figure(weights: Mapping[str, NDArray[np.float64]], recallers: tuple[str, ...]) -> Figure:
-    """Draws how the weight of each recaller is spread over test windows; one panel per method, weights (W, M)."""
-    columns = min(2, len(weights))
-    rows = -(-len(weights) // columns)
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6 * columns, (0.35 * len(recallers) + 1.0) * rows))
-        panels = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True).ravel()
-        for axis in panels[len(weights) :]:
-            axis.set_visible(False)
-        for axis, (label, values) in zip(panels, weights.items(), strict=False):
-            axis.boxplot(
-                list(values.T[::-1]),
-                orientation="horizontal",
-                tick_labels=recallers[::-1],
-                whis=(5, 95),
-                showfliers=False,
-                widths=0.55,
-                patch_artist=True,
-                boxprops={"facecolor": "#f3d9cf", "edgecolor": COLOURS["learned"]},
-                medianprops={"color": COLOURS["learned"], "linewidth": 2},
-            )
-            axis.plot(values.mean(0)[::-1], np.arange(len(recallers)) + 1, "D", color="#333333", markersize=4)
-            axis.set_xlim(-0.02, 1.02)
+        for axis, (column, name) in zip(others, references.items(), strict=True):
+            axis.axvline(0, color=INK, linewidth=0.8)
+            middle, low, high = (table[f"{column}{end}"].to_numpy() for end in ("", "_low", "_high"))
+            for row, colour in zip(rows, colours, strict=True):
+                axis.plot([low[row], high[row]], [row, row], color=colour, linewidth=3, solid_capstyle="round")
+                axis.plot(middle[row], row, "o", color=colour, markeredgecolor=INK, markersize=4)
             axis.grid(axis="x")
-            axis.set_title(label)
-        for axis in panels[max(0, len(weights) - columns) : len(weights)]:  # the lowest of each column
-            axis.tick_params(labelbottom=True)
-        figure.supxlabel("weight; box: middle half of users, whiskers: 5 to 95 %, diamond: mean", fontsize=7)
+            axis.locator_params(axis="x", nbins=5)
+            axis.set_title(f"minus {name}")
         figure.tight_layout()
     return figure
 
@@ -99,36 +58,68 @@ def confusion_figure(table: pd.DataFrame) -> Figure:
     """Draws a confusion matrix: best recaller by row, chosen by column; colours are shares of the row, numbers windows."""
     values = table.to_numpy()
     shares = values / np.maximum(values.sum(1, keepdims=True), 1e-9)
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(0.9 * len(table) + 2.2, 0.6 * len(table) + 1.3))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(0.9 * len(table) + 2.2, 0.5 * len(table) + 1.1))
         axis = figure.subplots()
-        axis.imshow(shares, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
-        for row, column in np.ndindex(*values.shape):
-            ink = "white" if shares[row, column] > 0.6 else "#333333"
-            axis.text(column, row, f"{values[row, column]:.0f}", ha="center", va="center", color=ink)
+        draw_cells(axis, shares, [[f"{value:.0f}" for value in row] for row in values])
         axis.set_xticks(range(len(table)), list(table.columns))
         axis.set_yticks(range(len(table)), list(table.index))
-        axis.set_xlabel("largest weight")
-        axis.set_ylabel("best recaller")
+        axis.set_xlabel("recaller with the largest weight")
+        axis.set_ylabel("recaller with the best list")
         figure.tight_layout()
     return figure
 
 
-def curves_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draws training curves, one panel each; frames have the columns `step` and `value`."""
-    columns = min(3, len(curves))
-    rows = -(-len(curves) // columns)
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(3.4 * columns, 2.3 * rows))
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axis, (name, frame) in zip(panels, curves.items(), strict=False):
-            marker = "o" if len(frame) <= 10 else ""
-            axis.plot(frame["step"], frame["value"], color="#d1603d", linewidth=1.2, marker=marker, markersize=3)
-            axis.set_title(name)
-            axis.set_xlabel("step", fontsize=7)
-            axis.grid()
-        for axis in panels[len(curves) :]:
-            axis.set_visible(False)
+def gains_figure(gains: Mapping[str, NDArray[np.float64]], label: str, k: int) -> Figure:
+    """Draws the gain of every user, largest first.
+
+    Args:
+        gains: (U,) NDCG@k of the method minus that of each reference, by what the reference is called; at most two.
+        label: What the method is called.
+        k: Cut-off.
+    """
+    share = np.linspace(0, 1, CURVE_POINTS)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.8, 2.6))
+        axis = figure.subplots()
+        axis.axhline(0, color=INK, linewidth=0.8)
+        for (reference, values), colour in zip(gains.items(), REFERENCE_COLOURS, strict=False):
+            ordered = np.quantile(values, 1 - share, method="nearest")
+            axis.step(100 * share, ordered, color=colour, linewidth=1.8, where="mid", label=f"over {reference}")
+            axis.fill_between(100 * share, ordered, step="mid", color=colour, alpha=0.15, linewidth=0)
+        axis.set_xlim(0, 100)
+        axis.set_xlabel("users, largest gain first (%)")
+        axis.set_ylabel(f"NDCG@{k} gain of a user")
+        axis.set_title(label)
+        axis.legend()
+        axis.grid(axis="y")
+        figure.tight_layout()
+    return figure
+
+
+def lift_figure(lift: pd.DataFrame) -> Figure:
+    """Draws NDCG@k over k, and how much larger that of the method is than that of each reference.
+
+    Args:
+        lift: See `softgrpo.evaluation.lift.lift_at`.
+    """
+    label, *references = lift.columns
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 2.7))
+        left, right = figure.subplots(1, 2)
+        for name, colour in zip(lift.columns, (COLOURS["learned"], *REFERENCE_COLOURS), strict=True):
+            left.plot(lift.index, lift[name], color=colour, linewidth=1.8, label=name)
+        left.set_title("NDCG@k")
+        left.legend()
+        right.axhline(0, color=INK, linewidth=0.8)
+        for name, colour in zip(references, REFERENCE_COLOURS, strict=True):
+            relative = 100 * (lift[label] / lift[name].where(lift[name] > 0) - 1)
+            right.plot(lift.index, relative, color=colour, linewidth=1.8, label=f"over {name}")
+        right.set_title(f"{label}: lift in %")
+        right.legend()
+        for axis in (left, right):
+            axis.set_xlabel("k, length of the list that is looked at")
+            axis.grid(axis="y")
         figure.tight_layout()
     return figure
 
@@ -152,23 +143,23 @@ def history_figure(
     fifth = pd.qcut(length, 5, labels=False, duplicates="drop")  # equal lengths stay together: fewer groups than 5
     groups = [np.flatnonzero(np.nan_to_num(fifth) == value) for value in np.unique(np.nan_to_num(fifth))]
     columns = np.stack(list(gains.values()), axis=1)  # (W, references)
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(6.5, 2.8))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.8, 2.6))
         axis = figure.subplots()
-        axis.axhline(0, color="#333333", linewidth=0.8)
+        axis.axhline(0, color=INK, linewidth=0.8)
         for place, group in enumerate(groups):
             result = paired_bootstrap(columns[group], settings.bootstrap, settings.confidence, seed)
-            for number, (reference, colour) in enumerate(
-                zip(gains, (COLOURS["learned"], COLOURS["static"]), strict=False)
-            ):
+            for number, (reference, colour) in enumerate(zip(gains, REFERENCE_COLOURS, strict=False)):
                 x = place + 0.2 * number - 0.1 * (len(gains) - 1)
                 axis.plot([x, x], [result.low[number], result.high[number]], color=colour, linewidth=3, alpha=0.6)
                 shown = f"over {reference}" if place == 0 else None
                 axis.plot(x, result.mean[number], "o", color=colour, label=shown)
         axis.set_xticks(range(len(groups)), [f"{length[group].min()} to {length[group].max()}" for group in groups])
+        axis.set_xlim(-0.5, len(groups) - 0.5)
         axis.set_xlabel("items in the history (fifths of the users)")
-        axis.set_title(f"{label}: NDCG gain")
-        axis.legend(fontsize=7, frameon=False)
+        axis.set_ylabel("mean NDCG gain")
+        axis.set_title(label)
+        axis.legend()
         axis.grid(axis="y")
         figure.tight_layout()
     return figure

@@ -20,6 +20,8 @@ from softgrpo.columns import Columns
 from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.errors import ConfigError, DataError
 from softgrpo.evaluation.cases import Case, Shown
+from softgrpo.evaluation.coverage import Coverage
+from softgrpo.evaluation.drivers import Drivers
 from softgrpo.evaluation.report import Choice, Report, summarise, write_report
 from softgrpo.evaluation.static import StaticMixture
 from softgrpo.evaluation.summary import write_summary
@@ -38,8 +40,10 @@ SHOWN_SETTINGS: dict[str, Any] = {
 
 
 def save_report(report: Report, folder: Path) -> None:
-    """Writes the comparison (`table.parquet`, `windows.parquet`, `weights.parquet`), its result in words (`summary.json`) and the
-    rest of a report (`report.json`).
+    """Writes a comparison and the rest of a report.
+
+    The comparison is in `table.parquet`, `windows.parquet` and `weights.parquet`, its result in words in `summary.json`, the rest
+    in `report.json`.
     """
     comparison = report.comparison
     comparison.table.to_parquet(folder / TABLE, index=False)
@@ -59,12 +63,18 @@ def save_report(report: Report, folder: Path) -> None:
         "static": asdict(report.static),
         "gates": [asdict(gate) for gate in report.gates],
         "facts": dict(report.facts),
+        "head": dict(report.head),
         "focus": report.focus,
         "learnt": report.learnt,
         "history": report.history.tolist(),
-        "curves": {name: frame.to_dict("list") for name, frame in report.curves.items()},
+        "curves": _points(report.curves),
+        "sft_curves": _points(report.sft_curves),
+        "recaller_curves": {name: _points(curves) for name, curves in report.recaller_curves.items()},
         "confusion": report.confusion.to_dict("split"),
         "cases": [asdict(case) for case in report.cases],
+        "coverage": report.coverage and asdict(report.coverage),
+        "lift": None if report.lift is None else report.lift.to_dict("split"),
+        "drivers": report.drivers and report.drivers.as_record(),
     }
     (folder / REPORT).write_text(json.dumps(told, indent=1), encoding="utf-8")
     write_summary(folder, summarise(report))
@@ -101,13 +111,34 @@ def load_report(folder: Path, changes: Mapping[str, Any] | None = None) -> Repor
         static=StaticMixture.of(told["static"]),
         gates=tuple(Choice(**gate) for gate in told["gates"]),
         facts=told["facts"],
+        head=told.get("head", {}),
         focus=told["focus"],
-        learnt=told.get("learnt", ""),  # an earlier version did not store it
+        learnt=told.get("learnt", ""),  # an earlier version stored less
         history=np.array(told["history"], dtype=np.int64),
-        curves={name: pd.DataFrame(points) for name, points in told["curves"].items()},
+        curves=_frames(told["curves"]),
+        sft_curves=_frames(told.get("sft_curves", {})),
+        recaller_curves={name: _frames(curves) for name, curves in told.get("recaller_curves", {}).items()},
         confusion=pd.DataFrame(**told["confusion"]).rename_axis("best"),
         cases=tuple(_case(case) for case in told["cases"]),
+        coverage=_coverage(told.get("coverage")),
+        lift=pd.DataFrame(**told["lift"]).rename_axis("k") if told.get("lift") else None,
+        drivers=Drivers.of(told["drivers"]) if told.get("drivers") else None,
     )
+
+
+def _points(curves: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    return {name: frame.to_dict("list") for name, frame in curves.items()}
+
+
+def _frames(curves: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    return {name: pd.DataFrame(points) for name, points in curves.items()}
+
+
+def _coverage(told: Mapping[str, Any] | None) -> Coverage | None:
+    if told is None:
+        return None
+    lists = {name: tuple(told[name]) for name in ("recallers", "hits", "unique")}
+    return Coverage(**{**told, **lists, "shared": tuple(map(tuple, told["shared"]))})
 
 
 def rewrite_report(folder: Path, out: Path, bootstrap: int | None = None, confidence: float | None = None) -> Path:

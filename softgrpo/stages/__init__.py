@@ -15,6 +15,15 @@ from softgrpo.config import ExperimentConfig
 BEST_METRIC = "eval_ndcg_best_reading"
 """Curve of a training by which its model is chosen: NDCG on validation windows, read at the better of both temperatures."""
 
+CURVES = "curves.json"
+"""File with the curves of a training, name to `step` and `value`."""
+LIST_MILLISECONDS = "cost/list_ms"
+"""What a recaller's list costs, milliseconds per window; it is reported and not stored: no two measurements are equal."""
+MERGE_MILLISECONDS = "cost/merge_ms"
+"""What merging the lists costs, likewise."""
+POLICY_MILLISECONDS = "cost/policy_ms"
+"""What the language model costs, likewise."""
+
 
 class Reporter(Protocol):
     """Receives what a stage has to say while it runs."""

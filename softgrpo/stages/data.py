@@ -18,8 +18,18 @@ from softgrpo.features import make_features, save_features
 from softgrpo.normalisation import fit_platt
 from softgrpo.prompts import PromptFormatter, save_prompts
 from softgrpo.records import Part
-from softgrpo.stages import StageContext
-from softgrpo.stages.inputs import PLATT, judge, save_static
+from softgrpo.stages import CURVES, StageContext
+from softgrpo.stages.inputs import PLATT, RECALLER_CURVES, judge, save_static
+
+
+def recaller_curves(context: StageContext) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Returns the curves of each recaller that was trained here, by its name; those from files have none."""
+    folders = {name: context.inputs[f"recall-{name}"] for name in context.config.recall.recallers}
+    return {
+        name: json.loads((folder / CURVES).read_text(encoding="utf-8"))
+        for name, folder in folders.items()
+        if (folder / CURVES).is_file()
+    }
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -29,6 +39,7 @@ def run(context: StageContext) -> dict[str, float]:
         [read_candidates(inputs[f"recall-{name}"] / "candidates.parquet") for name in config.recall.recallers]
     )
     write_candidates(out / "candidates.parquet", lists)
+    (out / RECALLER_CURVES).write_text(json.dumps(recaller_curves(context)), encoding="utf-8")
     targets = targets_of(corpus, windows)
     policy, valid = windows.of(Part.POLICY), windows.of(Part.VALID)
     platt = None

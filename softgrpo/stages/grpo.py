@@ -8,7 +8,7 @@ from dataclasses import replace
 from softgrpo.batching import PromptRows
 from softgrpo.callbacks import training_callbacks
 from softgrpo.policy import Policy, head_parameters, load_policy, store_policy
-from softgrpo.stages import StageContext
+from softgrpo.stages import CURVES, StageContext
 from softgrpo.stages.inputs import AskedRows, Prepared
 from softgrpo.training import (
     common_arguments,
@@ -76,5 +76,5 @@ def run(context: StageContext) -> dict[str, float]:
     tau = choose_reading(drawn, metrics["best_step"], config.grpo.tau_gumbel) if trained else 1.0
     read = Policy(policy.model, policy.tokenizer, replace(policy.card, reading_tau=tau))
     store_policy(context.out, read, config.policy.merge_adapter)
-    (context.out / "curves.json").write_text(json.dumps(drawn), encoding="utf-8")
+    (context.out / CURVES).write_text(json.dumps(drawn), encoding="utf-8")
     return metrics | {"reading_tau": tau, "validation_windows": float(asked.total)}

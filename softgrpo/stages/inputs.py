@@ -27,7 +27,7 @@ from softgrpo.rewards import JudgedLists, RankingReward
 
 logger = logging.getLogger(__name__)
 
-STATIC, PLATT, CONFUSION = "static.json", "platt.json", "confusion.csv"
+STATIC, PLATT, CONFUSION, RECALLER_CURVES = "static.json", "platt.json", "confusion.csv", "recaller_curves.json"
 FEW_WINDOWS, SMALL_SHARE = 100, 0.2
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from softgrpo.candidates import build_candidates, check_candidates, write_candidates
@@ -10,7 +15,32 @@ from softgrpo.data.windows import load_windows
 from softgrpo.errors import RecallerError
 from softgrpo.recallers.evidence import keep_training_input
 from softgrpo.records import CandidateLists, Part
-from softgrpo.stages import StageContext
+from softgrpo.stages import CURVES, LIST_MILLISECONDS, Reporter, StageContext
+
+
+@dataclass(frozen=True)
+class CurveKeeper:
+    """A reporter that also keeps the curves.
+
+    Attributes:
+        reporter: Receives all that this one receives.
+        curves: Name to `step` and `value`, as the trainings of the language model store them.
+    """
+
+    reporter: Reporter
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Takes one point of each named curve."""
+        for name, value in values.items():
+            points = self.curves.setdefault(name, {"step": [], "value": []})
+            points["step"].append(float(step))
+            points["value"].append(float(value))
+        self.reporter.metrics(values, step)
+
+    def info(self, message: str) -> None:
+        """Takes one line for the log."""
+        self.reporter.info(message)
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -18,6 +48,7 @@ def run(context: StageContext) -> dict[str, float]:
 
     config, name = context.config, context.variant
     corpus, windows = load_corpus(context.inputs["split"]), load_windows(context.inputs["split"])
+    keeper = CurveKeeper(context.reporter)
     model = train_recaller(
         name,
         corpus,
@@ -26,13 +57,17 @@ def run(context: StageContext) -> dict[str, float]:
         seed=config.seed,
         targets_per_user=config.recall.targets_per_user,
         work=context.work,
-        reporter=context.reporter,
+        reporter=keeper,
     )
+    (context.out / CURVES).write_text(json.dumps(keeper.curves), encoding="utf-8")
     keep_training_input(context.work, context.out)
     model.save(context.out / "model")
+    started = time.perf_counter()
     items, scores = build_candidates(
         model, corpus, windows, config.recall.depth, config.recall.batch_size, f"{name} candidates"
     )
+    milliseconds = 1000 * (time.perf_counter() - started) / len(windows)
+    context.reporter.metrics({LIST_MILLISECONDS: milliseconds}, 0)  # a time is no part of what is stored
     lists = CandidateLists((name,), items[:, None], scores[:, None])
     check_candidates(lists, corpus, windows)
     if not (lists.items[windows.of(Part.VALID)] >= 0).any():

@@ -15,7 +15,7 @@ from softgrpo.evaluation.choices import choice_metrics, confusion_table
 from softgrpo.policy import Policy, create_policy, head_parameters, store_policy
 from softgrpo.prompt_trainer import switch_dropout_off
 from softgrpo.sft import RecallerSFTTrainer, make_class_weights, make_labels, smooth
-from softgrpo.stages import StageContext
+from softgrpo.stages import CURVES, StageContext
 from softgrpo.stages.gates import teach
 from softgrpo.stages.inputs import CONFUSION, AskedRows, Prepared
 from softgrpo.training import (
@@ -84,7 +84,7 @@ def run(context: StageContext) -> dict[str, float]:
     metrics = train_keeping_best(trainer, context.work, context.reporter)
     store_policy(context.out, policy, config.policy.merge_adapter)
     drawn = curves(trainer)
-    (context.out / "curves.json").write_text(json.dumps(drawn), encoding="utf-8")
+    (context.out / CURVES).write_text(json.dumps(drawn), encoding="utf-8")
     kept = evaluation_at(drawn, metrics["best_step"])
     confusion_table(kept, prepared.lists.recallers).to_csv(context.out / CONFUSION)
     names = ("ndcg_single", "ndcg_multi", "accuracy", "macro_f1", "windows_with_a_best")

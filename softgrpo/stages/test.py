@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -14,28 +16,41 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.baselines.gates import GATES, fit_gates
+from softgrpo.baselines.inputs import gate_numbers
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
 from softgrpo.batching import PromptCollator, PromptRows, predict_logits
 from softgrpo.columns import Columns
-from softgrpo.config import ExperimentConfig, MergeMethod
+from softgrpo.config import ExperimentConfig, MergeMethod, PolicyConfig
+from softgrpo.data.windows import targets_of
 from softgrpo.errors import DataError
 from softgrpo.evaluation import FOCUS
 from softgrpo.evaluation.cases import data_facts, extreme_cases
+from softgrpo.evaluation.coverage import coverage_of
+from softgrpo.evaluation.drivers import drivers_of
 from softgrpo.evaluation.learnt import learnt_sentence
+from softgrpo.evaluation.lift import lift_at
 from softgrpo.evaluation.report import Choice, Report, write_report
 from softgrpo.evaluation.stored import save_report
 from softgrpo.evaluation.table import Comparison, Gate, compare, standard_methods
+from softgrpo.fusion import merged_lists
 from softgrpo.identity import digest_file
 from softgrpo.leakage import check_everyone_is_tested
 from softgrpo.policy import load_policy, starting_weights
 from softgrpo.policy_card import load_card
 from softgrpo.records import Part
-from softgrpo.stages import BEST_METRIC, StageContext
+from softgrpo.rewards import JudgedLists
+from softgrpo.stages import BEST_METRIC, CURVES, MERGE_MILLISECONDS, POLICY_MILLISECONDS, Reporter, StageContext
 from softgrpo.stages.gates import gate_data
-from softgrpo.stages.inputs import CONFUSION, Prepared
+from softgrpo.stages.inputs import CONFUSION, RECALLER_CURVES, Prepared
 
+TIMED_WINDOWS = 512
 logger = logging.getLogger(__name__)
 
+SHOWN_SFT_CURVES = {
+    "loss": "loss on training windows",
+    BEST_METRIC: "NDCG on validation windows",
+    "eval_accuracy": "share of right choices, validation",
+}
 SHOWN_CURVES = {
     "reward": "reward (training samples)",
     "kl": "KL from the SFT policy",
@@ -51,16 +66,22 @@ def on_cuda(config: ExperimentConfig) -> bool:
     return config.train.device != "cpu" and torch.cuda.is_available()
 
 
-def policy_logits_on_test(folder: Path, config: ExperimentConfig, prepared: Prepared, label: str) -> Tensor:
-    """Returns the logits (W, M) of a stored policy on the test windows."""
+def policy_logits_on_test(
+    folder: Path, config: ExperimentConfig, prepared: Prepared, label: str, reporter: Reporter | None = None
+) -> Tensor:
+    """Returns the logits (W, M) of a stored policy on the test windows, and reports how long it takes for one."""
     policy = load_policy(folder, config.policy, prepared.lists.recallers)
     train = config.train
     if on_cuda(config):
         policy.model.to("cuda")
+    started = time.perf_counter()
     rows = PromptRows(prepared.encoded(prepared.windows.of(Part.TEST), policy.tokenizer).input_ids, {})
-    return predict_logits(
+    logits = predict_logits(
         policy.model, rows, PromptCollator(policy.tokenizer), train.eval_batch_size, train.bf16, label
     )
+    if reporter is not None:
+        reporter.metrics({POLICY_MILLISECONDS: 1000 * (time.perf_counter() - started) / len(logits)}, 0)
+    return logits
 
 
 def policy_weights(folder: Path, config: ExperimentConfig, prepared: Prepared, label: str) -> Tensor:
@@ -98,14 +119,21 @@ def learned_weights(context: StageContext, prepared: Prepared) -> tuple[dict[str
         model = tuple(digest_file(path) for path in sorted(folder.glob("*.safetensors")))
         assert model, folder
         if model not in asked:
-            asked[model] = policy_logits_on_test(folder, config, prepared, f"{key} on test windows")
+            asked[model] = policy_logits_on_test(folder, config, prepared, f"{key} on test windows", context.reporter)
         learned[key] = read_weights(folder, asked[model])
     return learned, notes
 
 
-def _training_curves(folder: Path) -> dict[str, pd.DataFrame]:
-    stored = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
-    return {title: pd.DataFrame(stored[name]) for name, title in SHOWN_CURVES.items() if name in stored}
+def _training_curves(folder: Path, titles: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    stored = json.loads((folder / CURVES).read_text(encoding="utf-8"))
+    return {title: pd.DataFrame(stored[name]) for name, title in titles.items() if name in stored}
+
+
+def _recaller_curves(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
+    stored = json.loads((folder / RECALLER_CURVES).read_text(encoding="utf-8"))
+    return {
+        recaller: {name: pd.DataFrame(points) for name, points in curves.items()} for recaller, curves in stored.items()
+    }
 
 
 def _final_metrics(comparison: Comparison) -> dict[str, float]:
@@ -158,6 +186,33 @@ def floor_note(config: ExperimentConfig) -> dict[str, str]:
     return {"best static mixture": f"{floor}, as the policy starts from it"}
 
 
+def describe_model(policy: PolicyConfig) -> str:
+    """Returns what people call the language model: its name without a folder of this machine, its size, what is trained."""
+    name = policy.model_name
+    shown = Path(name).name if Path(name).is_absolute() or Path(name).exists() else name
+    trained = f"LoRA adapters of rank {policy.lora_r}" if policy.adapter == "lora" else "all weights"
+    return f"{shown} (size {policy.size}), {trained} trained"
+
+
+def _report_merging(reporter: Reporter, judged: JudgedLists, weights: Tensor) -> None:
+    """Reports how long merging the lists of one window takes; a time is no part of what is stored."""
+    few = slice(0, TIMED_WINDOWS)
+    started = time.perf_counter()
+    merged = merged_lists(judged.aligned.select(few), weights[few, None], judged.fusion, judged.fusion.k)
+    reporter.metrics({MERGE_MILLISECONDS: 1000 * (time.perf_counter() - started) / len(merged)}, 0)
+
+
+def _lift(comparison: Comparison, judged: JudgedLists, users: NDArray[np.int32]) -> pd.DataFrame:
+    """Returns NDCG at every cut-off of the focus and what it is compared with."""
+    single = f"{comparison.best_single} (best single)"
+    rows = {
+        FOCUS: comparison.method(FOCUS).label,
+        comparison.best_single: single,
+        comparison.best_static: "best static",
+    }
+    return lift_at(comparison, judged, users, rows)
+
+
 def run(context: StageContext) -> dict[str, float]:
     config, out = context.config, context.out
     prepared = Prepared.of(config, context.inputs)
@@ -182,11 +237,24 @@ def run(context: StageContext) -> dict[str, float]:
         facts=data_facts(prepared.corpus, prepared.windows) | floor_note(config) | notes | foreign_note(config),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, config.policy.static_prior),
+        head={"language model": describe_model(config.policy)},
         history=prepared.windows.start[rows],
-        curves=_training_curves(context.inputs["grpo"]),
+        curves=_training_curves(context.inputs["grpo"], SHOWN_CURVES),
+        sft_curves=_training_curves(context.inputs["sft"], SHOWN_SFT_CURVES),
+        recaller_curves=_recaller_curves(prepared.data),
         confusion=pd.read_csv(context.inputs["sft"] / CONFUSION, index_col="best"),
         cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
+        coverage=coverage_of(
+            recallers, prepared.lists.items[rows], targets_of(prepared.corpus, prepared.windows)[rows]
+        ),
+        lift=_lift(comparison, judged, users),
+        drivers=drivers_of(
+            recallers,
+            comparison.method(FOCUS).weights.numpy(),
+            gate_numbers(prepared.features, prepared.windows)[rows],
+        ),
     )
+    _report_merging(context.reporter, judged, comparison.method(FOCUS).weights)
     save_report(report, out)
     write_report(report, out)
     return _final_metrics(comparison)

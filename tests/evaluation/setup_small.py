@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.evaluation.static import StaticMixture, best_static_mixture
@@ -30,6 +31,9 @@ class Small:
     judged: JudgedLists
     static: StaticMixture
     comparison: Comparison
+    items: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    numbers: NDArray[np.float64]
 
 
 def small_config() -> ExperimentConfig:
@@ -87,4 +91,5 @@ def small() -> Small:
     start = torch.tensor(static.best.weights, dtype=torch.float64)
     methods = standard_methods(judged, config.recall.recallers, static, start, learned, config, gates, merges)
     comparison = compare(judged, windows.user, np.arange(USERS), methods, static.best_single.name, config)
-    return Small(config, corpus, windows, judged, static, comparison)
+    numbers = np.random.default_rng(1).random((USERS, 13))
+    return Small(config, corpus, windows, judged, static, comparison, items.astype(np.int32), targets, numbers)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import math
 import re
 from pathlib import Path
@@ -8,13 +9,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
 from softgrpo.evaluation.cases import data_facts, extreme_cases, tied_target_share
+from softgrpo.evaluation.coverage import coverage_of
+from softgrpo.evaluation.drivers import drivers_of
+from softgrpo.evaluation.lift import lift_at
+from softgrpo.evaluation.plot_style import GRID, INK, SOFT
 from softgrpo.evaluation.report import Choice, Report, write_report
 from softgrpo.evaluation.words import render_terminal, verdict
 from softgrpo.records import Part
 from tests.evaluation.setup_small import HISTORY, KEYS, USERS, Small
+
+FIGURES = [
+    *("comparison", "lift", "gains", "history", "coverage", "weights", "drivers", "confusion"),
+    *("recallers", "sft", "training"),
+]
 
 
 def make_report(case: Small) -> Report:
@@ -33,10 +44,20 @@ def make_report(case: Small) -> Report:
         facts=facts,
         focus="grpo_multi",
         learnt="A sentence on what was learnt.",
+        head={"language model": "a <model>"},
         history=history,
         curves={"reward": curve},
+        sft_curves={"loss": curve},
+        recaller_curves={name: {"recall_loss": curve, "recall_valid_ndcg": curve} for name in ("Left", "Right")},
         confusion=confusion,
         cases=cases,
+        coverage=coverage_of(case.config.recall.recallers, case.items, case.targets),
+        lift=lift_at(
+            case.comparison, case.judged, np.arange(USERS), {"grpo_multi": "SofT", "Left": "L", "static": "S"}
+        ),
+        drivers=drivers_of(
+            case.config.recall.recallers, case.comparison.method("grpo_multi").weights.numpy(), case.numbers
+        ),
     )
 
 
@@ -66,12 +87,47 @@ def test_items_without_a_title_show_their_token(case: Small) -> None:
 
 def test_html_is_self_contained_and_escaped(written: Path) -> None:
     page = (written / "report.html").read_text()
-    assert not re.search(r'(src|href)="(?!data:)', page)
-    assert page.count("data:image/svg+xml;base64,") == 5
+    assert not re.search(r'(src|href|action)="(?!#)', page), "the page asks for something outside it"
+    assert "<script" not in page and "url(http" not in page and "@import" not in page
+    assert page.count("<svg") == len(FIGURES)
     assert "<b>" not in page
     assert "&lt;small&gt;" in page
-    assert "a &lt;choice&gt;" in page
-    assert "nan" not in page.lower().split("base64")[0]
+    assert "a &lt;choice&gt;" in page and "a &lt;model&gt;" in page
+    assert ">nan<" not in page and "nan%" not in page
+
+
+def test_the_contents_lead_to_every_section(written: Path) -> None:
+    page = (written / "report.html").read_text()
+    links = re.findall(r'href="#([a-z]+)">', page.split("<main>")[0])
+    assert links == ["table", *FIGURES, "measured", "cases", "glossary"]
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert set(links) <= set(ids)
+    assert len(ids) == len(set(ids)), "figures share ids"
+    for reference in re.findall(r'url\(#([^)"]+)\)|href="#([^"]+)"', page):
+        assert "".join(reference) in ids
+
+
+def test_every_row_is_explained(case: Small, written: Path) -> None:
+    glossary = (written / "report.html").read_text().split('<section id="glossary">')[1]
+    terms = re.findall(r"<dt>(.*?)</dt><dd>(.{20,}?)</dd>", glossary)
+    assert [html.unescape(term) for term, _ in terms][: len(KEYS)] == list(case.comparison.table["label"])
+    assert "chosen on validation" in (written / "report.html").read_text()
+
+
+def test_figures_follow_the_theme_and_their_text_stays_text(written: Path) -> None:
+    page = (written / "report.html").read_text()
+    figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert all("<text" in figure and "var(--ink)" in figure for figure in figures)
+    assert not any(colour in figure for figure in figures for colour in (INK, SOFT, GRID)), (
+        "a colour for light pages only"
+    )
+    assert ">Oracle weights</text>" in figures[0]
+    assert "var(" not in (written / "figures" / "comparison.svg").read_text(), "the file by itself knows no theme"
+
+
+def test_signs_of_nothing_are_left_out(written: Path) -> None:
+    for name in ("report.html", "report.md"):
+        assert not re.search(r"[-+]0\.0+\b(?!\d)", (written / name).read_text())
 
 
 def test_markdown_table_is_rectangular_and_escaped(written: Path) -> None:
@@ -93,13 +149,50 @@ def test_the_same_run_writes_the_same_bytes(case: Small, written: Path, tmp_path
         assert path.read_bytes() == (tmp_path / path.relative_to(written)).read_bytes(), path.name
 
 
-def test_a_run_without_curves_cases_and_hits(case: Small, tmp_path: Path) -> None:
-    report = make_report(case)
-    bare = dataclasses.replace(report, gates=(), curves={}, confusion=report.confusion * 0, cases=())
+def test_a_run_that_learnt_nothing_has_sentences_for_figures(case: Small, tmp_path: Path) -> None:
+    """The focus gives everybody the weights of the reference, which are the weights of the best recaller; nothing was trained."""
+    report, best = make_report(case), case.comparison.best_single
+    windows = case.comparison.windows
+    same = windows[windows["method"] == best].reset_index(drop=True)
+    replaced = [same.assign(method=key) if key in ("grpo_multi", "static") else frame
+                for key, frame in windows.groupby("method", sort=False)]  # fmt: skip
+    equal = torch.eye(2, dtype=torch.float64)[case.config.recall.recallers.index(best)].expand(USERS, 2)
+    methods = tuple(
+        dataclasses.replace(method, weights=equal) if method.kind in ("gate", "learned") else method
+        for method in case.comparison.methods
+    )
+    lift = pd.DataFrame({name: [0.1, 0.2] for name in ("SofT", "L", "S")}, index=pd.Index([1, 2], name="k"))
+    nothing_found = dataclasses.replace(report.coverage, found=0, hits=(0, 0), unique=(0, 0), shared=((0, 0), (0, 0)))
+    comparison = dataclasses.replace(case.comparison, windows=pd.concat(replaced, ignore_index=True), methods=methods)
+    bare = dataclasses.replace(
+        report,
+        comparison=comparison,
+        gates=(),
+        curves={},
+        sft_curves={"loss": report.sft_curves["loss"].head(1)},
+        recaller_curves={},
+        confusion=report.confusion * 0,
+        cases=(),
+        coverage=nothing_found,
+        lift=lift,
+        drivers=drivers_of(case.config.recall.recallers, equal.numpy(), case.numbers),
+    )
+    assert bare.drivers is None
     write_report(bare, tmp_path)
-    assert "Rows learned without the language model" not in (tmp_path / "report.md").read_text()
-    assert not (tmp_path / "figures" / "confusion.png").exists()
-    assert "Users who won" not in (tmp_path / "report.md").read_text()
+    assert [path.name for path in sorted((tmp_path / "figures").glob("*.png"))] == ["comparison.png"]
+    text = (tmp_path / "report.md").read_text()
+    page = html.unescape((tmp_path / "report.html").read_text())
+    for sentence in (
+        "SofT, L and S have the same NDCG@k at every k",
+        "gives every user the NDCG@5 of both references: no user gains, none loses.",
+        "No recaller finds a target: all 60 are in no list.",
+        "SofT-GRPO multi gives every user the same weights",
+        "The weights of SofT-GRPO multi do not differ between users: nothing drives them.",
+        "SFT was not evaluated on a validation window",
+        "No step was taken: this training was left out",
+    ):
+        assert sentence in page and sentence in text.replace("\\_", "_"), sentence
+    assert "Rows learned without the language model" not in text and "Users who won" not in text
 
 
 def test_verdicts_are_honest() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from flows.cli import main
-from flows.compare import short_ids
+from flows.compare import differing_settings, short_ids
 from tests.fake_groups import FakeGroups
 
 
@@ -55,6 +56,33 @@ def test_seeds_are_averaged_and_other_runs_refused(output: Path, capsys: pytest.
     assert {row["run"] for row in found["rows"]} == {run["label"] for run in found["runs"]}
     assert main(["compare", runs[0], runs[0][:6], *where]) == 2  # one run under two names
     assert "two or more different runs" in capsys.readouterr().err
+
+
+def test_a_comparison_is_written_as_a_page(output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make(output, seed=1), make(output, seed=2, grpo__top_p=0.5)]
+    words = ["compare", *runs, "--output", str(output), "--to", str(tmp_path / "page"), "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    labels = [run["label"] for run in found["runs"]]
+    assert found["differences"] == {
+        "seed": dict(zip(labels, ("1", "2"), strict=True)),
+        "grpo.top_p": dict(zip(labels, ("1.0", "0.5"), strict=True)),
+    }
+    page = tmp_path / "page" / "comparison.html"
+    assert found["html"] == str(page)
+    assert "These 2 runs differ in seed and grpo.top_p." in page.read_text()
+    assert len(pd.read_parquet(page.with_suffix(".parquet"))) == len(found["rows"])
+    assert main(words) == 0  # over an earlier comparison
+    page.rename(tmp_path / "elsewhere.html")
+    assert main(words) == 2
+    assert "an earlier comparison (comparison.html and comparison.parquet)" in capsys.readouterr().err
+
+
+def test_settings_that_change_no_number_do_not_differ() -> None:
+    one = {"seed": "1", "data.data_path": "/a", "limits.stage_hours": "1", "recall.settings.BPR.epochs": "3"}
+    other = {"seed": "1", "data.data_path": "/b", "limits.stage_hours": "2"}
+    differing = differing_settings({"one": one, "other": other})
+    assert differing == {"recall.settings.BPR.epochs": {"one": "3", "other": "not set"}}
 
 
 def test_short_ids_tell_runs_apart() -> None:

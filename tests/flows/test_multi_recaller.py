@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,11 @@ def test_pools_are_nested_under_one_run_that_holds_the_comparison(fakes: FakeGro
     note = group.data.tags["mlflow.note.content"]
     assert "| BPR-Pop | 0.2035 |" in note and f"runs/{pipelines[0].info.run_id}?" in note
     assert {run.data.tags["mlflow.parentRunId"] for run in pipelines} == {group.info.run_id}
+    page = output / "reports" / f"{group.info.run_id}.html"
+    assert compared.page == page.resolve() and "comparison.html" in {
+        artifact.path for artifact in client(output).list_artifacts(group.info.run_id)
+    }
+    assert re.search("These 2 runs differ in .*recall.recallers", page.read_text())
     stages = runs(output, "tags.node = 'grpo'")
     assert [run.data.tags["mlflow.parentRunId"] for run in stages] == [run.info.run_id for run in pipelines]
     assert {run.info.status for run in (group, *pipelines, *stages)} == {"FINISHED"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
 import shutil
 import sqlite3
 from contextlib import closing
@@ -20,6 +23,7 @@ from softgrpo.candidates import write_candidates
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import write_corpus
 from softgrpo.data.windows import make_windows, write_windows
+from softgrpo.evaluation.pages.provenance import PROVENANCE, place
 from softgrpo.evaluation.static import Candidate, StaticMixture
 from softgrpo.presets import resolve
 from softgrpo.records import CandidateLists, Corpus, Part, Windows
@@ -63,10 +67,10 @@ def fill_test(context: StageContext) -> dict[str, float]:
     count = len(world()[1].of(Part.TEST))
     weights = pd.DataFrame({"A": np.linspace(0, 1, count), "B": np.linspace(1, 0, count), "method": "grpo_multi"})
     weights.to_parquet(context.out / "weights.parquet")
-    (context.out / "report.html").write_text("<h1>report</h1>")
-    (context.out / "report.md").write_text("# report")
     (context.out / "figures").mkdir()
     (context.out / "figures/a.png").write_bytes(b"a figure")
+    (context.out / "report.html").write_text(f"<h1>report</h1>{place(PROVENANCE)}")
+    (context.out / "report.md").write_text(f"# report\n{place(PROVENANCE)}")
     return {"ndcg@5/grpo_multi": METRICS["ndcg@5"]}
 
 
@@ -156,17 +160,25 @@ def test_the_report_of_a_run_is_found_copied_and_told(
     shown = capsys.readouterr().out
     assert "SofT-GRPO multi" in shown and "0.2500" in shown
     page = Path(next(line.split()[-1] for line in shown.splitlines() if line.startswith("report ")))
-    assert page.read_text() == "<h1>report</h1>" and output in page.parents
+    assert page == output.resolve() / "reports" / f"{run_id}.html"
+    text = page.read_text()
+    assert text.startswith("<h1>report</h1>") and f"<code>{run_id}</code>" in text
+    command = html.unescape(text.split("<dt>command</dt><dd><code>")[1].split("</code>")[0])
+    assert shlex.split(command)[:5] == ["softgrpo", "run", "shop", "full", "tiny"] and "--fusion.k 5" in command
+    assert re.search(r"<dt>started</dt><dd>\d{4}-\d\d-\d\d \d\d:\d\d UTC</dd>", text)
+    (stored,) = (output / "stages").glob("test-*/report.html")
+    assert run_id not in stored.read_text(), "what a stage stores knows no run"
     assert main(["report", run_id, "--to", str(tmp_path / "copy"), "--json", *where]) == 0
     found = json.loads(capsys.readouterr().out)
     assert Path(found["html"]) == tmp_path / "copy" / "report.html" and Path(found["html"]).is_file()
+    assert f"`{run_id}`" in Path(found["markdown"]).read_text() and run_id in Path(found["html"]).read_text()
     assert (found["run_id"], found["k"], found["rows"][1]["method"]) == (run_id, 5, "grpo_multi")
     assert main(["report", run_id, "--to", str(tmp_path / "copy"), *where]) == 2
     assert "exists. Nothing is written over unasked. Add --overwrite" in capsys.readouterr().err
     page = tmp_path / "copy" / "report.html"
     page.write_text("notes in an earlier report")
     assert main(["report", run_id, "--to", str(tmp_path / "copy"), "--overwrite", *where]) == 0
-    assert page.read_text() == "<h1>report</h1>"
+    assert page.read_text().startswith("<h1>report</h1>")
     capsys.readouterr()
     for name in ("report.md", "table.parquet"):  # a page of that name is not enough
         (tmp_path / "copy" / name).rename(tmp_path / name)
@@ -261,7 +273,7 @@ def test_a_report_is_opened(
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     assert main(["report", run_id, "--open", "--output", str(output)]) == 0
-    assert len(opened) == 1 and opened[0].startswith("file://") and opened[0].endswith("/report.html")
+    assert len(opened) == 1 and opened[0].startswith("file://") and opened[0].endswith(f"/reports/{run_id}.html")
 
 
 def test_a_report_whose_files_are_gone_comes_from_mlflow(
