@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-NO_NUMBER = ("limits.stage_hours", "data.data_path", "data.download")
-"""Settings that change no number."""
+from softgrpo.presets.changes import WITHOUT_EFFECT
+
 POOL = "recall.recallers"
 
 
@@ -16,7 +16,7 @@ def differing_settings(settings: Mapping[str, Mapping[str, str]]) -> dict[str, d
     Args:
         settings: Label of a run -> its settings, by dotted path; "not set" stands where one has none.
     """
-    names = dict.fromkeys(name for values in settings.values() for name in values if name not in NO_NUMBER)
+    names = dict.fromkeys(name for values in settings.values() for name in values if name not in WITHOUT_EFFECT)
     by_name = {name: {label: values.get(name, "not set") for label, values in settings.items()} for name in names}
     return {name: values for name, values in by_name.items() if len(set(values.values())) > 1}
 
@@ -33,7 +33,7 @@ def differing(settings: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
 
 def _sentence(name: str, values: Mapping[str, str], first: str, base: Mapping[str, str]) -> str:
     unequal = [path for path in dict.fromkeys([*base, *values]) if base.get(path) != values.get(path)]
-    found = [path for path in unequal if path not in NO_NUMBER and not _of_one_pool(path, values, base)]
+    found = [path for path in unequal if path not in WITHOUT_EFFECT and not _of_one_pool(path, values, base)]
     if not found:
         return f"{name} has the settings of {first}."
     changes = [f"{path} ({_text(values.get(path))}, not {_text(base.get(path))})" for path in found]

@@ -16,15 +16,13 @@ from flows.options import as_flags
 from softgrpo.config import ExperimentConfig
 from softgrpo.local_store import write_atomic
 from softgrpo.presets import resolve
-from softgrpo.presets.changes import difference
+from softgrpo.presets.changes import WITHOUT_EFFECT, difference
 from softgrpo.stages import LIST_MILLISECONDS, MERGE_MILLISECONDS, POLICY_MILLISECONDS
 
 if TYPE_CHECKING:
     from softgrpo.evaluation.pages.costs import Cost
 
 PAGE, TEXT, FOLDER = "report.html", "report.md", "reports"
-OF_THIS_MACHINE = frozenset({"data.data_path", "data.download", "limits.stage_hours"})
-"""Settings that change no number; where data lie is nobody else's business."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def repeat_command(config: ExperimentConfig, standalone: bool = False) -> str:
     changes: dict[str, Mapping[str, Any]] = {}
     for stage in ("full",) if standalone else ("full", "debug"):
         differing = difference(config, resolve(dataset, size, stage))
-        changes[stage] = {path: value for path, value in differing.items() if path not in OF_THIS_MACHINE}
+        changes[stage] = {path: value for path, value in differing.items() if path not in WITHOUT_EFFECT}
     stage = min(changes, key=lambda name: len(changes[name]))
     words = ["softgrpo", "run", dataset, "standalone" if standalone else stage, size, *as_flags(changes[stage])]
     return shlex.join(words)
