@@ -117,7 +117,7 @@ def _gains(report: Report) -> Iterator[Planned]:
         return
     users = comparison.windows.loc[comparison.windows["method"] == report.focus, Columns.User].to_numpy()
     by_user = {name: per_user(values, users) for name, values in moving.items()}
-    equal = "".join(f" Against {name} nobody's list differs." for name in by_window if name not in moving)
+    equal = "".join(f" Over {name} nobody gains and nobody loses." for name in by_window if name not in moving)
     shares = " ".join(f"Over {name}, {_shares(values)}." for name, values in by_user.items())
     yield "gains", titles["gains"], f"{shares}{equal}", plots.gains_figure(by_user, label, k)
     caption = (
@@ -152,11 +152,14 @@ def _weights(report: Report) -> Planned:
     recallers = report.config.recall.recallers
     rows = [row for row in report.comparison.methods if row.kind == "gate" or row.key in ("sft_multi", report.focus)]
     spread = {row.label: row.weights.numpy() for row in rows if np.ptp(row.weights.numpy(), axis=0).max() > EQUAL}
+    uniform = [row for row in rows if row.label not in spread]
     equal = [
         f"{row.label} gives every user the same weights ({_mixture(recallers, row.weights.numpy()[0])})."
-        for row in rows
-        if row.label not in spread
+        for row in uniform
+        if row.kind == "learned"
     ]
+    if gates := [row.label for row in uniform if row.kind == "gate"]:
+        equal.append(f"Rows without the language model that give every user the same weights: {'; '.join(gates)}.")
     title = "How weights are spread over users"
     if not spread:
         return "weights", title, " ".join(equal), None

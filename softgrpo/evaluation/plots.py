@@ -108,7 +108,8 @@ def lift_figure(lift: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(8.6, 2.7))
         left, right = figure.subplots(1, 2)
         for name, colour in zip(lift.columns, (COLOURS["learned"], *REFERENCE_COLOURS), strict=True):
-            left.plot(lift.index, lift[name], color=colour, linewidth=1.8, label=name)
+            style = {"linestyle": "--", "zorder": 3} if name == label else {}  # an equal line below can be seen
+            left.plot(lift.index, lift[name], color=colour, linewidth=1.8, label=name, **style)
         left.set_title("NDCG@k")
         left.legend()
         right.axhline(0, color=INK, linewidth=0.8)

@@ -153,6 +153,9 @@ def recaller_curves_figure(curves: Mapping[str, Mapping[str, pd.DataFrame]]) -> 
 def _line(axis: Axes, frame: pd.DataFrame, colour: str, label: str | None = None) -> None:
     marker = "o" if len(frame) <= FEW_POINTS else ""
     axis.plot(frame["step"], frame["value"], color=colour, linewidth=1.4, marker=marker, markersize=3, label=label)
+    if len(frame) == 1:
+        axis.set_xlim(frame["step"].iloc[0] - 1, frame["step"].iloc[0] + 1)
+    axis.ticklabel_format(axis="y", useOffset=False)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axis.grid()
 

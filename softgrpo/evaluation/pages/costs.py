@@ -90,9 +90,11 @@ def _scatter(costs: Sequence[Cost], k: int) -> str:
 
     parts = [_axes(low, high, across), *(_level(value, up(value)) for value in (bottom, top))]
     lowest = float("-inf")
-    for decade, cost in sorted(zip(decades, costs, strict=True), key=lambda pair: up(pair[1].ndcg)):
+    points = sorted(zip(decades, costs, strict=True), key=lambda pair: up(pair[1].ndcg))
+    for decade, cost in points:
         x, y = across(decade), up(cost.ndcg)
-        lowest = max(y, lowest + LABEL_PIXELS)  # labels do not lie on each other
+        behind = any(each > decade and abs(up(other.ndcg) - y) < LABEL_PIXELS for each, other in points)
+        lowest = max(y + LABEL_PIXELS if behind else y, lowest + LABEL_PIXELS)  # on no other label and no other point
         text = escape(f"{cost.label}: {cost.milliseconds:.3g} ms")
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="var(--kind-{cost.kind})" stroke="var(--ink)"/>')
         parts.append(f'<text x="{x + 12:.1f}" y="{lowest + 4:.1f}">{text}</text>')
