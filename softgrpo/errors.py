@@ -100,7 +100,9 @@ def is_full_disk(error: BaseException | None) -> bool:
 
 def no_space() -> StoreError:
     """Returns the error of a full disk; where temporary files have no space, it names their folder."""
-    temporary = tempfile.tempdir  # None unless a library has asked for it; asking now may fail, since that writes a file
+    temporary = (
+        tempfile.tempdir
+    )  # None unless a library has asked for it; asking now may fail, since that writes a file
     if temporary is not None and shutil.disk_usage(temporary).free < LEAST_TEMPORARY_BYTES:
         return StoreError(
             f"{NO_SPACE} of temporary files, '{temporary}'",
