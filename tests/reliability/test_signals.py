@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -155,7 +156,7 @@ def start_long(problem: Problem, api: Api) -> tuple[str, psutil.Process]:
 def test_the_services_are_stopped_during_runs(make_problem: Callable[..., Problem], services: Services) -> None:
     """The worker's run ends; that of a command waits for the servers and goes on when they are there again."""
     problem, api = make_problem("stopped", services), Api(services)
-    other = make_problem("waiting", services)
+    other = replace(make_problem("waiting", services), output=problem.output.with_name("other"))
     command = other.start(stage="sft", frozen_at="stages/check-*.json")
     command.frozen()
     flow_run, process = start_long(problem, api)
