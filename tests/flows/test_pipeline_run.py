@@ -79,4 +79,4 @@ def test_a_run_that_ended_early_still_tells_what_it_reused(end: BaseException, s
     assert failed.data.tags["reused"].split() == reused
     assert all(f"stage_run.{name}" in failed.data.tags for name in reused)
     note = failed.data.tags["mlflow.note.content"]
-    assert note.startswith("**The run failed.** x. y. z.") == (status == "FAILED")
+    assert note.startswith("**The run failed.** x. Y. Z.") == (status == "FAILED")
