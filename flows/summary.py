@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from flows.finished import COMMIT, costs_of_stages, started_at
+from flows.finished import costs_of_stages
 from flows.pipeline import RecordedRun
 from flows.report_page import RunFacts, complete, write_page
 from tasks.addresses import without_password
 from tasks.groups import publish_text
-from tasks.lineage import read_run
+from tasks.lineage import commit_of, read_run, started_at
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES
 
@@ -31,10 +31,11 @@ def publish_page(progress: Progress, output: Path) -> Path:
     tracking, folder = progress.store.runs.tracking, progress.folders()["test"]
     run = read_run(progress.store, progress.parent_run)
     link = tracking.run_link(progress.parent_run)
-    commit = run.data.tags.get(COMMIT)
     stages = {name: reference["run_id"] for name, reference in progress.references.items()}
     costs = costs_of_stages(progress.store, stages)
-    facts = RunFacts(progress.config, started_at(run), progress.parent_run, str(run.info.run_name), commit, link, costs)
+    facts = RunFacts(
+        progress.config, started_at(run), progress.parent_run, str(run.info.run_name), commit_of(run), link, costs
+    )
     for name, text in complete(folder, facts).items():
         publish_text(progress.store.runs, progress.parent_run, text, name)
     return write_page(folder, output, facts)

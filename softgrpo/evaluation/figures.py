@@ -56,7 +56,7 @@ Planned = tuple[str, str, str, Figure | None]
 def draw_figures(report: Report, folder: Path) -> tuple[Drawn, ...]:
     """Draws all figures of a report into a folder, in the order of the page."""
     return tuple(
-        Drawn(anchor, title, caption, figure and save(figure, folder, anchor), _is_narrow(figure))
+        Drawn(anchor, title, caption, None if figure is None else save(figure, folder, anchor), _is_narrow(figure))
         for anchor, title, caption, figure in _planned(report)
     )
 
