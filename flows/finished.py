@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +17,10 @@ from softgrpo.errors import ConfigError
 from softgrpo.presets import validate
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run  # mlflow takes a second, and is not imported before its environment is set
-
     from tasks.store import ArtifactStore
 
 TIMED = ("recall-", "test")
 """Beginnings of the names of the nodes that report what users pay for."""
-COMMIT = "mlflow.source.git.commit"
-"""Tag of a run, MLflow's own."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,6 @@ class FinishedRun:
     started: datetime
     commit: str | None
     costs: dict[str, float]
-
-
-def started_at(run: Run) -> datetime:
-    """Returns when a run of MLflow was started."""
-    return datetime.fromtimestamp(run.info.start_time / 1000, UTC)
 
 
 def costs_of_stages(store: ArtifactStore, stages: Mapping[str, str]) -> dict[str, float]:
@@ -105,7 +96,7 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
         StoreError: No run is stored there, MLflow does not answer, or files are gone or damaged.
     """
     prepare_to_read(output)
-    from tasks.lineage import open_store_of_run, read_run, stage_runs
+    from tasks.lineage import commit_of, open_store_of_run, read_run, stage_runs, started_at
     from tasks.tracking import store_errors
 
     store = open_store_of_run(run_id, output)
@@ -132,6 +123,6 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
         folders,
         tracking.run_link(run.info.run_id),
         started_at(run),
-        run.data.tags.get(COMMIT),
+        commit_of(run),
         costs_of_stages(store, found),
     )

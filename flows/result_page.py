@@ -15,6 +15,7 @@ import pandas as pd
 
 from softgrpo.evaluation.summary import Summary
 from softgrpo.evaluation.words import percent, signed, table_rows
+from softgrpo.text import visible
 
 FIGURE = Path("figures") / "comparison.png"
 """Where the stage test keeps the figure of its table. It has a white ground, and Prefect's page may be dark."""
@@ -153,7 +154,8 @@ def bullets(lines: Iterable[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """Returns a text that Markdown shows as it is, also in a cell of a table."""
+    """Returns a text that Markdown shows as it is, also in a cell of a table, without invisible characters."""
+    text = visible(text)
     for mark in "\\|*_`[]<":
         text = text.replace(mark, f"\\{mark}")
     return text

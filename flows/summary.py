@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flows.finished import COMMIT, costs_of_stages, started_at
+from flows.finished import costs_of_stages
 from flows.pipeline import RecordedRun
 from flows.report_page import PAGE, RunFacts, complete, write_page
 from flows.result_page import FIGURE, run_page
@@ -14,8 +14,7 @@ from softgrpo.evaluation.summary import read_summary
 from softgrpo.pipeline import RunResult
 from softgrpo.redaction import without_password
 from tasks.groups import publish_text
-from tasks.lineage import read_run
-from tasks.pages import artifact_page, has_pages, model_page
+from tasks.lineage import commit_of, read_run, started_at
 from tasks.registry import model_name
 from tasks.stage import Progress
 from tasks.store import MODEL_STAGES
@@ -34,10 +33,11 @@ def publish_page(progress: Progress, output: Path) -> Path:
     tracking, folder = progress.store.runs.tracking, progress.folders()["test"]
     run = read_run(progress.store, progress.parent_run)
     link = tracking.run_link(progress.parent_run)
-    commit = run.data.tags.get(COMMIT)
     stages = {name: reference["run_id"] for name, reference in progress.references.items()}
     costs = costs_of_stages(progress.store, stages)
-    facts = RunFacts(progress.config, started_at(run), progress.parent_run, str(run.info.run_name), commit, link, costs)
+    facts = RunFacts(
+        progress.config, started_at(run), progress.parent_run, str(run.info.run_name), commit_of(run), link, costs
+    )
     for name, text in complete(folder, facts).items():
         publish_text(progress.store.runs, progress.parent_run, text, name)
     return write_page(folder, output, facts)
@@ -98,13 +98,13 @@ def _places(progress: Progress, result: RecordedRun) -> dict[str, str]:
     tracking = progress.store.runs.tracking
     models = [name for name in sorted(MODEL_STAGES) if name in result.folders]
     names = {stage: model_name(progress.config, stage) for stage in models}
-    if has_pages(tracking):
+    if tracking.has_pages:
         found = {"MLflow run": f"[{result.run_id}]({result.links['MLflow run']})"}
         if "report" in result.links:
             found["report"] = (
-                f"[{PAGE}]({artifact_page(tracking, result.run_id, PAGE)}), the file `{result.links['report']}`"
+                f"[{PAGE}]({tracking.artifact_link(result.run_id, PAGE)}), the file `{result.links['report']}`"
             )
-        registered = {stage: f"[{name}]({model_page(tracking, name)})" for stage, name in names.items()}
+        registered = {stage: f"[{name}]({tracking.model_link(name)})" for stage, name in names.items()}
     else:
         found = {label: f"`{result.links[label]}`" for label in ("MLflow run", "report") if label in result.links}
         registered = {stage: f"`{name}`" for stage, name in names.items()}

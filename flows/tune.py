@@ -50,7 +50,6 @@ from softgrpo.tuning import (
 from tasks.crew import Crew, opened
 from tasks.groups import Member, describe, group_run, members, publish_table, publish_text
 from tasks.interruption import interruptible
-from tasks.pages import has_pages
 from tasks.run_notes import plain
 from tasks.store import ArtifactStore
 
@@ -193,7 +192,7 @@ def tune_flow(
             command = command_line(dataset, stage, size, said | found, output)
             tried = trial_table(study, members(store.runs, group))
             link = store.runs.tracking.run_link(group)
-            place = f"[{group}]({link})" if has_pages(store.runs.tracking) else f"`{link}`"
+            place = f"[{group}]({link})" if store.runs.tracking.has_pages else f"`{link}`"
             page = study_page(tried, found, start.fusion.k, command, place)
             _publish(store, group, tried, found, value, command, page)
             chosen = with_values(start, best.params)

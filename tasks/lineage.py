@@ -9,12 +9,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
@@ -32,6 +33,17 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 BEGINNING = re.compile("[0-9a-f]{6,31}")
 """What may stand for the id of a run: its first characters, at least as many as `softgrpo compare` shows."""
 MOST_SHOWN = 5
+
+
+def started_at(run: Run) -> datetime:
+    """Returns when a run was started."""
+    return datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+
+
+def commit_of(run: Run) -> str | None:
+    """Returns the commit of the checkout that a run was started in, None outside one."""
+    commit: str | None = run.data.tags.get(MLFLOW_GIT_COMMIT)
+    return commit
 
 
 def open_store_of_run(run_id: str, output: Path) -> ArtifactStore:

@@ -42,6 +42,11 @@ def view_page(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?{TRAINING}&viewStateShareKey={quote(view)}"
 
 
+def model_page(name: str) -> str:
+    """Returns the address of a registered model, relative to the server that shows it."""
+    return f"#/models/{quote(name, safe='')}?{TRAINING}"
+
+
 def version_page(name: str, version: str) -> str:
     """Returns the address of a version of a registered model, relative to the server that shows it."""
     return f"#/models/{quote(name, safe='')}/versions/{version}?{TRAINING}"

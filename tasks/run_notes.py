@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from softgrpo.evaluation.summary import Summary
+from softgrpo.text import visible
 from tasks.headline import Line
 
 NOTE = MLFLOW_RUN_NOTE
@@ -25,8 +26,8 @@ STAGES = {
 
 
 def plain(text: str) -> str:
-    """Returns text that Markdown and HTML show as it is, in one line, without control characters."""
-    line = "".join(character if character.isprintable() else " " for character in text)
+    """Returns text that Markdown and HTML show as it is, in one line; what a reader cannot see is an escape."""
+    line = visible(text)
     return re.sub(r"([\\`*_\[\]<>|#~&])", lambda special: f"&#{ord(special[0])};", line)
 
 

@@ -19,7 +19,7 @@ from softgrpo.redaction import without_login, without_password
 from tasks.addresses import check_answers, make_line
 from tasks.artifacts import FOLDER
 from tasks.database import DATABASE, make_database
-from tasks.mlflow_pages import EXPERIMENTS, TRAINING, run_page, view_id, view_page
+from tasks.mlflow_pages import EXPERIMENTS, TRAINING, model_page, run_page, view_id, view_page
 
 __all__ = ["EXPERIMENTS", "Tracking", "connect", "open_early", "open_tracking", "store_errors", "tracking_uri"]
 
@@ -67,6 +67,14 @@ class Tracking:
     def view_link(self, k: int) -> str | None:
         """Returns the address of the runs of one cut-off as a table, None where no server shows it."""
         return f"{self._server}/{view_page(self.experiment_id, view_id(k))}" if self.has_pages else None
+
+    def artifact_link(self, run_id: str, path: str) -> str:
+        """Returns the address of the page that shows a file of a run; call it where there are pages, see `has_pages`."""
+        return f"{self._server}/{run_page(self.experiment_id, run_id, f'/artifacts/{quote(path)}')}"
+
+    def model_link(self, name: str) -> str:
+        """Returns the address of the page of a registered model; call it where there are pages, see `has_pages`."""
+        return f"{self._server}/{model_page(name)}"
 
     def run_link(self, run_id: str) -> str:
         """Returns the address of a run's page, or for a local database the command that shows it."""

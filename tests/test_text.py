@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +12,11 @@ from hypothesis import strategies as st
 from flows.console import Short, Visible
 from flows.failures import readable
 from flows.result_commands import print_json
-from flows.summary import summary_markdown, table_markdown
+from flows.result_page import escape, run_page
 from softgrpo.errors import ConfigError
+from softgrpo.evaluation.summary import Summary
 from softgrpo.text import LONGEST_LINE, LONGEST_WORD, MOST_LINES, one_line, shortened, visible, visible_json
+from tasks.run_notes import plain
 
 EVIL = "a\x1b[2J\0\u202eb\u2066c\x07\x9b31m\u200fd\ufeff"
 """Clears a terminal, ends a C string, turns the direction of letters, rings, and hides a mark."""
@@ -78,10 +79,11 @@ def test_errors_show_no_control_character_and_no_value_of_any_size() -> None:
     assert no_control(readable(ValueError(EVIL * 10_000))) and len(readable(ValueError(EVIL * 10_000))) < 2000
 
 
-def test_pages_and_tables_show_no_control_character() -> None:
-    table = pd.DataFrame({EVIL: [EVIL], "x": [0.5]})
-    assert no_control(table_markdown(table)) and SHOWN in table_markdown(table)
-    assert no_control(summary_markdown(table, {"report": EVIL}, ()))
+def test_pages_show_no_control_character() -> None:
+    assert no_control(escape(EVIL)) and no_control(plain(EVIL))
+    summary = Summary(10, "grpo_multi", "BPR", "static", (f"Better than {EVIL}.",), "")
+    page = run_page(None, summary, None, {"report": "`report.html`"}, [f"recall-{EVIL}"], ())
+    assert no_control(page.replace("\n", "")) and "Better than" in page
 
 
 @pytest.mark.parametrize("formatter", [Short("%(message)s"), Visible("%(message)s")])
