@@ -245,7 +245,7 @@ def test_lineage_and_what_people_compare(go: Any, output: Path) -> None:
     assert model.params["learning_rate"] == "5e-05"
     assert test.inputs.model_inputs[0].model_id == model.model_id
     artifacts = client(output).list_artifacts(parent.info.run_id)
-    assert [artifact.path for artifact in artifacts] == ["config.yaml"]
+    assert [artifact.path for artifact in artifacts] == ["config.yaml", "report.html", "report.md"]
     assert "MLflow run" in result.links
 
 
