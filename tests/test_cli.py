@@ -580,8 +580,15 @@ def test_groups_are_told_to_machines_as_json_alone(
     assert cli.main(["multi-recaller", "ml-100k", "full", "tiny", *where]) == 0
     told = json.loads(capsys.readouterr().out)
     row = {"method": "A/grpo_multi", "vs_first_p": None}
-    said = {"verdicts": ["a sentence"], "differences": ["another"]}
-    assert told == {"k": 10, "rows": [row], **said, "link": None, "runs": []}
+    assert told == {
+        "k": 10,
+        "rows": [row],
+        "verdicts": ["a sentence"],
+        "link": None,
+        "runs": [],
+        "differences": {},
+        "html": None,
+    }
     trials = pd.DataFrame({"grpo.top_p": [0.9], "state": ["complete"]})
     values = {"trials": trials, "best": {"grpo.top_p": 0.9}, "value": 0.2, "command": "softgrpo run", "link": "here"}
     tuned = types.SimpleNamespace(**values, final=None, k=10)

@@ -182,9 +182,12 @@ def _drivers(report: Report) -> Planned:
     title = "What drives the weights"
     if report.drivers is None:
         return "drivers", title, f"The weights of {label} do not differ between users: nothing drives them.", None
+    weights = report.comparison.method(report.focus).weights.numpy()
+    widest = float(np.ptp(weights, axis=0).max())
     caption = (
-        f"Left: Spearman's rank correlation between numbers that the prompt holds and the weights of {label}, the strongest first; "
-        f"blue is negative. Right: mean weights in fifths of the windows. {report.drivers.sentence}"
+        f"The weight of one recaller differs by at most {widest:.4f} between two users. Left: Spearman's rank correlation between "
+        f"numbers that the prompt holds and the weights of {label}, the strongest first; blue is negative. Right: "
+        f"mean weights in fifths of the windows. {report.drivers.sentence}"
     )
     return "drivers", title, caption, plots_recallers.drivers_figure(report.drivers)
 

@@ -64,7 +64,7 @@ def weights_figure(weights: Mapping[str, NDArray[np.float64]], recallers: tuple[
             axis.boxplot(
                 list(values.T[::-1]),
                 orientation="horizontal",
-                tick_labels=recallers[::-1],
+                manage_ticks=False,  # panels share their ticks, and each would add its own
                 whis=(5, 95),
                 showfliers=False,
                 widths=0.55,
@@ -75,6 +75,7 @@ def weights_figure(weights: Mapping[str, NDArray[np.float64]], recallers: tuple[
                 capprops={"color": INK},
             )
             axis.plot(values.mean(0)[::-1], np.arange(len(recallers)) + 1, "D", color=INK, markersize=4)
+            axis.set_yticks(range(1, len(recallers) + 1), recallers[::-1])
             axis.set_xlim(-0.02, 1.02)
             axis.grid(axis="x")
             axis.set_title(label)
@@ -102,7 +103,7 @@ def drivers_figure(drivers: Drivers) -> Figure:
             for place, (recaller, colour) in enumerate(zip(drivers.recallers, _cycle(count), strict=True)):
                 weights = [group.weights[place] for group in groups]
                 axis.plot(range(len(groups)), weights, "o-", color=colour, markersize=4, label=recaller)
-            axis.set_xticks(range(len(groups)), [f"{group.low:.2g}\nto {group.high:.2g}" for group in groups])
+            axis.set_xticks(range(len(groups)), [f"{_short(group.low)}\nto {_short(group.high)}" for group in groups])
             axis.set_xlabel(number)
             axis.set_title("mean weight")
             axis.set_ylim(bottom=0)
@@ -158,6 +159,10 @@ def _line(axis: Axes, frame: pd.DataFrame, colour: str, label: str | None = None
     axis.ticklabel_format(axis="y", useOffset=False)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axis.grid()
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
 
 
 def _cycle(count: int) -> list[str]:

@@ -66,12 +66,17 @@ def test_a_row_costs_all_that_it_needs(case: Small) -> None:
 
 
 def test_costs_are_drawn_in_their_order_and_labels_apart() -> None:
-    costs = [Cost("<A>", "single", 0.1, 1.0), Cost("B", "single", 0.1, 1.1), Cost("C", "learned", 0.2, 100.0)]
+    costs = [
+        Cost("<A>", "single", 0.1, 1.0),
+        Cost("B", "single", 0.1, 1.1),
+        Cost("D", "single", 0.1, 1.2),
+        Cost("C", "learned", 0.2, 100.0),
+    ]
     html = costs_html(costs, 10)
     assert "&lt;A&gt;: 1 ms" in html and "<A>" not in html
     places = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', html)]
-    assert len(places) == 3 and places[0][0] > places[1][0] and places[0][1] < places[1][1]  # C first: the highest
-    labels = sorted(float(y) for y in re.findall(r'y="([\d.]+)">(?:&lt;A|B|C)', html))
+    assert len(places) == 4 and places[0][0] > places[1][0] and places[0][1] < places[1][1]  # C first: the highest
+    labels = sorted(float(y) for y in re.findall(r'y="([\d.]+)">(?:&lt;A|B|C|D)', html))
     assert all(lower - upper >= 15 for upper, lower in pairwise(labels))
 
 

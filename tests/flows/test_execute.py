@@ -256,7 +256,7 @@ def test_lineage_and_what_people_compare(go: Any, output: Path) -> None:
     }
     assert test.inputs.model_inputs[0].model_id == model.model_id
     artifacts = client(output).list_artifacts(parent.info.run_id)
-    assert {artifact.path for artifact in artifacts} == {"comparison.json", "config.yaml"}
+    assert {artifact.path for artifact in artifacts} == {"comparison.json", "config.yaml", "report.html", "report.md"}
     assert "MLflow run" in result.links
 
 
