@@ -21,6 +21,7 @@ PACKAGES = {
     "softgrpo.stages": "softgrpo.stages: the stages",
     "softgrpo.config": "softgrpo.config: all settings",
     "softgrpo.evaluation": "softgrpo.evaluation: table, significance, report",
+    "softgrpo.evaluation.pages": "softgrpo.evaluation.pages: templates of the report and of comparisons",
     "softgrpo.presets": "softgrpo.presets: configurations",
     "tasks": "tasks: the store of stages in MLflow",
     "flows": "flows: the flows and the command",

@@ -162,7 +162,7 @@ def _add_results(commands: argparse._SubParsersAction[Parser], words: Sequence[s
     runs = commands.add_parser("runs", prog="softgrpo runs", description=RUNS, usage=usage)
     runs.add_argument("--most", type=int, default=20, metavar="N", help="how many at most (default 20)")
 
-    usage = "softgrpo compare RUN RUN ... [--seeds] [--to FOLDER] [--json]"
+    usage = "softgrpo compare RUN RUN ... [--seeds] [--to FOLDER [--overwrite]] [--json]"
     compare = commands.add_parser("compare", prog="softgrpo compare", description=COMPARE, usage=usage)
     compare.add_argument("RUN", nargs="+", help=argparse.SUPPRESS)
     compare.add_argument(
@@ -206,7 +206,7 @@ def _add_results(commands: argparse._SubParsersAction[Parser], words: Sequence[s
     windows.add_argument("--debug", action="store_true", help="show the traceback of an error")
     _add_json(windows)
     add_settings(windows, words)
-    for parser in (report, recommend, windows):
+    for parser in (compare, report, recommend, windows):
         parser.add_argument("--overwrite", action="store_true", help="write over what is there at --to")
 
 

@@ -510,7 +510,11 @@ def test_a_run_is_told_to_machines_as_json_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = pd.DataFrame({"method": ["BPR"], "ndcg@10": [0.25], "vs_single_p": [float("nan")]})
-    result = RunResult(table, {"test": tmp_path / "test"}, ("test",), {"report": "there"})
+    (tmp_path / "test").mkdir()
+    for name in ("report.html", "report.md"):
+        (tmp_path / "test" / name).write_text("a report")
+    result = RunResult(table, {"test": tmp_path / "test"}, ("test",), {})
+    page = str(tmp_path / "reports" / "test.html")
     monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: ["a note"])
     monkeypatch.setattr("softgrpo.pipeline.run_standalone", lambda *arguments: result)
     monkeypatch.setattr("flows.console.make_readable", lambda debug: None)
@@ -519,16 +523,17 @@ def test_a_run_is_told_to_machines_as_json_alone(
     assert json.loads(shown.out) == {
         "run_id": None,
         "tracking": None,
-        "report": "there",
+        "report": page,
         "models": {},
         "pure_models": {},
         "k": 10,
         "rows": [{"method": "BPR", "ndcg@10": 0.25, "vs_single_p": None}],
         "folders": {"test": str(tmp_path / "test")},
         "reused": ["test"],
-        "links": {"report": "there"},
+        "links": {"report": page},
     }
     assert shown.err == "note: a note\n"
+    assert Path(page).read_text() == "a report"
 
 
 def test_json_of_a_recorded_run_has_its_id_its_server_and_its_policies(

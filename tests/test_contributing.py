@@ -22,6 +22,7 @@ SCHEMAS = {
     ".github/ISSUE_TEMPLATE/number.yml": "github-issue-forms",
     ".github/ISSUE_TEMPLATE/idea.yml": "github-issue-forms",
     ".github/ISSUE_TEMPLATE/config.yml": "github-issue-config",
+    ".github/workflows/supply-chain.yml": "github-workflows",
 }
 
 

@@ -187,7 +187,13 @@ GOOD = archive({"steam.inter": FILES["steam.inter"] * 50})
         (GOOD[:-30], 200, len(GOOD), "not a zip file"),  # the connection ends early
         (GOOD[:45] + b"\x00\xff\x00\xff" + GOOD[49:], 200, None, ""),  # damaged inside the compressed data
     ],
-    ids=["a page", "no interactions", "not found", "cut short", "damaged"],  # bytes of an archive hold the time it was made
+    ids=[
+        "a page",
+        "no interactions",
+        "not found",
+        "cut short",
+        "damaged",
+    ],  # bytes of an archive hold the time it was made
 )
 def test_a_bad_download_leaves_no_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes, status: int, length: int | None, what: str

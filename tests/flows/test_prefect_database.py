@@ -41,13 +41,13 @@ def test_a_database_that_is_there_stays(laid: Path, tmp_path: Path) -> None:
 def test_another_database_is_left_alone(name: str, laid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "postgresql+asyncpg://somewhere")
     lay(tmp_path / "home")
-    assert not (tmp_path / "home").exists()
+    assert not [*(tmp_path / "home").iterdir()]
 
 
 def test_of_another_prefect_none_is_taken(laid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefect_database, "version", lambda package: "0.0")
     lay(tmp_path / "home")
-    assert not (tmp_path / "home").exists()
+    assert not [*(tmp_path / "home").iterdir()]
 
 
 def test_it_has_all_tables_of_the_installed_prefect_and_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

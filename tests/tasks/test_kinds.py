@@ -131,7 +131,7 @@ def test_no_database_answers_where_one_is_named(scheme: str, stranger: Callable[
 @pytest.mark.parametrize(
     ("address", "module", "remedy"),
     [
-        ("postgresql://u:secret@127.0.0.1/x", "psycopg", r"postgresql\+psycopg2://"),
+        ("postgresql+psycopg://u:secret@127.0.0.1/x", "psycopg", r"postgresql\+psycopg2://"),
         ("mysql://u:secret@127.0.0.1/x", "MySQLdb", r"mysql\+pymysql://"),
         ("mssql://u:secret@127.0.0.1/x", "pyodbc", "Install pyodbc"),
     ],
