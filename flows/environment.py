@@ -11,7 +11,6 @@ from flows.prefect_database import check_own_database
 from softgrpo.errors import StoreError, is_full_disk
 from tasks.addresses import SERVERS, check_answers
 from tasks.database import DATABASE, check_database
-from tasks.kinds import check_proxies
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -155,6 +154,8 @@ def check_servers() -> None:
         StoreError: One does not answer, or is of another kind.
     """
     quieten()
+    from tasks.kinds import check_proxies  # requests, which `softgrpo --help` need not wait for
+
     check_proxies()
     for name in SERVERS:
         address = os.environ.get(name)

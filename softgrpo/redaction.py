@@ -44,7 +44,7 @@ ADDRESSES = (
 )
 PASSWORDS = ("PGPASSWORD", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PREFECT_API_KEY")
 LOGINS = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "SOFTGRPO_CREDENTIALS")
-"""Environment variables with addresses, with passwords, and with `user:password`."""
+"""Environment variables with addresses, with passwords, and with a user and a password, a colon between them."""
 LEAST_CHARACTERS = 4
 """A shorter password is hidden in addresses alone: elsewhere it would be part of many words."""
 

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from softgrpo.errors import ConfigError, StoreError
 from softgrpo.redaction import without_password
 from tasks.database import check_sqlite
-from tasks.kinds import check_database_server, check_driver, check_web_server, within
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_SECONDS, DEADLINE_SECONDS = 5.0, 9.0
@@ -24,7 +23,7 @@ DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 EXAMPLES = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
 SERVERS = tuple(EXAMPLES)
 MLFLOW_CREDENTIALS = "SOFTGRPO_CREDENTIALS"
-"""Environment variable with the `user:password` that MLflow's server asks for, see `tasks.mlflow_app`."""
+"""Environment variable with user and password, a colon between them, that MLflow's server asks for, see `tasks.mlflow_app`."""
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
 """What MLflow knows besides URLs."""
 
@@ -50,6 +49,8 @@ def check_answers(uri: str, setting: str) -> None:
     if not _is_address(uri):
         raise _no_url(setting, without_password(f"://{uri}").removeprefix("://"))
     shown = without_password(uri)
+    from tasks.kinds import within  # requests takes a quarter of the time of `softgrpo --help`, which asks nobody
+
     try:
         within(DEADLINE_SECONDS, partial(_ask, uri, setting, shown))
     except OSError as error:  # requests' errors are OSErrors too
@@ -75,6 +76,8 @@ def _ask(uri: str, setting: str, shown: str) -> None:
     Raises:
         OSError: Nobody answers.
     """
+    from tasks.kinds import check_database_server, check_driver, check_web_server
+
     address = urlsplit(uri)
     scheme, host = address.scheme.split("+")[0], address.hostname
     if scheme in ("http", "https"):

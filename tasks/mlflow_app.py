@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 
-from mlflow.server.fastapi_app import app as mlflow_app
 from starlette.types import ASGIApp
 
 from softgrpo.errors import ConfigError
@@ -28,4 +27,6 @@ def create_app() -> ASGIApp:
             "MLflow's server asks for that user and password",
             "Set it to user:password",
         )
-    return PasswordGuard(mlflow_app, credentials)
+    from mlflow.server.fastapi_app import app  # the whole server, which nobody needs who only reads this module
+
+    return PasswordGuard(app, credentials)

@@ -72,7 +72,10 @@ def test_a_comparison_is_written_as_a_page(output: Path, tmp_path: Path, capsys:
     assert found["html"] == str(page)
     assert "These 2 runs differ in seed and grpo.top_p." in page.read_text()
     assert len(pd.read_parquet(page.with_suffix(".parquet"))) == len(found["rows"])
-    assert main(words) == 0  # over an earlier comparison
+    assert main(words) == 2  # nothing is written over unasked
+    assert "Add --overwrite" in capsys.readouterr().err
+    words.append("--overwrite")
+    assert main(words) == 0
     page.rename(tmp_path / "elsewhere.html")
     assert main(words) == 2
     assert "an earlier comparison (comparison.html and comparison.parquet)" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def test_pools_are_nested_under_one_run_that_holds_the_comparison(fakes: FakeGro
     files = {file.path: client(output).download_artifacts(group.info.run_id, file.path) for file in
              client(output).list_artifacts(group.info.run_id)}  # fmt: skip
     pd.testing.assert_frame_equal(pd.read_parquet(files["comparison.parquet"]), compared.table)
-    assert "| BPR-Pop/grpo\\_multi |" in Path(files["comparison.md"]).read_text()
+    assert "| BPR-Pop: grpo\\_multi |" in Path(files["comparison.md"]).read_text()
 
 
 def test_what_is_said_about_a_recaller_counts_in_the_pools_that_have_it(fakes: FakeGroups, output: Path) -> None:
