@@ -91,7 +91,8 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.evaluation.drivers import drivers_of
     from softgrpo.evaluation.learnt import learnt_sentence
     from softgrpo.evaluation.lift import lift_at
-    from softgrpo.evaluation.report import Report, write_report
+    from softgrpo.evaluation.report import write_report
+    from softgrpo.evaluation.report_content import Report
     from softgrpo.evaluation.stored import save_report
     from softgrpo.evaluation.table import Gate, compare, standard_methods
     from softgrpo.records import Part

@@ -52,10 +52,10 @@ def training_callbacks(
         recallers: Names for the numbers that the trainer gives for each of them.
     """
     patience = config.early_stopping_patience
-    return [Report(reporter, recallers), Progress(label), *([] if patience is None else [EarlyStopping(patience)])]
+    return [CurveSender(reporter, recallers), Progress(label), *([] if patience is None else [EarlyStopping(patience)])]
 
 
-class Report(TrainerCallback):
+class CurveSender(TrainerCallback):
     """Passes the trainer's numbers on, and checks that the loss is finite.
 
     Args:

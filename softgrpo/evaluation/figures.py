@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,10 +19,8 @@ from softgrpo.evaluation import plots, plots_recallers
 from softgrpo.evaluation.cases import gains
 from softgrpo.evaluation.learnt import EQUAL
 from softgrpo.evaluation.plot_style import save
+from softgrpo.evaluation.report_content import Report
 from softgrpo.evaluation.significance import per_user
-
-if TYPE_CHECKING:
-    from softgrpo.evaluation.report import Report
 
 HALF_INCHES = 6.8
 LOSS, QUALITY = "recall_loss", "recall_valid_ndcg"

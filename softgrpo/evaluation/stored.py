@@ -22,7 +22,8 @@ from softgrpo.errors import ConfigError, DataError
 from softgrpo.evaluation.cases import Case, Shown
 from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
-from softgrpo.evaluation.report import Choice, Report, summarise, write_report
+from softgrpo.evaluation.report import summarise, write_report
+from softgrpo.evaluation.report_content import Choice, Report
 from softgrpo.evaluation.static import StaticMixture
 from softgrpo.evaluation.summary import write_summary
 from softgrpo.evaluation.table import Comparison, Method, tabulate

@@ -29,7 +29,8 @@ from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
 from softgrpo.evaluation.learnt import learnt_sentence
 from softgrpo.evaluation.lift import lift_at
-from softgrpo.evaluation.report import Choice, Report, write_report
+from softgrpo.evaluation.report import write_report
+from softgrpo.evaluation.report_content import Choice, Report
 from softgrpo.evaluation.stored import save_report
 from softgrpo.evaluation.table import Comparison, Gate, compare, standard_methods
 from softgrpo.fusion import merged_lists

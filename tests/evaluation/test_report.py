@@ -17,7 +17,8 @@ from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
 from softgrpo.evaluation.lift import lift_at
 from softgrpo.evaluation.plot_style import GRID, INK, SOFT
-from softgrpo.evaluation.report import Choice, Report, write_report
+from softgrpo.evaluation.report import write_report
+from softgrpo.evaluation.report_content import Choice, Report
 from softgrpo.evaluation.words import render_terminal, verdict
 from softgrpo.records import Part
 from tests.evaluation.setup_small import HISTORY, KEYS, USERS, Small

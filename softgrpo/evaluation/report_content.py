@@ -1,0 +1,75 @@
+"""What the report of one run tells, before it is written as a page. Legend: W windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.evaluation.cases import Case
+from softgrpo.evaluation.coverage import Coverage
+from softgrpo.evaluation.drivers import Drivers
+from softgrpo.evaluation.static import StaticMixture
+from softgrpo.evaluation.table import Comparison
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What validation windows chose for a gate.
+
+    Attributes:
+        label: Of the row.
+        choice: In words.
+        valid_ndcg: NDCG@`fusion.k` there.
+    """
+
+    label: str
+    choice: str
+    valid_ndcg: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report tells.
+
+    Attributes:
+        config: Of the run.
+        comparison: The result.
+        static: The search for the best static mixture.
+        gates: The rows learned without the language model, as `Choice`s.
+        facts: More on data and run, label to value, shown in order (see `softgrpo.evaluation.cases.data_facts`).
+        head: What the page begins with, label to value, such as the language model.
+        focus: Key of the method whose weights, cases and gains are shown, e.g. `grpo_multi`.
+        learnt: What training changed, see `softgrpo.evaluation.learnt`; "" where an earlier version stored the report.
+        history: (W,) items in the history of each test window.
+        curves: Training curves of SofT-GRPO, title to a frame with `step` and `value`; may be empty.
+        sft_curves: Those of SFT.
+        recaller_curves: Of each recaller that was trained here, name of the curve to such a frame.
+        confusion: Of the SFT policy on validation windows, from `softgrpo.evaluation.choices.confusion_table`.
+        cases: Of the focus against the best single recaller.
+        coverage: What each recaller finds; None where an earlier version stored the report.
+        lift: NDCG at every cut-off, see `softgrpo.evaluation.lift.lift_at`; likewise.
+        drivers: What the weights of the focus go with; None where they do not differ between users.
+    """
+
+    config: ExperimentConfig
+    comparison: Comparison
+    static: StaticMixture
+    gates: tuple[Choice, ...]
+    facts: Mapping[str, str]
+    head: Mapping[str, str]
+    focus: str
+    learnt: str
+    history: NDArray[np.integer]
+    curves: Mapping[str, pd.DataFrame]
+    sft_curves: Mapping[str, pd.DataFrame]
+    recaller_curves: Mapping[str, Mapping[str, pd.DataFrame]]
+    confusion: pd.DataFrame
+    cases: tuple[Case, ...]
+    coverage: Coverage | None
+    lift: pd.DataFrame | None
+    drivers: Drivers | None
