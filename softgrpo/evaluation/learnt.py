@@ -73,12 +73,12 @@ def learnt_sentence(comparison: Comparison, key: str, static_prior: bool) -> str
     spread = (
         "this policy gives every user the same weights"
         if found.uniform
-        else f"its weights differ between users (standard deviation {found.spread:.3f}, mean over recallers)"
+        else f"its weights differ between users (standard deviation {found.spread:.2g}, mean over recallers)"
     )
     if found.start is None:
         return f"{found.label} started from random weights; {spread}."
     if not found.kept:
-        return f"{found.label} moved {found.moved:.3f} of the weight away from its starting point, {found.start}; {spread}."
+        return f"{found.label} moved {found.moved:.2g} of the weight away from its starting point, {found.start}; {spread}."
     before = STARTS[key]
     if before in STARTS and learnt(comparison, before, static_prior).kept:
         first = learnt(comparison, before, static_prior).start

@@ -32,8 +32,8 @@ def test_a_policy_that_tells_users_apart(case: Small) -> None:
     assert not found.uniform
     sentence = learnt_sentence(with_weights(case, sft_multi=HALF), "grpo_multi", static_prior=True)
     assert sentence == (
-        "SofT-GRPO multi moved 0.400 of the weight away from its starting point, SFT multi; "
-        "its weights differ between users (standard deviation 0.400, mean over recallers)."
+        "SofT-GRPO multi moved 0.4 of the weight away from its starting point, SFT multi; "
+        "its weights differ between users (standard deviation 0.4, mean over recallers)."
     )
 
 
