@@ -93,8 +93,9 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.evaluation.lift import lift_at
     from softgrpo.evaluation.report import write_report
     from softgrpo.evaluation.report_content import Report
+    from softgrpo.evaluation.rows import Gate, standard_methods
     from softgrpo.evaluation.stored import save_report
-    from softgrpo.evaluation.table import Gate, compare, standard_methods
+    from softgrpo.evaluation.table import compare
     from softgrpo.records import Part
     from softgrpo.stages.test import SHOWN_CURVES
 

@@ -24,7 +24,7 @@ from flows.registration import RECIPES, complete
 from flows.service_hosts import check_free, check_host, here, is_loopback
 from flows.service_password import FILE, USER, make_password
 from flows.service_places import CONFIGURATION, ROOT, Services, find_services
-from flows.service_start import check_same_worker, error_warnings, worker_data_path, write_record
+from flows.service_start import check_same_worker, error_warnings, wait_healthy, worker_data_path, write_record
 from flows.worker_environment import data_line, worker_datasets
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
 from softgrpo.redaction import hide_passwords
@@ -33,35 +33,10 @@ from tasks.mlflow_pages import start_page
 
 __all__ = ["ROOT", "Services", "deploy", "export_lines", "find_services", "main", "start", "stop"]
 
-PATIENCE_SECONDS = 120.0  # a first start makes two databases
 ENDING_SECONDS = 120.0  # supervisord gives the worker a minute
 POOL = "local"
 POOL_TEMPLATE = ROOT / "deployments" / "work_pool.json"
 MESSAGE_CHARACTERS = 500
-
-
-def _wait_healthy(services: Services) -> None:
-    """Waits until both servers answer.
-
-    Raises:
-        StoreError: One does not within two minutes.
-    """
-    end = time.monotonic() + PATIENCE_SECONDS
-    for program, variable in (("prefect", "PREFECT_API_URL"), ("mlflow", "MLFLOW_TRACKING_URI")):
-        address = f"{services.addresses[variable]}/health"
-        while True:
-            try:
-                if requests.get(address, timeout=5).ok:
-                    break
-                said = "an error"
-            except requests.RequestException:
-                said = "no answer"
-            if time.monotonic() > end:
-                log = services.folder / f"{program}.log"
-                raise StoreError(
-                    f"{address}: {said} within {PATIENCE_SECONDS:g} s", "Both servers must answer", f"Look into {log}"
-                )
-            time.sleep(0.3)
 
 
 def start(services: Services) -> str:
@@ -122,7 +97,7 @@ def _begin(services: Services) -> None:
 
 def _bring_up(services: Services) -> None:
     """Waits for the servers, and starts the worker if it does not run."""
-    _wait_healthy(services)
+    wait_healthy(services)
     pool = ("--type", "process", "--base-job-template", str(POOL_TEMPLATE), "--overwrite")
     prefect(services, "work-pool", "create", POOL, *pool)
     if "RUNNING" not in services.supervisor("status", "worker", check=False).stdout:

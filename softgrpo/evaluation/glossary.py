@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from softgrpo.evaluation.table import Method
+from softgrpo.evaluation.rows import Method
 
 ROWS: Mapping[str, str] = {
     "uniform_score": "The lists merged with equal weights, item by item, by the sum of normalised scores.",

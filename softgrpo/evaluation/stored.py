@@ -24,9 +24,10 @@ from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
 from softgrpo.evaluation.report import summarise, write_report
 from softgrpo.evaluation.report_content import Choice, Report
+from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.static import StaticMixture
 from softgrpo.evaluation.summary import write_summary
-from softgrpo.evaluation.table import Comparison, Method, tabulate
+from softgrpo.evaluation.table import Comparison, tabulate
 
 REPORT, TABLE, WINDOWS, WEIGHTS = "report.json", "table.parquet", "windows.parquet", "weights.parquet"
 SHOWN_SETTINGS: dict[str, Any] = {

@@ -31,8 +31,9 @@ from softgrpo.evaluation.learnt import learnt_sentence
 from softgrpo.evaluation.lift import lift_at
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, Report
+from softgrpo.evaluation.rows import Gate, standard_methods
 from softgrpo.evaluation.stored import save_report
-from softgrpo.evaluation.table import Comparison, Gate, compare, standard_methods
+from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.fusion import merged_lists
 from softgrpo.identity import digest_file
 from softgrpo.leakage import check_everyone_is_tested

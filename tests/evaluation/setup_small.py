@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from softgrpo.config import ExperimentConfig, MergeMethod
+from softgrpo.evaluation.rows import Gate, standard_methods
 from softgrpo.evaluation.static import StaticMixture, best_static_mixture
-from softgrpo.evaluation.table import Comparison, Gate, compare, standard_methods
+from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.records import Corpus, Part, Windows
 from softgrpo.rewards import JudgedLists
 

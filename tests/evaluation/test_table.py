@@ -6,8 +6,9 @@ import torch
 
 from softgrpo.config import FusionConfig
 from softgrpo.errors import ConfigError, DataError
+from softgrpo.evaluation.rows import argmax_one_hot
 from softgrpo.evaluation.significance import paired_bootstrap
-from softgrpo.evaluation.table import argmax_one_hot, compare
+from softgrpo.evaluation.table import compare
 from softgrpo.presets import resolve
 from softgrpo.rewards import JudgedLists
 from tests.evaluation.setup_small import KEYS, USERS, Small

@@ -1,0 +1,150 @@
+"""The rows of the comparison table: every method with its weights on the test windows. Legend: W windows, M recallers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from softgrpo.config import ExperimentConfig, FusionConfig, MergeMethod
+from softgrpo.evaluation.oracle import oracle_recaller, oracle_weights
+from softgrpo.evaluation.static import SEARCH_NAMES, StaticMixture, weight_grid
+from softgrpo.rewards import JudgedLists
+
+Kind = Literal["single", "static", "gate", "learned", "oracle"]
+LEARNED_LABELS = {"zero_shot": "Zero-shot", "sft": "SFT", "grpo": "SofT-GRPO"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Attributes:
+        key: Unique short name, e.g. `BPR`, `uniform_rrf`, `global_cem`, `static`, `gate_boosting`, `sft_single`, `grpo_multi`,
+            `oracle_weights`.
+        label: What people read.
+        kind: Gates are learned without the language model. Oracles are upper bounds: they get no p-value.
+        weights: (W, M) weights on the test windows.
+        merged_as: The same windows under another merge than the run's; None takes the run's.
+        choices: Of an oracle, (P, M) weights of which it takes the best for each window and metric; its `weights` are those that
+            are best by NDCG@`fusion.k`.
+        bounds_rows: Whether an oracle takes any other row of the table too where that is better.
+    """
+
+    key: str
+    label: str
+    kind: Kind
+    weights: Tensor
+    merged_as: JudgedLists | None = None
+    choices: Tensor | None = None
+    bounds_rows: bool = False
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A learned row without the language model.
+
+    Attributes:
+        label: What people read.
+        weights: (W, M) weights on the test windows.
+        valid_ndcg: Mean NDCG@`fusion.k` on validation windows.
+        choice: What was chosen there, in words.
+    """
+
+    label: str
+    weights: Tensor
+    valid_ndcg: float
+    choice: str
+
+
+def argmax_one_hot(weights: Tensor) -> Tensor:
+    """Returns one-hot weights (W, M) at the largest weight, the earlier recaller of equal ones."""
+    return torch.nn.functional.one_hot(weights.argmax(-1), weights.shape[-1]).to(weights)
+
+
+def merge_name(fusion: FusionConfig) -> str:
+    """Returns how people call a merge."""
+    return f"score, {fusion.normalisation}" if fusion.method == "score" else fusion.method
+
+
+def uniform_methods(judged: JudgedLists, merges: Mapping[MergeMethod, JudgedLists]) -> list[Method]:
+    """Returns the uniform mixture under the run's own merge and all others, rows `uniform_<method>`.
+
+    Args:
+        judged: The W test windows under the run's merge.
+        merges: The same windows under others; an entry for the run's own is not looked at.
+    """
+    weights = torch.full((len(judged), judged.aligned.num_recallers), 1 / judged.aligned.num_recallers).double()
+    rows = []
+    for name in get_args(MergeMethod):
+        own = name == judged.fusion.method
+        if own or name in merges:
+            lists = None if own else merges[name]
+            label = f"Uniform merge ({merge_name((lists or judged).fusion)})"
+            rows.append(Method(f"uniform_{name}", label, "static", weights, lists))
+    return rows
+
+
+def static_methods(judged: JudgedLists, static: StaticMixture, start: Tensor) -> list[Method]:
+    """Returns a row `global_<search>` for each search and the row `static` for the best static mixture.
+
+    Args:
+        judged: The W test windows.
+        static: From `softgrpo.evaluation.static.best_static_mixture`.
+        start: (M,) the best static mixture as policies start from it, with the floor of their prior.
+    """
+    ones = torch.ones(len(judged), 1, dtype=torch.float64)
+    rows = []
+    for each in static.candidates:
+        if each.name in SEARCH_NAMES:
+            weights = ones * torch.tensor(each.weights, dtype=torch.float64)
+            rows.append(Method(f"global_{each.name}", f"Global weights ({SEARCH_NAMES[each.name]})", "static", weights))
+    best = static.best.name
+    found = SEARCH_NAMES.get(best) or {"uniform": "the uniform one"}.get(best, f"{best} alone")
+    return [*rows, Method("static", f"Best static mixture ({found})", "static", ones * start)]
+
+
+def standard_methods(
+    judged: JudgedLists,
+    recallers: tuple[str, ...],
+    static: StaticMixture,
+    start: Tensor,
+    learned: Mapping[str, Tensor],
+    config: ExperimentConfig,
+    gates: Mapping[str, Gate] | None = None,
+    merges: Mapping[MergeMethod, JudgedLists] | None = None,
+) -> tuple[Method, ...]:
+    """Lists the rows of the published table, in order.
+
+    Args:
+        judged: The W test windows; only the oracles look at their targets.
+        recallers: The M names.
+        static: From `softgrpo.evaluation.static.best_static_mixture`.
+        start: (M,) weights of the row `static`, see `static_methods`.
+        learned: Weights (W, M) per language model, keys among `LEARNED_LABELS`; each gives a row `<key>_single` (all weight
+            to its best recaller) and a row `<key>_multi`.
+        config: For the grid of the oracle.
+        gates: Further learned rows, `gate_<name>` each.
+        merges: The windows under other merges, for their uniform mixture.
+    """
+    ones = torch.ones(len(judged), 1, dtype=torch.float64)
+    best = static.best_single.name
+    rows = [
+        Method(name, f"{name} (best single)" if name == best else name, "single", ones * corner)
+        for name, corner in zip(recallers, torch.eye(len(recallers), dtype=torch.float64), strict=True)
+    ]
+    rows += [*uniform_methods(judged, merges or {}), *static_methods(judged, static, start)]
+    rows += [Method(f"gate_{name}", gate.label, "gate", gate.weights) for name, gate in (gates or {}).items()]
+    for key, label in LEARNED_LABELS.items():
+        if key in learned:
+            rows.append(Method(f"{key}_single", f"{label} single", "learned", argmax_one_hot(learned[key])))
+            rows.append(Method(f"{key}_multi", f"{label} multi", "learned", learned[key]))
+    grid = weight_grid(len(recallers), config.evaluation.grid_steps, config.seed)
+    alone = torch.eye(len(recallers), dtype=torch.float64)
+    best_alone, best_weights = oracle_recaller(judged), oracle_weights(judged, grid)
+    rows.append(Method("oracle_recaller", "Oracle recaller", "oracle", best_alone, choices=alone))
+    rows.append(Method("oracle_weights", "Oracle weights", "oracle", best_weights, choices=grid, bounds_rows=True))
+    return tuple(rows)
