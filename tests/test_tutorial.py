@@ -151,7 +151,7 @@ def test_the_tutorial_can_be_followed(tmp_path: Path, prefect_address: str, monk
     assert len(metrics_named()) > 15 and metrics_named() <= stored
     layout = next(text for language, text in blocks(TUTORIAL) if language == "text")
     named = re.findall(r"^  ([\w.]+)/? ", layout, re.MULTILINE)
-    assert len(named) == 3 and all((tmp_path / "outputs" / name).exists() for name in named)
+    assert len(named) == 4 and all((tmp_path / "outputs" / name).exists() for name in named)
 
 
 def metrics_named() -> set[str]:

@@ -284,6 +284,10 @@ class Api:
 
     def __init__(self, services: Services) -> None:
         self._address = services.addresses["PREFECT_API_URL"]
+        self.open()
+
+    def open(self) -> None:
+        """Gets a token from the server; one of before is worth nothing once the server has lost its database."""
         # 503: its database is busy and it asks to be asked again; Prefect's own clients do the same
         retry = Retry(total=8, connect=8, status_forcelist=[503], allowed_methods=None, backoff_factor=0.5)
         self._session = open_session(self._address)

@@ -125,6 +125,7 @@ def test_prefects_database_is_lost(make_problem: Callable[..., Problem], service
     services.supervisor("start", "prefect")
     order("start", services.output)
     order("deploy", services.output)
+    api.open()
     flow_run = api.start(problem, "data")
     assert api.end(flow_run) == "COMPLETED"
     assert stages_run(api.lines(flow_run)) == []

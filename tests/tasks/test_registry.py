@@ -142,7 +142,7 @@ def test_what_an_earlier_run_left_undone_is_done(server: str, tmp_path: Path) ->
     low, high = make_policy(runs.tracking, 0.1), make_policy(runs.tracking, 0.2)
     for run_id in (low, high):
         reference = Reference(stage="sft", key="k", digest="d", run_id=run_id)
-        name = register(runs, CONFIG, "sft", reference, "digest")
+        name = register(runs, CONFIG, "sft", reference, "digest").name
     client = MlflowClient(server)
     client.delete_registered_model_alias(name, BEST)
     register(runs, CONFIG, "sft", Reference(stage="sft", key="k", digest="d", run_id=low), "digest")
