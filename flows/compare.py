@@ -16,6 +16,7 @@ from flows.finished import check_pipeline
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import ConfigError
 from softgrpo.evaluation import FOCUS
+from softgrpo.presets.changes import WITHOUT_EFFECT
 
 if TYPE_CHECKING:
     from softgrpo.evaluation.runs import EvaluatedRun  # torch takes seconds, which `make deploy` need not wait for
@@ -115,7 +116,7 @@ def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
         output: Folder of finished stages, and of MLflow's database unless the environment names another.
 
     Raises:
-        ConfigError: Fewer than two, one twice, an unknown one, or one that did not reach the test stage.
+        ConfigError: Fewer than two, one twice, an unknown one, one that did not reach the test stage, or runs of other users.
         StoreError: MLflow does not answer, or files are gone.
     """
     _check_different(run_ids)
@@ -139,6 +140,7 @@ def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
         reference = store.fetch("test", read_run(store, found["test"]))
         evaluated.append(EvaluatedRun.read(label, store.local.payload(reference["key"])))
     settings = [dict(run.data.params) for run in pipelines]
+    _check_same_users(dict(zip(labels, settings, strict=True)))
     evaluation = EvaluationConfig(
         bootstrap=int(settings[0]["evaluation.bootstrap"]), confidence=float(settings[0]["evaluation.confidence"])
     )
@@ -148,6 +150,34 @@ def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
     )
     link = store.runs.tracking.comparison_link(ids)
     return Stored(evaluated, settings, int(settings[0]["fusion.k"]), evaluation, link, known_as)
+
+
+def _check_same_users(settings: Mapping[str, Mapping[str, str]]) -> None:
+    """Checks that runs were tested on the same users: all settings of the data are equal, and the seed where it draws users.
+
+    Args:
+        settings: Label of a run -> its settings, by dotted path.
+
+    Raises:
+        ConfigError: They were not.
+    """
+    drawn = any(values.get("data.max_users", "null") != "null" for values in settings.values())
+    unequal = [
+        name
+        for name in differing_settings(settings)
+        if (name.startswith("data.") and name not in WITHOUT_EFFECT) or (name == "seed" and drawn)
+    ]
+    if unequal:
+        first = unequal[0]
+        values = ", ".join(
+            f"{label}: {settings_of_run.get(first, 'not set')}" for label, settings_of_run in settings.items()
+        )
+        raise ConfigError(
+            f"runs that differ in {first} ({values})",
+            "A paired comparison needs the same test windows of the same users"
+            + ("; data.max_users draws other users with another seed" if first == "seed" else ""),
+            "Compare runs of one dataset with equal settings of the data",
+        )
 
 
 def _check_different(run_ids: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from softgrpo.costs import cost_line, missing
 from softgrpo.pipeline import check_force, plan, read_table
 from softgrpo.preflight import preflight
 from softgrpo.presets import resolve
+from softgrpo.presets.changes import find_changes
 from softgrpo.pure_models import show_model
 from softgrpo.redaction import passwords_hidden
 from softgrpo.stages import Node
@@ -191,6 +192,8 @@ def softgrpo_flow(
         dataset, size, overrides, frequent=frequent, config=config, data_path=data_path, recallers=recallers
     )
     resolved = resolve(dataset, size, "debug" if debug else "full", said)
+    if not debug and find_changes(resolved).debug:  # the command gives all settings one by one
+        tag_run("debug")
     check_dataset(resolved)
     nodes, repeated = plan(resolved, until), check_force(tuple(force or ()))
     if check:

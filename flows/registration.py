@@ -21,7 +21,7 @@ from urllib3.util import Retry
 from flows.failures import FAILED, OK
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import known_datasets
-from softgrpo.errors import SoftGRPOError, StoreError
+from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
 from softgrpo.presets import settings
 from softgrpo.recallers.registry import known_recallers
 from tasks.prefect_api import open_session
@@ -190,7 +190,9 @@ def complete(api: str, datasets: Iterable[str], login: str | None = None) -> Non
 def main() -> int:
     """Runs `python -m flows.registration` where PREFECT_API_URL names the server."""
     try:
-        complete(os.environ["PREFECT_API_URL"], known_datasets(DataConfig()))
+        if not (api := os.environ.get("PREFECT_API_URL")):
+            raise ConfigError("PREFECT_API_URL is not set", "It names Prefect's server", "Set it, or use make deploy")
+        complete(api, known_datasets(DataConfig()))
     except SoftGRPOError as error:
         print(f"softgrpo: {error}", file=sys.stderr)
         return FAILED

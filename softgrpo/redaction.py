@@ -72,6 +72,10 @@ def _known(values: tuple[str, ...]) -> tuple[str, ...]:
     passwords = {*values[len(ADDRESSES) : -len(LOGINS)]}
     logins = {*values[-len(LOGINS) :]}
     for address in addresses:
+        user, colon, password = address.partition("://")[2].partition("?")[0].rpartition("@")[0].partition(":")
+        if colon:  # whatever it consists of: here it is known where the address ends
+            passwords.add(password)
+            logins.add(unquote(f"{user}:{password}"))
         for match in _USER_PART.finditer(address):
             passwords.add(match[2])
             logins.add(unquote(f"{match[1].removeprefix('://')}:{match[2]}"))

@@ -7,7 +7,6 @@ Where the domain name of the page itself leads to the server's address (DNS rebi
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -88,7 +87,7 @@ class PasswordGuard:
         scheme, _, encoded = Headers(scope=scope).get("authorization", "").partition(" ")
         try:
             credentials = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
+        except ValueError:  # no base64, or letters beyond ASCII
             return False
         return scheme.lower() == "basic" and hmac.compare_digest(credentials, self.credentials)
 

@@ -129,3 +129,11 @@ def test_nothing_that_a_process_logs_warns_or_dies_of_shows_one() -> None:
         "\nValueError: invalid literal for int() with base 10: 'http://me:***@host'\n" in done.stderr
     )  # of the thread
     assert done.stderr.endswith("RuntimeError: http://me:***@host\n")
+
+
+@pytest.mark.parametrize("password", ["pa'ssW0RD77", "12/34SECRETX", "a<bSECRETX", "with blank9", 'quo"teSECRET'])
+def test_a_password_of_any_letters_in_a_known_variable_is_hidden(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:{password}@127.0.0.1:5000/x?y=1")
+    assert password not in without_password(f"no answer from http://user:{password}@127.0.0.1:5000/x?y=1, {password}")

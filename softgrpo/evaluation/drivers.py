@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from softgrpo.evaluation.learnt import EQUAL
+from softgrpo.evaluation.learnt import NEGLIGIBLE
 
 FIFTHS = 5
 BY_RECALLER = (
@@ -110,7 +110,7 @@ def drivers_of(
     Returns:
         None where the weights do not differ between windows, or no number does.
     """
-    moving = np.ptp(weights, axis=0) > EQUAL
+    moving = np.ptp(weights, axis=0) > NEGLIGIBLE
     ranks = _standard_ranks(numbers), _standard_ranks(np.where(moving, weights, 0.0))
     correlation = ranks[0].T @ ranks[1] / len(weights)  # NaN where a column does not vary
     if np.isnan(correlation).all():

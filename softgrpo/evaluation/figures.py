@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from softgrpo.columns import Columns
 from softgrpo.evaluation import plots, plots_recallers
 from softgrpo.evaluation.cases import gains
-from softgrpo.evaluation.learnt import EQUAL
+from softgrpo.evaluation.learnt import EQUAL, NEGLIGIBLE
 from softgrpo.evaluation.plot_style import save
 from softgrpo.evaluation.report_content import Report
 from softgrpo.evaluation.significance import per_user
@@ -148,7 +148,7 @@ def _coverage(report: Report) -> Planned:
 def _weights(report: Report) -> Planned:
     recallers = report.config.recall.recallers
     rows = [row for row in report.comparison.methods if row.kind == "gate" or row.key in ("sft_multi", report.focus)]
-    spread = {row.label: row.weights.numpy() for row in rows if np.ptp(row.weights.numpy(), axis=0).max() > EQUAL}
+    spread = {row.label: row.weights.numpy() for row in rows if np.ptp(row.weights.numpy(), axis=0).max() > NEGLIGIBLE}
     uniform = [row for row in rows if row.label not in spread]
     equal = [
         f"{row.label} gives every user the same weights ({_mixture(recallers, row.weights.numpy()[0])})."
@@ -178,7 +178,12 @@ def _drivers(report: Report) -> Planned:
     label = report.comparison.method(report.focus).label
     title = "What drives the weights"
     if report.drivers is None:
-        return "drivers", title, f"The weights of {label} do not differ between users: nothing drives them.", None
+        return (
+            "drivers",
+            title,
+            f"The weights of {label} do not differ between users by more than {NEGLIGIBLE:g}: nothing drives them.",
+            None,
+        )
     weights = report.comparison.method(report.focus).weights.numpy()
     widest = float(np.ptp(weights, axis=0).max())
     caption = (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from softgrpo.evaluation.table import Comparison
 
 EQUAL = 1e-6
 """Weights that differ by no more than this are called the same: float32 logits round about so much."""
+NEGLIGIBLE = 1e-3
+"""Weights of two users that differ by no more than this are practically the same."""
 STARTS = {"sft_multi": "static", "grpo_multi": "sft_multi"}
 """Row of a trained policy -> row of what its training started from; the first holds for policies with a static prior."""
 
@@ -24,7 +24,7 @@ class Learnt:
         spread: Standard deviation of a recaller's weight over windows, mean over recallers, in [0, 0.5].
         moved: Half the sum of the absolute differences to the start's weights, mean over windows, in [0, 1]; None without a start.
         kept: Whether all weights are the start's.
-        uniform: Whether every window gets the same weights.
+        widest: Largest difference between two windows in the weight of one recaller, in [0, 1].
     """
 
     label: str
@@ -32,7 +32,28 @@ class Learnt:
     spread: float
     moved: float | None
     kept: bool
-    uniform: bool
+    widest: float
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every window gets practically the same weights."""
+        return self.widest <= NEGLIGIBLE
+
+    @property
+    def idle(self) -> bool:
+        """Whether training changed practically nothing."""
+        return self.uniform and self.moved is not None and self.moved <= NEGLIGIBLE
+
+    @property
+    def spread_words(self) -> str:
+        """How the weights differ between users."""
+        if self.widest <= EQUAL:
+            return "this policy gives every user the same weights"
+        if self.uniform:
+            return (
+                f"this policy gives every user practically the same weights (they differ by at most {self.widest:.1g})"
+            )
+        return f"its weights differ between users (standard deviation {self.spread:.2g}, mean over recallers)"
 
 
 def learnt(comparison: Comparison, key: str, static_prior: bool) -> Learnt:
@@ -52,13 +73,8 @@ def learnt(comparison: Comparison, key: str, static_prior: bool) -> Learnt:
         spread=float(row.weights.std(0, correction=0).mean()),
         moved=None if moved is None else float(moved.sum(1).mean() / 2),
         kept=moved is not None and float(moved.max()) <= EQUAL,
-        uniform=_largest_range(row.weights) <= EQUAL,
+        widest=float((row.weights.amax(0) - row.weights.amin(0)).max()),
     )
-
-
-def _largest_range(weights: Tensor) -> float:
-    """Returns the largest difference between two windows in the weight of one recaller; weights (W, M)."""
-    return float((weights.amax(0) - weights.amin(0)).max())
 
 
 def learnt_sentence(comparison: Comparison, key: str, static_prior: bool) -> str:
@@ -70,18 +86,26 @@ def learnt_sentence(comparison: Comparison, key: str, static_prior: bool) -> str
         static_prior: Whether SFT started at the best static mixture.
     """
     found = learnt(comparison, key, static_prior)
-    spread = (
-        "this policy gives every user the same weights"
-        if found.uniform
-        else f"its weights differ between users (standard deviation {found.spread:.2g}, mean over recallers)"
-    )
     if found.start is None:
-        return f"{found.label} started from random weights; {spread}."
+        return f"{found.label} started from random weights; {found.spread_words}."
     if not found.kept:
-        return f"{found.label} moved {found.moved:.2g} of the weight away from its starting point, {found.start}; {spread}."
+        moved = f"{found.label} moved {found.moved:.2g} of the weight away from its starting point, {found.start}"
+        return f"{moved}{_nothing(found)}; {found.spread_words}."
     before = STARTS[key]
-    if before in STARTS and learnt(comparison, before, static_prior).kept:
-        first = learnt(comparison, before, static_prior).start
-        return f"{found.label} and {found.start} both kept their starting point, {first}: nothing was learnt; {spread}."
-    nothing = ": nothing was learnt" if found.uniform and before not in STARTS else ""
-    return f"{found.label} kept its starting point, {found.start}{nothing}; {spread}."
+    first = learnt(comparison, before, static_prior) if before in STARTS else None
+    if first is None:
+        return f"{found.label} kept its starting point, {found.start}{_nothing(found)}; {found.spread_words}."
+    if first.kept:
+        both = f"{found.label} and {found.start} both kept their starting point, {first.start}"
+        return f"{both}{_nothing(first)}; {found.spread_words}."
+    kept = f"{found.label} kept its starting point, {found.start}"
+    if first.start is None:
+        return f"{kept}; {found.spread_words}."
+    moved = f"which had moved {first.moved:.2g} of the weight away from {first.start}"
+    return f"{kept}, {moved}{_nothing(first)}; {found.spread_words}."
+
+
+def _nothing(found: Learnt) -> str:
+    if not found.idle:
+        return ""
+    return ": nothing was learnt" if found.kept else ": practically nothing was learnt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 import matplotlib as mpl
@@ -19,6 +20,8 @@ REFERENCES = {"vs_single": "the best single recaller", "vs_static": "the best st
 REFERENCE_COLOURS = ("#7a8794", COLOURS["static"])
 """Of the best single recaller and the best static mixture, as lines."""
 CURVE_POINTS = 201
+TITLE_CHARACTERS = 34
+"""Of a line in the heading of a panel."""
 
 
 def comparison_figure(table: pd.DataFrame, k: int, references: Mapping[str, str] = REFERENCES) -> Figure:
@@ -49,7 +52,7 @@ def comparison_figure(table: pd.DataFrame, k: int, references: Mapping[str, str]
                 axis.plot(middle[row], row, "o", color=colour, markeredgecolor=INK, markersize=4)
             axis.grid(axis="x")
             axis.locator_params(axis="x", nbins=5)
-            axis.set_title(f"minus {name}")
+            axis.set_title(textwrap.fill(f"minus {name}", TITLE_CHARACTERS))
         figure.tight_layout()
     return figure
 

@@ -34,8 +34,11 @@ def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, least: fl
     interval = signed_interval(row[f"{reference}_low"], row[f"{reference}_high"])
     if math.isnan(p):
         return f"{row['label']} is not tested against {name}."
+    if difference == row[f"{reference}_low"] == row[f"{reference}_high"] == 0:
+        return f"{row['label']} has the same NDCG@{k} as {name} for every user."
     relative = percent(row[f"{reference}_relative"])
-    numbers = f"{signed(difference)} NDCG@{k} ({relative}), interval {interval}, corrected p = {p:.2g}"
+    share = f" ({relative})" if relative else ""
+    numbers = f"{signed(difference)} NDCG@{k}{share}, interval {interval}, corrected p = {p:.2g}"
     if least >= 0.05:
         return f"Too few bootstrap draws to tell {row['label']} from {name}: {numbers}."
     if p >= 0.05:
@@ -94,8 +97,8 @@ def signed_interval(low: float, high: float, digits: int = 4) -> str:
 
 
 def percent(share: float) -> str:
-    """Returns a relative difference as `+1.5%`, what rounds to zero as `0.0%`, "" for nan."""
-    return _without_sign_of_zero(f"{share:+.1%}")
+    """Returns a relative difference as `+1.5%`, what rounds to zero as `0.0%`, "" for nan and infinity."""
+    return _without_sign_of_zero(f"{share:+.1%}") if math.isfinite(share) else ""
 
 
 def _without_sign_of_zero(text: str) -> str:

@@ -52,7 +52,24 @@ def test_both_trainings_kept_their_start(case: Small) -> None:
 def test_grpo_kept_what_sft_learnt(case: Small) -> None:
     weights = case.comparison.method("grpo_multi").weights
     sentence = learnt_sentence(with_weights(case, static=HALF, sft_multi=weights), "grpo_multi", static_prior=True)
-    assert sentence.startswith("SofT-GRPO multi kept its starting point, SFT multi; its weights differ between users")
+    label = case.comparison.method("static").label
+    assert sentence.startswith(
+        f"SofT-GRPO multi kept its starting point, SFT multi, which had moved 0.4 of the weight away from {label}; "
+        "its weights differ between users"
+    )
+
+
+def test_rounding_is_no_difference_between_users(case: Small) -> None:
+    """As in a run whose SFT moved next to nothing: the weights of two users differ by 2e-5."""
+    start = torch.tensor([0.7, 0.3], dtype=torch.float64).expand(USERS, 2)
+    step = torch.where(torch.arange(USERS) % 2 == 0, 2e-5, 0.0).double()
+    weights = start + torch.stack([step, -step], 1)
+    comparison = with_weights(case, static=start, sft_multi=weights, grpo_multi=weights)
+    label = case.comparison.method("static").label
+    assert learnt_sentence(comparison, "grpo_multi", static_prior=True) == (
+        f"SofT-GRPO multi kept its starting point, SFT multi, which had moved 1e-05 of the weight away from {label}: "
+        "practically nothing was learnt; this policy gives every user practically the same weights (they differ by at most 2e-05)."
+    )
 
 
 def test_a_policy_without_a_prior_started_at_random(case: Small) -> None:

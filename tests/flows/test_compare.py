@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from flows.cli import main
-from flows.compare import differing_settings, short_ids
+from flows.compare import _check_same_users, short_ids
+from flows.differences import differing_settings
+from softgrpo.errors import ConfigError
 from tests.fake_groups import FakeGroups
 
 
@@ -47,7 +49,7 @@ def test_seeds_are_averaged_and_other_runs_refused(output: Path, capsys: pytest.
     assert "with the seeds 1, 1" in capsys.readouterr().err
     assert main(["compare", runs[0], other[:6], *where]) == 0  # side by side they may differ in anything
     told = capsys.readouterr().out
-    assert f" cannot be told apart from {runs[0][:6]}: " in told and f"\n{other[:6]}: " in told
+    assert f"\n{other[:6]}: grpo_multi has the same NDCG@10 as {runs[0][:6]} for every user." in told
     begin, end = "ml-100k tiny, evaluation.bootstrap=400", "BPR+SASRec+ItemKNN, rrf, seed"
     assert f"{runs[0][:6]}  {begin}, {end} 1\n" in told and " grpo.top_p=0.5," in told and f"{end} 4\n" in told
     assert main(["compare", runs[0], other, "--json", *where]) == 0
@@ -91,3 +93,20 @@ def test_settings_that_change_no_number_do_not_differ() -> None:
 def test_short_ids_tell_runs_apart() -> None:
     assert short_ids(["0123456789", "abcdefabcd"]) == ["012345", "abcdef"]
     assert short_ids(["0123456789", "0123456a89"]) == ["01234567", "0123456a"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        ({"data.dataset": "ml-100k"}, {"data.dataset": "ml-1m"}, "data.dataset"),
+        ({"seed": "1", "data.max_users": "30"}, {"seed": "2", "data.max_users": "30"}, "seed"),
+        ({"data.max_users": "30"}, {"data.max_users": "null"}, "data.max_users"),
+    ],
+)
+def test_runs_of_other_users_are_refused(first: dict[str, str], second: dict[str, str], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"runs that differ in {name}.*the same users"):
+        _check_same_users({"a": first, "b": second})
+
+
+def test_the_seed_and_the_place_of_the_data_may_differ_where_all_users_are_tested() -> None:
+    _check_same_users({"a": {"seed": "1", "data.data_path": "x"}, "b": {"seed": "2", "data.data_path": "y"}})

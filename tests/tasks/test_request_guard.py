@@ -133,6 +133,7 @@ def test_only_the_right_password_passes() -> None:
         basic("you:sécret"),
         [("Authorization", "Basic ???")],
         [("Authorization", "me")],
+        [("Authorization", "Basic é")],
     ):
         start, _ = answers(app, headers)
         assert start["status"] == 401
