@@ -42,7 +42,17 @@ ADDRESSES = (
     "https_proxy",
     "all_proxy",
 )
-PASSWORDS = ("PGPASSWORD", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PREFECT_API_KEY")
+PASSWORDS = (
+    "PGPASSWORD",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "PREFECT_API_KEY",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_STORAGE_ACCESS_KEY",
+)
 LOGINS = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "SOFTGRPO_CREDENTIALS")
 """Environment variables with addresses, with passwords, and with a user and a password, a colon between them."""
 LEAST_CHARACTERS = 4

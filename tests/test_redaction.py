@@ -137,3 +137,9 @@ def test_a_password_of_any_letters_in_a_known_variable_is_hidden(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:{password}@127.0.0.1:5000/x?y=1")
     assert password not in without_password(f"no answer from http://user:{password}@127.0.0.1:5000/x?y=1, {password}")
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_ACCESS_KEY", "PREFECT_API_KEY"])
+def test_a_token_of_a_known_variable_is_hidden_wherever_it_stands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "hf_abcDEF123456")
+    assert without_password("Authorization: Bearer hf_abcDEF123456") == "Authorization: Bearer ***"
