@@ -1,19 +1,13 @@
-"""The start of services: when their servers answer, what is written down, and what that tells later of their worker and logs."""
+"""What is written down when services are started, and what that tells later: their worker's data path, errors in their logs."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
-
-import requests
 
 from flows.service_logs import log_ends, repeated_errors
 from flows.service_places import PLACE_FILE, Services
 from flows.worker_environment import check_same_environment, named_data_path, worker_variables
-from softgrpo.errors import StoreError
-
-PATIENCE_SECONDS = 120.0  # a first start makes two databases
 
 
 def write_record(services: Services) -> None:
@@ -55,27 +49,3 @@ def error_warnings(services: Services) -> list[str]:
         return []
     starts = services.start_record().get("log_ends", {})
     return [f"warning: {error}" for error in repeated_errors(services.folder, starts)]
-
-
-def wait_healthy(services: Services) -> None:
-    """Waits until both servers answer.
-
-    Raises:
-        StoreError: One does not within two minutes.
-    """
-    end = time.monotonic() + PATIENCE_SECONDS
-    for program, variable in (("prefect", "PREFECT_API_URL"), ("mlflow", "MLFLOW_TRACKING_URI")):
-        address = f"{services.addresses[variable]}/health"
-        while True:
-            try:
-                if requests.get(address, timeout=5).ok:
-                    break
-                answer = "an error"
-            except requests.RequestException:
-                answer = "no answer"
-            if time.monotonic() > end:
-                log = services.folder / f"{program}.log"
-                raise StoreError(
-                    f"{address}: {answer} within {PATIENCE_SECONDS:g} s", "Both servers must answer", f"Look into {log}"
-                )
-            time.sleep(0.3)

@@ -21,10 +21,11 @@ from flows.environment import check_writable, keep_off_proxy, quieten
 from flows.failures import FAILED, INTERRUPTED, OK
 from flows.prefect_database import lay
 from flows.registration import RECIPES, complete
+from flows.service_health import wait_healthy
 from flows.service_hosts import check_free, check_host, here, is_loopback
 from flows.service_password import FILE, USER, make_password
 from flows.service_places import CONFIGURATION, ROOT, Services, find_services
-from flows.service_start import check_same_worker, error_warnings, wait_healthy, worker_data_path, write_record
+from flows.service_start import check_same_worker, error_warnings, worker_data_path, write_record
 from flows.worker_environment import data_line, worker_datasets
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
 from softgrpo.redaction import hide_passwords

@@ -85,8 +85,10 @@ def test_every_recaller_takes_what_is_derived(name: str) -> None:
 def test_kinds_are_those_of_recbole() -> None:
     from recbole.utils import ModelType, get_model
 
+    from softgrpo.recallers.recbole_compat import import_models
     from softgrpo.recallers.recbole_data import learns_by_gradient
 
+    import_models()  # leaves autograd as it is, which a bare import would not
     assert {name for name in known_recallers() if not learns_by_gradient(name)} == COMPUTED
     sequential = {name for name in known_recallers() if get_model(name).type == ModelType.SEQUENTIAL}
     assert {name for name in known_recallers() if kind_of(name) == "sequences"} == sequential

@@ -209,7 +209,7 @@ def test_a_start_that_fails_ends_what_it_started(
     monkeypatch.setenv("PREFECT_PORT", str(free_port()))
     monkeypatch.setenv("MLFLOW_PORT", str(free_port()))
     monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", f"sqlite:///{tmp_path}/mlflow.db")  # nobody has to make it first
-    monkeypatch.setattr("flows.services.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("flows.service_health.PATIENCE_SECONDS", 0.1)
     if interrupted:
         monkeypatch.setattr("flows.services._bring_up", interrupt)
     assert main(["start", "--output", str(tmp_path)]) == (130 if interrupted else 1)
