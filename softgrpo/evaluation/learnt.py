@@ -20,7 +20,7 @@ class Learnt:
 
     Attributes:
         label: Of the trained policy's row.
-        start: Label of the row it started from; None where it started from random weights.
+        start: What the row it started from is called in a sentence; None where it started from random weights.
         spread: Standard deviation of a recaller's weight over windows, mean over recallers, in [0, 0.5].
         moved: Half the sum of the absolute differences to the start's weights, mean over windows, in [0, 1]; None without a start.
         kept: Whether all weights are the start's.
@@ -69,12 +69,18 @@ def learnt(comparison: Comparison, key: str, static_prior: bool) -> Learnt:
     moved = None if start is None else (row.weights - start.weights).abs()
     return Learnt(
         label=row.label,
-        start=None if start is None else start.label,
+        start=None if start is None else _in_a_sentence(start.label),
         spread=float(row.weights.std(0, correction=0).mean()),
         moved=None if moved is None else float(moved.sum(1).mean() / 2),
         kept=moved is not None and float(moved.max()) <= EQUAL,
         widest=float((row.weights.amax(0) - row.weights.amin(0)).max()),
     )
+
+
+def _in_a_sentence(label: str) -> str:
+    """Returns a label as it stands in the middle of a sentence; names such as `SFT multi` stay as they are."""
+    first, _, rest = label.partition(" ")
+    return f"the {first.lower()} {rest}" if first == "Best" else label
 
 
 def learnt_sentence(comparison: Comparison, key: str, static_prior: bool) -> str:

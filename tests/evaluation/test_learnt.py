@@ -41,7 +41,7 @@ def test_both_trainings_kept_their_start(case: Small) -> None:
     start = torch.tensor([0.7, 0.3], dtype=torch.float64).expand(USERS, 2)
     comparison = with_weights(case, static=start, sft_multi=start, grpo_multi=start + 5e-7)
     sentence = learnt_sentence(comparison, "grpo_multi", static_prior=True)
-    label = comparison.method("static").label
+    label = "the b" + comparison.method("static").label.removeprefix("B")
     assert sentence == (
         f"SofT-GRPO multi and SFT multi both kept their starting point, {label}: nothing was learnt; "
         "this policy gives every user the same weights."
@@ -52,7 +52,7 @@ def test_both_trainings_kept_their_start(case: Small) -> None:
 def test_grpo_kept_what_sft_learnt(case: Small) -> None:
     weights = case.comparison.method("grpo_multi").weights
     sentence = learnt_sentence(with_weights(case, static=HALF, sft_multi=weights), "grpo_multi", static_prior=True)
-    label = case.comparison.method("static").label
+    label = "the b" + case.comparison.method("static").label.removeprefix("B")
     assert sentence.startswith(
         f"SofT-GRPO multi kept its starting point, SFT multi, which had moved 0.4 of the weight away from {label}; "
         "its weights differ between users"
@@ -65,7 +65,7 @@ def test_rounding_is_no_difference_between_users(case: Small) -> None:
     step = torch.where(torch.arange(USERS) % 2 == 0, 2e-5, 0.0).double()
     weights = start + torch.stack([step, -step], 1)
     comparison = with_weights(case, static=start, sft_multi=weights, grpo_multi=weights)
-    label = case.comparison.method("static").label
+    label = "the b" + case.comparison.method("static").label.removeprefix("B")
     assert learnt_sentence(comparison, "grpo_multi", static_prior=True) == (
         f"SofT-GRPO multi kept its starting point, SFT multi, which had moved 1e-05 of the weight away from {label}: "
         "practically nothing was learnt; this policy gives every user practically the same weights (they differ by at most 2e-05)."
