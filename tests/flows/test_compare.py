@@ -110,3 +110,12 @@ def test_runs_of_other_users_are_refused(first: dict[str, str], second: dict[str
 
 def test_the_seed_and_the_place_of_the_data_may_differ_where_all_users_are_tested() -> None:
     _check_same_users({"a": {"seed": "1", "data.data_path": "x"}, "b": {"seed": "2", "data.data_path": "y"}})
+
+
+def test_stored_runs_of_users_drawn_by_other_seeds_are_refused(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (make(output, data__max_users=30, seed=seed) for seed in (1, 2))
+    for words in ([], ["--seeds"]):
+        assert main(["compare", first, second, *words, "--output", str(output)]) == 2
+        assert "data.max_users draws other users with another seed" in capsys.readouterr().err
