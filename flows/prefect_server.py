@@ -26,6 +26,9 @@ GRACE_SECONDS = 2
 OWN_HOSTS = (LOOPBACK, "localhost")
 PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"
 CORS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
+TOKEN_EXPIRATION = "P30D"
+"""ISO 8601, longer than a run. Threads of a run share one client, and a client has one valid token at a time: two threads that
+renew it at once, which Prefect's hour would bring about, refuse each other. So does a client whose clock is an hour ahead."""
 
 
 def guarded(hosts: list[str], port: int) -> ASGIApp:
@@ -36,6 +39,7 @@ def guarded(hosts: list[str], port: int) -> ASGIApp:
         port: Under which it is asked.
     """
     os.environ.setdefault("PREFECT_SERVER_CSRF_PROTECTION_ENABLED", "true")
+    os.environ.setdefault("PREFECT_SERVER_CSRF_TOKEN_EXPIRATION", TOKEN_EXPIRATION)
     os.environ.setdefault(CORS, ",".join(origins_of(hosts, port)))
     from prefect.server.api.server import create_app  # reads the environment
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ def check_refused(api: str) -> None:
             assert requests.options(f"{api}/flows/", headers=asking, timeout=60).status_code == 403, attack
     allowed = requests.get(f"{api}/csrf-token", params={"client": "mine"}, timeout=60)
     assert allowed.ok and "Access-Control-Allow-Origin" not in allowed.headers
+    expires = datetime.fromisoformat(allowed.json()["expiration"])
+    assert expires - datetime.now(UTC) > timedelta(days=7)  # no run lasts so long: see flows.prefect_server
     with open_session(api) as session:  # even with a token, a page of another site is refused
         answer = session.post(f"{api}/flows/", json={"name": "evil"}, headers={"Origin": f"http://{EVIL}"}, timeout=60)
         assert answer.status_code == 403

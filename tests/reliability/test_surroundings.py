@@ -153,7 +153,8 @@ def test_the_clock_of_a_worker_is_an_hour_ahead(
     with (tmp_path / "worker.log").open("w") as log:
         worker = subprocess.Popen([*command, "--name", "elsewhere"], env=variables, stdout=log, stderr=log)
     try:
-        assert api.end(api.start(problem, until="recall")) == "COMPLETED"
+        run = api.start(problem, until="recall")
+        assert api.end(run) == "COMPLETED", api.lines(run)
     finally:
         worker.terminate()
         worker.wait(60)
