@@ -129,6 +129,9 @@ def browser() -> Iterator[Browser]:
 
 
 OVERFLOW = "document.scrollingElement.scrollWidth - window.innerWidth"
+FRAMES = """[...document.querySelectorAll('.frame')].map(frame => { const inner = frame.querySelector('.wide');
+  return [inner.scrollWidth > inner.clientWidth, frame.querySelector('.hint').clientHeight]; })"""
+"""Of each figure: whether it scrolls sideways, and how high the line is that says so."""
 CONTRAST = """() => {
   const channel = value => { value /= 255; return value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4; };
   const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number);
@@ -169,4 +172,8 @@ def test_pages_fit_their_screens_and_can_be_read(
             assert shown[0] == "method" and "p" in shown and any(text.startswith("Δ") for text in shown)
             if width == 390 and name == "report":
                 assert shown == ["method", "NDCG@5", "Δ best static", "p"]
+                share = r"\([+-]\d+\.\d%\)"  # the relative difference to the best static mixture
+                assert re.search(share, table.locator("tr.learned").last.inner_text())
+            for scrolls, hint in page.evaluate(FRAMES):
+                assert scrolls == (hint > 0), (width, scheme)
             page.close()

@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from softgrpo.evaluation.pages.frame import framed
+
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 300, 60, 200, 16, 44
 LABEL_PIXELS = 15
 TITLE = "Quality against cost"
@@ -64,7 +66,7 @@ def costs_html(costs: Sequence[Cost], k: int) -> str:
         "merge, SofT-GRPO for the language model as well."
     )
     return (
-        f'<section id="costs">\n<h2>{TITLE}</h2>\n<figure><div class="wide">{_scatter(costs, k)}</div>\n'
+        f'<section id="costs">\n<h2>{TITLE}</h2>\n<figure>{framed(_scatter(costs, k), WIDTH)}\n'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n</section>"
     )
 
@@ -100,8 +102,8 @@ def _scatter(costs: Sequence[Cost], k: int) -> str:
         parts.append(f'<text x="{x + 12:.1f}" y="{lowest + 4:.1f}">{text}</text>')
     axis = f'<text x="{LEFT}" y="{HEIGHT - 6}">milliseconds per user</text><text x="{LEFT}" y="11">NDCG@{k}</text>'
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" style="--width: {WIDTH}px; width: var(--width)" role="img" aria-label="{TITLE}" '
-        f'font-size="12" fill="var(--ink)">{axis}{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{TITLE}" font-size="12" '
+        f'fill="var(--ink)">{axis}{"".join(parts)}</svg>'
     )
 
 
