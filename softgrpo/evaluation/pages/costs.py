@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from softgrpo.evaluation.pages.environment import markdown_cell
 from softgrpo.evaluation.pages.frame import framed
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 300, 60, 200, 16, 44
@@ -69,6 +70,29 @@ def costs_html(costs: Sequence[Cost], k: int) -> str:
         f'<section id="costs">\n<h2>{TITLE}</h2>\n<figure>{framed(_scatter(costs, k), WIDTH)}\n'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n</section>"
     )
+
+
+def unknown_sentence(unknown: Sequence[str]) -> str:
+    """Says why there is no figure.
+
+    Args:
+        unknown: What has no measured time, in words.
+    """
+    return (
+        f"There is no figure: no time is known for {', '.join(unknown)}. Times are measured while a stage is made: lists that come "
+        "from a file have none, and neither has a stage that an earlier version made. "
+        "Repeat such a stage with --force to measure it."
+    )
+
+
+def unknown_html(unknown: Sequence[str]) -> str:
+    """Returns the section of a page where times are not known, see `unknown_sentence`."""
+    return f'<section id="costs">\n<h2>{TITLE}</h2>\n<p>{escape(unknown_sentence(unknown))}</p>\n</section>'
+
+
+def unknown_markdown(unknown: Sequence[str]) -> str:
+    """Returns the same in Markdown."""
+    return f"## {TITLE}\n\n{markdown_cell(unknown_sentence(unknown))}"
 
 
 def costs_markdown(costs: Sequence[Cost], k: int) -> str:
