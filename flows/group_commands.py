@@ -195,6 +195,7 @@ def _study_record(tuned: Tuned) -> dict[str, Any]:
         "rows": None if table is None else json.loads(table.to_json(orient="records")),
         "command": tuned.command,
         "link": tuned.link,
+        "html": str(tuned.page),
     }
 
 
@@ -209,5 +210,5 @@ def _tell_study(tuned: Tuned) -> None:
     print(f"\nBest on validation windows (NDCG {tuned.value:.4f}):\n{yaml.safe_dump(tuned.best, sort_keys=False)}")
     if tuned.final is not None and tuned.final.table is not None:
         print_comparison(tuned.final.table, tuned.k)
-    print(f"{tuned.command}\nMLflow run  {tuned.link}")
+    print(f"{tuned.command}\npage        {tuned.page}\nMLflow run  {tuned.link}")
     print_sentences([*tuned.sentences, *(verdict_of(tuned.final) if tuned.final is not None else ())])

@@ -14,7 +14,7 @@ import pandas as pd
 
 from flows.options import as_flags
 from softgrpo.config import ExperimentConfig
-from softgrpo.local_store import write_atomic
+from softgrpo.local_store import LocalStore, write_atomic
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import WITHOUT_EFFECT, difference
 from softgrpo.stages import LIST_MILLISECONDS, MERGE_MILLISECONDS, POLICY_MILLISECONDS
@@ -128,6 +128,20 @@ def _costs(folder: Path, facts: RunFacts) -> tuple[Cost, ...]:
     lists = {name: facts.costs[key] for name, key in _list_times(facts.config).items()}
     table = pd.read_parquet(folder / "table.parquet")
     return costs_of(table, facts.config.fusion.k, lists, facts.costs[MERGE], facts.costs[POLICY])
+
+
+def write_group_page(store: LocalStore, group: str, page: str) -> Path:
+    """Writes the page of several runs beside the reports of single ones, and returns its path.
+
+    Args:
+        store: Where finished stages are.
+        group: MLflow run of the group.
+        page: In HTML.
+    """
+    path = store.root.parent / FOLDER / f"{group}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, page)
+    return path
 
 
 def write_page(folder: Path, output: Path, facts: RunFacts) -> Path:
