@@ -84,7 +84,7 @@ def multi_recaller_job(wanted: Wanted, pools: Sequence[str] | None) -> Callable[
         if wanted.as_json:
             print_json(compared.as_record())
         else:
-            _tell_comparison(compared, "the best single recaller of the first pool", wanted.output)
+            _tell_comparison(compared, wanted.output)
         return 0
 
     return job
@@ -119,7 +119,7 @@ def ablate_job(wanted: Wanted, name: str) -> Callable[[], int]:
         if wanted.as_json:
             print_json(compared.as_record())
         else:
-            _tell_comparison(compared, "the best single recaller", wanted.output)
+            _tell_comparison(compared, wanted.output)
         return 0
 
     return job
@@ -175,12 +175,12 @@ def _preflight(config: ExperimentConfig) -> None:
             print(f"note: {note}", file=sys.stderr)
 
 
-def _tell_comparison(compared: ComparedRuns, reference: str, output: Path) -> None:
+def _tell_comparison(compared: ComparedRuns, output: Path) -> None:
     from flows.tables import print_comparison, print_sentences
     from tasks.addresses import make_line
 
     print_sentences(compared.changes)
-    print_comparison(compared.table, compared.k, reference, "--json")
+    print_comparison(compared.table, compared.k, compared.references[compared.tested], "--json", compared.tested)
     print(f"page  {compared.page}")
     print(compared.link or f"{make_line('services', output)} shows the runs side by side")
     print_sentences(compared.verdicts)
