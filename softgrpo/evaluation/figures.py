@@ -245,7 +245,7 @@ def _curves(anchor: str, title: str, caption: str, curves: Mapping[str, pd.DataF
         if len(frame) > 1 and np.ptp(frame["value"]) <= EQUAL
     }
     moving = {name: frame for name, frame in curves.items() if name not in constant}
-    words = "; ".join(f"{name} {value:.4g}" for name, value in constant.items())
+    words = "; ".join(f"{name} {0 if abs(value) <= EQUAL else value:.4g}" for name, value in constant.items())
     same = f"The same at every step: {words}." if words else ""
     if not moving:
         return anchor, title, same, None

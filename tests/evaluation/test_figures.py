@@ -111,8 +111,8 @@ def test_a_constant_curve_is_told_in_words() -> None:
     assert caption.endswith("steps. The same at every step: share clipped above 0.")
     assert figure is not None
     assert [axis.get_title(loc="left") for axis in figure.axes if axis.get_visible()] == ["reward", "NDCG"]
-    only = {"share clipped above": frame(0, 0), "entropy": frame(0.5, 0.5)}
-    nothing = "The same at every step: share clipped above 0; entropy 0.5."
+    only = {"share clipped above": frame(0, 0), "entropy": frame(0.5, 0.5), "KL": frame(-1e-8, -2e-8)}
+    nothing = "The same at every step: share clipped above 0; entropy 0.5; KL 0."
     assert _curves("training", "Training", "A caption.", only) == ("training", "Training", nothing, None)
 
 

@@ -142,4 +142,4 @@ def _axes(low: int, high: int, across: Callable[[float], float]) -> str:
 
 
 def _level(value: float, y: float) -> str:
-    return f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3f}</text>'
+    return f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.4f}</text>'
