@@ -17,11 +17,10 @@ from flows.console import VERDICT_LOGGER
 from flows.differences import differing, differing_settings
 from flows.failed_runs import fails_readably
 from flows.recipe import begin, execute, tell_notes
-from flows.report_page import FOLDER
+from flows.report_page import write_group_page
 from flows.result_page import group_page
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation import FOCUS
-from softgrpo.local_store import write_atomic
 from softgrpo.pipeline import RunResult, plan
 from softgrpo.redaction import passwords_hidden
 from tasks.crew import opened
@@ -154,7 +153,4 @@ def _show_page(store: ArtifactStore, group: str, title: str, compared: ComparedR
     )
     page = compared.html(title, names, note)
     publish_text(store.runs, group, page, "comparison.html")
-    path = store.local.root.parent / FOLDER / f"{group}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, page)
-    return path
+    return write_group_page(store.local, group, page)
