@@ -97,10 +97,15 @@ def gather_overrides(
     return {**(read_settings(config, dataset, size) if config is not None else {}), **fields, **others}
 
 
-def tag_run(*tags: str) -> None:
-    """Adds tags to the flow run, by which Prefect's pages filter."""
+def tag_run(*tags: str, name: str | None = None) -> None:
+    """Adds tags to the flow run, by which Prefect's pages filter.
+
+    Args:
+        *tags: Beside those that it began with.
+        name: What the pages call the run from now on, None leaves its name.
+    """
     with get_client(sync_client=True) as client:
-        client.update_flow_run(flow_run.id, tags=sorted({*flow_run.tags, *tags}))
+        client.update_flow_run(flow_run.id, name=name, tags=sorted({*flow_run.tags, *tags}))
 
 
 def check_dataset(config: ExperimentConfig) -> None:
