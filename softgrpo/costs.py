@@ -59,7 +59,7 @@ PROMPT_TOKENS, RECALLER_TOKENS, ITEM_TOKENS, GENRE_TOKENS = 25, 25, 7, 3
 TEST_READINGS = 1.5
 """Policies that read the test windows: SFT's and SofT-GRPO's, or one where SofT-GRPO kept SFT's."""
 GPU_DEVICES = Path("/proc/driver/nvidia/gpus")
-HIDING = ("", "-1", "none", "NoDevFiles")
+HIDING = ("", "-1")
 """Values of CUDA_VISIBLE_DEVICES that leave no GPU."""
 READ_WINDOWS = 0.7
 """Share of validation windows in which weights can earn anything; the others are not read."""

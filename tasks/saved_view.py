@@ -23,10 +23,10 @@ COMPRESSED = "deflate;"
 NEWEST_FIRST = "attributes.start_time"
 TAG_CHARACTERS = 5000
 """What every MLflow stores in a tag of an experiment."""
-NAME, START = {"attributes.`Run Name`": 186}, {"runDateAndNestInfo": 98}
-"""Columns that are always there, by their names on the page, and their widths in pixels."""
+ALWAYS = {"attributes.`Run Name`": 186, "runDateAndNestInfo": 98}
+"""Columns that are always there and come first, by their names on the page, and their widths in pixels."""
 GAINS = {VS_STATIC: 150, VS_SINGLE: 128}
-"""They follow the name, so that they are seen while MLflow's assistant pane, which is open at first, takes a part of the window."""
+"""They come next, so that they are seen while MLflow's assistant pane, which is open at first, takes a part of the window."""
 NUMBERS = {SINGLE: 132, STATIC: 130, GRPO: 128}
 """With the others they fit into a window of 1280 pixels once that pane is closed."""
 OTHER_WIDTH, TEXT_WIDTH = 100, 250
@@ -53,7 +53,7 @@ def view_state(k: int, recallers: Sequence[str]) -> dict[str, Any]:
     widths = {metric_column(name): width for name, width in NUMBERS.items()}
     widths |= {metric_column(name): OTHER_WIDTH for name in (SFT, *(f"{RESULT}/{recaller}" for recaller in recallers))}
     widths |= {tag_column("changed settings"): TEXT_WIDTH}
-    order = NAME | gains | START | widths
+    order = ALWAYS | gains | widths
     return {
         "searchFilter": f"tags.stage = 'pipeline' AND params.`fusion.k` = '{k}' AND metrics.`{GRPO}` >= 0",
         "orderByKey": NEWEST_FIRST,
