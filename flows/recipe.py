@@ -34,7 +34,7 @@ from tasks.groups import Member
 from tasks.interruption import interruptible
 from tasks.lineage import upstream_of
 from tasks.pipeline_run import note_nodes, open_store, pipeline_run
-from tasks.run_names import About
+from tasks.run_names import About, flow_run_name
 from tasks.stage import Progress, unwatched
 from tasks.store import ArtifactStore, Reference
 
@@ -147,7 +147,7 @@ def execute(
     return result
 
 
-@flow(name="softgrpo", flow_run_name="{dataset}-{size}-{until}")
+@flow(name="softgrpo", flow_run_name="{dataset} {size}")
 @fails_readably
 def softgrpo_flow(
     dataset: str = "ml-100k",
@@ -187,13 +187,14 @@ def softgrpo_flow(
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run.
     """
-    tag_run(dataset, size, *(["debug"] if debug else []))
+    tags = [dataset, size, *(["debug"] if debug else [])]
+    tag_run(*tags)
     said = gather_overrides(
         dataset, size, overrides, frequent=frequent, config=config, data_path=data_path, recallers=recallers
     )
     resolved = resolve(dataset, size, "debug" if debug else "full", said)
-    if not debug and find_changes(resolved).debug:  # the command gives all settings one by one
-        tag_run("debug")
+    changes = find_changes(resolved)  # which tell of debug where the command gives all settings one by one
+    tag_run(*tags, *(["debug"] if changes.debug else []), name=flow_run_name(resolved, changes, until))
     check_dataset(resolved)
     nodes, repeated = plan(resolved, until), check_force(tuple(force or ()))
     if check:

@@ -38,6 +38,7 @@ from flows.tune_page import StudyParts, study_html, study_page, study_sentences
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import TrainingError
 from softgrpo.pipeline import RunResult, plan
+from softgrpo.presets.changes import find_changes
 from softgrpo.tuning import (
     STAGE,
     Pruned,
@@ -51,6 +52,7 @@ from softgrpo.tuning import (
 from tasks.crew import Crew, opened
 from tasks.groups import Member, describe, group_run, members, publish_table, publish_text
 from tasks.interruption import interruptible
+from tasks.run_names import flow_run_name
 from tasks.run_notes import plain
 from tasks.store import ArtifactStore
 
@@ -131,7 +133,7 @@ def final_flow(name: str, config: ExperimentConfig, output: Path, group: str) ->
     return execute(plan(config), config, output=output, member=Member(group, name))
 
 
-@flow(name="tune", flow_run_name="{dataset}-{size}")
+@flow(name="tune", flow_run_name="{dataset} {size}")
 @fails_readably
 def tune_flow(
     dataset: str = "ml-100k",
@@ -172,10 +174,12 @@ def tune_flow(
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run, and as many
             trials at once as it has hands.
     """
-    tag_run(dataset, size, *(["debug"] if debug else []))
+    tags = [dataset, size, *(["debug"] if debug else [])]
+    tag_run(*tags)
     ranges, stage = space or SearchSpace(), "debug" if debug else "full"
     said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
     start = plan_study(dataset, size, stage, said, trials, ranges)
+    tag_run(*tags, name=flow_run_name(start, find_changes(start)))
     check_dataset(start)
     if check:
         tell_notes(start)
