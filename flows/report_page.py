@@ -14,6 +14,7 @@ import pandas as pd
 
 from flows.options import as_flags
 from softgrpo.config import ExperimentConfig
+from softgrpo.files import make_private
 from softgrpo.local_store import write_atomic
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import WITHOUT_EFFECT, difference
@@ -125,6 +126,6 @@ def write_page(folder: Path, output: Path, facts: RunFacts) -> Path:
         facts: What is known of the run.
     """
     path = output.resolve() / FOLDER / f"{facts.run_id or folder.name}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     write_atomic(path, complete(folder, facts)[PAGE])
     return path

@@ -16,11 +16,13 @@ from flows.compare import ComparedRuns
 from flows.console import VERDICT_LOGGER
 from flows.differences import differing, differing_settings
 from flows.failed_runs import fails_readably
+from flows.lost_runs import signed
 from flows.recipe import begin, execute, tell_notes
 from flows.report_page import FOLDER
 from flows.result_page import group_page
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation import FOCUS
+from softgrpo.files import make_private
 from softgrpo.local_store import write_atomic
 from softgrpo.pipeline import RunResult, plan
 from softgrpo.redaction import passwords_hidden
@@ -78,6 +80,7 @@ def run_variants(
     name = f"{whole.data.dataset} {whole.policy.size} {len(configs)} {kind}"
     with (
         interruptible(TerminationSignal),
+        signed(output),
         opened(parallel, dask) as crew,
         group_run(store.runs, kind, name, {**settings, **whole.model_dump(mode="json")}) as group,
     ):
@@ -155,6 +158,6 @@ def _show_page(store: ArtifactStore, group: str, title: str, compared: ComparedR
     page = compared.html(title, names, note)
     publish_text(store.runs, group, page, "comparison.html")
     path = store.local.root.parent / FOLDER / f"{group}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     write_atomic(path, page)
     return path
