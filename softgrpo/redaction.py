@@ -63,7 +63,7 @@ PASSWORDS = (
 LOGINS = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "SOFTGRPO_CREDENTIALS")
 """Environment variables with addresses, with passwords, and with a user and a password, a colon between them."""
 LEAST_CHARACTERS_OF_A_BARE_TOKEN = 16
-"""What follows `Authorization:` without a scheme may be a sentence; a shorter word is taken for part of one."""
+"""What follows the name of the header without a scheme may be a sentence; a shorter word is taken for part of one."""
 LEAST_CHARACTERS = 4
 """A shorter password is hidden in addresses alone: elsewhere it would be part of many words."""
 
