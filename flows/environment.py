@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flows.prefect_database import check_own_database
 from softgrpo.errors import StoreError, is_full_disk
+from softgrpo.files import make_private
 from tasks.addresses import SERVERS, check_answers
 from tasks.database import DATABASE, check_database
 
@@ -88,7 +89,7 @@ def check_writable(folder: Path) -> None:
     """
     probe = folder / f".probe-{uuid.uuid4().hex}"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         probe.write_text("probe", encoding="utf-8")
         probe.unlink()
     except OSError as error:

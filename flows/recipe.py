@@ -17,10 +17,12 @@ from flows.console import VERDICT_LOGGER, let_runs_speak
 from flows.environment import check_writable
 from flows.failed_runs import fails_readably
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
+from flows.lost_runs import signed
 from flows.pipeline import RecordedRun, has_own_server
 from flows.summary import publish_page, recorded, result_page, verdict_of
 from softgrpo.config import ExperimentConfig
 from softgrpo.costs import cost_line, missing
+from softgrpo.files import make_private
 from softgrpo.pipeline import check_force, plan, read_table
 from softgrpo.preflight import preflight
 from softgrpo.presets import resolve
@@ -111,6 +113,7 @@ def execute(
         StoreError: Something cannot be written, or MLflow does not answer.
     """
     store = begin(config, output)
+    records = make_private(output.resolve() / "records")
     given = upstream_of(store, from_run, nodes, config) if from_run else {}
     about = About.of(config, nodes[-1].stage.name, member.name if member else None, prefect_page())
     watch = member.watch if member else unwatched
@@ -119,7 +122,7 @@ def execute(
         looking_ahead(store, expected, config, force) as ahead,
         pipeline_run(store, config, nodes, about, member) as run_id,
     ):
-        progress = Progress(config, store, run_id, force, output.resolve() / "records", watch, ahead, about=about)
+        progress = Progress(config, store, run_id, force, records, watch, ahead, about=about)
         if watch is unwatched:  # a study has many trials, of a known length
             tell_cost(nodes, config, force, store, given)
         crew = current()
@@ -199,5 +202,5 @@ def softgrpo_flow(
     nodes, repeated = plan(resolved, until), check_force(tuple(force or ()))
     if check:
         tell_notes(resolved, until)
-    with interruptible(TerminationSignal), opened(parallel, dask):
+    with interruptible(TerminationSignal), signed(output), opened(parallel, dask):
         return execute(nodes, resolved, repeated, output, from_run)

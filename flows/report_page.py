@@ -14,6 +14,7 @@ import pandas as pd
 
 from flows.options import as_flags
 from softgrpo.config import ExperimentConfig
+from softgrpo.files import make_private
 from softgrpo.local_store import LocalStore, write_atomic
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import WITHOUT_EFFECT, difference
@@ -139,7 +140,7 @@ def write_group_page(store: LocalStore, group: str, page: str) -> Path:
         page: In HTML.
     """
     path = store.root.parent / FOLDER / f"{group}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     write_atomic(path, page)
     return path
 
@@ -153,6 +154,6 @@ def write_page(folder: Path, output: Path, facts: RunFacts) -> Path:
         facts: What is known of the run.
     """
     path = output.resolve() / FOLDER / f"{facts.run_id or folder.name}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     write_atomic(path, complete(folder, facts)[PAGE])
     return path

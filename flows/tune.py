@@ -19,6 +19,7 @@ from prefect.exceptions import TerminationSignal
 
 from flows.failed_runs import fails_readably
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
+from flows.lost_runs import signed
 from flows.options import as_flags
 from flows.recipe import Size, begin, execute, tell_notes
 from flows.report_page import write_group_page
@@ -187,6 +188,7 @@ def tune_flow(
     name = study_name(plan(start, STAGE), start, ranges)
     with (
         interruptible(TerminationSignal),
+        signed(output),
         opened(parallel, dask) as crew,
         store.local.lock(f"study-{name}"),
     ):  # who holds it knows that trials which say they are running are lost

@@ -16,6 +16,7 @@ from flows.compare import ComparedRuns
 from flows.console import VERDICT_LOGGER
 from flows.differences import differing, differing_settings
 from flows.failed_runs import fails_readably
+from flows.lost_runs import signed
 from flows.recipe import begin, execute, tell_notes
 from flows.report_page import write_group_page
 from flows.result_page import group_page
@@ -77,6 +78,7 @@ def run_variants(
     name = f"{whole.data.dataset} {whole.policy.size} {len(configs)} {kind}"
     with (
         interruptible(TerminationSignal),
+        signed(output),
         opened(parallel, dask) as crew,
         group_run(store.runs, kind, name, {**settings, **whole.model_dump(mode="json")}) as group,
     ):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from softgrpo.errors import TrainingError
+from softgrpo.files import make_private
 
 CARD, REFERENCE = "origin.json", "reference.safetensors"
 Origin = dict[str, str]
@@ -52,7 +53,7 @@ def describe(model: nn.Module, classes: Sequence[str]) -> Origin:
 
 def write_origin(folder: Path, origin: Origin) -> None:
     """Writes a description into a checkpoint's folder, which need not be there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     (folder / CARD).write_text(json.dumps(origin, indent=2), encoding="utf-8")
 
 

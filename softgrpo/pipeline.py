@@ -20,6 +20,7 @@ import pandas as pd
 from softgrpo.config import ExperimentConfig
 from softgrpo.costs import cost_line, missing
 from softgrpo.errors import ConfigError, full_disk_is_readable, lack_of_memory_is_readable, nearest
+from softgrpo.files import make_private
 from softgrpo.identity import stage_key
 from softgrpo.local_store import Committed, LocalStore
 from softgrpo.pure_models import show_model
@@ -211,7 +212,7 @@ def run_standalone(
         Folders, table and what was reused.
     """
     check_force(force)
-    output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(output)
     store = LocalStore(output / "stages")
     digests: dict[str, str] = {}
     folders: dict[str, Path] = {}
