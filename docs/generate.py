@@ -18,7 +18,7 @@ PACKAGES = {
     "softgrpo.data": "softgrpo.data: interactions, split, windows",
     "softgrpo.recallers": "softgrpo.recallers: training and scoring recallers",
     "softgrpo.baselines": "softgrpo.baselines: weights without a language model",
-    "softgrpo.stages": "softgrpo.stages: the stages",
+    "softgrpo.stages.contract": "softgrpo.stages.contract: the stages",
     "softgrpo.config": "softgrpo.config: all settings",
     "softgrpo.evaluation": "softgrpo.evaluation: table, significance, report",
     "softgrpo.evaluation.pages": "softgrpo.evaluation.pages: templates of the report and of comparisons",

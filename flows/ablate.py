@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from prefect import flow
 
-from flows.compare import ComparedRuns
-from flows.failed_runs import fails_readably
+from flows.results.comparison import ComparedRuns
+from flows.results.failed_runs import fails_readably
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.recipe import Size
+from flows.pipeline import Size
 from flows.variants import run_variants
-from softgrpo.ablations import REFERENCE, resolve_ablation
+from softgrpo.presets.ablations import REFERENCE, resolve_ablation
 
 KIND = "ablate"
 Ablation = Literal[
@@ -30,7 +30,7 @@ Ablation = Literal[
     "prompt",
     "history",
 ]
-"""The names in `softgrpo.ablations`, which a form shows as a list to choose from."""
+"""The names in `softgrpo.presets.ablations`, which a form shows as a list to choose from."""
 
 
 @flow(name="ablate", flow_run_name="{name}-{dataset}-{size}")
@@ -52,7 +52,7 @@ def ablate_flow(
     """Runs the pipeline as it is and once for each variant of an ablation. Stages that a variant does not touch are made once.
 
     Args:
-        name: What varies, see `softgrpo.ablations`.
+        name: What varies, see `softgrpo.presets.ablations`.
         dataset: Name of the dataset.
         data_path: Folder that holds a folder for each dataset, on the machine that runs the flow. Empty: SOFTGRPO_DATA of the
             worker, then the folder data.

@@ -12,25 +12,25 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flows.command_line import PURE_STAGES, build_parser, sub_parsers
-from flows.doctor import as_text, examine, is_healthy
-from flows.environment import check_output, check_servers
-from flows.failures import FAILED, OK, REFUSED, exit_code, explained, interruption, readable
-from flows.options import complete_switches, listing, overrides, refuse_unknown
-from flows.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
-from flows.run_command import check_stage, pipeline_job
-from flows.run_list import runs_job
-from flows.usual import check_known, data_named, explain_usual
-from softgrpo.ablations import check_ablation
+from flows.command.parser import PURE_STAGES, build_parser, sub_parsers
+from flows.command.doctor import as_text, examine, is_healthy
+from flows.runtime.environment import check_output, check_servers
+from flows.runtime.failures import FAILED, OK, REFUSED, exit_code, explained, interruption, readable
+from flows.command.flags import complete_switches, listing, overrides, refuse_unknown
+from flows.command.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
+from flows.command.run import check_stage, pipeline_job
+from flows.command.runs import runs_job
+from flows.command.defaults import check_known, data_named, explain_usual
+from softgrpo.presets.ablations import check_ablation
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import resolve, settings
 from softgrpo.presets.settings import shown
-from softgrpo.redaction import hide_passwords, traceback_text
-from tasks.interruption import interruptible
+from softgrpo.common.redaction import hide_passwords, traceback_text
+from tasks.running.interruption import interruptible
 
 if TYPE_CHECKING:
-    from flows.group_commands import Wanted
+    from flows.command.groups import Wanted
 
 STAGES = ("recall", "data", "check", "sft", "grpo", "test", "full", "standalone", "debug")
 GROUP_STAGES = ("full", "debug")
@@ -104,7 +104,7 @@ def prepare_windows(arguments: argparse.Namespace) -> Job:
 
 def prepare_completion(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo completion`."""
-    from flows.completion import SHELLS, script
+    from flows.command.completion import SHELLS, script
 
     if arguments.SHELL not in SHELLS:
         raise ConfigError(f"Shell '{arguments.SHELL}'", "Its completion is not known", nearest(arguments.SHELL, SHELLS))
@@ -118,8 +118,8 @@ def prepare_completion(arguments: argparse.Namespace) -> Job:
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:
     """Returns what the commands of several pipelines work on; --dataset and --size win over the positions."""
-    from flows.group_commands import Wanted
-    from tasks.addresses import check_hands
+    from flows.command.groups import Wanted
+    from tasks.servers.addresses import check_hands
 
     stage, said = check_stage(arguments.STAGE, GROUP_STAGES), overrides(arguments)
     dataset, size = said.pop("data.dataset", arguments.DATASET), said.pop("policy.size", arguments.SIZE)
@@ -141,21 +141,21 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
 
 def prepare_multi_recaller(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo multi-recaller DATASET STAGE SIZE`."""
-    from flows.group_commands import multi_recaller_job
+    from flows.command.groups import multi_recaller_job
 
     return multi_recaller_job(_wanted(arguments), arguments.pools)
 
 
 def prepare_ablate(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo ablate NAME DATASET STAGE SIZE`."""
-    from flows.group_commands import ablate_job
+    from flows.command.groups import ablate_job
 
     return ablate_job(_wanted(arguments), check_ablation(arguments.NAME))
 
 
 def prepare_tune(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo tune DATASET STAGE SIZE`."""
-    from flows.group_commands import tune_job
+    from flows.command.groups import tune_job
 
     return tune_job(_wanted(arguments), arguments.trials, final=not arguments.no_final)
 
@@ -176,7 +176,7 @@ def prepare_doctor(arguments: argparse.Namespace) -> Job:
 
 def prepare_deploy(arguments: argparse.Namespace) -> Job:
     """Checks `softgrpo deploy`."""
-    from flows.services import deploy, find_services
+    from flows.services.control import deploy, find_services
 
     services = find_services(arguments.output)
 
@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     hide_passwords()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed
-        from flows.completion import complete
+        from flows.command.completion import complete
 
         complete(STAGES, GROUP_STAGES)
     _prepare_streams(as_json="--json" in words)

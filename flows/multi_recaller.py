@@ -7,12 +7,12 @@ from typing import Any
 
 from prefect import flow
 
-from flows.compare import ComparedRuns
-from flows.failed_runs import fails_readably
+from flows.results.comparison import ComparedRuns
+from flows.results.failed_runs import fails_readably
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.recipe import Size
+from flows.pipeline import Size
 from flows.variants import run_variants
-from softgrpo.pools import resolve_pools
+from softgrpo.presets.pools import resolve_pools
 
 KIND = "multi-recaller"
 

@@ -12,9 +12,11 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from softgrpo.errors import TrainingError
-from softgrpo.local_store import LocalStore
-from softgrpo.stages import BEST_METRIC, Node, Reporter
-from softgrpo.tuning import STAGE, Pruned, SearchSpace, as_overrides
+from softgrpo.pipeline.store import LocalStore
+from softgrpo.reporting import BEST_METRIC, Reporter
+from softgrpo.stages.contract import Node
+from softgrpo.pipeline.tuning import STAGE, SearchSpace, as_overrides
+from softgrpo.reporting import Pruned
 
 DATABASE = "optuna.db"
 LOCK_SECONDS = 60  # how long SQLite waits for a process that writes

@@ -17,41 +17,23 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
-from flows.failed_runs import fails_readably
+from flows.results.failed_runs import fails_readably
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.options import as_flags
-from flows.recipe import Size, begin, execute, tell_notes
-from flows.study import (
-    REASON,
-    TrialWatch,
-    best_trial,
-    count_done,
-    next_trial,
-    open_study,
-    recover,
-    report,
-    trial_name,
-    trial_table,
-)
-from flows.tune_page import study_page, study_sentences
+from flows.command.flags import as_flags
+from flows.pipeline import Size, begin, execute, tell_notes
+from flows.study import (REASON, TrialWatch, best_trial, count_done, next_trial, open_study, recover, report, trial_name, trial_table,)
+from flows.results.tune_page import study_page, study_sentences
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import TrainingError
-from softgrpo.pipeline import RunResult, plan
-from softgrpo.tuning import (
-    STAGE,
-    Pruned,
-    SearchSpace,
-    as_overrides,
-    plan_study,
-    study_name,
-    validation_ndcg,
-    with_values,
-)
-from tasks.crew import Crew, opened
-from tasks.groups import Member, describe, group_run, members, publish_table, publish_text
-from tasks.interruption import interruptible
-from tasks.run_notes import plain
-from tasks.store import ArtifactStore
+from softgrpo.pipeline.run import RunResult
+from softgrpo.pipeline.plan import plan
+from softgrpo.pipeline.tuning import (STAGE, SearchSpace, as_overrides, plan_study, study_name, validation_ndcg, with_values,)
+from softgrpo.reporting import Pruned
+from tasks.executors import Crew, opened
+from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
+from tasks.running.interruption import interruptible
+from tasks.tracking.descriptions import plain
+from tasks.tracking.store import ArtifactStore
 
 KIND = "tune"
 OBJECTIVE = "best_validation_ndcg"
@@ -83,7 +65,7 @@ class Tuned:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What the study showed, see `flows.tune_page.study_sentences`."""
+        """What the study showed, see `flows.results.tune_page.study_sentences`."""
         return study_sentences(self.trials, self.best, self.k)
 
 

@@ -12,25 +12,26 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
-from flows.compare import ComparedRuns
-from flows.console import VERDICT_LOGGER
-from flows.differences import differing, differing_settings
-from flows.failed_runs import fails_readably
-from flows.recipe import begin, execute, tell_notes
-from flows.report_page import FOLDER
-from flows.result_page import group_page
+from flows.results.comparison import ComparedRuns
+from flows.runtime.console import VERDICT_LOGGER
+from flows.results.differences import differing, differing_settings
+from flows.results.failed_runs import fails_readably
+from flows.pipeline import begin, execute, tell_notes
+from flows.results.report_page import FOLDER
+from flows.results.prefect_page import group_page
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation import FOCUS
-from softgrpo.local_store import write_atomic
-from softgrpo.pipeline import RunResult, plan
-from softgrpo.redaction import passwords_hidden
-from tasks.crew import opened
-from tasks.groups import Member, describe, group_run, members, publish_table, publish_text
-from tasks.interruption import interruptible
-from tasks.mlflow_pages import run_page
-from tasks.run_notes import plain
-from tasks.runs import flatten
-from tasks.store import ArtifactStore
+from softgrpo.pipeline.store import write_atomic
+from softgrpo.pipeline.run import RunResult
+from softgrpo.pipeline.plan import plan
+from softgrpo.common.redaction import passwords_hidden
+from tasks.executors import opened
+from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
+from tasks.running.interruption import interruptible
+from tasks.tracking.pages import run_page
+from tasks.tracking.descriptions import plain
+from tasks.tracking.runs import flatten
+from tasks.tracking.store import ArtifactStore
 
 
 @flow(name="variant", flow_run_name="{name}", validate_parameters=False)
@@ -110,8 +111,8 @@ def _compared(
     link: str | None,
 ) -> ComparedRuns:
     """Compares all variants with the first one."""
-    from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
-    from softgrpo.evaluation.words import least_p, table_rows, verdict
+    from softgrpo.evaluation.across_runs import EvaluatedRun, compare_runs
+    from softgrpo.evaluation.formatting import least_p, table_rows, verdict
 
     k = config.fusion.k
     evaluated = [EvaluatedRun.read(variant, result.folders["test"]) for variant, result in results.items()]
@@ -128,7 +129,7 @@ def _compared(
 
 def _publish(store: ArtifactStore, group: str, kind: str, compared: ComparedRuns, inside: Mapping[str, str]) -> None:
     """Writes metrics, table and description of the comparison to MLflow's run of the group, and its page to Prefect."""
-    from softgrpo.evaluation.words import table_rows
+    from softgrpo.evaluation.formatting import table_rows
 
     runs, k = store.runs, compared.k
     rows = {row["method"]: row for row in table_rows(compared.table)}

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from softgrpo.redaction import without_password
-from softgrpo.text import one_line, shortened, visible
+from softgrpo.common.redaction import without_password
+from softgrpo.common.text import one_line, shortened, visible
 
 
 class SoftGRPOError(Exception):

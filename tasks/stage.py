@@ -21,22 +21,23 @@ from prefect.cache_policies import CacheKeyFnPolicy
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import SoftGRPOError, StoreError
-from softgrpo.identity import stage_key
-from softgrpo.local_store import Committed
-from softgrpo.pipeline import read_metrics, run_node
-from softgrpo.redaction import hide_passwords, passwords_hidden
-from softgrpo.stages import Node, Reporter
-from softgrpo.tuning import Pruned
-from tasks.ahead import Ahead
-from tasks.apart import Apart
-from tasks.faults import RETRY_DELAYS_SECONDS, worth_retrying
-from tasks.gpu import gpu_slot
-from tasks.mlflow_pages import run_page
-from tasks.progress_page import on_progress_page
-from tasks.run_names import About
-from tasks.run_notes import NOTE, stage_note
-from tasks.runs import RunReporter
-from tasks.store import ArtifactStore, Reference, dataset
+from softgrpo.pipeline.keys import stage_key
+from softgrpo.pipeline.store import Committed
+from softgrpo.pipeline.run import read_metrics, run_node
+from softgrpo.common.redaction import hide_passwords, passwords_hidden
+from softgrpo.stages.contract import Node
+from softgrpo.reporting import Reporter
+from softgrpo.reporting import Pruned
+from tasks.tracking.prefetch import Ahead
+from tasks.running.isolation import Apart
+from tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
+from tasks.running.gpu import gpu_slot
+from tasks.tracking.pages import run_page
+from tasks.running.progress_page import on_progress_page
+from tasks.tracking.run_names import About
+from tasks.tracking.descriptions import NOTE, stage_note
+from tasks.tracking.runs import RunReporter
+from tasks.tracking.store import ArtifactStore, Reference, dataset
 
 Watch = Callable[[Node, Reporter], Reporter]
 """Puts something between a stage and its reporter; it may end the stage with `Pruned`."""

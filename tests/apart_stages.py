@@ -14,8 +14,8 @@ from typing import Any
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import RecallerError
-from softgrpo.progress import ProgressBar
-from softgrpo.stages import Node, Stage, StageContext
+from softgrpo.reporting import ProgressBar
+from softgrpo.stages.contract import Node, Stage, StageContext
 
 PATIENCE_SECONDS = 60.0
 

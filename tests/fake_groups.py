@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from softgrpo.config import ExperimentConfig, GRPOConfig
-from softgrpo.stages import Node, Stage, StageContext
+from softgrpo.stages.contract import Node, Stage, StageContext
 
 STEPS = (0, 2, 4, 6)
 METRICS = ("ndcg@5", "ndcg@10", "ndcg@20", "recall@10", "recall@20", "hit@10")
@@ -72,7 +72,7 @@ class FakeGroups:
                 _evaluate(context)
             return {"best_ndcg": 0.9, "validation_windows": 4.0}
 
-        return Stage(name, run, parameters, "softgrpo.columns", ("numpy",))
+        return Stage(name, run, parameters, "softgrpo.common.columns", ("numpy",))
 
     def _train(self, context: StageContext) -> None:
         self.seen.append([])

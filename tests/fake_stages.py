@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.stages import Node, Stage, StageContext
+from softgrpo.stages.contract import Node, Stage, StageContext
 
 TABLE = pd.DataFrame({"method": ["BPR", "SofT-GRPO multi"], "ndcg@10": [0.25, 0.3]})
 
@@ -49,7 +49,7 @@ class FakeStages:
                 "validation_windows": 4.0,
             }
 
-        return Stage(name, run, parameters, "softgrpo.columns", ("numpy",))
+        return Stage(name, run, parameters, "softgrpo.common.columns", ("numpy",))
 
     def nodes(self) -> tuple[Node, ...]:
         """Returns the plan."""

@@ -7,10 +7,10 @@ from typing import get_args
 import pytest
 
 from flows.ablate import Ablation
-from softgrpo.ablations import ABLATIONS, REFERENCE, resolve_ablation
+from softgrpo.presets.ablations import ABLATIONS, REFERENCE, resolve_ablation
 from softgrpo.errors import ConfigError
-from softgrpo.identity import stage_key
-from softgrpo.pipeline import plan
+from softgrpo.pipeline.keys import stage_key
+from softgrpo.pipeline.plan import plan
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import difference
 

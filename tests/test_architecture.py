@@ -59,16 +59,16 @@ def test_imports_go_one_way(path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("softgrpo/sft.py", "tasks.store"),
-        ("softgrpo/pipeline.py", "prefect"),
+        ("softgrpo/algorithm/sft_trainer.py", "tasks.tracking.store"),
+        ("softgrpo/pipeline/run.py", "prefect"),
         ("softgrpo/stages/grpo.py", "mlflow.pytorch"),
         ("softgrpo/recallers/registry.py", "recbole.model"),
-        ("tasks/store.py", "flows.pipeline"),
-        ("tasks/store.py", "recbole"),
-        ("flows/pipeline.py", "mlflow"),
+        ("tasks/tracking/store.py", "flows.start"),
+        ("tasks/tracking/store.py", "recbole"),
+        ("flows/start.py", "mlflow"),
         ("flows/cli.py", "tests.helpers"),
-        ("softgrpo/rewards.py", "benchmarks.timing"),
-        ("benchmarks/steps.py", "tasks.store"),
+        ("softgrpo/ranking/rewards.py", "benchmarks.timing"),
+        ("benchmarks/steps.py", "tasks.tracking.store"),
         ("benchmarks/steps.py", "mlflow"),
     ],
 )
@@ -157,10 +157,10 @@ def test_importing_softgrpo_is_quick_and_light() -> None:
 
 
 def test_the_science_runs_without_orchestrators() -> None:
-    packages, _ = loaded_by("softgrpo.pipeline")
+    packages, _ = loaded_by("softgrpo.pipeline.run")
     assert packages.isdisjoint({"prefect", "mlflow", "recbole", "flows", "tasks"})
 
 
 def test_a_run_of_which_all_is_stored_loads_neither_torch_nor_plots() -> None:
-    packages, _ = loaded_by("flows.recipe, softgrpo.evaluation.words")
+    packages, _ = loaded_by("flows.pipeline, softgrpo.evaluation.formatting")
     assert packages.isdisjoint({"torch", "matplotlib", "transformers", "recbole"})

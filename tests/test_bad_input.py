@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from flows.environment import check_servers, prepare
+from flows.runtime.environment import check_servers, prepare
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import PolicyError
-from softgrpo.pipeline import RunResult
-from softgrpo.preflight import preflight
+from softgrpo.pipeline.run import RunResult
+from softgrpo.pipeline.preflight import preflight
 from softgrpo.presets import resolve
 
 LIMIT_SECONDS = 10.0
@@ -466,7 +466,7 @@ def test_servers_that_do_not_answer_are_refused_before_anything_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("softgrpo.preflight.preflight", lambda *given: pytest.fail("it came too late"))
+    monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda *given: pytest.fail("it came too late"))
     for address, rule in (("http://127.0.0.1:9/api", "Nobody answers there"), ("rubbish", "It is no URL")):
         monkeypatch.setenv(name, address)
         assert main(shlex.split(words)) == 2
@@ -477,8 +477,8 @@ def test_servers_that_do_not_answer_are_refused_before_anything_runs(
 
 def test_servers_are_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("flows.environment.check_answers", lambda address, name: asked.append(address))
-    monkeypatch.setattr("flows.environment._answered", set())
+    monkeypatch.setattr("flows.runtime.environment.check_answers", lambda address, name: asked.append(address))
+    monkeypatch.setattr("flows.runtime.environment._answered", set())
     monkeypatch.setenv("PREFECT_API_URL", "http://one/api")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://two")
     check_servers()
@@ -496,8 +496,8 @@ def test_the_good_dataset_is_accepted(tmp_path: Path, monkeypatch: pytest.Monkey
         ran.append(config.data.dataset)
         return RunResult(None, {}, ())
 
-    monkeypatch.setattr("softgrpo.pipeline.run_standalone", run)
-    monkeypatch.setattr("flows.console.make_readable", lambda debug: None)
+    monkeypatch.setattr("softgrpo.pipeline.run.run_standalone", run)
+    monkeypatch.setattr("flows.runtime.console.make_readable", lambda debug: None)
     assert main(shlex.split(SHOP.format(data=tmp_path / "data"))) == 0
     assert ran == ["shop"]
 
@@ -506,7 +506,7 @@ def test_a_wrong_model_name_does_not_wait_for_the_data(monkeypatch: pytest.Monke
     def read(*arguments: object) -> None:
         raise AssertionError("the data were read first")
 
-    monkeypatch.setattr("softgrpo.preflight.read_corpus", read)
+    monkeypatch.setattr("softgrpo.pipeline.preflight.read_corpus", read)
     config = resolve("ml-100k", "tiny", overrides={"policy.model_name": "./no-such-model"})
     with pytest.raises(PolicyError, match="no such folder"):
         preflight(config)

@@ -47,9 +47,9 @@ from benchmarks.timing import LEAST_SECONDS, ratio, take_turns, train_in_turns
 from softgrpo.config import FusionConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import make_windows
-from softgrpo.fusion import align
+from softgrpo.ranking.fusion import align
 from softgrpo.presets import resolve
-from softgrpo.rewards import RankingReward
+from softgrpo.ranking.rewards import RankingReward
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]

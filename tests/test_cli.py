@@ -18,16 +18,17 @@ import pytest
 import yaml
 
 import flows.cli as cli
-import flows.run_command as run_command
-from flows.command_line import build_parser
-from flows.failures import SIGNALLED
-from flows.options import ALIASES, overrides
-from flows.pipeline import RecordedRun
+import flows.command.run as run_command
+from flows.command.parser import build_parser
+from flows.runtime.failures import SIGNALLED
+from flows.command.flags import ALIASES, overrides
+from flows.results.summary import RecordedRun
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, PolicyError, StoreError, TrainingError
-from softgrpo.pipeline import STAGES, RunResult
+from softgrpo.stages.contract import STAGES
+from softgrpo.pipeline.run import RunResult
 from softgrpo.presets import Setting, resolve, settings, validate
-from tasks.interruption import ENDING
+from tasks.running.interruption import ENDING
 
 ORIGINAL = "--dataset ml-1m --recbole_models BPR SASRec"
 SFT = "--model_name Qwen/Qwen2.5-0.5B-Instruct --per_device_train_batch_size 4 --learning_rate 5e-5 --num_train_epochs 3 --bf16"
@@ -276,11 +277,11 @@ def test_help_and_version_are_quick(flag: str) -> None:
 def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Records what the flows of several pipelines would be called with, and what was checked before."""
     called: list[Any] = []
-    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config: called.append(config) or [])
-    monkeypatch.setattr("flows.pipeline.begin_prefect", lambda output: None)
-    monkeypatch.setattr("flows.pipeline.open_prefect", lambda output, debug: None)
-    monkeypatch.setattr("flows.group_commands._tell_study", lambda tuned: None)
-    monkeypatch.setattr("flows.group_commands._tell_comparison", lambda compared, reference, output: None)
+    monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config: called.append(config) or [])
+    monkeypatch.setattr("flows.start.begin_prefect", lambda output: None)
+    monkeypatch.setattr("flows.start.open_prefect", lambda output, debug: None)
+    monkeypatch.setattr("flows.command.groups._tell_study", lambda tuned: None)
+    monkeypatch.setattr("flows.command.groups._tell_comparison", lambda compared, reference, output: None)
     for module, flow in (("tune", "tune_flow"), ("ablate", "ablate_flow"), ("multi_recaller", "multi_recaller_flow")):
         recorded = types.ModuleType(f"flows.{module}")
         vars(recorded)[flow] = lambda *arguments, **options: called.append((arguments, options))
@@ -433,7 +434,7 @@ def test_doctor_says_whether_a_run_would_get_a_model_of_the_hub(
                 f"model '{name}'", "it is neither on this machine nor reachable on the hub (401)", "Log in"
             )
 
-    monkeypatch.setattr("softgrpo.weights.check_reachable", check)
+    monkeypatch.setattr("softgrpo.policy.model_files.check_reachable", check)
     cli.main(["doctor"])
     shown = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith("model ")}
     assert shown["small:"].endswith("hub: Qwen/Qwen2.5-0.5B-Instruct")
@@ -515,9 +516,9 @@ def test_a_run_is_told_to_machines_as_json_alone(
         (tmp_path / "test" / name).write_text("a report")
     result = RunResult(table, {"test": tmp_path / "test"}, ("test",), {})
     page = str(tmp_path / "reports" / "test.html")
-    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: ["a note"])
-    monkeypatch.setattr("softgrpo.pipeline.run_standalone", lambda *arguments: result)
-    monkeypatch.setattr("flows.console.make_readable", lambda debug: None)
+    monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config, until: ["a note"])
+    monkeypatch.setattr("softgrpo.pipeline.run.run_standalone", lambda *arguments: result)
+    monkeypatch.setattr("flows.runtime.console.make_readable", lambda debug: None)
     assert cli.main(["run", "ml-100k", "standalone", "tiny", "--json", "--output", str(tmp_path)]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == {
@@ -541,8 +542,8 @@ def test_json_of_a_recorded_run_has_its_id_its_server_and_its_policies(
 ) -> None:
     folders = {name: tmp_path / name for name in ("data", "sft", "grpo")}
     result = RecordedRun(None, folders, (), {"MLflow run": "abc in x"}, run_id="abc", tracking="http://127.0.0.1:5000")
-    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: [])
-    monkeypatch.setattr("flows.pipeline.run_pipeline", lambda *arguments, **options: result)
+    monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config, until: [])
+    monkeypatch.setattr("flows.start.run_pipeline", lambda *arguments, **options: result)
     assert cli.main(["run", "ml-100k", "grpo", "tiny", "--json", "--output", str(tmp_path)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["run_id"], told["tracking"], told["report"]) == ("abc", "http://127.0.0.1:5000", None)
@@ -553,7 +554,7 @@ def test_json_of_a_recorded_run_has_its_id_its_server_and_its_policies(
 
 def test_output_that_cannot_be_encoded_is_replaced(tmp_path: Path) -> None:
     code = "import sys; from flows.cli import _prepare_streams as f; f(as_json=False); print('\u0394 %'); "
-    code += "from flows.result_commands import print_json; print_json(['\u0394'])"
+    code += "from flows.command.result_commands import print_json; print_json(['\u0394'])"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     title, *rest = done.stdout.splitlines()
@@ -576,7 +577,7 @@ def test_bars_of_libraries_are_for_terminals(flags: list[str], terminal: bool, b
 def test_groups_are_told_to_machines_as_json_alone(
     groups: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.compare import ComparedRuns
+    from flows.results.comparison import ComparedRuns
 
     table = pd.DataFrame({"method": ["A/grpo_multi"], "vs_first_p": [float("nan")]})
     compared = ComparedRuns(table, ("a sentence",), 10, None, {}, {})
@@ -612,12 +613,12 @@ def test_the_table_of_exit_codes_is_the_codes() -> None:
 
 def test_the_comparison_is_about_the_cut_off_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: [])
+    monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config, until: [])
     result = RunResult(pd.DataFrame(), {}, ())
-    monkeypatch.setattr("softgrpo.pipeline.run_standalone", lambda *arguments: result)
-    monkeypatch.setattr("flows.console.make_readable", lambda debug: None)
+    monkeypatch.setattr("softgrpo.pipeline.run.run_standalone", lambda *arguments: result)
+    monkeypatch.setattr("flows.runtime.console.make_readable", lambda debug: None)
 
-    monkeypatch.setattr("flows.tables.print_comparison", lambda table, k: asked.append(k))
+    monkeypatch.setattr("flows.command.output.print_comparison", lambda table, k: asked.append(k))
     words = ["run", "ml-100k", "standalone", "tiny", "--fusion.k", "7", "--output", str(tmp_path)]
     assert cli.main(words) == 0
     assert asked == [7]
@@ -625,14 +626,14 @@ def test_the_comparison_is_about_the_cut_off_of_the_run(tmp_path: Path, monkeypa
 
 def test_a_run_hands_everything_to_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
-    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: [])
+    monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config, until: [])
 
     def run(config: ExperimentConfig, until: str, force: tuple[str, ...], output: Path) -> RunResult:
         called.append((config, until, force, output))
         return RunResult(None, {}, ())
 
-    monkeypatch.setattr("softgrpo.pipeline.run_standalone", run)
-    monkeypatch.setattr("flows.console.make_readable", lambda debug: None)
+    monkeypatch.setattr("softgrpo.pipeline.run.run_standalone", run)
+    monkeypatch.setattr("flows.runtime.console.make_readable", lambda debug: None)
     words = ["run", "ml-100k", "standalone", "tiny", "--force", "sft", "grpo", "--output", str(tmp_path)]
     assert cli.main(words) == 0
     assert called == [(resolve("ml-100k", "tiny"), "test", ("sft", "grpo"), tmp_path)]

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softgrpo.config import FusionConfig
-from softgrpo.contenders import contenders
-from softgrpo.fusion import align, merged_lists, target_positions, target_ranks
-from softgrpo.metrics import ndcg
-from softgrpo.rewards import JudgedLists
+from softgrpo.ranking.pruning import contenders
+from softgrpo.ranking.fusion import align, merged_lists, target_positions, target_ranks
+from softgrpo.ranking.metrics import ndcg
+from softgrpo.ranking.rewards import JudgedLists
 from tests.fusion_cases import pad, weights_for, windows
 
 METHODS = st.sampled_from(
@@ -79,7 +79,7 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     fusion = FusionConfig(method="score", k=5)
     aligned = align(items, scores, fusion)
     whole = contenders(aligned, fusion)
-    monkeypatch.setattr("softgrpo.contenders._PAIRS", 1)
+    monkeypatch.setattr("softgrpo.ranking.pruning._PAIRS", 1)
     for one, other in zip(vars(whole).values(), vars(contenders(aligned, fusion)).values(), strict=True):
         assert torch.equal(one, other)
 

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from softgrpo import costs
+from softgrpo.pipeline import costs
 from softgrpo.config import ExperimentConfig
-from softgrpo.costs import Machine, cost_line, duration, estimate, missing, operations, prompt_tokens, recaller_seconds
+from softgrpo.pipeline.costs import (Machine, cost_line, duration, estimate, missing, operations, prompt_tokens, recaller_seconds,)
 from softgrpo.data.size import DataSize, data_size
 from softgrpo.errors import PolicyError
-from softgrpo.model_size import USUAL, layer_weights
-from softgrpo.pipeline import plan, run_standalone
+from softgrpo.policy.model_size import USUAL, layer_weights
+from softgrpo.pipeline.plan import plan
+from softgrpo.pipeline.run import run_standalone
 from softgrpo.presets import resolve
-from softgrpo.stages import Node
+from softgrpo.stages.contract import Node
 from tests.fake_stages import FakeStages
 
 SIZE = DataSize(users=100, items=1000, interactions=5000, training=2000, policy=400, valid=100, test=100, windows=700)
@@ -133,7 +134,7 @@ def test_a_run_says_its_estimate_before_it_begins(
         real, fakes = {node.name: node for node in plan(config)}, FakeStages().nodes()
         return (fakes[0], *(Node(name, fakes[1].stage, real[name].variant, ("split",)) for name in ("recall-BPR",)))
 
-    monkeypatch.setattr("softgrpo.pipeline.plan", some)
+    monkeypatch.setattr("softgrpo.pipeline.plan.plan", some)
     config = resolve("ml-100k", "tiny")
     with caplog.at_level(logging.INFO, logger="softgrpo"):
         run_standalone(config, output=tmp_path)

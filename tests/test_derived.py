@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.pipeline import as_overrides
+from flows.start import as_overrides
 from softgrpo.data.size import DataSize
 from softgrpo.errors import DataError, RecallerError
 from softgrpo.presets import resolve

@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 
 import flows.cli as cli
-from flows.options import ALIASES
+from flows.command.flags import ALIASES
 from softgrpo import __version__
 from softgrpo.config import ExperimentConfig
-from softgrpo.local_store import LocalStore
-from softgrpo.pipeline import LogReporter, plan, read_metrics, run_node, run_standalone
+from softgrpo.pipeline.store import LocalStore
+from softgrpo.pipeline.run import LogReporter, read_metrics, run_node, run_standalone
+from softgrpo.pipeline.plan import plan
 from softgrpo.presets import settings
-from tasks.addresses import SERVERS
+from tasks.servers.addresses import SERVERS
 from tests.doc_lines import REFERENCE, definitions, with_lines
 
 ROOT = Path(__file__).parents[1]
@@ -165,7 +166,7 @@ def test_commands_are_accepted(document: str, words: list[str], monkeypatch: pyt
         return lambda: 0
 
     monkeypatch.setattr(cli, "pipeline_job", job)
-    monkeypatch.setattr("flows.run_list.newest_runs", lambda output, most: [])
+    monkeypatch.setattr("flows.command.runs.newest_runs", lambda output, most: [])
     for name in SERVERS if "--dask" in words else ():
         monkeypatch.setenv(name, "http://127.0.0.1")  # where nobody answers
     monkeypatch.setattr(cli, "check_servers", lambda: None)
@@ -329,8 +330,8 @@ def test_the_example_of_own_data_is_accepted_and_split(shop: Path, monkeypatch: 
     def record(config: ExperimentConfig, *others: object, **options: object) -> None:
         ran.append(config)
 
-    monkeypatch.setattr("flows.pipeline.run_pipeline", record)
-    monkeypatch.setattr("flows.run_command.announce", lambda result, k: None)
+    monkeypatch.setattr("flows.start.run_pipeline", record)
+    monkeypatch.setattr("flows.command.run.announce", lambda result, k: None)
     assert cli.main(shell_lines(example)[0][1:]) == 0
     store = LocalStore(shop / "stages")
     split = plan(ran[0])[0]

@@ -91,7 +91,7 @@ def test_the_command_line_takes_it(name: str, size: str, monkeypatch: pytest.Mon
         return lambda: 0
 
     monkeypatch.setattr(cli, "pipeline_job", job)
-    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, *until: seen.append(config) or [])
+    monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config, *until: seen.append(config) or [])
     assert callable(cli.prepare(words(name, size)))
     assert all(config.policy.size == size for config in seen) and seen
     dataset = match[1] if (match := re.search(r"\((.+)\)", name)) else "ml-100k"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from softgrpo.config import FusionConfig, Normalisation
 from softgrpo.errors import CandidateError, TrainingError
-from softgrpo.fusion import ABSENT, align, merged_lists, target_positions, target_ranks
+from softgrpo.ranking.fusion import ABSENT, align, merged_lists, target_positions, target_ranks
 from tests.fusion_cases import Lists, merge_by_quota, merge_by_value, pad, weights_for, windows
 
 NORMALISATIONS = [name for name in get_args(Normalisation) if name != "platt"]

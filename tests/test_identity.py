@@ -14,18 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import softgrpo
-from softgrpo import identity
+from softgrpo.pipeline import keys
 from softgrpo.config import ExperimentConfig
-from softgrpo.identity import (
-    _module_path,
-    _read,
-    code_fingerprint,
-    digest_folder,
-    digest_json,
-    reached_modules,
-    stage_key,
-)
-from softgrpo.stages import Node, Stage
+from softgrpo.pipeline.keys import _module_path, _read, code_fingerprint, reached_modules, stage_key
+from softgrpo.common.digests import digest_folder, digest_json
+from softgrpo.stages.contract import Node, Stage
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -79,8 +72,8 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, text in SOURCES.items():
         (folder / name).write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(identity, "PACKAGE", "minipack")
-    monkeypatch.setattr(identity, "NOT_CODE", frozenset({"minipack.settings"}))
+    monkeypatch.setattr(keys, "PACKAGE", "minipack")
+    monkeypatch.setattr(keys, "NOT_CODE", frozenset({"minipack.settings"}))
     forget()
     yield folder
     forget()
@@ -137,7 +130,7 @@ def test_an_edit_to_reached_code_changes_the_fingerprint(mini: Path, name: str, 
 
 
 def node(**parameters: object) -> Node:
-    stage = Stage("sft", lambda _: {}, lambda _config, _variant: dict(parameters), "softgrpo.columns", ("numpy",))
+    stage = Stage("sft", lambda _: {}, lambda _config, _variant: dict(parameters), "softgrpo.common.columns", ("numpy",))
     return Node("sft", stage, "", ("split", "data"))
 
 
@@ -154,7 +147,7 @@ def test_a_key_depends_on_parameters_and_upstream_content_only() -> None:
 def test_a_key_depends_on_library_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     config, upstream = ExperimentConfig(), {"split": "d1", "data": "d2"}
     key = stage_key(node(), config, upstream)
-    monkeypatch.setattr(identity, "library_versions", lambda names: {"numpy": "another"})
+    monkeypatch.setattr(keys, "library_versions", lambda names: {"numpy": "another"})
     assert stage_key(node(), config, upstream) != key
 
 
@@ -177,7 +170,7 @@ def test_code_is_read_by_threads_at_once() -> None:
         try:
             for code in codes:
                 Busy()
-                assert identity._parse(code).body
+                assert keys._parse(code).body
         except BaseException as error:
             failures.append(error)
 
@@ -205,5 +198,5 @@ def test_code_is_read_again_where_somebody_elses_reading_met_it(monkeypatch: pyt
         return parse(code)
 
     monkeypatch.setattr(ast, "parse", meets)
-    assert ast.dump(identity._parse("x = 1")) == ast.dump(parse("x = 1"))
+    assert ast.dump(keys._parse("x = 1")) == ast.dump(parse("x = 1"))
     assert next(tries, "none left") == "none left"

@@ -12,18 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from softgrpo.candidates import read_candidates, write_candidates
+from softgrpo.recallers.candidates import read_candidates, write_candidates
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of, write_windows
 from softgrpo.errors import CandidateError, LeakageError, SoftGRPOError
-from softgrpo.features import load_features, save_features
-from softgrpo.leakage import check_everyone_is_tested
-from softgrpo.local_store import LocalStore
-from softgrpo.pipeline import LogReporter, plan, run_node
+from softgrpo.policy.features import load_features, save_features
+from softgrpo.stages.leakage import check_everyone_is_tested
+from softgrpo.pipeline.store import LocalStore
+from softgrpo.pipeline.run import LogReporter, run_node
+from softgrpo.pipeline.plan import plan
 from softgrpo.presets import resolve
-from softgrpo.prompts import PromptFormatter, PromptParts, load_prompts, save_prompts
-from softgrpo.records import Part
+from softgrpo.policy.prompts import PromptFormatter, PromptParts, load_prompts, save_prompts
+from softgrpo.common.records import Part
 from tests.data.cases import INTER, Row, write_table
 
 USERS, ITEMS, LENGTH = 24, 40, 15
@@ -265,7 +266,7 @@ def test_a_leak_in_the_formatter_itself_is_seen(
 ) -> None:
     """The check makes prompts with the same code; it sees the leak because it makes them in a world that ends otherwise."""
     monkeypatch.setattr(Leaky, "outcome", outcome)
-    monkeypatch.setattr("softgrpo.leakage.PromptFormatter", Leaky)
+    monkeypatch.setattr("softgrpo.stages.leakage.PromptFormatter", Leaky)
     folders = stored | {"data": Path(shutil.copytree(stored["data"], tmp_path / "data"))}
     corpus, windows = load_corpus(stored["split"]), load_windows(stored["split"])
     lists = read_candidates(stored["data"] / "candidates.parquet")

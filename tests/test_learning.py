@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.learning_problem import FUSION, TARGETS, WINDOWS, Problem, learn, simplex
-from softgrpo.soft_grpo import ImportanceRatio
+from softgrpo.algorithm.soft_grpo import ImportanceRatio
 from tests.fusion_cases import merge_by_value
 
 

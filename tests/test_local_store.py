@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from softgrpo.errors import StoreError
-from softgrpo.local_store import FORMAT, LocalStore, write_atomic
+from softgrpo.pipeline.store import FORMAT, LocalStore, write_atomic
 
 
 def fill(store: LocalStore, key: str, text: str = "x") -> None:
@@ -137,7 +137,7 @@ def test_the_lock_keeps_others_out_until_the_holder_leaves_or_dies(tmp_path: Pat
 def test_waiting_is_said_once_and_only_when_there_is_something_to_wait_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "softgrpo.local_store")
+    caplog.set_level(logging.INFO, "softgrpo.pipeline.store")
     with LocalStore(tmp_path).lock("k"), LocalStore(tmp_path).lock("other"):
         assert not caplog.records
     context = multiprocessing.get_context("fork")
@@ -161,7 +161,7 @@ def test_what_was_seen_ahead_while_another_run_replaced_it_is_read_again(tmp_pat
         code = """
 import sys
 from pathlib import Path
-from softgrpo.local_store import LocalStore
+from softgrpo.pipeline.store import LocalStore
 store = LocalStore(Path(sys.argv[1]))
 store.forget("key-1")
 if sys.argv[2]:

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softgrpo import metrics
+from softgrpo.ranking import metrics
 from softgrpo.errors import DataError
-from softgrpo.fusion import ABSENT
+from softgrpo.ranking.fusion import ABSENT
 
 # Three targets: ranks 2 and 5, and one that is not in the list.
 RANKS = torch.tensor([2, ABSENT, 5])

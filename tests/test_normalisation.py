@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from softgrpo import normalisation
+from softgrpo.ranking import normalisation
 from softgrpo.config import FusionConfig, Normalisation
 from softgrpo.errors import CandidateError
 from tests.fusion_cases import pad, windows

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 import flows.cli as cli
-from softgrpo.candidates import read_candidates
+from softgrpo.recallers.candidates import read_candidates
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
-from softgrpo.pipeline import run_standalone
-from softgrpo.preflight import preflight
+from softgrpo.pipeline.run import run_standalone
+from softgrpo.pipeline.preflight import preflight
 from softgrpo.presets import resolve
 from tests.test_docs import ROOT, blocks, shell_lines
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from softgrpo.errors import ConfigError
-from softgrpo.identity import stage_key
-from softgrpo.pipeline import plan
+from softgrpo.pipeline.keys import stage_key
+from softgrpo.pipeline.plan import plan
 from softgrpo.presets import resolve, settings
 from tests.test_cli import another_value
 

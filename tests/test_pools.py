@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from softgrpo.pools import check_pools, default_pools, resolve_pools
+from softgrpo.presets.pools import check_pools, default_pools, resolve_pools
 from softgrpo.presets import resolve
 
 

@@ -9,9 +9,9 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from flows.console import Lines
-from softgrpo import progress
-from softgrpo.progress import ProgressBar, watched
+from flows.runtime.console import Lines
+from softgrpo import reporting
+from softgrpo.reporting import ProgressBar, watched
 
 
 class Screen(io.StringIO):
@@ -36,7 +36,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(reporting, "time", clock)
     return clock
 
 

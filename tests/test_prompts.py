@@ -13,18 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from softgrpo.config import PromptConfig
 from softgrpo.errors import PolicyError
-from softgrpo.features import Features, make_features
-from softgrpo.prompts import (
-    PromptFormatter,
-    PromptParts,
-    encode,
-    level,
-    load_prompts,
-    save_prompts,
-    short,
-    track_word,
-)
-from softgrpo.records import CandidateLists, Corpus, Part
+from softgrpo.policy.features import Features, make_features
+from softgrpo.policy.prompts import (PromptFormatter, PromptParts, encode, level, load_prompts, save_prompts, short, track_word,)
+from softgrpo.common.records import CandidateLists, Corpus, Part
 from tests.data.cases import corpus_of, windows_of
 
 DAY = 86_400.0

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from softgrpo.config import ExperimentConfig, PolicyConfig
 from softgrpo.errors import StoreError
-from softgrpo.pipeline import run_standalone
-from softgrpo.policy import Policy, create_policy, store_policy
+from softgrpo.pipeline.run import run_standalone
+from softgrpo.policy.model import Policy, create_policy, store_policy
 from softgrpo.presets import resolve
-from softgrpo.pure_models import load_model, model_path, show_model
-from softgrpo.stages import Node
+from softgrpo.serving.pure_models import load_model, model_path, show_model
+from softgrpo.stages.contract import Node
 from tests.fake_stages import FakeStages
 from tests.toy_policy import save_base, toy_encoder, toy_tokenizer
 
@@ -117,7 +117,7 @@ def test_the_run_without_servers_shows_its_policies(tmp_path: Path, monkeypatch:
     def plan(config: ExperimentConfig, until: str) -> tuple[Node, ...]:
         return FakeStages().nodes()
 
-    monkeypatch.setattr("softgrpo.pipeline.plan", plan)
+    monkeypatch.setattr("softgrpo.pipeline.plan.plan", plan)
     config = ExperimentConfig()
     result = run_standalone(config, output=tmp_path)
     link = tmp_path / "pure_models" / model_path(config, "sft")

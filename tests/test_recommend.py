@@ -15,24 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.merging import merge_by_quota, plain_lists
-from softgrpo.candidates import write_candidates
+from softgrpo.recallers.candidates import write_candidates
 from softgrpo.config import ExperimentConfig, FusionConfig
-from softgrpo.contributions import contributions
+from softgrpo.ranking.contributions import contributions
 from softgrpo.data.corpus import write_corpus
 from softgrpo.data.windows import write_windows
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
-from softgrpo.evaluation.static import Candidate, StaticMixture
-from softgrpo.fusion import align, merged_lists
+from softgrpo.baselines.static_mixture import Candidate, StaticMixture
+from softgrpo.ranking.fusion import align, merged_lists
 from softgrpo.presets import resolve
-from softgrpo.recommend import (
-    NO_TEST_WINDOW,
-    NO_WINDOW,
-    NOT_IN_DATA,
-    recommend,
-    stored_weights,
-)
-from softgrpo.recommended import Recommended, as_records, write_recommended
-from softgrpo.records import CandidateLists, Part
+from softgrpo.serving.recommend import NO_TEST_WINDOW, NO_WINDOW, NOT_IN_DATA, recommend, stored_weights
+from softgrpo.serving.recommended import Recommended, as_records, write_recommended
+from softgrpo.common.records import CandidateLists, Part
 from softgrpo.stages.inputs import Prepared, save_static
 from tests.data.cases import corpus_of, windows_of
 from tests.fusion_cases import merge_by_value
@@ -132,7 +126,7 @@ def test_all_users_are_the_default_and_chunks_change_nothing(
 ) -> None:
     whole = recommend(prepared, LEARNED, None, 2)
     assert whole.users["user"].tolist() == ["u0", "u1", "u2", "u3"]
-    monkeypatch.setattr("softgrpo.recommend._CHUNK", 1)
+    monkeypatch.setattr("softgrpo.serving.recommend._CHUNK", 1)
     again = recommend(prepared, LEARNED, None, 2)
     pd.testing.assert_frame_equal(whole.items, again.items)
     assert (whole.items.groupby("user").size() == 2).all()

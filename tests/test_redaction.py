@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from softgrpo.errors import ConfigError
-from softgrpo.redaction import passwords_hidden, scrub, without_login, without_password
+from softgrpo.common.redaction import passwords_hidden, scrub, without_login, without_password
 
 SECRET = "s3cret%40word"
 
@@ -102,7 +102,7 @@ def test_errors_of_libraries_lose_theirs_with_all_that_led_to_them() -> None:
 
 PROGRAM = """
 import logging, threading, warnings
-from softgrpo.redaction import hide_passwords
+from softgrpo.common.redaction import hide_passwords
 hide_passwords(); hide_passwords()
 logging.basicConfig(level=logging.INFO)
 uri = "http://me:s3cret@host"

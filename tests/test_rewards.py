@@ -8,9 +8,9 @@ import torch
 
 from softgrpo.config import FusionConfig, MergeMethod
 from softgrpo.errors import DataError, TrainingError
-from softgrpo.fusion import align, target_ranks
-from softgrpo.metrics import ndcg
-from softgrpo.rewards import JudgedLists, RankingReward
+from softgrpo.ranking.fusion import align, target_ranks
+from softgrpo.ranking.metrics import ndcg
+from softgrpo.ranking.rewards import JudgedLists, RankingReward
 from tests.fusion_cases import pad
 
 FUSION = FusionConfig(method="score", normalisation="rank_reciprocal", k=2)
@@ -83,7 +83,7 @@ def test_chunks_change_nothing(method, monkeypatch: pytest.MonkeyPatch) -> None:
     judged = JudgedLists.build(items, scores, targets, fusion)
     grid = torch.softmax(torch.randn(6, 3, generator=generator), -1)
     whole = judged.ndcg(grid)
-    monkeypatch.setattr("softgrpo.rewards._CELLS", 300)
+    monkeypatch.setattr("softgrpo.ranking.rewards._CELLS", 300)
     assert torch.equal(judged.ndcg(grid), whole)
     reward = RankingReward(judged.aligned, targets, fusion)
     assert torch.equal(reward(grid.expand(11, -1, -1), {"index": torch.arange(11)}), whole.float())

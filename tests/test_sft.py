@@ -16,11 +16,12 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import TrainingArguments
 
-from softgrpo.batching import PromptCollator, PromptRows, predict_logits
+from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
 from softgrpo.config import LabelConfig
 from softgrpo.errors import TrainingError
-from softgrpo.policy import trainable_state
-from softgrpo.sft import RecallerSFTTrainer, check_labels, make_class_weights, make_labels, soft_cross_entropy
+from softgrpo.policy.model import trainable_state
+from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer, check_labels, soft_cross_entropy
+from softgrpo.stages.labels import make_class_weights, make_labels
 from tests.toy_policy import OPTIMA, toy_encoder, toy_rows, toy_tokenizer
 
 

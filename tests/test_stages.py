@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from softgrpo.baselines.networks import fit_network
 from softgrpo.config import ExperimentConfig, FusionConfig, LabelConfig
 from softgrpo.errors import DataError
-from softgrpo.policy_card import PolicyCard
-from softgrpo.records import Part, Windows
-from softgrpo.rewards import JudgedLists
+from softgrpo.policy.card import PolicyCard
+from softgrpo.common.records import Part, Windows
+from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.stages import test as test_stage
-from softgrpo.stages.gates import gate_data, teach
+from softgrpo.stages.teacher import gate_data, teach
 from softgrpo.stages.grpo import choose_reading
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.sft import make_targets
@@ -164,7 +164,7 @@ def test_no_window_is_labelled_by_a_gate_that_saw_its_answer(monkeypatch: pytest
         asked.append((set(train.tolist()), set(rows.tolist())))
         return gate_data(held, train, rows)
 
-    monkeypatch.setattr("softgrpo.stages.gates.gate_data", note)
+    monkeypatch.setattr("softgrpo.stages.teacher.gate_data", note)
     _, labels = teach(prepared, rows)
     (whole, everything), *halves = asked
     assert whole == set(learnt.tolist()) and everything == set(rows.tolist()) and len(halves) == 2

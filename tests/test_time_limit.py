@@ -11,7 +11,7 @@ import time
 import pytest
 
 from softgrpo.errors import TimeLimitError
-from softgrpo.time_limit import time_limit
+from softgrpo.pipeline.time_limit import time_limit
 
 
 def test_a_block_that_waits_is_interrupted_and_puts_in_order_what_it_holds() -> None:
@@ -87,7 +87,7 @@ def test_other_threads_have_no_limit() -> None:
 
 STUCK = """
 import ctypes
-import softgrpo.time_limit as limits
+import softgrpo.pipeline.time_limit as limits
 limits.GRACE_SECONDS = 1.0
 with limits.time_limit(0.5, "stuck"):
     ctypes.PyDLL(None).sleep(60)  # holds Python's lock, so that no Python code runs

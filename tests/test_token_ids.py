@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from softgrpo.batching import PromptRows
+from softgrpo.algorithm.batching import PromptRows
 from softgrpo.config import ExperimentConfig
-from softgrpo.policy import Policy
-from softgrpo.policy_card import PolicyCard
-from softgrpo.prompts import PromptParts, save_prompts
-from softgrpo.stages import StageContext, grpo, sft
+from softgrpo.policy.model import Policy
+from softgrpo.policy.card import PolicyCard
+from softgrpo.policy.prompts import PromptParts, save_prompts
+from softgrpo.stages.contract import StageContext
+from softgrpo.stages import grpo, sft
 from softgrpo.stages import test as test_stage
 from softgrpo.stages.inputs import Prepared
 from tests.test_training import Notes

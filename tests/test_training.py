@@ -17,22 +17,16 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 
-from softgrpo.batching import PromptCollator, PromptRows, predict_logits
-from softgrpo.callbacks import training_callbacks
-from softgrpo.checkpoints import last_checkpoint
+from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
+from softgrpo.stages.callbacks import training_callbacks
+from softgrpo.stages.resume import last_checkpoint
 from softgrpo.config import PolicyConfig, TrainConfig
 from softgrpo.errors import TrainingError
-from softgrpo.policy import create_policy, trainable_state
-from softgrpo.sft import RecallerSFTTrainer
-from softgrpo.stages import BEST_METRIC
-from softgrpo.training import (
-    common_arguments,
-    curves,
-    evaluation_at,
-    ranking_metrics,
-    train_keeping_best,
-)
-from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
+from softgrpo.policy.model import create_policy, trainable_state
+from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
+from softgrpo.reporting import BEST_METRIC
+from softgrpo.stages.training import (common_arguments, curves, evaluation_at, ranking_metrics, train_keeping_best,)
+from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from tests.toy_policy import OPTIMA, save_base, toy_decoder, toy_encoder, toy_reward, toy_rows, toy_tokenizer
 
 RECALLERS = ("A", "B", "C")

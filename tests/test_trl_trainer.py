@@ -15,11 +15,11 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, LlamaForSequenceClassification, TrainerCallback
 
-from softgrpo.batching import GroupSampler, PromptCollator, PromptRows, predict_logits, token_counts
+from softgrpo.algorithm.batching import GroupSampler, PromptCollator, PromptRows, predict_logits, token_counts
 from softgrpo.errors import ConfigError, SoftGRPOError, TrainingError
-from softgrpo.policy import trainable_state
-from softgrpo.soft_grpo import clipped_loss, exact_kl, group_advantages, log_density, row_noise, sample
-from softgrpo.trl_trainer import RewardFunction, SoftGRPOConfig, SoftGRPOTrainer
+from softgrpo.policy.model import trainable_state
+from softgrpo.algorithm.soft_grpo import (clipped_loss, exact_kl, group_advantages, log_density, row_noise, sample,)
+from softgrpo.algorithm.trl_trainer import RewardFunction, SoftGRPOConfig, SoftGRPOTrainer
 from tests.toy_policy import CLASSES, toy_decoder, toy_encoder, toy_reward, toy_rows, toy_tokenizer
 
 State = dict[str, Tensor]
@@ -498,12 +498,12 @@ def test_the_trainer_needs_no_package_of_the_pipeline() -> None:
     absent = ("pydantic", "recbole", "prefect", "mlflow", "yaml", "matplotlib", "ranx", "rich")
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent[:4]!r}))\n"
-        "import softgrpo.trl_trainer, softgrpo.soft_grpo, softgrpo.batching\n"
+        "import softgrpo.algorithm.trl_trainer, softgrpo.algorithm.soft_grpo, softgrpo.algorithm.batching\n"
         "print(*{name for name in sys.modules if name.startswith('softgrpo')})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr
-    assert "softgrpo.trl_trainer" in done.stdout and "softgrpo.config" not in done.stdout
+    assert "softgrpo.algorithm.trl_trainer" in done.stdout and "softgrpo.config" not in done.stdout
 
 
 # ---------------------------------------------------------------- bad input

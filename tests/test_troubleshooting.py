@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from softgrpo.pipeline import run_standalone
+from softgrpo.pipeline.run import run_standalone
 from softgrpo.presets import resolve
 from tests.test_docs import rows
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from softgrpo import weights
+from softgrpo.policy import model_files
 from softgrpo.errors import PolicyError
-from softgrpo.identity import stage_key
-from softgrpo.pipeline import plan
+from softgrpo.pipeline.keys import stage_key
+from softgrpo.pipeline.plan import plan
 from softgrpo.presets import resolve
-from softgrpo.weights import check_reachable, identify_weights
+from softgrpo.policy.model_files import check_reachable, identify_weights
 
 FILES = {"config.json": b'{"max_position_embeddings": 64}', "model.safetensors": b"1234", "tokenizer.json": b"{}"}
 
@@ -121,7 +121,7 @@ def test_an_error_of_the_hub_without_a_message_is_told_by_its_type(monkeypatch: 
     def refuse(*args: object, **options: object) -> None:
         raise TimeoutError
 
-    monkeypatch.setattr(weights, "get_hf_file_metadata", refuse)
+    monkeypatch.setattr(model_files, "get_hf_file_metadata", refuse)
     with pytest.raises(PolicyError, match=r"on the hub \(TimeoutError\)"):
         check_reachable("nobody/no-such-model", 64)
 
@@ -165,7 +165,7 @@ def test_a_package_is_told_by_its_version_and_the_hub_by_name() -> None:
 def test_weights_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = write_model(tmp_path / "model")
     read: list[Path] = []
-    monkeypatch.setattr(weights, "digest_file", lambda path: read.append(path) or path.name)
+    monkeypatch.setattr(model_files, "digest_file", lambda path: read.append(path) or path.name)
     for _ in range(3):
         identify_weights(name)
     assert sorted(path.name for path in read) == sorted(FILES)

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from softgrpo.batching import PromptRows
+from softgrpo.algorithm.batching import PromptRows
 
 WORDS = ["[PAD]", "[UNK]", "</s>", "red", "green", "blue", "a", "b", "c", "d", "e", "f"]
 CLASSES = 3

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.errors import DataError
-from softgrpo.features import Features
-from softgrpo.records import Windows
-from softgrpo.rewards import JudgedLists
+from softgrpo.policy.features import Features
+from softgrpo.common.records import Windows
+from softgrpo.ranking.rewards import JudgedLists
 
 
 def gate_numbers(features: Features, windows: Windows) -> NDArray[np.float64]:

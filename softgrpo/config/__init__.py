@@ -1,22 +1,14 @@
 """The one experiment configuration. Every setting is described here, by the text below it, and nowhere else.
 
 A configuration is resolved as defaults < dataset preset < size preset < debug preset < what the user says
-(`softgrpo.presets.resolve`), then frozen. Stage keys are digests of its sections (`softgrpo.pipeline`).
+(`softgrpo.presets.resolve`), then frozen. Stage keys are digests of its sections (`softgrpo.pipeline.run`).
 """
 
 from __future__ import annotations
 
 from softgrpo.config.experiment import TABLE_KS, Baseline, EvaluationConfig, ExperimentConfig, LimitsConfig
 from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
-from softgrpo.config.lists import (
-    DataConfig,
-    FusionConfig,
-    MergeMethod,
-    Normalisation,
-    PromptConfig,
-    RecallConfig,
-    SplitConfig,
-)
+from softgrpo.config.lists import (DataConfig, FusionConfig, MergeMethod, Normalisation, PromptConfig, RecallConfig, SplitConfig,)
 from softgrpo.config.section import Section
 
 __all__ = [

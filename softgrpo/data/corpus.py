@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
 from softgrpo.config import DataConfig
 from softgrpo.data.atomic import numbers, read_atomic, require_columns, tokens
 from softgrpo.data.locate import locate
 from softgrpo.errors import DataError
-from softgrpo.records import Corpus
+from softgrpo.common.records import Corpus
 
 TITLE_FIELDS = ("title", "movie_title", "app_name", "name")
 GENRE_FIELDS = ("genres", "genre", "class", "categories")

@@ -17,7 +17,7 @@ import yaml
 
 from softgrpo.config import DataConfig
 from softgrpo.errors import DataError, nearest
-from softgrpo.progress import ProgressBar
+from softgrpo.reporting import ProgressBar
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from softgrpo.config import DataConfig, ExperimentConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.locate import download_address, known_datasets, locate
 from softgrpo.data.windows import make_windows
-from softgrpo.records import Corpus, Part, Windows
+from softgrpo.common.records import Corpus, Part, Windows
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
 from softgrpo.config import SplitConfig
 from softgrpo.errors import DataError, LeakageError
-from softgrpo.records import Corpus, Part, Windows
+from softgrpo.common.records import Corpus, Part, Windows
 
 Positions = NDArray[np.int64]
 

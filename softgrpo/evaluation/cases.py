@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
 from softgrpo.config import FusionConfig
 from softgrpo.evaluation.table import Comparison
-from softgrpo.fusion import merged_lists
-from softgrpo.records import Corpus, Part, Windows
-from softgrpo.rewards import JudgedLists
+from softgrpo.ranking.fusion import merged_lists
+from softgrpo.common.records import Corpus, Part, Windows
+from softgrpo.ranking.rewards import JudgedLists
 
 
 @dataclass(frozen=True)

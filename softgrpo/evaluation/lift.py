@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from softgrpo.evaluation.significance import per_user
 from softgrpo.evaluation.table import Comparison
-from softgrpo.rewards import JudgedLists
+from softgrpo.ranking.rewards import JudgedLists
 
 LARGEST_K = 50
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from softgrpo.rewards import JudgedLists
+from softgrpo.ranking.rewards import JudgedLists
 
 
 def oracle_weights(judged: JudgedLists, grid: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from softgrpo.evaluation.pages.provenance import COSTS, PROVENANCE, place
 from softgrpo.evaluation.pages.vector import inline_svg
 from softgrpo.evaluation.report_content import Report
 from softgrpo.evaluation.summary import Summary
-from softgrpo.evaluation.words import least_p, table_rows, verdict
+from softgrpo.evaluation.formatting import least_p, table_rows, verdict
 
 PROTOCOLS = {
     "ratio": "each user's sequence cut in time order into recaller, policy, validation and test parts",

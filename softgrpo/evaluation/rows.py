@@ -11,8 +11,8 @@ from torch import Tensor
 
 from softgrpo.config import ExperimentConfig, FusionConfig, MergeMethod
 from softgrpo.evaluation.oracle import oracle_recaller, oracle_weights
-from softgrpo.evaluation.static import SEARCH_NAMES, StaticMixture, weight_grid
-from softgrpo.rewards import JudgedLists
+from softgrpo.baselines.static_mixture import SEARCH_NAMES, StaticMixture, weight_grid
+from softgrpo.ranking.rewards import JudgedLists
 
 Kind = Literal["single", "static", "gate", "learned", "oracle"]
 LEARNED_LABELS = {"zero_shot": "Zero-shot", "sft": "SFT", "grpo": "SofT-GRPO"}
@@ -93,7 +93,7 @@ def static_methods(judged: JudgedLists, static: StaticMixture, start: Tensor) ->
 
     Args:
         judged: The W test windows.
-        static: From `softgrpo.evaluation.static.best_static_mixture`.
+        static: From `softgrpo.baselines.static_mixture.best_static_mixture`.
         start: (M,) the best static mixture as policies start from it, with the floor of their prior.
     """
     ones = torch.ones(len(judged), 1, dtype=torch.float64)
@@ -122,7 +122,7 @@ def standard_methods(
     Args:
         judged: The W test windows; only the oracles look at their targets.
         recallers: The M names.
-        static: From `softgrpo.evaluation.static.best_static_mixture`.
+        static: From `softgrpo.baselines.static_mixture.best_static_mixture`.
         start: (M,) weights of the row `static`, see `static_methods`.
         learned: Weights (W, M) per language model, keys among `LEARNED_LABELS`; each gives a row `<key>_single` (all weight
             to its best recaller) and a row `<key>_multi`.

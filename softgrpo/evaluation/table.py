@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
 from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.errors import DataError
 from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.significance import Bootstrap, holm, paired_bootstrap, per_user
-from softgrpo.rewards import JudgedLists
+from softgrpo.ranking.rewards import JudgedLists
 
 
 @dataclass(frozen=True)

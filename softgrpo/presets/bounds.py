@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from softgrpo.errors import ConfigError
-from softgrpo.text import one_line
+from softgrpo.common.text import one_line
 
 MOST_CHARACTERS = 20_000
 MOST_DEPTH = 20

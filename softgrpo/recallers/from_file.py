@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from softgrpo.candidates import NO_ITEM, Positions
-from softgrpo.columns import Columns
+from softgrpo.recallers.candidates import NO_ITEM, Positions
+from softgrpo.common.columns import Columns
 from softgrpo.errors import CandidateError
-from softgrpo.records import CandidateLists, Corpus, Windows
-from softgrpo.text import one_line
+from softgrpo.common.records import CandidateLists, Corpus, Windows
+from softgrpo.common.text import one_line
 
 SCHEMA = {
     Columns.User: "text or whole numbers",

@@ -16,10 +16,10 @@ from recbole.data import create_dataset
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.utils import ModelType, get_model
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
 from softgrpo.errors import RecallerError
 from softgrpo.recallers.recbole_compat import visible_devices
-from softgrpo.records import Corpus, Windows
+from softgrpo.common.records import Corpus, Windows
 
 DATASET = "training"
 PADDING = "[PAD]"

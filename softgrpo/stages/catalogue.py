@@ -8,9 +8,9 @@ from typing import Any
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.locate import SUFFIXES, locate
-from softgrpo.identity import digest_file
-from softgrpo.stages import Stage, StageContext
-from softgrpo.weights import identify_weights
+from softgrpo.common.digests import digest_file
+from softgrpo.stages.contract import Stage, StageContext
+from softgrpo.policy.model_files import identify_weights
 
 Parameters = Callable[[ExperimentConfig, str], dict[str, Any]]
 
@@ -98,7 +98,7 @@ def _test(config: ExperimentConfig, variant: str) -> dict[str, Any]:
 
 
 def _stage(name: str, parameters: Parameters, libraries: tuple[str, ...], module: str = "") -> Stage:
-    module = f"softgrpo.stages.{module or name}"
+    module = f"softgrpo.stages.contract.{module or name}"
 
     def run(context: StageContext) -> dict[str, float]:
         metrics: dict[str, float] = importlib.import_module(module).run(context)

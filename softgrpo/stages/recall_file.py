@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from softgrpo.candidates import check_candidates, write_candidates
+from softgrpo.recallers.candidates import check_candidates, write_candidates
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
-from softgrpo.identity import digest_file
+from softgrpo.common.digests import digest_file
 from softgrpo.recallers.from_file import read_lists
-from softgrpo.stages import StageContext
+from softgrpo.stages.contract import StageContext
 
 
 def run(context: StageContext) -> dict[str, float]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from softgrpo.baselines.global_weights import Score, bayesian_optimisation, cross_entropy_method, from_cube
-from softgrpo.evaluation.static import best_static_mixture, mean_ndcg
+from softgrpo.baselines.search import Score, bayesian_optimisation, cross_entropy_method, from_cube
+from softgrpo.baselines.static_mixture import best_static_mixture, mean_ndcg
 from tests.evaluation.test_static import A, B, M, judged
 
 Search = Callable[[Score, int, int], Tensor]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from softgrpo.config import DataConfig
-from softgrpo.records import Corpus, Part, Windows
+from softgrpo.common.records import Corpus, Part, Windows
 
 Row = tuple[object, ...]
 INTER = "user_id:token\titem_id:token\ttimestamp:float"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.evaluation.rows import Gate, standard_methods
-from softgrpo.evaluation.static import StaticMixture, best_static_mixture
+from softgrpo.baselines.static_mixture import StaticMixture, best_static_mixture
 from softgrpo.evaluation.table import Comparison, compare
-from softgrpo.records import Corpus, Part, Windows
-from softgrpo.rewards import JudgedLists
+from softgrpo.common.records import Corpus, Part, Windows
+from softgrpo.ranking.rewards import JudgedLists
 
 USERS, ITEMS, HISTORY = 30, 40, 8
 KEYS = [

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from transformers import EvalPrediction
 
-from softgrpo.evaluation.choices import choice_metrics, confusion_table
+from softgrpo.evaluation.confusion import choice_metrics, confusion_table
 from softgrpo.evaluation.plots import confusion_figure
 
 RECALLERS = ("A", "B", "C")

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from softgrpo.config import DataConfig, FusionConfig, SplitConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import make_windows, targets_of
-from softgrpo.fusion import merged_lists
-from softgrpo.records import Part
-from softgrpo.rewards import JudgedLists
+from softgrpo.ranking.fusion import merged_lists
+from softgrpo.common.records import Part
+from softgrpo.ranking.rewards import JudgedLists
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranx")]  # which compiles itself once for each process
 

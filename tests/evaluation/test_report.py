@@ -19,8 +19,8 @@ from softgrpo.evaluation.lift import lift_at
 from softgrpo.evaluation.plot_style import GRID, INK, SOFT
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, Report
-from softgrpo.evaluation.words import render_terminal, verdict
-from softgrpo.records import Part
+from softgrpo.evaluation.formatting import render_terminal, verdict
+from softgrpo.common.records import Part
 from tests.evaluation.setup_small import HISTORY, KEYS, USERS, Small
 
 FIGURES = [

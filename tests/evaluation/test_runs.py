@@ -10,8 +10,8 @@ import pytest
 
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import DataError
-from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
-from softgrpo.evaluation.words import least_p
+from softgrpo.evaluation.across_runs import EvaluatedRun, compare_runs
+from softgrpo.evaluation.formatting import least_p
 
 SETTINGS = EvaluationConfig(bootstrap=400)
 USERS = (10, 10, 11, 12)  # user 10 has two windows

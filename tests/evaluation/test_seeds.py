@@ -7,9 +7,9 @@ import pytest
 
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import DataError
-from softgrpo.evaluation.runs import EvaluatedRun
-from softgrpo.evaluation.seeds import average_seeds
-from softgrpo.evaluation.words import render_terminal
+from softgrpo.evaluation.across_runs import EvaluatedRun
+from softgrpo.evaluation.across_seeds import average_seeds
+from softgrpo.evaluation.formatting import render_terminal
 from tests.evaluation.test_runs import make_run
 
 SETTINGS = EvaluationConfig(bootstrap=400)

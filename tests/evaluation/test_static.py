@@ -8,8 +8,8 @@ import torch
 from softgrpo.config import FusionConfig
 from softgrpo.errors import DataError
 from softgrpo.evaluation.oracle import oracle_recaller, oracle_weights
-from softgrpo.evaluation.static import DIRICHLET_POINTS, best_static_mixture, weight_grid
-from softgrpo.rewards import JudgedLists
+from softgrpo.baselines.static_mixture import DIRICHLET_POINTS, best_static_mixture, weight_grid
+from softgrpo.ranking.rewards import JudgedLists
 
 FUSION = FusionConfig(method="score", normalisation="rank_reciprocal", k=1)
 

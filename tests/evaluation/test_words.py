@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from softgrpo.evaluation.words import percent, signed, signed_interval
+from softgrpo.evaluation.formatting import percent, signed, signed_interval
 
 
 @pytest.mark.parametrize(

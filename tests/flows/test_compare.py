@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from flows.cli import main
-from flows.compare import _check_same_users, short_ids
-from flows.differences import differing_settings
+from flows.results.comparison import _check_same_users, short_ids
+from flows.results.differences import differing_settings
 from softgrpo.errors import ConfigError
 from tests.fake_groups import FakeGroups
 
@@ -19,7 +19,7 @@ def make(output: Path, **said: object) -> str:
     """Runs a whole pipeline; returns the id of its run."""
     from prefect import flow
 
-    from flows.recipe import execute
+    from flows.pipeline import execute
     from softgrpo.presets import resolve
 
     config = resolve(

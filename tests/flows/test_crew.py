@@ -15,11 +15,11 @@ import pytest
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, RecallerError
-from softgrpo.local_store import LocalStore
-from softgrpo.pipeline import RunResult
-from softgrpo.stages import Node
-from tasks.addresses import check_hands
-from tasks.apart import Apart
+from softgrpo.pipeline.store import LocalStore
+from softgrpo.pipeline.run import RunResult
+from softgrpo.stages.contract import Node
+from tasks.servers.addresses import check_hands
+from tasks.running.isolation import Apart
 from tests.apart_stages import recaller, seen, waiting
 from tests.fake_stages import FakeStages
 
@@ -38,8 +38,8 @@ def go(output: Path) -> Go:
     """Runs a plan once; gives the result and the stages that were called in this process."""
     from prefect import flow
 
-    from flows.recipe import execute
-    from tasks.crew import opened
+    from flows.pipeline import execute
+    from tasks.executors import opened
 
     fakes = FakeStages()
 
@@ -114,8 +114,8 @@ def test_processes_are_started_only_for_two_or_more(go: Go, output: Path, monkey
 
 
 def test_a_gpu_is_shared_only_where_a_run_says_so(go: Go, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.crew.free_cores", lambda: 8)
-    monkeypatch.setattr("tasks.crew.uses_gpu", lambda node, config: True)
+    monkeypatch.setattr("tasks.executors.free_cores", lambda: 8)
+    monkeypatch.setattr("tasks.executors.uses_gpu", lambda node, config: True)
     go("A", "B", parallel=None)
     assert {note["pid"] for note in seen(output / "stages").values()} == {os.getpid()}
     go("A", "B", parallel=2, force=("recall",))
@@ -174,9 +174,9 @@ def test_ctrl_c_ends_all_that_are_at_work(go: Go, output: Path) -> None:
 def test_how_many_are_trained_at_once(
     cores: int, parallel: int | None, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.crew import ALONE, Parallel, current, opened
+    from tasks.executors import ALONE, Parallel, current, opened
 
-    monkeypatch.setattr("tasks.crew.free_cores", lambda: cores)
+    monkeypatch.setattr("tasks.executors.free_cores", lambda: cores)
     with opened(parallel) as crew:
         assert current() is crew
         assert crew == (Parallel(width, parallel is not None) if width > 1 else ALONE)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flows.console import RUN_LOGGERS
-from flows.failed_runs import MessageFirst, Once, fails_readably, tell_failures_once
+from flows.runtime.console import RUN_LOGGERS
+from flows.results.failed_runs import MessageFirst, Once, fails_readably, tell_failures_once
 from softgrpo.errors import DataError
 
 MESSAGE = "A file. It must be another. Give another."
@@ -115,7 +115,7 @@ def test_the_state_is_the_message_and_the_caller_gets_the_error() -> None:
 
 
 def test_a_form_shows_the_types_of_the_flow_itself() -> None:
-    from flows.recipe import softgrpo_flow
+    from flows.pipeline import softgrpo_flow
 
     properties = softgrpo_flow.parameters.model_dump()["properties"]
     assert properties["size"]["enum"] == ["tiny", "mini", "small", "large"]

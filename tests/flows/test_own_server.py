@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import own_server
-from flows.own_server import OwnServer
-from flows.pipeline import begin_prefect
+from flows.runtime import own_server
+from flows.runtime.own_server import OwnServer
+from flows.start import begin_prefect
 from softgrpo.errors import StoreError
 
 

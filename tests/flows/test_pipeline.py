@@ -15,10 +15,10 @@ import psutil
 import pytest
 import yaml
 
-import flows.console
-from flows import tether
-from flows.console import RUN_LOGGERS, let_runs_speak, make_readable
-from flows.environment import check_writable, prepare
+import flows.runtime.console
+from flows.runtime import tether
+from flows.runtime.console import RUN_LOGGERS, let_runs_speak, make_readable
+from flows.runtime.environment import check_writable, prepare
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, StoreError
 from softgrpo.presets import resolve
@@ -60,7 +60,7 @@ def test_prepare_sets_only_what_is_not_set(tmp_path: Path, monkeypatch: pytest.M
     assert os.environ["PREFECT_HOME"] == str(tmp_path / "new" / "prefect")
     assert list((tmp_path / "new").iterdir()) == []
     monkeypatch.setattr("os.environ", {"PREFECT_API_URL": "http://localhost:4200/api"})
-    monkeypatch.setattr("flows.environment.check_answers", lambda uri, name: None)
+    monkeypatch.setattr("flows.runtime.environment.check_answers", lambda uri, name: None)
     prepare(tmp_path)
     assert "PREFECT_HOME" not in os.environ
 
@@ -72,7 +72,7 @@ def test_an_output_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None
 
 
 def test_importing_the_door_loads_neither_prefect_nor_mlflow() -> None:
-    code = "import sys, flows.pipeline; print(sorted({'prefect', 'mlflow'} & set(sys.modules)))"
+    code = "import sys, flows.start; print(sorted({'prefect', 'mlflow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -119,7 +119,7 @@ def test_the_console_shows_no_traceback_unless_it_is_asked_for(tmp_path: Path) -
 
 @pytest.mark.usefixtures("restored_loggers")
 def test_of_a_run_the_console_shows_what_stages_say_and_not_what_prefect_notes() -> None:
-    ours, prefects = Path(flows.console.__file__), Path("site-packages/prefect/flow_engine.py")
+    ours, prefects = Path(flows.runtime.console.__file__), Path("site-packages/prefect/flow_engine.py")
     make_readable()
     let_runs_speak()
     with redirect_stderr(io.StringIO()) as shown:
@@ -161,7 +161,7 @@ def test_what_is_tethered_ends_with_the_process_that_started_it(how: str, tmp_pa
 def test_the_flow_itself_refuses_bad_input_and_the_command_checks_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import flows.recipe as recipe
+    import flows.pipeline as recipe
 
     checked: list[str] = []
     monkeypatch.setattr(recipe, "execute", lambda *arguments: checked.append("executed"))
@@ -186,7 +186,7 @@ def test_the_flow_itself_refuses_bad_input_and_the_command_checks_once(
 def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:
     from flows.ablate import ablate_flow
     from flows.multi_recaller import multi_recaller_flow
-    from flows.recipe import softgrpo_flow
+    from flows.pipeline import softgrpo_flow
     from flows.tune import tune_flow
 
     flows = {

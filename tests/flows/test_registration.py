@@ -12,8 +12,8 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.ablate import ablate_flow
 from flows.multi_recaller import multi_recaller_flow
-from flows.recipe import softgrpo_flow
-from flows.registration import RECIPES, deployment_names, form_schema, missing_schedules
+from flows.pipeline import softgrpo_flow
+from flows.services.registration import RECIPES, deployment_names, form_schema, missing_schedules
 from flows.tune import tune_flow
 
 WEEKLY = {"slug": "weekly", "cron": "0 3 * * 1", "timezone": "UTC", "active": False}

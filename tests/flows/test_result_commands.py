@@ -18,16 +18,16 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.cli import main
-from flows.recommend import recommend_from_run
-from softgrpo.candidates import write_candidates
+from flows.command.recommend import recommend_from_run
+from softgrpo.recallers.candidates import write_candidates
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import write_corpus
 from softgrpo.data.windows import make_windows, write_windows
 from softgrpo.evaluation.pages.provenance import PROVENANCE, place
-from softgrpo.evaluation.static import Candidate, StaticMixture
+from softgrpo.baselines.static_mixture import Candidate, StaticMixture
 from softgrpo.presets import resolve
-from softgrpo.records import CandidateLists, Corpus, Part, Windows
-from softgrpo.stages import Node, Stage, StageContext
+from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
+from softgrpo.stages.contract import Node, Stage, StageContext
 from softgrpo.stages.inputs import save_static
 from tests.data.cases import corpus_of
 
@@ -81,7 +81,7 @@ def fill_policy(context: StageContext) -> dict[str, float]:
 
 def nodes() -> tuple[Node, ...]:
     def stage(name: str, fill: Any) -> Stage:
-        return Stage(name, fill, lambda config, _: {"name": name}, "softgrpo.columns", ("numpy",))
+        return Stage(name, fill, lambda config, _: {"name": name}, "softgrpo.common.columns", ("numpy",))
 
     return (
         Node("split", stage("split", fill_split), "", ()),
@@ -95,7 +95,7 @@ def run(output: Path, until: int = 4) -> str:
     """Runs the stages as a flow does; returns the id of the run."""
     from prefect import flow
 
-    from flows.recipe import execute
+    from flows.pipeline import execute
 
     config = resolve("shop", "tiny", overrides=SETTINGS)
     result = flow(lambda: execute(nodes()[:until], config, output=output), validate_parameters=False)()
@@ -378,7 +378,7 @@ def test_titles_in_brackets_are_shown_as_they_are(
         made.recommended.items["title"] = ["Avanti[health and Beauty]", "[/x]", "a\nb", "d", "e"]
         return made
 
-    monkeypatch.setattr("flows.recommend.recommend_from_run", with_title)
+    monkeypatch.setattr("flows.command.recommend.recommend_from_run", with_title)
     assert main(["recommend", run_id, "--users", "u1", "--output", str(output)]) == 0
     shown = capsys.readouterr().out
     assert all(title in shown for title in ("Avanti[health and Beauty]", "[/x]", "a\\nb"))
@@ -387,7 +387,7 @@ def test_titles_in_brackets_are_shown_as_they_are(
 def test_from_run_is_checked_before_anything_runs(
     run_id: str, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("softgrpo.preflight.preflight", lambda config, until: pytest.fail("it came too late"))
+    monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config, until: pytest.fail("it came too late"))
     before = sorted(output.rglob("*"))
     for source, message in (("nobody", "MLflow has no such run"), (run_id[:6], "The stages of a run can be used with")):
         words = ["run", "ml-100k", "grpo", "tiny", "--from-run", source, "--output", str(output)]
@@ -460,6 +460,6 @@ def test_a_run_that_has_not_come_so_far(output: Path, capsys: pytest.CaptureFixt
 def test_candidates_of_another_pool_are_refused(
     run_id: str, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.recommend.stored_weights", lambda folder, recallers: np.ones((6, 3)) / 3)
+    monkeypatch.setattr("flows.command.recommend.stored_weights", lambda folder, recallers: np.ones((6, 3)) / 3)
     assert main(["recommend", run_id, "--output", str(output)]) == 2
     assert "policy outputs of shape (6, 3)" in capsys.readouterr().err

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from flows.command_line import build_parser
-from flows.options import overrides
+from flows.command.parser import build_parser
+from flows.command.flags import overrides
 from softgrpo.errors import ConfigError, StoreError, TrainingError
 from softgrpo.presets import resolve
-from softgrpo.stages import StageContext
-from softgrpo.tuning import as_overrides
+from softgrpo.stages.contract import StageContext
+from softgrpo.pipeline.tuning import as_overrides
 from tests.fake_groups import BEST_RATE, FakeGroups
 
 SETTINGS = ["grpo.learning_rate", "grpo.tau_gumbel", "grpo.top_p", "grpo.epsilon", "grpo.beta"]
@@ -131,7 +131,7 @@ def test_what_kill_9_leaves_behind_is_put_right(fakes: FakeGroups, output: Path)
     from mlflow import MlflowClient
 
     from flows.study import open_study
-    from softgrpo.local_store import LocalStore
+    from softgrpo.pipeline.store import LocalStore
 
     go(output, 1)
     (group,) = runs(output, "tags.group = 'tune'")

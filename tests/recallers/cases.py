@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from softgrpo.records import Corpus, Windows
+from softgrpo.common.records import Corpus, Windows
 
 USERS, ITEMS, LENGTH, TRAIN = 24, 20, 8, 6
 

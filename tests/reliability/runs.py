@@ -21,8 +21,8 @@ import psutil
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from flows.services import Services
-from tasks.prefect_api import open_session
+from flows.services.control import Services
+from tasks.servers.prefect_api import open_session
 from tests.warm import COMMAND, WarmProcess
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flows.services import Services
+from flows.services.control import Services
 from tests.reliability.runs import RECALLERS, ROOT, Api, Problem, Tracked, flags, free_port, stages_run, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -17,7 +17,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from flows.services import Services
+from flows.services.control import Services
 from tests.reliability.runs import (
     ROOT,
     Api,

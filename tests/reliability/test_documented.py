@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.services import Services
+from flows.services.control import Services
 from tests.documented import documented
 from tests.reliability.conftest import in_shell
 from tests.test_editor import write_as

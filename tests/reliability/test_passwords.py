@@ -30,7 +30,7 @@ NEEDLES = tuple(
 )
 FAULT = f"""
 import logging, os
-from softgrpo.local_store import LocalStore
+from softgrpo.pipeline.store import LocalStore
 _commit = LocalStore.commit
 def commit(self, key, folder, digest=None):
     if key.startswith("sft-"):

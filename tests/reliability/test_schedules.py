@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.services import Services
+from flows.services.control import Services
 from tests.reliability.conftest import order
 from tests.reliability.runs import RECALLERS, Api, Problem, wait_until
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from flows.services import Services
+from flows.services.control import Services
 from tests.reliability.conftest import order
 from tests.reliability.runs import (
     CHECKPOINT,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.alive import Signs
+from tasks.tracking.liveness import Signs
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tasks.alive import Signs
+from tasks.tracking.liveness import Signs
 with Signs(Path(sys.argv[1])).given() as sign:
     print(sign, flush=True)
     time.sleep(60)

@@ -18,9 +18,9 @@ import pytest
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import MemoryLimitError, ProcessError, RecallerError
-from softgrpo.progress import ProgressBar, watched
-from softgrpo.stages import StageContext
-from tasks.apart import ROOT, Apart, free_cores
+from softgrpo.reporting import ProgressBar, watched
+from softgrpo.stages.contract import StageContext
+from tasks.running.isolation import ROOT, Apart, free_cores
 from tests.apart_stages import recaller, seen, waiting
 
 
@@ -122,7 +122,7 @@ def test_an_error_beside_it_leaves_a_stage_alone(tmp_path: Path) -> None:
 
 def test_kill_9_of_who_started_it_ends_a_stage(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from tests.tasks.test_apart import go, waiting; from tasks.apart import Apart;"
+        "from pathlib import Path; from tests.tasks.test_apart import go, waiting; from tasks.running.isolation import Apart;"
         f"go(Path({str(tmp_path)!r}), 'Slow', Apart(), waiting(Slow=['nobody']))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.pipeline import plan
-from tasks.gpu import uses_gpu
+from softgrpo.pipeline.plan import plan
+from tasks.running.gpu import uses_gpu
 
 
 def asking(**sections: object) -> list[str]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from softgrpo.local_store import LocalStore
-from tasks.alive import Signs
-from tasks.runs import Runs
-from tasks.tracking import open_tracking
+from softgrpo.pipeline.store import LocalStore
+from tasks.tracking.liveness import Signs
+from tasks.tracking.runs import Runs
+from tasks.tracking.connection import open_tracking
 
 WORKER = """
 import sys, time

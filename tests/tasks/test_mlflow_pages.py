@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks.mlflow_pages import run_page, start_page, version_page
+from tasks.tracking.pages import run_page, start_page, version_page
 
 
 @contextmanager

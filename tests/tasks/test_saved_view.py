@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tasks.saved_view import TAG_CHARACTERS, columns_of, encode_view, keep_view, view_state
-from tasks.tracking import Tracking
+from tasks.tracking.saved_view import TAG_CHARACTERS, columns_of, encode_view, keep_view, view_state
+from tasks.tracking.connection import Tracking
 
 
 def decoded(tag: str) -> dict[str, Any]:

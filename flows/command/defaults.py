@@ -1,0 +1,96 @@
+"""The values that settings have where a command line says nothing of them: those of its dataset, stage and size."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from flows.command.parser import sub_parsers
+from flows.command.flags import overrides, setting_help
+from softgrpo.config import DataConfig, ExperimentConfig
+from softgrpo.errors import DataError, SoftGRPOError, nearest
+from softgrpo.presets import dataset_names, resolve, settings
+
+HELP_FLAGS = frozenset({"-h", "--help"})
+DEFAULT_SIZES = {"pure": "small"}
+"""Of commands that take no SIZE, where it is not tiny."""
+DECISIVE = ("data", "split", "policy.size")
+"""Settings that decide what others are: they choose the presets and say which data there are."""
+
+
+def check_known(data: DataConfig) -> None:
+    """Refuses a dataset of which nothing is known: neither a preset nor files.
+
+    Args:
+        data: Names the dataset and the data path.
+
+    Raises:
+        DataError: It has no preset, and its files are not on this machine.
+    """
+    from softgrpo.data.locate import data_paths, download_address, known_datasets
+
+    known = {*dataset_names(), *known_datasets(data)}
+    if data.dataset in known:
+        return
+    searched = ", ".join(str(path) for path in data_paths(data))
+    fetched = "`softgrpo run` downloads it from RecBole's address. " if download_address(data.dataset) else ""
+    raise DataError(
+        f"dataset '{data.dataset}'",
+        f"there is no preset of that name, and no {data.dataset}/{data.dataset}.inter in {searched}",
+        f"{fetched}Name the folder that holds the dataset's own with --data-path. {nearest(data.dataset, known)}",
+    )
+
+
+def data_named(arguments: argparse.Namespace) -> DataConfig:
+    """Returns where the dataset of a parsed command line is looked for; --dataset wins over the position."""
+    named, words = overrides(arguments), vars(arguments)
+    path = {"data_path": named["data.data_path"]} if "data.data_path" in named else {}
+    return DataConfig(dataset=named.get("data.dataset", words.get("DATASET", "ml-100k")), **path)
+
+
+def usual_config(arguments: argparse.Namespace) -> ExperimentConfig:
+    """Returns the configuration of a command line without the settings that it names.
+
+    Args:
+        arguments: The parsed command line.
+
+    Raises:
+        SoftGRPOError: Dataset or size are unknown, or the data cannot be read.
+    """
+    words = vars(arguments)
+    named = {path: value for path, value in overrides(arguments).items() if path.startswith(DECISIVE)}
+    data = data_named(arguments)
+    size = named.get("policy.size", words.get("SIZE", DEFAULT_SIZES.get(arguments.command, "tiny")))
+    check_known(data)
+    return resolve(data.dataset, size, words.get("STAGE", "full"), named)
+
+
+def explain_usual(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Lets the help of a command show the values of the dataset, stage and size on its command line.
+
+    Where the words do not say which these are, or are wrong, the help shows the defaults of all settings, as it says.
+
+    Args:
+        parser: Of the whole command line; the help of one command is changed.
+        words: The command line.
+    """
+    plain = [word for word in words if word not in HELP_FLAGS]
+    if len(plain) == len(words) or not plain:
+        return
+    try:
+        arguments, _ = parser.parse_known_args(plain)
+        command = sub_parsers(parser)[arguments.command]
+        if not any(action.dest in settings() for action in command._actions):
+            return
+        usual = usual_config(arguments)
+    except SoftGRPOError:  # the command itself says what is wrong; who asks for help gets help
+        return
+    for action in command._actions:
+        if action.dest in settings() and action.help != argparse.SUPPRESS:
+            action.help = setting_help(settings()[action.dest], usual)
+    for group in command._action_groups:
+        if group.title == "settings" and group.description is not None:
+            stage = f", stage {vars(arguments)['STAGE']}" if "STAGE" in vars(arguments) else ""
+            group.description += (
+                f"\nThe defaults below are those of {usual.data.dataset} with size {usual.policy.size}{stage}."
+            )

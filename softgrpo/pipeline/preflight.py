@@ -1,0 +1,72 @@
+"""All checks that can be made before anything is trained or written, in the order of what they cost."""
+
+from __future__ import annotations
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.data.corpus import read_corpus
+from softgrpo.data.size import note_size
+from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
+from softgrpo.errors import ConfigError, DataError
+from softgrpo.recallers.names import check_pool
+from softgrpo.recallers.registry import check_settings
+from softgrpo.policy.model_files import check_reachable
+
+TIED_SHARE_WORTH_A_NOTE = 0.5
+
+
+def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
+    """Checks recallers, their settings or files, the data and, where the plan needs one, the language model.
+
+    Args:
+        config: The resolved configuration.
+        until: Last stage wanted; a model is not looked for where none is needed.
+
+    Returns:
+        Notes for the reader, one line each.
+
+    Raises:
+        SoftGRPOError: Something would fail later.
+    """
+    files = config.recall.files
+    for name in check_pool(config.recall.recallers, files):
+        if name not in files:
+            check_settings(name, config.recall.settings_of(name))
+    needs_model = until not in ("recall", "data", "check")
+    if needs_model:
+        check_reachable(config.policy.model_name, config.prompt.max_length)
+    notes = _check_data(config)
+    if needs_model:
+        _check_device(config)
+    return notes
+
+
+def _check_data(config: ExperimentConfig) -> list[str]:
+    corpus = read_corpus(config.data, config.seed)
+    windows = make_windows(corpus, config.split)
+    check_no_leak(corpus, windows)
+    note_size(config, corpus, windows)
+    if config.recall.files:
+        from softgrpo.recallers.from_file import read_lists  # torch, for which other runs need not wait here
+
+        for name, path in config.recall.files.items():
+            read_lists(path, name, corpus, windows, config.recall.depth)
+    if corpus.num_items <= config.fusion.k:
+        raise DataError(
+            f"dataset '{config.data.dataset}' keeps {corpus.num_items} items",
+            f"a list of fusion.k = {config.fusion.k} must be a choice among more items than that",
+            "Lower data.k_core or fusion.k, or bring more data",
+        )
+    tied = tied_target_share(corpus, windows)
+    if tied > TIED_SHARE_WORTH_A_NOTE and config.data.ties == "hash":
+        return [
+            f"{tied:.0%} of the targets share their time with another item; their order is a seeded hash (data.ties)"
+        ]
+    return []
+
+
+def _check_device(config: ExperimentConfig) -> None:
+    if config.train.device == "cuda":
+        import torch  # seconds that other runs need not wait for
+
+        if not torch.cuda.is_available():
+            raise ConfigError("train.device = cuda", "torch finds no GPU here", "Use --train.device cpu, or auto")

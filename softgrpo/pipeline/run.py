@@ -1,0 +1,202 @@
+"""The plan of stages, and the same pipeline in one process without Prefect and MLflow ("standalone").
+
+    split -> recall-<recaller> (one per recaller) -> data -> check -> sft -> grpo -> test
+
+`split` reads and cuts the data; people ask for it as part of `recall`. `check` writes what it looked at and nothing that later
+stages read; where something leaks it fails, and the run ends there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.pipeline.costs import cost_line, missing
+from softgrpo.errors import ConfigError, full_disk_is_readable, lack_of_memory_is_readable, nearest
+from softgrpo.pipeline.keys import stage_key
+from softgrpo.pipeline.store import Committed, LocalStore
+from softgrpo.serving.pure_models import show_model
+from softgrpo.stages.contract import Node, StageContext
+from softgrpo.reporting import Reporter
+from softgrpo.stages.catalogue import CHECK, DATA, GRPO, RECALL, RECALL_FILE, SFT, SPLIT, TEST
+from softgrpo.pipeline.time_limit import time_limit
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("recall", "data", "check", "sft", "grpo", "test")
+HANDS = 2  # that verify files ahead
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gives back.
+
+    Attributes:
+        table: The comparison table, None when the run ended before the test stage.
+        folders: Payload folder of each node of the plan.
+        reused: Names of the nodes that were not run again.
+        links: Where to look further: label to address or path.
+    """
+
+    table: pd.DataFrame | None
+    folders: Mapping[str, Path]
+    reused: tuple[str, ...]
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_stage(name: str, *, known: tuple[str, ...] = STAGES) -> str:
+    """Returns the name of a stage.
+
+    Raises:
+        ConfigError: There is no such stage.
+    """
+    if name not in known:
+        raise ConfigError(f"stage '{name}'", "there is no such stage", nearest(name, known))
+    return name
+
+
+def plan(config: ExperimentConfig, until: str = "test") -> tuple[Node, ...]:
+    """Returns the nodes to run, in an order in which every node comes after its upstream nodes.
+
+    Args:
+        config: The resolved configuration.
+        until: Last stage wanted, one of `STAGES`.
+
+    Raises:
+        ConfigError: There is no stage of that name.
+    """
+    check_stage(until)
+    kinds = {name: RECALL_FILE if name in config.recall.files else RECALL for name in config.recall.recallers}
+    recall = [Node(f"recall-{name}", kind, name, ("split",)) for name, kind in kinds.items()]
+    lists = tuple(node.name for node in recall)
+    nodes = [
+        Node("split", SPLIT, "", ()),
+        *recall,
+        Node("data", DATA, "", ("split", *lists)),
+        Node("check", CHECK, "", ("split", *lists, "data")),
+        Node("sft", SFT, "", ("split", "data")),
+        Node("grpo", GRPO, "", ("split", "data", "sft")),
+        Node("test", TEST, "", ("split", "data", "sft", "grpo")),
+    ]
+    last = max(index for index, node in enumerate(nodes) if node.stage.name == until)
+    return tuple(nodes[: last + 1])
+
+
+def check_force(force: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the stages to repeat.
+
+    Raises:
+        ConfigError: One of them is not a stage.
+    """
+    return tuple(check_stage(name, known=("split", *STAGES)) for name in force)
+
+
+def look_ahead(nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str, ...], store: LocalStore) -> None:
+    """Lets the files of stages that a plan will find on this machine be verified beside what this process does meanwhile.
+
+    Nothing is decided here. Where a stage's files do not have the digest of its mark, or changed while they were read, they are
+    read again where the plan comes to it. Damage that is done after that, within one start of a run, is found by the next run.
+
+    Args:
+        nodes: The plan.
+        config: The resolved configuration.
+        force: Stages that will be repeated; what comes behind one is not known before.
+        store: Where finished stages are.
+    """
+    hands, digests = ThreadPoolExecutor(HANDS, thread_name_prefix="ahead"), dict[str, str]()
+    for node in nodes:
+        key = stage_key(node, config, digests)
+        if node.stage.name in force or (mark := store.marked(key)) is None:
+            break
+        store.look_ahead(key, hands)
+        digests[node.name] = mark.digest
+    hands.shutdown(wait=False)
+
+
+class LogReporter:
+    """A reporter that writes to the standard log."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(f"softgrpo.{name}")
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Logs one point of each curve, at debug level."""
+        self._logger.debug("step %d: %s", step, dict(values))
+
+    def info(self, message: str) -> None:
+        """Logs one line."""
+        self._logger.info(message)
+
+
+def run_node(
+    node: Node, config: ExperimentConfig, inputs: Mapping[str, Path], key: str, store: LocalStore, reporter: Reporter
+) -> Committed:
+    """Runs one stage in a staging folder and commits it; call with the key's lock held.
+
+    The final metrics are stored in the payload as `metrics.json`.
+    """
+    memory, time = lack_of_memory_is_readable(node.name), time_limit(config.limits.stage_hours * 3600, node.name)
+    with full_disk_is_readable(), memory, store.staging(key) as folder, time:
+        context = StageContext(config, node.variant, inputs, folder, store.work(key), reporter)
+        metrics = node.stage.run(context)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True), encoding="utf-8")
+        return store.commit(key, folder)
+
+
+def read_metrics(folder: Path) -> dict[str, float]:
+    """Returns the final metrics of a committed stage."""
+    metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def read_table(folders: Mapping[str, Path]) -> pd.DataFrame | None:
+    """Returns the comparison table of a run that reached the test stage."""
+    return pd.read_parquet(folders["test"] / "table.parquet") if "test" in folders else None
+
+
+def run_standalone(
+    config: ExperimentConfig, until: str = "test", force: tuple[str, ...] = (), output: Path = Path("outputs")
+) -> RunResult:
+    """Runs the pipeline in this process; finished stages are reused from `<output>/stages`.
+
+    Args:
+        config: The resolved configuration.
+        until: Last stage wanted.
+        force: Stages to repeat even if they are stored.
+        output: Folder of all that is written.
+
+    Returns:
+        Folders, table and what was reused.
+    """
+    check_force(force)
+    output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = LocalStore(output / "stages")
+    digests: dict[str, str] = {}
+    folders: dict[str, Path] = {}
+    reused: list[str] = []
+    nodes = plan(config, until)
+    if line := cost_line(missing(nodes, config, force, store.digest), config):
+        logger.info(line)
+    for node in nodes:
+        key = stage_key(node, config, digests)
+        with store.lock(key):
+            committed = None if node.stage.name in force else store.find(key)
+            if committed is None:
+                logger.info("stage %s: running (%s)", node.name, key)
+                inputs = {name: folders[name] for name in node.upstream}
+                committed = run_node(node, config, inputs, key, store, LogReporter(node.name))
+            else:
+                logger.info("stage %s: reused (%s)", node.name, key)
+                reused.append(node.name)
+        digests[node.name] = committed.digest
+        folders[node.name] = store.payload(key)
+        show_model(output, config, node, folders[node.name])
+    links = {"report": str(folders["test"] / "report.html")} if "test" in folders else {}
+    return RunResult(read_table(folders), folders, tuple(reused), links)

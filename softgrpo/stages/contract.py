@@ -1,0 +1,92 @@
+"""What a stage is: a pure function of (settings, upstream folders) that fills a folder.
+
+The folder-level contract that `softgrpo.pipeline.run` (one process) and `tasks` (Prefect and MLflow) share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from softgrpo.config import ExperimentConfig
+
+BEST_METRIC = "eval_ndcg_best_reading"
+"""Curve of a training by which its model is chosen: NDCG on validation windows, read at the better of both temperatures."""
+
+CURVES = "curves.json"
+"""File with the curves of a training, name to `step` and `value`."""
+LIST_MILLISECONDS = "cost/list_ms"
+"""What a recaller's list costs, milliseconds per window; it is reported and not stored: no two measurements are equal."""
+MERGE_MILLISECONDS = "cost/merge_ms"
+"""What merging the lists costs, likewise."""
+POLICY_MILLISECONDS = "cost/policy_ms"
+"""What the language model costs, likewise."""
+
+
+class Reporter(Protocol):
+    """Receives what a stage has to say while it runs."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Takes one point of each named curve."""
+
+    def info(self, message: str) -> None:
+        """Takes one line for the log."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage gets.
+
+    Attributes:
+        config: The resolved configuration.
+        variant: Which of several equal stages this is (the recaller's name in `recall`), "" elsewhere.
+        inputs: Folder of each upstream node, by node name; read only.
+        out: Empty folder to fill.
+        work: Folder that survives a crash of this stage, for checkpoints; it belongs to this stage's key alone.
+        reporter: Receives curves and log lines.
+    """
+
+    config: ExperimentConfig
+    variant: str
+    inputs: Mapping[str, Path]
+    out: Path
+    work: Path
+    reporter: Reporter
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of stage.
+
+    Attributes:
+        name: As in `softgrpo run DATASET STAGE SIZE`.
+        run: Fills `context.out` and returns the stage's final metrics.
+        parameters: The settings that can change the stage's output, as JSON-able data.
+        module: Dotted name of the module whose reachable code is part of the stage's key.
+        libraries: Distributions whose versions are part of the stage's key.
+    """
+
+    name: str
+    run: Callable[[StageContext], dict[str, float]]
+    parameters: Callable[[ExperimentConfig, str], dict[str, Any]]
+    module: str
+    libraries: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage to run in a plan.
+
+    Attributes:
+        name: Unique in a plan: the stage's name, with `-<variant>` where there is one.
+        stage: What to run.
+        variant: See `StageContext.variant`.
+        upstream: Names of the nodes whose folders it reads, in order.
+    """
+
+    name: str
+    stage: Stage
+    variant: str
+    upstream: tuple[str, ...]

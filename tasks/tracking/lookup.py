@@ -1,0 +1,176 @@
+"""A run that somebody names: its store, and its stages, which stand for those that a plan's keys would find.
+
+It needs no Prefect: commands ask here before anything is started.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import ConfigError
+from softgrpo.pipeline.store import LocalStore
+from softgrpo.stages.contract import Node
+from tasks.tracking.liveness import Signs
+from tasks.tracking.runs import Runs
+from tasks.tracking.store import ArtifactStore, Reference
+from tasks.tracking.connection import Tracking, connect, store_errors
+
+PIPELINE_TAG = "stage_run."
+UPSTREAM_TAG = "upstream_run."
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
+"""What MLflow takes for the id of a run."""
+BEGINNING = re.compile("[0-9a-f]{6,31}")
+"""What may stand for the id of a run: its first characters, at least as many as `softgrpo compare` shows."""
+MOST_SHOWN = 5
+
+
+def started_at(run: Run) -> datetime:
+    """Returns when a run was started."""
+    return datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+
+
+def commit_of(run: Run) -> str | None:
+    """Returns the commit of the checkout that a run was started in, None outside one."""
+    commit: str | None = run.data.tags.get(MLFLOW_GIT_COMMIT)
+    return commit
+
+
+def open_store_of_run(run_id: str, output: Path) -> ArtifactStore:
+    """Opens MLflow, in the experiment of a run, and the folder of finished stages.
+
+    Args:
+        run_id: A run, see `read_run`.
+        output: Folder of all that is written.
+
+    Raises:
+        ConfigError: There is no such run.
+        StoreError: MLflow does not answer.
+    """
+    local = LocalStore(output.resolve() / "stages")
+    store = ArtifactStore(Runs(connect(output), Signs.of(local)), local)
+    tracking = replace(store.runs.tracking, experiment_id=read_run(store, run_id).info.experiment_id)
+    return ArtifactStore(Runs(tracking, store.runs.signs), local)
+
+
+def read_run(store: ArtifactStore, run_id: str) -> Run:
+    """Returns a run of MLflow.
+
+    Args:
+        store: The open store.
+        run_id: Its id, or six or more characters from the beginning of it.
+
+    Raises:
+        ConfigError: There is none of that id, or several begin so.
+        StoreError: MLflow does not answer.
+    """
+    if not RUN_ID.fullmatch(run_id):
+        raise ConfigError(
+            f"run '{run_id}'",
+            "The id of a run has 1 to 256 letters, digits, - and _",
+            "Copy it from a run's page, six characters of it or more",
+        )
+    tracking = store.runs.tracking
+    try:
+        return tracking.client.get_run(run_id)
+    except MlflowException as error:
+        found = _beginning_with(tracking, run_id) if BEGINNING.fullmatch(run_id) else []
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(run.info.run_id for run in found)
+            raise ConfigError(f"run '{run_id}'", f"Several runs begin so: {ids}", "Give more of the id") from error
+        raise ConfigError(
+            f"run '{run_id}'",
+            f"MLflow has no such run ({error.error_code})",
+            "Copy the id from a run's page, six characters of it or more",
+        ) from error
+
+
+def _beginning_with(tracking: Tracking, beginning: str) -> list[Run]:
+    """Returns some of the runs, of whatever experiment, whose ids begin so."""
+    with store_errors(tracking.uri):
+        experiments = [experiment.experiment_id for experiment in tracking.client.search_experiments()]
+        query = f"attributes.run_id LIKE '{beginning}%'"
+        return list(tracking.client.search_runs(experiments, query, max_results=MOST_SHOWN))
+
+
+def stage_runs(store: ArtifactStore, run: Run) -> dict[str, str]:
+    """Returns node name -> run id of a pipeline's run, or of a stage's run with all that it was made from."""
+    tags: Mapping[str, str] = run.data.tags
+    if tags.get("stage") == "pipeline":
+        return {name.removeprefix(PIPELINE_TAG): found for name, found in tags.items() if name.startswith(PIPELINE_TAG)}
+    upstream = {name: found for name, found in tags.items() if name.startswith(UPSTREAM_TAG)}
+    made_from: dict[str, str] = {}
+    for found in upstream.values():
+        made_from |= stage_runs(store, read_run(store, found))
+    return made_from | {str(tags["node"]): str(run.info.run_id)}
+
+
+def upstream_runs(
+    store: ArtifactStore, run_id: str, nodes: Sequence[Node], config: ExperimentConfig
+) -> dict[str, str]:  # fmt: skip
+    """Returns node name -> run id of the stages before the last one of a plan, as far as a run has them.
+
+    Args:
+        store: The open store.
+        run_id: A pipeline's run or a stage's run, see `read_run`.
+        nodes: The plan; its last stage is what is to be made.
+        config: What the plan was made from.
+
+    Raises:
+        ConfigError: There is no such run, it has none of the stages, or it is of another dataset or pool.
+        StoreError: MLflow does not answer.
+    """
+    run = read_run(store, run_id)
+    if not {"stage", "node"} & set(run.data.tags):
+        raise ConfigError(f"run '{run_id}'", "It must be one of softgrpo's", "Copy the id from a run's page")
+    _check_same(store, run, config)
+    found = stage_runs(store, run)
+    wanted = [node.name for node in nodes if node.stage.name != nodes[-1].stage.name and node.name in found]
+    if not wanted:
+        raise ConfigError(
+            f"run '{run_id}'",
+            f"It has no stage that comes before {nodes[-1].stage.name}",
+            "Name a run that got further, or leave from_run out",
+        )
+    return {name: found[name] for name in wanted}
+
+
+def upstream_of(
+    store: ArtifactStore, run_id: str, nodes: Sequence[Node], config: ExperimentConfig
+) -> dict[str, Reference]:  # fmt: skip
+    """Returns what `upstream_runs` finds, its files on this machine and verified.
+
+    Raises:
+        ConfigError: See `upstream_runs`.
+        StoreError: MLflow does not answer, or files are gone or damaged.
+    """
+    found = upstream_runs(store, run_id, nodes, config)
+    return {name: store.fetch(name, read_run(store, stage)) for name, stage in found.items()}
+
+
+def _check_same(store: ArtifactStore, run: Run, config: ExperimentConfig) -> None:
+    """Raises ConfigError where a run's dataset or pool is another one; a stage's run has those of its pipeline."""
+    pipeline = run if run.data.tags["stage"] == "pipeline" else read_run(store, run.data.tags[MLFLOW_PARENT_RUN_ID])
+    settings: dict[str, Any] = {
+        "data.dataset": config.data.dataset,
+        "recall.recallers": json.dumps(list(config.recall.recallers)),
+    }
+    for name, wanted in settings.items():
+        if (there := pipeline.data.params.get(name)) != wanted:
+            raise ConfigError(
+                f"run '{run.info.run_id}' with {name} = {there}",
+                f"The stages of a run can be used with the same {name} only, here {wanted}",
+                "Name another run, or set the same",
+            )

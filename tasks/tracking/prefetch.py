@@ -1,0 +1,80 @@
+"""Looking ahead: the files of stages that a plan will find are verified, and fetched, while the plan comes to them.
+
+See `softgrpo.pipeline.plan.look_ahead` for what is on this machine. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.pipeline.keys import stage_key
+from softgrpo.pipeline.plan import look_ahead
+from softgrpo.stages.contract import Node
+from tasks.tracking.store import ArtifactStore
+
+HANDS = 4
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What is being fetched.
+
+    Attributes:
+        fetched: One future per key.
+    """
+
+    fetched: dict[str, Future[None]] = field(default_factory=dict)
+
+    def wait(self, key: str) -> None:
+        """Waits for a key's files if they are being fetched.
+
+        Raises:
+            StoreError: No space is left.
+        """
+        if key in self.fetched:
+            self.fetched.pop(key).result()
+
+
+def stored_digest(store: ArtifactStore, key: str) -> str | None:
+    """Returns the digest of a stage that is stored here or in MLflow, as its mark tells it; None where it is not stored."""
+    if digest := store.local.digest(key):
+        return digest
+    runs = store.committed(key)
+    return str(runs[0].data.tags["digest"]) if runs else None
+
+
+@contextmanager
+def looking_ahead(
+    store: ArtifactStore, nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str, ...]
+) -> Iterator[Ahead]:
+    """Looks ahead as far as the plan seems to be stored, by the marks on this machine and in MLflow.
+
+    Args:
+        store: The open store.
+        nodes: The plan.
+        config: The resolved configuration.
+        force: Stages that will be repeated; what comes behind one is not known before.
+    """
+    ahead, digests = Ahead(), dict[str, str]()
+    look_ahead(nodes, config, force, store.local)
+    with ThreadPoolExecutor(HANDS, thread_name_prefix="ahead") as hands:
+        try:
+            for node in nodes:
+                if node.stage.name in force:
+                    break
+                key = stage_key(node, config, digests)
+                if mark := store.local.marked(key):
+                    digests[node.name] = mark.digest
+                elif runs := store.committed(key):
+                    ahead.fetched[key] = hands.submit(store.fetch_ahead, node.name, runs[0])
+                    digests[node.name] = runs[0].data.tags["digest"]
+                else:
+                    break
+            yield ahead
+        finally:
+            hands.shutdown(wait=True, cancel_futures=True)
+            store.local.end_looking()

@@ -1,0 +1,122 @@
+"""A view of MLflow's runs table, stored in the experiment, that shows single recallers against mixtures: one line a run.
+
+MLflow's page lists it under Views, and a link opens it. The page of MLflow 3.17 reads it from a tag of the experiment: JSON with a
+name, two times and the state, which is `deflate;` and zlib's output in base64 of JSON. The page ignores the view where the address
+has a filter or an order besides.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.tracking.headline import GRPO, RESULT, SFT, SINGLE, STATIC, VS_SINGLE, VS_STATIC
+from tasks.tracking.pages import VIEW_TAG, view_id
+from tasks.tracking.connection import Tracking, store_errors
+
+COMPRESSED = "deflate;"
+NEWEST_FIRST = "attributes.start_time"
+TAG_CHARACTERS = 5000
+"""What every MLflow stores in a tag of an experiment."""
+ALWAYS = {"attributes.`Run Name`": 186, "runDateAndNestInfo": 98}
+"""Columns that are always there, by their names on the page, and their widths in pixels."""
+NUMBERS = {SINGLE: 132, STATIC: 130, GRPO: 128}
+GAINS = {VS_STATIC: 150, VS_SINGLE: 128}
+"""All of these fit into a window of 1280 pixels once MLflow's assistant pane, which is open at first, is closed."""
+OTHER_WIDTH, TEXT_WIDTH = 100, 250
+
+
+def metric_column(name: str) -> str:
+    """Returns what the page calls the column of a metric."""
+    return f"metrics.`{name}`"
+
+
+def tag_column(name: str) -> str:
+    """Returns what the page calls the column of a tag."""
+    return f"tags.`{name}`"
+
+
+def view_state(k: int, recallers: Sequence[str]) -> dict[str, Any]:
+    """Returns the state of the page.
+
+    Args:
+        k: Cut-off; runs of another one are not shown.
+        recallers: Which have a column each.
+    """
+    widths = {metric_column(name): width for name, width in NUMBERS.items()}
+    widths |= {tag_column(name): width for name, width in GAINS.items()}
+    widths |= {metric_column(name): OTHER_WIDTH for name in (SFT, *(f"{RESULT}/{recaller}" for recaller in recallers))}
+    widths |= {tag_column("changed settings"): TEXT_WIDTH}
+    columns = list(widths)
+    return {
+        "searchFilter": f"tags.stage = 'pipeline' AND params.`fusion.k` = '{k}' AND metrics.`{GRPO}` >= 0",
+        "orderByKey": NEWEST_FIRST,
+        "orderByAsc": False,
+        "selectedColumns": columns,
+        "columnOrder": [*ALWAYS, *columns],
+        "columnWidths": {**ALWAYS, **widths},
+    }
+
+
+def encode_view(name: str, state: Mapping[str, Any], moment: int) -> str:
+    """Returns the text of the tag.
+
+    Args:
+        name: What the list of views shows.
+        state: See `view_state`.
+        moment: When the view was made, in ms.
+    """
+    packed = zlib.compress(json.dumps(state, separators=(",", ":")).encode(), 9)
+    text = COMPRESSED + base64.b64encode(packed).decode()
+    return json.dumps({"name": name, "createdAt": moment, "updatedAt": moment, "state": text}, separators=(",", ":"))
+
+
+def decode_view(text: str) -> dict[str, Any] | None:
+    """Returns the state in a tag, None where the tag is no view that can be read."""
+    try:
+        state = json.loads(text)["state"]
+        plain = zlib.decompress(base64.b64decode(state.removeprefix(COMPRESSED), validate=True))
+        found = json.loads(plain)
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def columns_of(text: str | None) -> list[str]:
+    """Returns the recallers that have a column in a stored view."""
+    state = decode_view(text) if text is not None else None
+    known = state.get("selectedColumns", []) if state is not None else []
+    begin, fixed = f"metrics.`{RESULT}/", {metric_column(name) for name in (SINGLE, STATIC, SFT, GRPO)}
+    return [
+        column.removeprefix(begin).removesuffix("`")
+        for column in known
+        if column.startswith(begin) and column not in fixed
+    ]
+
+
+def keep_view(tracking: Tracking, k: int, recallers: Sequence[str]) -> None:
+    """Stores the view in the experiment unless it is there and has a column for each recaller; no column is taken away.
+
+    Args:
+        tracking: An open connection.
+        k: Cut-off of the run.
+        recallers: Its pool.
+
+    Raises:
+        StoreError: MLflow refuses.
+    """
+    name = VIEW_TAG + view_id(k)
+    with store_errors(tracking.uri):
+        text = tracking.client.get_experiment(tracking.experiment_id).tags.get(name)
+        known = columns_of(text)
+        if text is not None and set(recallers) <= set(known):
+            return
+        moment, title = int(time.time() * 1000), f"Single against multi, NDCG@{k}"
+        pools = (list(dict.fromkeys([*known, *recallers])), recallers, ())  # the last: of a hundred recallers and more
+        views = (encode_view(title, view_state(k, pool), moment) for pool in pools)
+        made = next(view for view in views if len(view) <= TAG_CHARACTERS)
+        tracking.client.set_experiment_tag(tracking.experiment_id, name, made)
