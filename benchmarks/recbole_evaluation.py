@@ -20,16 +20,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from softgrpo.recallers.candidates import build_candidates
+from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import make_windows
 from softgrpo.errors import ConfigError
 from softgrpo.policy.features import own_ranks
+from softgrpo.presets import resolve
 from softgrpo.ranking.fusion import ABSENT
 from softgrpo.ranking.metrics import ndcg
-from softgrpo.presets import resolve
-from softgrpo.common.records import Corpus, Part, Windows
+from softgrpo.recallers.candidates import build_candidates
 
 K, NAME = 10, "split"
 PARTS = ("train", "valid", "test")

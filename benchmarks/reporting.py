@@ -83,6 +83,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     import pandas as pd
 
     from softgrpo.baselines.gates import GATES
+    from softgrpo.common.records import Part
     from softgrpo.config import MergeMethod
     from softgrpo.data.windows import targets_of
     from softgrpo.evaluation import FOCUS
@@ -93,10 +94,9 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.evaluation.lift import lift_at
     from softgrpo.evaluation.report import write_report
     from softgrpo.evaluation.report_content import Report
-    from softgrpo.evaluation.rows import Gate, standard_methods
     from softgrpo.evaluation.report_files import save_report
+    from softgrpo.evaluation.rows import Gate, standard_methods
     from softgrpo.evaluation.table import compare
-    from softgrpo.common.records import Part
     from softgrpo.stages.test import SHOWN_CURVES
 
     config, rows = prepared.config, prepared.windows.of(Part.TEST)

@@ -15,11 +15,11 @@ from benchmarks.models import RECALLERS, Loaded, Shape, load, make_prompts
 from benchmarks.report import Row, comma_separated
 from benchmarks.timing import ratio, train_in_turns
 from softgrpo.algorithm.batching import PromptCollator, PromptRows
+from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
+from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.config import FusionConfig
 from softgrpo.ranking.fusion import align
 from softgrpo.ranking.rewards import RankingReward
-from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
-from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 
 FEW, MANY = 4, 64
 LEARNING_RATE = 1e-6

@@ -27,9 +27,9 @@ from transformers import (
 )
 
 from softgrpo.algorithm.batching import PromptRows
+from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.config import FusionConfig
 from softgrpo.ranking.rewards import JudgedLists, RankingReward
-from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 
 MIXTURE = (0.5, 0.4, 0.1)
 """The hidden mixtures are its permutations: six contexts."""

@@ -17,9 +17,9 @@ from transformers import PrinterCallback, TrainingArguments
 from transformers.utils import logging
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows
+from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
 from softgrpo.config import PolicyConfig
 from softgrpo.policy.model import create_policy
-from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
 
 RECALLERS, ROWS, TOKENS = ("BPR", "SASRec", "ItemKNN"), 128, 128
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -12,21 +12,21 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flows.command.parser import PURE_STAGES, build_parser, sub_parsers
+from flows.command.defaults import check_known, data_named, explain_usual
 from flows.command.doctor import as_text, examine, is_healthy
-from flows.runtime.environment import check_output, check_servers
-from flows.runtime.failures import FAILED, OK, REFUSED, exit_code, explained, interruption, readable
 from flows.command.flags import complete_switches, listing, overrides, refuse_unknown
+from flows.command.parser import PURE_STAGES, build_parser, sub_parsers
 from flows.command.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
 from flows.command.run import check_stage, pipeline_job
 from flows.command.runs import runs_job
-from flows.command.defaults import check_known, data_named, explain_usual
-from softgrpo.presets.ablations import check_ablation
+from flows.runtime.environment import check_output, check_servers
+from flows.runtime.failures import FAILED, OK, REFUSED, exit_code, explained, interruption, readable
+from softgrpo.common.redaction import hide_passwords, traceback_text
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import resolve, settings
+from softgrpo.presets.ablations import check_ablation
 from softgrpo.presets.settings import shown
-from softgrpo.common.redaction import hide_passwords, traceback_text
 from tasks.running.interruption import interruptible
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Any
 
 from prefect import flow
 
-from flows.results.comparison import ComparedRuns
-from flows.results.failed_runs import fails_readably
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
 from flows.pipeline import Size
+from flows.results.comparison import ComparedRuns
+from flows.results.failed_runs import fails_readably
 from flows.variants import run_variants
 from softgrpo.presets.pools import resolve_pools
 

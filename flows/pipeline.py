@@ -13,31 +13,30 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 
+from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
+from flows.results.failed_runs import fails_readably
+from flows.results.summary import RecordedRun, publish_page, recorded, result_page, verdict_of
 from flows.runtime.console import VERDICT_LOGGER, let_runs_speak
 from flows.runtime.environment import check_writable
-from flows.results.failed_runs import fails_readably
-from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.results.summary import RecordedRun
 from flows.start import has_own_server
-from flows.results.summary import publish_page, recorded, result_page, verdict_of
+from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.costs import cost_line, missing
 from softgrpo.pipeline.plan import check_force, plan
-from softgrpo.pipeline.run import read_table
 from softgrpo.pipeline.preflight import preflight
+from softgrpo.pipeline.run import read_table
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import find_changes
 from softgrpo.serving.pure_models import show_model
-from softgrpo.common.redaction import passwords_hidden
 from softgrpo.stages.contract import Node
-from tasks.tracking.prefetch import looking_ahead, stored_digest
 from tasks.executors import Parallel, current, opened
-from tasks.tracking.groups import Member
-from tasks.running.interruption import interruptible
-from tasks.tracking.lookup import upstream_of
 from tasks.pipeline_run import note_nodes, open_store, pipeline_run
-from tasks.tracking.run_names import About
+from tasks.running.interruption import interruptible
 from tasks.stage import Progress, unwatched
+from tasks.tracking.groups import Member
+from tasks.tracking.lookup import upstream_of
+from tasks.tracking.prefetch import looking_ahead, stored_digest
+from tasks.tracking.run_names import About
 from tasks.tracking.store import ArtifactStore, Reference
 
 Size = Literal["tiny", "mini", "small", "large"]

@@ -6,38 +6,24 @@ import gc
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, cast
 
 import softgrpo
+from flows.results.summary import RecordedRun
 from flows.runtime.environment import check_writable, expect, prepare
 from flows.runtime.own_server import OwnServer
 from softgrpo.config import ExperimentConfig
-from softgrpo.pipeline.store import LocalStore
-from softgrpo.pipeline.run import RunResult
-from softgrpo.stages.contract import check_stage
 from softgrpo.pipeline.plan import look_ahead, plan
+from softgrpo.pipeline.store import LocalStore
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import difference
 from softgrpo.presets.settings import value_of
+from softgrpo.stages.contract import check_stage
 
 DERIVED = ("recall.targets_per_user", "train.max_train_windows", "train.max_valid_windows")
 """Settings that may follow from the size of the data (`softgrpo.presets.derived`), beside those of recallers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordedRun(RunResult):
-    """What a run that MLflow knows gives back.
-
-    Attributes:
-        run_id: The pipeline's run in MLflow.
-        tracking: Address of MLflow, without a password.
-    """
-
-    run_id: str
-    tracking: str
 
 
 def as_overrides(config: ExperimentConfig) -> dict[str, Any]:
@@ -98,8 +84,8 @@ def open_prefect(output: Path, debug: bool = False) -> None:
     from flows.runtime.console import make_readable
     from softgrpo.pipeline.keys import code_fingerprint, library_versions
     from softgrpo.stages.catalogue import EVERY
-    from tasks.tracking.runs import git_commit
     from tasks.tracking.connection import open_early
+    from tasks.tracking.runs import git_commit
 
     make_readable(debug)
     open_early(output, LocalStore(output.resolve() / "stages"))

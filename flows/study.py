@@ -13,10 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from softgrpo.errors import TrainingError
 from softgrpo.pipeline.store import LocalStore
-from softgrpo.reporting import BEST_METRIC, Reporter
-from softgrpo.stages.contract import Node
 from softgrpo.pipeline.tuning import STAGE, SearchSpace, as_overrides
-from softgrpo.reporting import Pruned
+from softgrpo.reporting import BEST_METRIC, Pruned, Reporter
+from softgrpo.stages.contract import Node
 
 DATABASE = "optuna.db"
 LOCK_SECONDS = 60  # how long SQLite waits for a process that writes

@@ -17,22 +17,41 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
-from flows.results.failed_runs import fails_readably
-from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
 from flows.command.flags import as_flags
+from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
 from flows.pipeline import Size, begin, execute, tell_notes
-from flows.study import (REASON, TrialWatch, best_trial, count_done, next_trial, open_study, recover, report, trial_name, trial_table,)
+from flows.results.failed_runs import fails_readably
 from flows.results.tune_page import study_page, study_sentences
+from flows.study import (
+    REASON,
+    TrialWatch,
+    best_trial,
+    count_done,
+    next_trial,
+    open_study,
+    recover,
+    report,
+    trial_name,
+    trial_table,
+)
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import TrainingError
-from softgrpo.pipeline.run import RunResult
 from softgrpo.pipeline.plan import plan
-from softgrpo.pipeline.tuning import (STAGE, SearchSpace, as_overrides, plan_study, study_name, validation_ndcg, with_values,)
+from softgrpo.pipeline.run import RunResult
+from softgrpo.pipeline.tuning import (
+    STAGE,
+    SearchSpace,
+    as_overrides,
+    plan_study,
+    study_name,
+    validation_ndcg,
+    with_values,
+)
 from softgrpo.reporting import Pruned
 from tasks.executors import Crew, opened
-from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
 from tasks.running.interruption import interruptible
 from tasks.tracking.descriptions import plain
+from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
 from tasks.tracking.store import ArtifactStore
 
 KIND = "tune"

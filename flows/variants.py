@@ -12,24 +12,24 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
+from flows.pipeline import begin, execute, tell_notes
 from flows.results.comparison import ComparedRuns
-from flows.runtime.console import VERDICT_LOGGER
 from flows.results.differences import differing, differing_settings
 from flows.results.failed_runs import fails_readably
-from flows.pipeline import begin, execute, tell_notes
-from flows.results.report_page import FOLDER
 from flows.results.prefect_page import group_page
+from flows.results.report_page import FOLDER
+from flows.runtime.console import VERDICT_LOGGER
+from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation import FOCUS
-from softgrpo.pipeline.store import write_atomic
-from softgrpo.pipeline.run import RunResult
 from softgrpo.pipeline.plan import plan
-from softgrpo.common.redaction import passwords_hidden
+from softgrpo.pipeline.run import RunResult
+from softgrpo.pipeline.store import write_atomic
 from tasks.executors import opened
-from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
 from tasks.running.interruption import interruptible
-from tasks.tracking.pages import run_page
 from tasks.tracking.descriptions import plain
+from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
+from tasks.tracking.pages import run_page
 from tasks.tracking.runs import flatten
 from tasks.tracking.store import ArtifactStore
 

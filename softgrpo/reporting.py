@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
@@ -90,3 +90,21 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no types
             self._say()
         self.delay = 0.0 if self._shown else math.inf  # by which tqdm tells whether it has drawn anything
         super().close()
+
+
+BEST_METRIC = "eval_ndcg_best_reading"
+"""Curve of a training by which its model is chosen: NDCG on validation windows, read at the better of both temperatures."""
+
+
+class Reporter(Protocol):
+    """Receives what a stage has to say while it runs."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Takes one point of each named curve."""
+
+    def info(self, message: str) -> None:
+        """Takes one line for the log."""
+
+
+class Pruned(Exception):
+    """Ends a stage that is not worth going on with; nothing of it is committed. No error: it says why, and whoever asked knows."""

@@ -17,9 +17,9 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from softgrpo.errors import ConfigError, ProcessError, StoreError
 from softgrpo.stages.contract import Node
-from tasks.servers.addresses import check_hands
-from tasks.running.isolation import Apart, free_cores
 from tasks.running.gpu import uses_gpu
+from tasks.running.isolation import Apart, free_cores
+from tasks.servers.addresses import check_hands
 from tasks.stage import Obtained, Order, Progress
 
 PATIENCE_SECONDS = 8

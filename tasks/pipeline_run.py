@@ -16,21 +16,30 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import SoftGRPOError, StoreError
 from softgrpo.evaluation.summary import read_summary
 from softgrpo.pipeline.keys import library_versions
-from softgrpo.pipeline.store import LocalStore
 from softgrpo.pipeline.run import read_metrics, read_table
+from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import Node
-from tasks.tracking.liveness import Signs
+from tasks.stage import Progress
+from tasks.tracking.connection import EXPERIMENTS, open_tracking, store_errors
+from tasks.tracking.descriptions import NOTE, pipeline_note
 from tasks.tracking.groups import MEMBER, Member
-from tasks.tracking.headline import (POLICIES, TEST, Line, headline_tags, learning_curve, lines, readable, results,)
+from tasks.tracking.headline import (
+    POLICIES,
+    TEST,
+    Line,
+    headline_tags,
+    learning_curve,
+    lines,
+    readable,
+    results,
+)
+from tasks.tracking.liveness import Signs
 from tasks.tracking.pages import run_page, version_page, view_id, view_page
 from tasks.tracking.registry import register
 from tasks.tracking.run_names import About
-from tasks.tracking.descriptions import NOTE, pipeline_note
 from tasks.tracking.runs import Runs, git_commit
 from tasks.tracking.saved_view import keep_view
-from tasks.stage import Progress
 from tasks.tracking.store import MODEL_STAGES, ArtifactStore, dataset
-from tasks.tracking.connection import EXPERIMENTS, open_tracking, store_errors
 
 REPORT = ("report.html", "report.md", "figures")
 """What is shown with the pipeline's run of the files of a stage that has them."""

@@ -19,23 +19,22 @@ from typing import Any
 from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import CacheKeyFnPolicy
 
+from softgrpo.common.redaction import hide_passwords, passwords_hidden
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import SoftGRPOError, StoreError
 from softgrpo.pipeline.keys import stage_key
-from softgrpo.pipeline.store import Committed
 from softgrpo.pipeline.run import read_metrics, run_node
-from softgrpo.common.redaction import hide_passwords, passwords_hidden
+from softgrpo.pipeline.store import Committed
+from softgrpo.reporting import Pruned, Reporter
 from softgrpo.stages.contract import Node
-from softgrpo.reporting import Reporter
-from softgrpo.reporting import Pruned
-from tasks.tracking.prefetch import Ahead
-from tasks.running.isolation import Apart
-from tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
 from tasks.running.gpu import gpu_slot
-from tasks.tracking.pages import run_page
+from tasks.running.isolation import Apart
 from tasks.running.progress_page import on_progress_page
-from tasks.tracking.run_names import About
+from tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
 from tasks.tracking.descriptions import NOTE, stage_note
+from tasks.tracking.pages import run_page
+from tasks.tracking.prefetch import Ahead
+from tasks.tracking.run_names import About
 from tasks.tracking.runs import RunReporter
 from tasks.tracking.store import ArtifactStore, Reference, dataset
 

@@ -13,8 +13,8 @@ from typing import Any
 from safetensors.torch import save_file
 from transformers import EvalPrediction
 
-from softgrpo.policy.model import trainable_state
 from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
+from softgrpo.policy.model import trainable_state
 from tests.toy_policy import OPTIMA, toy_encoder, toy_reward, toy_rows, toy_tokenizer
 
 CASES: dict[str, dict[str, Any]] = {

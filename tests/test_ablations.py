@@ -7,11 +7,11 @@ from typing import get_args
 import pytest
 
 from flows.ablate import Ablation
-from softgrpo.presets.ablations import ABLATIONS, REFERENCE, resolve_ablation
 from softgrpo.errors import ConfigError
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.plan import plan
 from softgrpo.presets import resolve
+from softgrpo.presets.ablations import ABLATIONS, REFERENCE, resolve_ablation
 from softgrpo.presets.changes import difference
 
 

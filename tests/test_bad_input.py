@@ -19,8 +19,8 @@ from flows.cli import main
 from flows.runtime.environment import check_servers, prepare
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import PolicyError
-from softgrpo.pipeline.run import RunResult
 from softgrpo.pipeline.preflight import preflight
+from softgrpo.pipeline.run import RunResult
 from softgrpo.presets import resolve
 
 LIMIT_SECONDS = 10.0

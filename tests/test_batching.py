@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from softgrpo.algorithm.batching import (FixedOrder, GroupSampler, PromptCollator, PromptRows, padding_share, policy_logits, predict_logits, token_counts,)
+from softgrpo.algorithm.batching import (
+    FixedOrder,
+    GroupSampler,
+    PromptCollator,
+    PromptRows,
+    padding_share,
+    policy_logits,
+    predict_logits,
+    token_counts,
+)
 from softgrpo.errors import TrainingError
 from tests.toy_policy import toy_decoder, toy_encoder, toy_rows, toy_tokenizer
 

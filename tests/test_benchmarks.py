@@ -47,8 +47,8 @@ from benchmarks.timing import LEAST_SECONDS, ratio, take_turns, train_in_turns
 from softgrpo.config import FusionConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import make_windows
-from softgrpo.ranking.fusion import align
 from softgrpo.presets import resolve
+from softgrpo.ranking.fusion import align
 from softgrpo.ranking.rewards import RankingReward
 
 CPU = torch.device("cpu")

@@ -14,9 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from softgrpo.recallers.candidates import (build_candidates, check_candidates, combine, read_candidates, top_items, write_candidates,)
-from softgrpo.errors import CandidateError, LeakageError
 from softgrpo.common.records import CandidateLists, Corpus, Windows
+from softgrpo.errors import CandidateError, LeakageError
+from softgrpo.recallers.candidates import (
+    build_candidates,
+    check_candidates,
+    combine,
+    read_candidates,
+    top_items,
+    write_candidates,
+)
 from tests.recallers.cases import corpus_of, windows_of
 
 INF, NAN = float("inf"), float("nan")

@@ -19,15 +19,15 @@ import yaml
 
 import flows.cli as cli
 import flows.command.run as run_command
-from flows.command.parser import build_parser
-from flows.runtime.failures import SIGNALLED
 from flows.command.flags import ALIASES, overrides
+from flows.command.parser import build_parser
 from flows.results.summary import RecordedRun
+from flows.runtime.failures import SIGNALLED
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, PolicyError, StoreError, TrainingError
-from softgrpo.stages.contract import STAGES
 from softgrpo.pipeline.run import RunResult
 from softgrpo.presets import Setting, resolve, settings, validate
+from softgrpo.stages.contract import STAGES
 from tasks.running.interruption import ENDING
 
 ORIGINAL = "--dataset ml-1m --recbole_models BPR SASRec"

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softgrpo.config import FusionConfig
-from softgrpo.ranking.pruning import contenders
 from softgrpo.ranking.fusion import align, merged_lists, target_positions, target_ranks
 from softgrpo.ranking.metrics import ndcg
+from softgrpo.ranking.pruning import contenders
 from softgrpo.ranking.rewards import JudgedLists
 from tests.fusion_cases import pad, weights_for, windows
 

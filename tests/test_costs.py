@@ -9,14 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from softgrpo.pipeline import costs
 from softgrpo.config import ExperimentConfig
-from softgrpo.pipeline.costs import (Machine, cost_line, duration, estimate, missing, operations, prompt_tokens, recaller_seconds,)
 from softgrpo.data.size import DataSize, data_size
 from softgrpo.errors import PolicyError
-from softgrpo.policy.model_size import USUAL, layer_weights
+from softgrpo.pipeline import costs
+from softgrpo.pipeline.costs import (
+    Machine,
+    cost_line,
+    duration,
+    estimate,
+    missing,
+    operations,
+    prompt_tokens,
+    recaller_seconds,
+)
 from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.run import run_standalone
+from softgrpo.policy.model_size import USUAL, layer_weights
 from softgrpo.presets import resolve
 from softgrpo.stages.contract import Node
 from tests.fake_stages import FakeStages

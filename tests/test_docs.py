@@ -21,9 +21,9 @@ import flows.cli as cli
 from flows.command.flags import ALIASES
 from softgrpo import __version__
 from softgrpo.config import ExperimentConfig
-from softgrpo.pipeline.store import LocalStore
-from softgrpo.pipeline.run import LogReporter, read_metrics, run_node, run_standalone
 from softgrpo.pipeline.plan import plan
+from softgrpo.pipeline.run import LogReporter, read_metrics, run_node, run_standalone
+from softgrpo.pipeline.store import LocalStore
 from softgrpo.presets import settings
 from tasks.servers.addresses import SERVERS
 from tests.doc_lines import REFERENCE, definitions, with_lines

@@ -8,7 +8,17 @@ import sqlite3
 import pytest
 
 from flows.runtime.failures import explained, readable
-from softgrpo.errors import (MemoryLimitError, RecallerError, StoreError, TrainingError, full_disk_is_readable, is_full_disk, lack_of_memory, lack_of_memory_is_readable, no_space,)
+from softgrpo.errors import (
+    MemoryLimitError,
+    RecallerError,
+    StoreError,
+    TrainingError,
+    full_disk_is_readable,
+    is_full_disk,
+    lack_of_memory,
+    lack_of_memory_is_readable,
+    no_space,
+)
 
 TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"
 

@@ -13,10 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from softgrpo.ranking import metrics
-from softgrpo.errors import LeakageError
-from softgrpo.policy.features import (Features, load_features, make_features, own_ndcg, own_ranks, save_features, track_record,)
 from softgrpo.common.records import CandidateLists, Part, Windows
+from softgrpo.errors import LeakageError
+from softgrpo.policy.features import (
+    Features,
+    load_features,
+    make_features,
+    own_ndcg,
+    own_ranks,
+    save_features,
+    track_record,
+)
+from softgrpo.ranking import metrics
 from tests.data.cases import windows_of
 
 INF, NAN = math.inf, math.nan

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import softgrpo
-from softgrpo.pipeline import keys
-from softgrpo.config import ExperimentConfig
-from softgrpo.pipeline.keys import _module_path, _read, code_fingerprint, reached_modules, stage_key
 from softgrpo.common.digests import digest_folder, digest_json
+from softgrpo.config import ExperimentConfig
+from softgrpo.pipeline import keys
+from softgrpo.pipeline.keys import _module_path, _read, code_fingerprint, reached_modules, stage_key
 from softgrpo.stages.contract import Node, Stage
 
 JSON = st.recursive(
@@ -130,7 +130,9 @@ def test_an_edit_to_reached_code_changes_the_fingerprint(mini: Path, name: str, 
 
 
 def node(**parameters: object) -> Node:
-    stage = Stage("sft", lambda _: {}, lambda _config, _variant: dict(parameters), "softgrpo.common.columns", ("numpy",))
+    stage = Stage(
+        "sft", lambda _: {}, lambda _config, _variant: dict(parameters), "softgrpo.common.columns", ("numpy",)
+    )
     return Node("sft", stage, "", ("split", "data"))
 
 

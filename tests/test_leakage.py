@@ -12,19 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from softgrpo.recallers.candidates import read_candidates, write_candidates
+from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of, write_windows
 from softgrpo.errors import CandidateError, LeakageError, SoftGRPOError
-from softgrpo.policy.features import load_features, save_features
-from softgrpo.stages.leakage import check_everyone_is_tested
-from softgrpo.pipeline.store import LocalStore
-from softgrpo.pipeline.run import LogReporter, run_node
 from softgrpo.pipeline.plan import plan
-from softgrpo.presets import resolve
+from softgrpo.pipeline.run import LogReporter, run_node
+from softgrpo.pipeline.store import LocalStore
+from softgrpo.policy.features import load_features, save_features
 from softgrpo.policy.prompts import PromptFormatter, PromptParts, load_prompts, save_prompts
-from softgrpo.common.records import Part
+from softgrpo.presets import resolve
+from softgrpo.recallers.candidates import read_candidates, write_candidates
+from softgrpo.stages.leakage import check_everyone_is_tested
 from tests.data.cases import INTER, Row, write_table
 
 USERS, ITEMS, LENGTH = 24, 40, 15

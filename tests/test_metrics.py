@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softgrpo.ranking import metrics
 from softgrpo.errors import DataError
+from softgrpo.ranking import metrics
 from softgrpo.ranking.fusion import ABSENT
 
 # Three targets: ranks 2 and 5, and one that is not in the list.

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from softgrpo.ranking import normalisation
 from softgrpo.config import FusionConfig, Normalisation
 from softgrpo.errors import CandidateError
+from softgrpo.ranking import normalisation
 from tests.fusion_cases import pad, windows
 
 # Three lists: four scores, one score, none.

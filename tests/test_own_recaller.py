@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 import flows.cli as cli
-from softgrpo.recallers.candidates import read_candidates
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
-from softgrpo.pipeline.run import run_standalone
 from softgrpo.pipeline.preflight import preflight
+from softgrpo.pipeline.run import run_standalone
 from softgrpo.presets import resolve
+from softgrpo.recallers.candidates import read_candidates
 from tests.test_docs import ROOT, blocks, shell_lines
 
 GUIDE = blocks(ROOT / "docs/own-recaller.md")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from softgrpo.presets.pools import check_pools, default_pools, resolve_pools
 from softgrpo.presets import resolve
+from softgrpo.presets.pools import check_pools, default_pools, resolve_pools
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,20 @@ import pandas as pd
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.config import PromptConfig
 from softgrpo.errors import PolicyError
 from softgrpo.policy.features import Features, make_features
-from softgrpo.policy.prompts import (PromptFormatter, PromptParts, encode, level, load_prompts, save_prompts, short, track_word,)
-from softgrpo.common.records import CandidateLists, Corpus, Part
+from softgrpo.policy.prompts import (
+    PromptFormatter,
+    PromptParts,
+    encode,
+    level,
+    load_prompts,
+    save_prompts,
+    short,
+    track_word,
+)
 from tests.data.cases import corpus_of, windows_of
 
 DAY = 86_400.0

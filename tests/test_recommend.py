@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.merging import merge_by_quota, plain_lists
-from softgrpo.recallers.candidates import write_candidates
+from softgrpo.baselines.static_mixture import Candidate, StaticMixture
+from softgrpo.common.records import CandidateLists, Part
 from softgrpo.config import ExperimentConfig, FusionConfig
-from softgrpo.ranking.contributions import contributions
 from softgrpo.data.corpus import write_corpus
 from softgrpo.data.windows import write_windows
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
-from softgrpo.baselines.static_mixture import Candidate, StaticMixture
-from softgrpo.ranking.fusion import align, merged_lists
 from softgrpo.presets import resolve
+from softgrpo.ranking.contributions import contributions
+from softgrpo.ranking.fusion import align, merged_lists
+from softgrpo.recallers.candidates import write_candidates
 from softgrpo.serving.recommend import NO_TEST_WINDOW, NO_WINDOW, NOT_IN_DATA, recommend, stored_weights
 from softgrpo.serving.recommended import Recommended, as_records, write_recommended
-from softgrpo.common.records import CandidateLists, Part
 from softgrpo.stages.inputs import Prepared, save_static
 from tests.data.cases import corpus_of, windows_of
 from tests.fusion_cases import merge_by_value

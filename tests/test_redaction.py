@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from softgrpo.errors import ConfigError
 from softgrpo.common.redaction import passwords_hidden, scrub, without_login, without_password
+from softgrpo.errors import ConfigError
 
 SECRET = "s3cret%40word"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from flows.command.doctor import as_text, examine
+from flows.services.control import main
 from flows.services.logs import log_ends, repeated_errors, repeated_messages
 from flows.services.places import Services
-from flows.services.control import main
 
 SCHEDULER = """\
 {time} | ERROR   | docket.dependencies - ↩ [    {took}ms] schedule_deployments(){{schedule_deployments}}

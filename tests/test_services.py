@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.services.control import ROOT, Services, _told, deploy, find_services, main
 from flows.services.hosts import check_free, check_host
 from flows.services.password import make_password
-from flows.services.control import ROOT, Services, _told, deploy, find_services, main
 from softgrpo.errors import ConfigError, StoreError
 from tests.reliability.runs import free_port
 

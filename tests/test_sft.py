@@ -17,10 +17,10 @@ from torch import nn
 from transformers import TrainingArguments
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
+from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer, check_labels, soft_cross_entropy
 from softgrpo.config import LabelConfig
 from softgrpo.errors import TrainingError
 from softgrpo.policy.model import trainable_state
-from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer, check_labels, soft_cross_entropy
 from softgrpo.stages.labels import make_class_weights, make_labels
 from tests.toy_policy import OPTIMA, toy_encoder, toy_rows, toy_tokenizer
 

@@ -19,8 +19,22 @@ from scipy.stats import chisquare
 from torch import Tensor
 from trl import GRPOTrainer
 
+from softgrpo.algorithm.soft_grpo import (
+    ImportanceRatio,
+    ScaleRewards,
+    clipped_loss,
+    entropy,
+    equal_rewards,
+    exact_kl,
+    group_advantages,
+    gumbel_noise,
+    log_density,
+    row_noise,
+    sample,
+    support_log_softmax,
+    top_p_support,
+)
 from softgrpo.errors import TrainingError
-from softgrpo.algorithm.soft_grpo import (ImportanceRatio, ScaleRewards, clipped_loss, entropy, equal_rewards, exact_kl, group_advantages, gumbel_noise, log_density, row_noise, sample, support_log_softmax, top_p_support,)
 
 FORMS: tuple[ImportanceRatio, ...] = ("noise", "concrete")
 both_forms = pytest.mark.parametrize("form", FORMS)

@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import save_file
 
 from softgrpo.baselines.networks import fit_network
+from softgrpo.common.records import Part, Windows
 from softgrpo.config import ExperimentConfig, FusionConfig, LabelConfig
 from softgrpo.errors import DataError
 from softgrpo.policy.card import PolicyCard
-from softgrpo.common.records import Part, Windows
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.stages import test as test_stage
-from softgrpo.stages.teacher import gate_data, teach
 from softgrpo.stages.grpo import choose_reading
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.sft import make_targets
+from softgrpo.stages.teacher import gate_data, teach
 from softgrpo.stages.test import foreign_note
 from tests.baselines.cases import small_config, small_prepared
 

@@ -9,13 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.runtime.console import Short, Visible
-from flows.runtime.failures import readable
 from flows.command.result_commands import print_json
 from flows.results.prefect_page import escape, run_page
+from flows.runtime.console import Short, Visible
+from flows.runtime.failures import readable
+from softgrpo.common.text import (
+    LONGEST_LINE,
+    LONGEST_WORD,
+    MOST_LINES,
+    one_line,
+    shortened,
+    visible,
+    visible_json,
+)
 from softgrpo.errors import ConfigError
 from softgrpo.evaluation.summary import Summary
-from softgrpo.common.text import (LONGEST_LINE, LONGEST_WORD, MOST_LINES, one_line, shortened, visible, visible_json,)
 from tasks.tracking.descriptions import plain
 
 EVIL = "a\x1b[2J\0\u202eb\u2066c\x07\x9b31m\u200fd\ufeff"

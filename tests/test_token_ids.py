@@ -12,12 +12,12 @@ import torch
 
 from softgrpo.algorithm.batching import PromptRows
 from softgrpo.config import ExperimentConfig
-from softgrpo.policy.model import Policy
 from softgrpo.policy.card import PolicyCard
+from softgrpo.policy.model import Policy
 from softgrpo.policy.prompts import PromptParts, save_prompts
-from softgrpo.stages.contract import StageContext
 from softgrpo.stages import grpo, sft
 from softgrpo.stages import test as test_stage
+from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import Prepared
 from tests.test_training import Notes
 from tests.toy_policy import toy_decoder, toy_encoder, toy_tokenizer

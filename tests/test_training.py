@@ -18,15 +18,21 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
-from softgrpo.stages.callbacks import training_callbacks
-from softgrpo.stages.resume import last_checkpoint
+from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
+from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.config import PolicyConfig, TrainConfig
 from softgrpo.errors import TrainingError
 from softgrpo.policy.model import create_policy, trainable_state
-from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
 from softgrpo.reporting import BEST_METRIC
-from softgrpo.stages.training import (common_arguments, curves, evaluation_at, ranking_metrics, train_keeping_best,)
-from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
+from softgrpo.stages.callbacks import training_callbacks
+from softgrpo.stages.resume import last_checkpoint
+from softgrpo.stages.training import (
+    common_arguments,
+    curves,
+    evaluation_at,
+    ranking_metrics,
+    train_keeping_best,
+)
 from tests.toy_policy import OPTIMA, save_base, toy_decoder, toy_encoder, toy_reward, toy_rows, toy_tokenizer
 
 RECALLERS = ("A", "B", "C")

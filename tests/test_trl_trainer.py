@@ -16,10 +16,17 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, LlamaForSequenceClassification, TrainerCallback
 
 from softgrpo.algorithm.batching import GroupSampler, PromptCollator, PromptRows, predict_logits, token_counts
+from softgrpo.algorithm.soft_grpo import (
+    clipped_loss,
+    exact_kl,
+    group_advantages,
+    log_density,
+    row_noise,
+    sample,
+)
+from softgrpo.algorithm.trl_trainer import RewardFunction, SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.errors import ConfigError, SoftGRPOError, TrainingError
 from softgrpo.policy.model import trainable_state
-from softgrpo.algorithm.soft_grpo import (clipped_loss, exact_kl, group_advantages, log_density, row_noise, sample,)
-from softgrpo.algorithm.trl_trainer import RewardFunction, SoftGRPOConfig, SoftGRPOTrainer
 from tests.toy_policy import CLASSES, toy_decoder, toy_encoder, toy_reward, toy_rows, toy_tokenizer
 
 State = dict[str, Tensor]

@@ -8,9 +8,9 @@ import pytest
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
+from softgrpo.pipeline.tuning import SearchSpace, plan_study, study_name, validation_ndcg, with_values
 from softgrpo.presets import resolve, size_names
 from softgrpo.reporting import BEST_METRIC
-from softgrpo.pipeline.tuning import SearchSpace, plan_study, study_name, validation_ndcg, with_values
 from tests.fake_groups import FakeGroups
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from softgrpo.policy import model_files
 from softgrpo.errors import PolicyError
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.plan import plan
-from softgrpo.presets import resolve
+from softgrpo.policy import model_files
 from softgrpo.policy.model_files import check_reachable, identify_weights
+from softgrpo.presets import resolve
 
 FILES = {"config.json": b'{"max_position_embeddings": 64}', "model.safetensors": b"1234", "tokenizer.json": b"{}"}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.services.control import main
 from flows.services.places import ROOT, Services
 from flows.services.record import write_record
-from flows.services.control import main
 from flows.services.worker_environment import worker_data_paths, worker_datasets
 
 

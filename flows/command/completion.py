@@ -14,12 +14,12 @@ from typing import Any
 import argcomplete
 from argcomplete.shell_integration import shellcode
 
-from flows.command.parser import REPEATABLE, build_parser, sub_parsers
 from flows.command.flags import ALIASES
-from softgrpo.presets.ablations import ABLATIONS
+from flows.command.parser import REPEATABLE, build_parser, sub_parsers
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import known_datasets
 from softgrpo.presets import dataset_names, settings, size_names
+from softgrpo.presets.ablations import ABLATIONS
 
 VARIABLE = "_ARGCOMPLETE"
 SHELLS = ("bash", "zsh", "fish")

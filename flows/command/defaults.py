@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from flows.command.parser import sub_parsers
 from flows.command.flags import overrides, setting_help
+from flows.command.parser import sub_parsers
 from softgrpo.config import DataConfig, ExperimentConfig
 from softgrpo.errors import DataError, SoftGRPOError, nearest
 from softgrpo.presets import dataset_names, resolve, settings

@@ -13,10 +13,10 @@ from flows.runtime.environment import takes_files
 from flows.services.places import find_services
 from flows.services.record import error_warnings
 from softgrpo import __version__
+from softgrpo.common.redaction import without_password
 from softgrpo.config import DataConfig
 from softgrpo.errors import PolicyError
 from softgrpo.presets import resolve, size_names
-from softgrpo.common.redaction import without_password
 from tasks.servers.database import DATABASE
 
 CORE = (

@@ -11,12 +11,12 @@ from typing import Any, NoReturn
 
 import yaml
 
+from softgrpo.common.text import one_line
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import Setting, settings
 from softgrpo.presets.bounds import read_yaml
 from softgrpo.presets.settings import shown, value_of
-from softgrpo.common.text import one_line
 
 ALIASES = {
     "dataset": "data.dataset",

@@ -14,8 +14,8 @@ from softgrpo.config import ExperimentConfig
 
 if TYPE_CHECKING:
     from flows.ablate import Ablation
-    from flows.results.comparison import ComparedRuns
     from flows.pipeline import Size
+    from flows.results.comparison import ComparedRuns
     from flows.tune import Tuned
 
 
@@ -201,8 +201,8 @@ def _study_record(tuned: Tuned) -> dict[str, Any]:
 def _tell_study(tuned: Tuned) -> None:
     import yaml
 
-    from flows.results.summary import verdict_of
     from flows.command.output import print_comparison, print_sentences
+    from flows.results.summary import verdict_of
 
     columns = [name for name in tuned.trials.columns if name not in ("run", "retry_of")]
     print(tuned.trials[columns].to_string(index=False))

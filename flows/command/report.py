@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from flows.command.destination import check_destination, check_outside_stores
-from flows.runtime.environment import check_takes_files
 from flows.results.finished import FinishedRun, open_finished
 from flows.results.report_page import PAGE, TEXT, RunFacts, complete
+from flows.runtime.environment import check_takes_files
 from softgrpo.errors import StoreError
 
 TABLE = "table.parquet"

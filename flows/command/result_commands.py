@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from flows.command.destination import check_destination, check_overwrite
 from flows.runtime.environment import check_takes_files, prepare_to_read
-from softgrpo.errors import ConfigError
 from softgrpo.common.text import visible, visible_json
+from softgrpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from flows.results.comparison import ComparedRuns
     from flows.command.recommend import Recommendation
+    from flows.results.comparison import ComparedRuns
     from softgrpo.config import ExperimentConfig
 
 Job = Callable[[], int]
@@ -48,8 +48,8 @@ def compare_job(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: They cannot be compared; nothing was written.
     """
-    from flows.results.comparison import average_stored_seeds, compare_stored_runs
     from flows.command.report import check_copy
+    from flows.results.comparison import average_stored_seeds, compare_stored_runs
 
     check_overwrite(arguments.to, overwrite=arguments.overwrite)
     if arguments.to is not None:
@@ -100,7 +100,15 @@ def report_job(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: There is none; nothing was written.
     """
-    from flows.command.report import (TABLE, as_record, check_copy, check_files, copy_report, facts_of, open_report,)
+    from flows.command.report import (
+        TABLE,
+        as_record,
+        check_copy,
+        check_files,
+        copy_report,
+        facts_of,
+        open_report,
+    )
     from flows.results.report_page import FOLDER, PAGE, TEXT, write_page
 
     check_overwrite(arguments.to, overwrite=arguments.overwrite)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.command.parser import REPEATABLE
+from flows.command.result_commands import Job, print_json
 from flows.runtime.environment import check_output, check_servers, prepare_to_read
 from flows.runtime.failures import OK
-from flows.command.result_commands import Job, print_json
+from softgrpo.common.text import visible
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
-from softgrpo.common.text import visible
 
 if TYPE_CHECKING:
     from softgrpo.pipeline.run import RunResult

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.runtime.environment import prepare_to_read
 from flows.command.result_commands import Job, print_json
+from flows.runtime.environment import prepare_to_read
 from softgrpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def newest_runs(output: Path, most: int) -> list[Listed]:
         StoreError: No run is stored there, or MLflow does not answer.
     """
     prepare_to_read(output)
-    from tasks.tracking.listing import list_pipelines
     from tasks.tracking.connection import connect
+    from tasks.tracking.listing import list_pipelines
 
     return list_pipelines(connect(output), most)
 
@@ -67,8 +67,8 @@ def as_table(found: Sequence[Listed]) -> Table:
     """Returns the list of runs as a table; the NDCG of a debug run is marked."""
     from rich.table import Column, Table
 
-    from flows.results.comparison import short_ids
     from flows.command.output import foreign
+    from flows.results.comparison import short_ids
 
     whole: dict[str, Any] = {"no_wrap": True}
     number = whole | {"justify": "right"}

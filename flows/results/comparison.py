@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flows.results.differences import differing, differing_settings
-from flows.runtime.environment import prepare_to_read
 from flows.results.finished import check_pipeline
+from flows.runtime.environment import prepare_to_read
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import ConfigError
 from softgrpo.evaluation import FOCUS
 from softgrpo.presets.changes import WITHOUT_EFFECT
 
 if TYPE_CHECKING:
-    from softgrpo.evaluation.across_runs import EvaluatedRun  # torch takes seconds, which `make deploy` need not wait for
+    from softgrpo.evaluation.across_runs import (
+        EvaluatedRun,  # torch takes seconds, which `make deploy` need not wait for
+    )
 
 SHORTEST = 6
 """Characters of an id that stand for a run; `tasks.tracking.lookup.read_run` takes them too."""

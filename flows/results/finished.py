@@ -96,8 +96,8 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
         StoreError: No run is stored there, MLflow does not answer, or files are gone or damaged.
     """
     prepare_to_read(output)
-    from tasks.tracking.lookup import commit_of, open_store_of_run, read_run, stage_runs, started_at
     from tasks.tracking.connection import store_errors
+    from tasks.tracking.lookup import commit_of, open_store_of_run, read_run, stage_runs, started_at
 
     store = open_store_of_run(run_id, output)
     run = read_run(store, run_id)

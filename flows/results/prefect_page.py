@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from softgrpo.evaluation.summary import Summary
-from softgrpo.evaluation.formatting import percent, signed, table_rows
 from softgrpo.common.text import visible
+from softgrpo.evaluation.formatting import percent, signed, table_rows
+from softgrpo.evaluation.summary import Summary
 
 FIGURE = Path("figures") / "comparison.png"
 """Where the stage test keeps the figure of its table. It has a white ground, and Prefect's page may be dark."""

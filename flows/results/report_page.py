@@ -73,7 +73,14 @@ def complete(folder: Path, facts: RunFacts) -> dict[str, str]:
         facts: What is known of the run.
     """
     from softgrpo.evaluation.pages import costs
-    from softgrpo.evaluation.pages.provenance import (COSTS, PROVENANCE, Provenance, fill, provenance_html, provenance_markdown,)
+    from softgrpo.evaluation.pages.provenance import (
+        COSTS,
+        PROVENANCE,
+        Provenance,
+        fill,
+        provenance_html,
+        provenance_markdown,
+    )
 
     known = {
         "run id": facts.run_id,

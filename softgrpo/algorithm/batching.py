@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
+from softgrpo.algorithm.soft_grpo import check_finite
 from softgrpo.errors import TrainingError
 from softgrpo.reporting import ProgressBar
-from softgrpo.algorithm.soft_grpo import check_finite
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from transformers import PreTrainedConfig, Trainer, TrainerCallback, TrainerCont
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, get_last_checkpoint
 
 from softgrpo.algorithm.batching import FixedOrder, GroupSampler, Row, policy_logits, token_counts
-from softgrpo.errors import ConfigError, TrainingError
 from softgrpo.algorithm.checkpoints import check_origin, describe, write_origin
+from softgrpo.errors import ConfigError, TrainingError
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from trl.trainer.base_config import _BaseConfig
 
-from softgrpo.errors import ConfigError
 from softgrpo.algorithm.soft_grpo import ImportanceRatio, ScaleRewards
+from softgrpo.errors import ConfigError
 
 
 @dataclass

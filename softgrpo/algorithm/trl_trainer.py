@@ -20,11 +20,22 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.base_trainer import _BaseTrainer
 
 from softgrpo.algorithm.batching import PromptCollator, Row, policy_logits, predict_logits
-from softgrpo.errors import TrainingError
 from softgrpo.algorithm.checkpoints import read_reference, write_reference
 from softgrpo.algorithm.prompt_trainer import PromptTrainer, switch_dropout_off
-from softgrpo.algorithm.soft_grpo import (Density, SoftSamples, clipped_loss, entropy, equal_rewards, exact_kl, group_advantages, log_density, row_noise, sample,)
+from softgrpo.algorithm.soft_grpo import (
+    Density,
+    SoftSamples,
+    clipped_loss,
+    entropy,
+    equal_rewards,
+    exact_kl,
+    group_advantages,
+    log_density,
+    row_noise,
+    sample,
+)
 from softgrpo.algorithm.trl_config import SoftGRPOConfig
+from softgrpo.errors import TrainingError
 
 __all__ = ["RewardFunction", "SoftGRPOConfig", "SoftGRPOTrainer"]
 

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softgrpo.common.records import Windows
 from softgrpo.errors import DataError
 from softgrpo.policy.features import Features
-from softgrpo.common.records import Windows
 from softgrpo.ranking.rewards import JudgedLists
 
 

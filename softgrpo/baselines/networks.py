@@ -16,9 +16,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from softgrpo.algorithm.soft_grpo import (
+    Density,
+    check_finite,
+    clipped_loss,
+    exact_kl,
+    group_advantages,
+    gumbel_noise,
+    log_density,
+    sample,
+)
 from softgrpo.baselines.inputs import GateData, GateWeights
 from softgrpo.ranking.rewards import RankingReward
-from softgrpo.algorithm.soft_grpo import (Density, check_finite, clipped_loss, exact_kl, group_advantages, gumbel_noise, log_density, sample,)
 
 Action = Literal["soft", "discrete", "dirichlet"]
 Loss = Callable[[Tensor, Tensor], Tensor]

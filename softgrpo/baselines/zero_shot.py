@@ -16,9 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from softgrpo.errors import PolicyError
+from softgrpo.policy.model_files import locate_weights
 from softgrpo.policy.pretrained import load_tokenizer
 from softgrpo.reporting import ProgressBar
-from softgrpo.policy.model_files import locate_weights
 
 
 def can_generate(model_name: str) -> bool:

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from softgrpo.config.experiment import TABLE_KS, Baseline, EvaluationConfig, ExperimentConfig, LimitsConfig
 from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
-from softgrpo.config.lists import (DataConfig, FusionConfig, MergeMethod, Normalisation, PromptConfig, RecallConfig, SplitConfig,)
+from softgrpo.config.lists import (
+    DataConfig,
+    FusionConfig,
+    MergeMethod,
+    Normalisation,
+    PromptConfig,
+    RecallConfig,
+    SplitConfig,
+)
 from softgrpo.config.section import Section
 
 __all__ = [

@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from softgrpo.common.columns import Columns
+from softgrpo.common.records import Corpus
 from softgrpo.config import DataConfig
 from softgrpo.data.atomic import numbers, read_atomic, require_columns, tokens
 from softgrpo.data.locate import locate
 from softgrpo.errors import DataError
-from softgrpo.common.records import Corpus
 
 TITLE_FIELDS = ("title", "movie_title", "app_name", "name")
 GENRE_FIELDS = ("genres", "genre", "class", "categories")

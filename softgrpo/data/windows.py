@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from softgrpo.common.columns import Columns
+from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import SplitConfig
 from softgrpo.errors import DataError, LeakageError
-from softgrpo.common.records import Corpus, Part, Windows
 
 Positions = NDArray[np.int64]
 

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from softgrpo.common.columns import Columns
+from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import FusionConfig
 from softgrpo.evaluation.table import Comparison
 from softgrpo.ranking.fusion import merged_lists
-from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.ranking.rewards import JudgedLists
 
 

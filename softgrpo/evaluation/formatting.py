@@ -10,9 +10,9 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from softgrpo.common.text import visible
 from softgrpo.config import TABLE_KS
 from softgrpo.evaluation.significance import smallest_p
-from softgrpo.common.text import visible
 
 
 def least_p(table: pd.DataFrame, draws: int) -> float:

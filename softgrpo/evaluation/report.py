@@ -8,13 +8,13 @@ from typing import Any
 
 from softgrpo.config import TABLE_KS
 from softgrpo.evaluation.figures import Drawn, draw_figures
+from softgrpo.evaluation.formatting import least_p, table_rows, verdict
 from softgrpo.evaluation.glossary import column_meanings, row_meanings
 from softgrpo.evaluation.pages.environment import template
 from softgrpo.evaluation.pages.provenance import COSTS, PROVENANCE, place
 from softgrpo.evaluation.pages.vector import inline_svg
 from softgrpo.evaluation.report_content import Report
 from softgrpo.evaluation.summary import Summary
-from softgrpo.evaluation.formatting import least_p, table_rows, verdict
 
 PROTOCOLS = {
     "ratio": "each user's sequence cut in time order into recaller, policy, validation and test parts",

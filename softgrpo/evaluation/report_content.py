@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from softgrpo.baselines.static_mixture import StaticMixture
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation.cases import Case
 from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
-from softgrpo.baselines.static_mixture import StaticMixture
 from softgrpo.evaluation.table import Comparison
 
 

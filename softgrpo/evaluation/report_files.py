@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from pydantic import ValidationError
 
+from softgrpo.baselines.static_mixture import StaticMixture
 from softgrpo.common.columns import Columns
 from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.errors import ConfigError, DataError
@@ -25,7 +26,6 @@ from softgrpo.evaluation.drivers import Drivers
 from softgrpo.evaluation.report import summarise, write_report
 from softgrpo.evaluation.report_content import Choice, Report
 from softgrpo.evaluation.rows import Method
-from softgrpo.baselines.static_mixture import StaticMixture
 from softgrpo.evaluation.summary import write_summary
 from softgrpo.evaluation.table import Comparison, tabulate
 

@@ -9,9 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from softgrpo.baselines.static_mixture import SEARCH_NAMES, StaticMixture, weight_grid
 from softgrpo.config import ExperimentConfig, FusionConfig, MergeMethod
 from softgrpo.evaluation.oracle import oracle_recaller, oracle_weights
-from softgrpo.baselines.static_mixture import SEARCH_NAMES, StaticMixture, weight_grid
 from softgrpo.ranking.rewards import JudgedLists
 
 Kind = Literal["single", "static", "gate", "learned", "oracle"]

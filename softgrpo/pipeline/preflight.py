@@ -7,9 +7,9 @@ from softgrpo.data.corpus import read_corpus
 from softgrpo.data.size import note_size
 from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
 from softgrpo.errors import ConfigError, DataError
+from softgrpo.policy.model_files import check_reachable
 from softgrpo.recallers.names import check_pool
 from softgrpo.recallers.registry import check_settings
-from softgrpo.policy.model_files import check_reachable
 
 TIED_SHARE_WORTH_A_NOTE = 0.5
 

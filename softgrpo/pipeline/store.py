@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from softgrpo.errors import StoreError
 from softgrpo.common.digests import digest_folder
+from softgrpo.errors import StoreError
 
 FORMAT = 1
 LARGEST_MARK = 10_000

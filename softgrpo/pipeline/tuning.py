@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softgrpo.common.digests import digest_json
 from softgrpo.config import ExperimentConfig, GRPOConfig, Section
 from softgrpo.errors import ConfigError
-from softgrpo.common.digests import digest_json
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.presets import resolve
 from softgrpo.reporting import BEST_METRIC
@@ -15,10 +15,6 @@ from softgrpo.stages.contract import Node
 
 STAGE = "grpo"
 DIGITS = 4  # of a setting that is tried: what is printed is what was run, to the last bit
-
-
-class Pruned(Exception):
-    """Ends a stage that is not worth going on with; nothing of it is committed. No error: it says why, and whoever asked knows."""
 
 
 class Range(Section):

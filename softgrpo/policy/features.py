@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from softgrpo.errors import LeakageError
 from softgrpo.common.records import CandidateLists, Part, Windows
+from softgrpo.errors import LeakageError
 
 Floats = NDArray[np.float32]
 CHUNK = 4096

@@ -19,8 +19,8 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
 from softgrpo.policy.card import CARD, PolicyCard, load_card
-from softgrpo.policy.pretrained import empty_model, load_base, load_tokenizer
 from softgrpo.policy.model_files import check_reachable, identify_weights, locate_weights
+from softgrpo.policy.pretrained import empty_model, load_base, load_tokenizer
 
 WEIGHTS = "model.safetensors"
 

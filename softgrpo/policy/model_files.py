@@ -15,8 +15,8 @@ from typing import Any
 from httpx2 import HTTPError
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
-from softgrpo.errors import PolicyError
 from softgrpo.common.digests import digest_file
+from softgrpo.errors import PolicyError
 
 PACKAGE_PREFIX = "package:"
 HUB_TIMEOUT_SECONDS = 4

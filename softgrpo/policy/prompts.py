@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from softgrpo.common.columns import Columns
+from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.config import PromptConfig
 from softgrpo.data.windows import history_of
 from softgrpo.errors import PolicyError
 from softgrpo.policy.features import Features
-from softgrpo.common.records import CandidateLists, Corpus, Windows
 
 LEVELS = ("very low", "low", "medium", "high", "very high")
 TRACK_LEVELS = ((0.0, "none"), (0.1, "poor"), (0.25, "fair"), (0.5, "good"))

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from softgrpo.errors import ConfigError
 from softgrpo.common.text import one_line
+from softgrpo.errors import ConfigError
 
 MOST_CHARACTERS = 20_000
 MOST_DEPTH = 20

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from softgrpo.config import FusionConfig
-from softgrpo.ranking.pruning import contenders
 from softgrpo.errors import TrainingError
 from softgrpo.ranking.fusion import ABSENT, Aligned, align, target_positions, target_ranks
 from softgrpo.ranking.metrics import all_metrics, check_targets, ndcg
+from softgrpo.ranking.pruning import contenders
 
 PROBES = 64
 """Weights that `JudgedLists.responsive` tries."""

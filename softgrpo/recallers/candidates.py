@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from softgrpo.common.columns import Columns
+from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.errors import CandidateError, LeakageError
 from softgrpo.reporting import ProgressBar
-from softgrpo.common.records import CandidateLists, Corpus, Windows
 
 NO_ITEM = -1
 _META = b"softgrpo.recallers.candidates"

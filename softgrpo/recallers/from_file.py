@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from softgrpo.recallers.candidates import NO_ITEM, Positions
 from softgrpo.common.columns import Columns
-from softgrpo.errors import CandidateError
 from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.common.text import one_line
+from softgrpo.errors import CandidateError
+from softgrpo.recallers.candidates import NO_ITEM, Positions
 
 SCHEMA = {
     Columns.User: "text or whole numbers",

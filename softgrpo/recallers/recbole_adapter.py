@@ -19,15 +19,21 @@ import torch
 from recbole.utils import get_model, init_seed
 
 from softgrpo.common.columns import Columns
+from softgrpo.common.records import Corpus, Windows
 from softgrpo.errors import RecallerError, StoreError
 from softgrpo.recallers.model import RecallerModel
 from softgrpo.recallers.recbole_compat import Printed, import_models, restore_aliases, shielded
-from softgrpo.recallers.recbole_data import (TrainingData, make_config, open_training_data, training_interactions, write_atomic,)
+from softgrpo.recallers.recbole_data import (
+    TrainingData,
+    make_config,
+    open_training_data,
+    training_interactions,
+    write_atomic,
+)
 from softgrpo.recallers.recbole_model import RecBoleRecaller, Recipe
 from softgrpo.recallers.recbole_training import fit
 from softgrpo.recallers.registry import check_recallers, check_settings
 from softgrpo.recallers.similarity import SimilarityRecaller
-from softgrpo.common.records import Corpus, Windows
 from softgrpo.reporting import Reporter
 
 _CUTOFF = 10  # of the NDCG that early stopping goes by

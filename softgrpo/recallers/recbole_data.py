@@ -17,9 +17,9 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.utils import ModelType, get_model
 
 from softgrpo.common.columns import Columns
+from softgrpo.common.records import Corpus, Windows
 from softgrpo.errors import RecallerError
 from softgrpo.recallers.recbole_compat import visible_devices
-from softgrpo.common.records import Corpus, Windows
 
 DATASET = "training"
 PADDING = "[PAD]"

@@ -9,10 +9,9 @@ import torch
 from recbole.utils import get_trainer
 
 from softgrpo.errors import RecallerError
-from softgrpo.reporting import ProgressBar
 from softgrpo.recallers.recbole_compat import NullWriter
 from softgrpo.recallers.recbole_data import TrainingData
-from softgrpo.reporting import Reporter
+from softgrpo.reporting import ProgressBar, Reporter
 
 State = dict[str, torch.Tensor]
 

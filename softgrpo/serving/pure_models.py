@@ -102,8 +102,8 @@ def load_model(folder: Path | str) -> Policy:
     # torch and transformers take seconds to import, and the pipeline's plan needs neither
     from peft import LoraConfig
 
-    from softgrpo.policy.model import load_policy
     from softgrpo.policy.card import load_card
+    from softgrpo.policy.model import load_policy
 
     place = Path(folder)
     card = load_card(place)

@@ -17,15 +17,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from softgrpo.recallers.candidates import NO_ITEM
 from softgrpo.common.columns import Columns
-from softgrpo.ranking.contributions import contributions
+from softgrpo.common.records import CandidateLists, Part
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
 from softgrpo.evaluation import FOCUS
 from softgrpo.evaluation.report_files import WEIGHTS
+from softgrpo.ranking.contributions import contributions
 from softgrpo.ranking.fusion import align, merged_lists
+from softgrpo.recallers.candidates import NO_ITEM
 from softgrpo.serving.recommended import POLICY, STATIC, Recommended
-from softgrpo.common.records import CandidateLists, Part
 from softgrpo.stages.inputs import Prepared
 
 NO_TEST_WINDOW = "no test window: the latest earlier lists"

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from softgrpo.common.columns import Columns
-from softgrpo.errors import ConfigError
 from softgrpo.common.files import written_whole
 from softgrpo.common.text import visible_json
+from softgrpo.errors import ConfigError
 
 POLICY, STATIC = "policy", "static"
 

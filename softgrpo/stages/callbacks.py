@@ -10,8 +10,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 
 from softgrpo.config import TrainConfig
 from softgrpo.errors import TrainingError
-from softgrpo.reporting import ProgressBar
-from softgrpo.reporting import BEST_METRIC, Reporter
+from softgrpo.reporting import BEST_METRIC, ProgressBar, Reporter
 
 
 def evaluations(state: TrainerState) -> dict[int, float]:

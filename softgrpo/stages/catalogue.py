@@ -6,11 +6,11 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from softgrpo.common.digests import digest_file
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.locate import SUFFIXES, locate
-from softgrpo.common.digests import digest_file
-from softgrpo.stages.contract import Stage, StageContext
 from softgrpo.policy.model_files import identify_weights
+from softgrpo.stages.contract import Stage, StageContext
 
 Parameters = Callable[[ExperimentConfig, str], dict[str, Any]]
 
@@ -98,7 +98,7 @@ def _test(config: ExperimentConfig, variant: str) -> dict[str, Any]:
 
 
 def _stage(name: str, parameters: Parameters, libraries: tuple[str, ...], module: str = "") -> Stage:
-    module = f"softgrpo.stages.contract.{module or name}"
+    module = f"softgrpo.stages.{module or name}"
 
     def run(context: StageContext) -> dict[str, float]:
         metrics: dict[str, float] = importlib.import_module(module).run(context)

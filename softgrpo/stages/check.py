@@ -7,14 +7,19 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 
-from softgrpo.recallers.candidates import check_candidates, read_candidates
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import check_no_leak, load_windows
 from softgrpo.policy.features import load_features
-from softgrpo.stages.leakage import (check_nobody_left_out, check_prompts, check_track_record, check_training_input,)
 from softgrpo.policy.prompts import load_prompts
+from softgrpo.recallers.candidates import check_candidates, read_candidates
 from softgrpo.recallers.evidence import training_input
 from softgrpo.stages.contract import StageContext
+from softgrpo.stages.leakage import (
+    check_nobody_left_out,
+    check_prompts,
+    check_track_record,
+    check_training_input,
+)
 
 
 def run(context: StageContext) -> dict[str, float]:

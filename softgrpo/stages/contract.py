@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from softgrpo.config import ExperimentConfig
-
-BEST_METRIC = "eval_ndcg_best_reading"
-"""Curve of a training by which its model is chosen: NDCG on validation windows, read at the better of both temperatures."""
+from softgrpo.errors import ConfigError, nearest
+from softgrpo.reporting import Reporter
 
 CURVES = "curves.json"
 """File with the curves of a training, name to `step` and `value`."""
@@ -23,16 +22,6 @@ MERGE_MILLISECONDS = "cost/merge_ms"
 """What merging the lists costs, likewise."""
 POLICY_MILLISECONDS = "cost/policy_ms"
 """What the language model costs, likewise."""
-
-
-class Reporter(Protocol):
-    """Receives what a stage has to say while it runs."""
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Takes one point of each named curve."""
-
-    def info(self, message: str) -> None:
-        """Takes one line for the log."""
 
 
 @dataclass(frozen=True)
@@ -90,3 +79,17 @@ class Node:
     stage: Stage
     variant: str
     upstream: tuple[str, ...]
+
+
+STAGES = ("recall", "data", "check", "sft", "grpo", "test")
+
+
+def check_stage(name: str, *, known: tuple[str, ...] = STAGES) -> str:
+    """Returns the name of a stage.
+
+    Raises:
+        ConfigError: There is no such stage.
+    """
+    if name not in known:
+        raise ConfigError(f"stage '{name}'", "there is no such stage", nearest(name, known))
+    return name

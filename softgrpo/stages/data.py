@@ -10,14 +10,14 @@ import json
 import numpy as np
 import torch
 
-from softgrpo.recallers.candidates import combine, read_candidates, write_candidates
+from softgrpo.baselines.static_mixture import best_static_mixture
+from softgrpo.common.records import Part
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
-from softgrpo.baselines.static_mixture import best_static_mixture
 from softgrpo.policy.features import make_features, save_features
-from softgrpo.ranking.normalisation import fit_platt
 from softgrpo.policy.prompts import PromptFormatter, save_prompts
-from softgrpo.common.records import Part
+from softgrpo.ranking.normalisation import fit_platt
+from softgrpo.recallers.candidates import combine, read_candidates, write_candidates
 from softgrpo.stages.contract import CURVES, StageContext
 from softgrpo.stages.inputs import PLATT, RECALLER_CURVES, judge, save_static
 

@@ -6,12 +6,18 @@ import json
 from dataclasses import replace
 
 from softgrpo.algorithm.batching import PromptRows
-from softgrpo.stages.callbacks import training_callbacks
+from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.policy.model import Policy, head_parameters, load_policy, store_policy
+from softgrpo.stages.callbacks import training_callbacks
 from softgrpo.stages.contract import CURVES, StageContext
 from softgrpo.stages.inputs import AskedRows, Prepared
-from softgrpo.stages.training import (common_arguments, curves, evaluation_at, ranking_metrics, train_keeping_best,)
-from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
+from softgrpo.stages.training import (
+    common_arguments,
+    curves,
+    evaluation_at,
+    ranking_metrics,
+    train_keeping_best,
+)
 
 
 def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy, asked: AskedRows) -> SoftGRPOTrainer:

@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from softgrpo.recallers.candidates import read_candidates
+from softgrpo.baselines.static_mixture import StaticMixture
+from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.errors import DataError
-from softgrpo.baselines.static_mixture import StaticMixture
 from softgrpo.policy.features import Features, load_features
 from softgrpo.policy.prompts import EncodedPrompts, encode, load_prompts
-from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.ranking.rewards import JudgedLists, RankingReward
+from softgrpo.recallers.candidates import read_candidates
 
 logger = logging.getLogger(__name__)
 

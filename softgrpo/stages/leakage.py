@@ -13,14 +13,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from softgrpo.recallers.candidates import Positions
 from softgrpo.common.columns import Columns
+from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import PromptConfig, SplitConfig
 from softgrpo.data.windows import make_windows, targets_of
 from softgrpo.errors import LeakageError
 from softgrpo.policy.features import Features, make_features
 from softgrpo.policy.prompts import PromptFormatter, PromptParts
-from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
+from softgrpo.recallers.candidates import Positions
 
 _DEFECT = "This is a defect, not a matter of settings: keep the stored stages and report it"
 _TOLERANCE = 1e-4

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from softgrpo.recallers.candidates import build_candidates, check_candidates, write_candidates
+from softgrpo.common.records import CandidateLists, Part
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
 from softgrpo.errors import RecallerError
+from softgrpo.recallers.candidates import build_candidates, check_candidates, write_candidates
 from softgrpo.recallers.evidence import keep_training_input
-from softgrpo.common.records import CandidateLists, Part
-from softgrpo.stages.contract import CURVES, LIST_MILLISECONDS, StageContext
 from softgrpo.reporting import Reporter
+from softgrpo.stages.contract import CURVES, LIST_MILLISECONDS, StageContext
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from softgrpo.recallers.candidates import check_candidates, write_candidates
+from softgrpo.common.digests import digest_file
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
-from softgrpo.common.digests import digest_file
+from softgrpo.recallers.candidates import check_candidates, write_candidates
 from softgrpo.recallers.from_file import read_lists
 from softgrpo.stages.contract import StageContext
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from softgrpo.baselines.inputs import GateData, GateWeights, check_windows, gate_numbers, standardised
 from softgrpo.baselines.networks import fit_network
-from softgrpo.policy.model import static_prior
 from softgrpo.common.records import Part
+from softgrpo.policy.model import static_prior
 from softgrpo.stages.inputs import Prepared
 
 

@@ -15,11 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
 from softgrpo.baselines.gates import GATES, fit_gates
 from softgrpo.baselines.inputs import gate_numbers
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
-from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
 from softgrpo.common.columns import Columns
+from softgrpo.common.digests import digest_file
+from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig, MergeMethod, PolicyConfig
 from softgrpo.data.windows import targets_of
 from softgrpo.errors import DataError
@@ -31,20 +33,18 @@ from softgrpo.evaluation.learnt import learnt_sentence
 from softgrpo.evaluation.lift import lift_at
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, Report
-from softgrpo.evaluation.rows import Gate, standard_methods
 from softgrpo.evaluation.report_files import save_report
+from softgrpo.evaluation.rows import Gate, standard_methods
 from softgrpo.evaluation.table import Comparison, compare
-from softgrpo.ranking.fusion import merged_lists
-from softgrpo.common.digests import digest_file
-from softgrpo.stages.leakage import check_everyone_is_tested
-from softgrpo.policy.model import load_policy, starting_weights
 from softgrpo.policy.card import load_card
-from softgrpo.common.records import Part
+from softgrpo.policy.model import load_policy, starting_weights
+from softgrpo.ranking.fusion import merged_lists
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.reporting import BEST_METRIC, Reporter
 from softgrpo.stages.contract import CURVES, MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
-from softgrpo.stages.teacher import gate_data
 from softgrpo.stages.inputs import CONFUSION, RECALLER_CURVES, Prepared
+from softgrpo.stages.leakage import check_everyone_is_tested
+from softgrpo.stages.teacher import gate_data
 
 TIMED_WINDOWS = 512
 logger = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction, PrinterCallback, Trainer
 
-from softgrpo.stages.callbacks import best_evaluation, evaluations
-from softgrpo.stages.resume import has_ended, last_checkpoint
 from softgrpo.config import TrainConfig
 from softgrpo.policy.model import restore_state, trainable_state
 from softgrpo.reporting import BEST_METRIC, Reporter
+from softgrpo.stages.callbacks import best_evaluation, evaluations
+from softgrpo.stages.resume import has_ended, last_checkpoint
 
 
 def ranking_metrics(

@@ -14,8 +14,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from softgrpo.reporting import ProgressBar, watched
-from softgrpo.reporting import BEST_METRIC
+from softgrpo.reporting import BEST_METRIC, ProgressBar, watched
 
 SECONDS_BEFORE_FIRST = 5.0
 """A stage that is done sooner shows nothing."""

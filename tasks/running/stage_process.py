@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from softgrpo.common.redaction import hide_passwords, traceback_text, without_password
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import SoftGRPOError, full_disk_is_readable, lack_of_memory_is_readable
-from softgrpo.reporting import ProgressBar, watched
-from softgrpo.common.redaction import hide_passwords, traceback_text, without_password
-from softgrpo.stages.contract import StageContext
 from softgrpo.pipeline.time_limit import time_limit
+from softgrpo.reporting import ProgressBar, watched
+from softgrpo.stages.contract import StageContext
 
 
 class Teller(logging.Handler):

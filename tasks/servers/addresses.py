@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from softgrpo.errors import ConfigError, StoreError
 from softgrpo.common.redaction import without_password
+from softgrpo.errors import ConfigError, StoreError
 from tasks.servers.database import check_sqlite
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +49,9 @@ def check_answers(uri: str, setting: str) -> None:
     if not _is_address(uri):
         raise _no_url(setting, without_password(f"://{uri}").removeprefix("://"))
     shown = without_password(uri)
-    from tasks.servers.server_kinds import within  # requests takes a quarter of the time of `softgrpo --help`, which asks nobody
+    from tasks.servers.server_kinds import (
+        within,  # requests takes a quarter of the time of `softgrpo --help`, which asks nobody
+    )
 
     try:
         within(DEADLINE_SECONDS, partial(_ask, uri, setting, shown))

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from softgrpo.errors import ConfigError, StoreError, chain
 from softgrpo.common.text import one_line
+from softgrpo.errors import ConfigError, StoreError, chain
 
 T = TypeVar("T")
 MOST_BYTES = 65_536

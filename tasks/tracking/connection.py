@@ -13,12 +13,12 @@ from urllib.parse import quote, urlsplit
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from softgrpo.common.redaction import without_login, without_password
 from softgrpo.errors import StoreError, full_disk_is_readable
 from softgrpo.pipeline.store import LocalStore
-from softgrpo.common.redaction import without_login, without_password
 from tasks.servers.addresses import check_answers, make_line
-from tasks.tracking.artifacts import FOLDER
 from tasks.servers.database import DATABASE, make_database
+from tasks.tracking.artifacts import FOLDER
 from tasks.tracking.pages import EXPERIMENTS, TRAINING, model_page, run_page, view_id, view_page
 
 __all__ = ["EXPERIMENTS", "Tracking", "connect", "open_early", "open_tracking", "store_errors", "tracking_uri"]

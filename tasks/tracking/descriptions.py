@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from softgrpo.evaluation.summary import Summary
 from softgrpo.common.text import visible
+from softgrpo.evaluation.summary import Summary
 from tasks.tracking.headline import Line
 
 NOTE = MLFLOW_RUN_NOTE

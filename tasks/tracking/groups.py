@@ -13,10 +13,10 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from tasks.tracking.descriptions import NOTE, short
-from tasks.tracking.runs import Runs
 from tasks.stage import Watch, unwatched
 from tasks.tracking.connection import store_errors
+from tasks.tracking.descriptions import NOTE, short
+from tasks.tracking.runs import Runs
 
 GROUP, NAME, MEMBER = "group", "group_name", "member"
 

@@ -21,10 +21,10 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import Node
+from tasks.tracking.connection import Tracking, connect, store_errors
 from tasks.tracking.liveness import Signs
 from tasks.tracking.runs import Runs
 from tasks.tracking.store import ArtifactStore, Reference
-from tasks.tracking.connection import Tracking, connect, store_errors
 
 PIPELINE_TAG = "stage_run."
 UPSTREAM_TAG = "upstream_run."

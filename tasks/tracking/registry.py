@@ -18,11 +18,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from softgrpo.config import ExperimentConfig
-from tasks.tracking.model_metadata import model_tags
+from tasks.tracking.connection import store_errors
 from tasks.tracking.descriptions import plain
+from tasks.tracking.model_metadata import model_tags
 from tasks.tracking.runs import Runs
 from tasks.tracking.store import Reference
-from tasks.tracking.connection import store_errors
 
 BEST = "best"
 NDCG, WINDOWS, JUDGE = "validation_ndcg", "validation_windows", "judged_by"

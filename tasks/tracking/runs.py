@@ -16,12 +16,12 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 
-from softgrpo.errors import StoreError
 from softgrpo.common.redaction import scrub
+from softgrpo.errors import StoreError
 from softgrpo.reporting import Pruned
-from tasks.tracking.liveness import Signs
 from tasks.running.interruption import end_at_once_next_time
 from tasks.tracking.connection import Tracking, store_errors
+from tasks.tracking.liveness import Signs
 
 PARAMS_PER_REQUEST = 100  # limits of MLflow's log_batch
 METRICS_PER_REQUEST = 1000

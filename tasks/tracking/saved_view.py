@@ -14,9 +14,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.tracking.connection import Tracking, store_errors
 from tasks.tracking.headline import GRPO, RESULT, SFT, SINGLE, STATIC, VS_SINGLE, VS_STATIC
 from tasks.tracking.pages import VIEW_TAG, view_id
-from tasks.tracking.connection import Tracking, store_errors
 
 COMPRESSED = "deflate;"
 NEWEST_FIRST = "attributes.start_time"

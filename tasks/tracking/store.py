@@ -18,15 +18,15 @@ from mlflow.entities import Dataset, DatasetInput, LoggedModelInput, LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL, MLFLOW_SOURCE_NAME
 
+from softgrpo.common.digests import digest_folder
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import StoreError, is_full_disk
-from softgrpo.common.digests import digest_folder
-from softgrpo.pipeline.store import Committed, LocalStore
 from softgrpo.pipeline.run import read_metrics
+from softgrpo.pipeline.store import Committed, LocalStore
 from softgrpo.stages.contract import Node
+from tasks.tracking.connection import store_errors
 from tasks.tracking.model_metadata import model_tags, write_model_file
 from tasks.tracking.runs import Runs, flatten
-from tasks.tracking.connection import store_errors
 
 logger = logging.getLogger("softgrpo.store")
 

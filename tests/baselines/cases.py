@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from softgrpo.baselines.inputs import GateData
+from softgrpo.baselines.static_mixture import best_static_mixture
+from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.windows import targets_of
-from softgrpo.baselines.static_mixture import best_static_mixture
 from softgrpo.policy.features import make_features
-from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.stages.inputs import Prepared, judge
 from tests.data.cases import corpus_of, windows_of

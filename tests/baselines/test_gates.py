@@ -15,9 +15,9 @@ from softgrpo.baselines.gates import GATES, fit_gates
 from softgrpo.baselines.inputs import gate_numbers, standardised
 from softgrpo.baselines.networks import Network, fit_network, read
 from softgrpo.baselines.stacking import linear_weights, normal_equations, solve
+from softgrpo.common.records import Part
 from softgrpo.errors import DataError
 from softgrpo.policy.features import Features
-from softgrpo.common.records import Part
 from softgrpo.stages.teacher import gate_data
 from softgrpo.stages.test import check_test_windows
 from tests.baselines.cases import FUSION, small_config, small_prepared, switch, switch_data

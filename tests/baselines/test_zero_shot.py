@@ -8,7 +8,13 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from softgrpo.baselines.zero_shot import (answer_likelihoods, can_generate, load_decoder, option_tokens, zero_shot_weights,)
+from softgrpo.baselines.zero_shot import (
+    answer_likelihoods,
+    can_generate,
+    load_decoder,
+    option_tokens,
+    zero_shot_weights,
+)
 from softgrpo.errors import PolicyError
 from tests.toy_policy import save_base, toy_decoder, toy_encoder, toy_tokenizer
 

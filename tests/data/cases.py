@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from softgrpo.config import DataConfig
 from softgrpo.common.records import Corpus, Part, Windows
+from softgrpo.config import DataConfig
 
 Row = tuple[object, ...]
 INTER = "user_id:token\titem_id:token\ttimestamp:float"

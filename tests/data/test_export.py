@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from softgrpo.common.records import Part
 from softgrpo.config import SplitConfig
 from softgrpo.data.export import export_windows
 from softgrpo.data.windows import make_windows
-from softgrpo.common.records import Part
 from tests.data.cases import corpus_of, windows_of
 
 

@@ -10,11 +10,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import DataConfig, SplitConfig
 from softgrpo.data.corpus import read_corpus
-from softgrpo.data.windows import (check_no_leak, history_of, load_windows, make_windows, part_ends, targets_of, tied_target_share, write_windows,)
+from softgrpo.data.windows import (
+    check_no_leak,
+    history_of,
+    load_windows,
+    make_windows,
+    part_ends,
+    targets_of,
+    tied_target_share,
+    write_windows,
+)
 from softgrpo.errors import DataError, LeakageError
-from softgrpo.common.records import Corpus, Part, Windows
 from tests.data.cases import corpus_of, windows_of
 
 RECORD, POLICY, VALID, TEST = Part

@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from softgrpo.baselines.static_mixture import StaticMixture, best_static_mixture
+from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.evaluation.rows import Gate, standard_methods
-from softgrpo.baselines.static_mixture import StaticMixture, best_static_mixture
 from softgrpo.evaluation.table import Comparison, compare
-from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.ranking.rewards import JudgedLists
 
 USERS, ITEMS, HISTORY = 30, 40, 8

@@ -14,7 +14,15 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from softgrpo.evaluation.comparison_page import FEW_ROWS, ComparisonPage, render_comparison, rows_of_figure
 from softgrpo.evaluation.pages.costs import Cost, costs_html, costs_markdown, costs_of
-from softgrpo.evaluation.pages.provenance import (COSTS, PROVENANCE, Provenance, fill, place, provenance_html, provenance_markdown,)
+from softgrpo.evaluation.pages.provenance import (
+    COSTS,
+    PROVENANCE,
+    Provenance,
+    fill,
+    place,
+    provenance_html,
+    provenance_markdown,
+)
 from softgrpo.evaluation.report import write_report
 from tests.evaluation.setup_small import Small
 from tests.evaluation.test_report import make_report

@@ -10,11 +10,11 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from softgrpo.common.records import Part
 from softgrpo.config import DataConfig, FusionConfig, SplitConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import make_windows, targets_of
 from softgrpo.ranking.fusion import merged_lists
-from softgrpo.common.records import Part
 from softgrpo.ranking.rewards import JudgedLists
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranx")]  # which compiles itself once for each process

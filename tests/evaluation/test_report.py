@@ -12,15 +12,15 @@ import pytest
 import torch
 from rich.console import Console
 
+from softgrpo.common.records import Part
 from softgrpo.evaluation.cases import data_facts, extreme_cases, tied_target_share
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
+from softgrpo.evaluation.formatting import render_terminal, verdict
 from softgrpo.evaluation.lift import lift_at
 from softgrpo.evaluation.plot_style import GRID, INK, SOFT
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, Report
-from softgrpo.evaluation.formatting import render_terminal, verdict
-from softgrpo.common.records import Part
 from tests.evaluation.setup_small import HISTORY, KEYS, USERS, Small
 
 FIGURES = [

@@ -14,8 +14,8 @@ import torch
 
 from softgrpo.errors import ConfigError, DataError
 from softgrpo.evaluation.report import write_report
-from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.report_files import load_report, rewrite_report, save_report
+from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.table import Comparison, tabulate
 from tests.evaluation.setup_small import Small
 from tests.evaluation.test_report import make_report

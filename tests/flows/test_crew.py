@@ -15,11 +15,11 @@ import pytest
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, RecallerError
-from softgrpo.pipeline.store import LocalStore
 from softgrpo.pipeline.run import RunResult
+from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import Node
-from tasks.servers.addresses import check_hands
 from tasks.running.isolation import Apart
+from tasks.servers.addresses import check_hands
 from tests.apart_stages import recaller, seen, waiting
 from tests.fake_stages import FakeStages
 

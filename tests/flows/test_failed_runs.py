@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flows.runtime.console import RUN_LOGGERS
 from flows.results.failed_runs import MessageFirst, Once, fails_readably, tell_failures_once
+from flows.runtime.console import RUN_LOGGERS
 from softgrpo.errors import DataError
 
 MESSAGE = "A file. It must be another. Give another."

@@ -19,14 +19,14 @@ from mlflow import MlflowClient
 
 from flows.cli import main
 from flows.command.recommend import recommend_from_run
-from softgrpo.recallers.candidates import write_candidates
+from softgrpo.baselines.static_mixture import Candidate, StaticMixture
+from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import write_corpus
 from softgrpo.data.windows import make_windows, write_windows
 from softgrpo.evaluation.pages.provenance import PROVENANCE, place
-from softgrpo.baselines.static_mixture import Candidate, StaticMixture
 from softgrpo.presets import resolve
-from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
+from softgrpo.recallers.candidates import write_candidates
 from softgrpo.stages.contract import Node, Stage, StageContext
 from softgrpo.stages.inputs import save_static
 from tests.data.cases import corpus_of

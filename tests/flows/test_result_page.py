@@ -10,7 +10,14 @@ from typing import Any
 import pandas as pd
 
 from flows.results.differences import differing
-from flows.results.prefect_page import (comparison_markdown, escape, group_page, markdown_table, run_page, stages_in_words,)
+from flows.results.prefect_page import (
+    comparison_markdown,
+    escape,
+    group_page,
+    markdown_table,
+    run_page,
+    stages_in_words,
+)
 from flows.results.tune_page import study_page, study_sentences
 from softgrpo.evaluation.summary import Summary
 

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from flows.command.parser import build_parser
 from flows.command.flags import overrides
+from flows.command.parser import build_parser
 from softgrpo.errors import ConfigError, StoreError, TrainingError
+from softgrpo.pipeline.tuning import as_overrides
 from softgrpo.presets import resolve
 from softgrpo.stages.contract import StageContext
-from softgrpo.pipeline.tuning import as_overrides
 from tests.fake_groups import BEST_RATE, FakeGroups
 
 SETTINGS = ["grpo.learning_rate", "grpo.tau_gumbel", "grpo.top_p", "grpo.epsilon", "grpo.beta"]

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from flows.command.parser import build_parser, sub_parsers
 from flows.command.flags import as_flags, complete_switches, overrides, refuse_unknown
-from softgrpo.recallers.candidates import check_candidates
+from flows.command.parser import build_parser, sub_parsers
+from softgrpo.common.records import CandidateLists, Corpus, Windows
+from softgrpo.common.text import visible
 from softgrpo.config import DataConfig, ExperimentConfig, SplitConfig
 from softgrpo.data.atomic import read_atomic
 from softgrpo.data.corpus import read_corpus
@@ -28,9 +29,8 @@ from softgrpo.pipeline.store import FORMAT, LocalStore
 from softgrpo.policy.card import CARD, load_card
 from softgrpo.presets import resolve
 from softgrpo.presets.bounds import read_yaml
+from softgrpo.recallers.candidates import check_candidates
 from softgrpo.recallers.from_file import read_lists
-from softgrpo.common.records import CandidateLists, Corpus, Windows
-from softgrpo.common.text import visible
 from tests.recallers.cases import corpus_of, windows_of
 
 Check = Callable[[Any, Path], object]
@@ -188,10 +188,10 @@ def check_overrides(values: Mapping[str, Any], folder: Path) -> None:
 @cache
 def runs(folder: Path) -> tuple[Any, tuple[str, str]]:
     """Returns an open store with two runs, and their ids."""
+    from tasks.tracking.connection import open_tracking
     from tasks.tracking.liveness import Signs
     from tasks.tracking.runs import Runs
     from tasks.tracking.store import ArtifactStore
-    from tasks.tracking.connection import open_tracking
 
     local = LocalStore(folder / "stages")
     tracking = open_tracking(folder, "softgrpo/x", local)

@@ -14,16 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from softgrpo.recallers.candidates import check_candidates
+from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.errors import CandidateError, ConfigError, RecallerError
 from softgrpo.pipeline.keys import stage_key
-from softgrpo.pipeline.run import LogReporter, run_node
 from softgrpo.pipeline.plan import plan
-from softgrpo.presets.pools import resolve_pools
+from softgrpo.pipeline.run import LogReporter, run_node
 from softgrpo.presets import resolve
+from softgrpo.presets.pools import resolve_pools
+from softgrpo.recallers.candidates import check_candidates
 from softgrpo.recallers.from_file import read_lists
 from softgrpo.recallers.names import check_pool
-from softgrpo.common.records import CandidateLists, Corpus, Windows
 from tests.recallers.cases import corpus_of, windows_of
 
 DEPTH = 3
@@ -254,10 +254,10 @@ def test_the_key_is_about_what_the_file_holds(tmp_path: Path) -> None:
 
 
 def test_the_stage_stores_the_lists_of_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from softgrpo.recallers.candidates import read_candidates
     from softgrpo.data.corpus import write_corpus
     from softgrpo.data.windows import write_windows
     from softgrpo.pipeline.store import LocalStore
+    from softgrpo.recallers.candidates import read_candidates
 
     split = tmp_path / "split"
     split.mkdir()

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from softgrpo.recallers.candidates import build_candidates, check_candidates
-from softgrpo.errors import RecallerError, StoreError
-from softgrpo.recallers.model import RecallerModel
 from softgrpo.common.records import CandidateLists, Corpus, Windows
+from softgrpo.errors import RecallerError, StoreError
+from softgrpo.recallers.candidates import build_candidates, check_candidates
+from softgrpo.recallers.model import RecallerModel
 from tests.recallers.cases import ITEMS, LENGTH, TRAIN, USERS, corpus_of, cycles, windows_of
 
 pytest.importorskip("recbole")

@@ -11,7 +11,17 @@ import pandas as pd
 import pytest
 
 from softgrpo.errors import RecallerError, TrainingError
-from softgrpo.recallers.registry import (_CHOICES, _CLIPPING, _LOSSES, UNSUPPORTED, _recbole_folder, check_recallers, check_settings, known_recallers, known_settings,)
+from softgrpo.recallers.registry import (
+    _CHOICES,
+    _CLIPPING,
+    _LOSSES,
+    UNSUPPORTED,
+    _recbole_folder,
+    check_recallers,
+    check_settings,
+    known_recallers,
+    known_settings,
+)
 
 GENERAL = {
     "BPR",

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from softgrpo.pipeline.store import LocalStore
+from tasks.tracking.connection import open_tracking
 from tasks.tracking.liveness import Signs
 from tasks.tracking.runs import Runs
-from tasks.tracking.connection import open_tracking
 
 WORKER = """
 import sys, time

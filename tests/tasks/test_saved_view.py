@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tasks.tracking.saved_view import TAG_CHARACTERS, columns_of, encode_view, keep_view, view_state
 from tasks.tracking.connection import Tracking
+from tasks.tracking.saved_view import TAG_CHARACTERS, columns_of, encode_view, keep_view, view_state
 
 
 def decoded(tag: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.pipeline.store import LocalStore
 from softgrpo.pipeline.plan import plan
+from softgrpo.pipeline.store import LocalStore
 from tasks.stage import Order, Progress
 
 
