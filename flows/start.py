@@ -14,6 +14,7 @@ import softgrpo
 from flows.results.summary import RecordedRun
 from flows.runtime.environment import check_writable, expect, prepare
 from flows.runtime.own_server import OwnServer
+from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.plan import look_ahead, plan
 from softgrpo.pipeline.store import LocalStore
@@ -88,7 +89,7 @@ def open_prefect(output: Path, debug: bool = False) -> None:
     from tasks.tracking.runs import git_commit
 
     make_readable(debug)
-    open_early(output, LocalStore(output.resolve() / "stages"))
+    open_early(output, LocalStore(stages_folder(output)))
     for stage in EVERY:  # the keys of all stages need it, and the server takes longer to start than the imports
         code_fingerprint(stage.module)
         with suppress(PackageNotFoundError):  # a plan without such a stage does not need it
@@ -131,7 +132,7 @@ def run_pipeline(
     """
     begin_prefect(output)
     if from_run is None:  # files are read on another core than that which imports
-        look_ahead(plan(config, until), config, force, LocalStore(output.resolve() / "stages"))
+        look_ahead(plan(config, until), config, force, LocalStore(stages_folder(output)))
     from flows.pipeline import Repeatable, StageName, softgrpo_flow
 
     open_prefect(output, debug)

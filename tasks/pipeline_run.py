@@ -12,6 +12,7 @@ import yaml
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 
 import softgrpo
+from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import SoftGRPOError, StoreError
 from softgrpo.evaluation.summary import read_summary
@@ -57,7 +58,7 @@ def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
     Raises:
         StoreError: The folder cannot be written, or MLflow does not answer.
     """
-    local = LocalStore(output.resolve() / "stages")
+    local = LocalStore(stages_folder(output))
     tracking = open_tracking(output, EXPERIMENTS + config.data.dataset, local)
     return ArtifactStore(Runs(tracking, Signs.of(local)), local)
 

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tqdm.auto import tqdm
 
-import tasks
+from softgrpo.common.paths import ROOT
 from softgrpo.common.redaction import hide_passwords
 from softgrpo.common.text import visible
 
@@ -21,7 +21,7 @@ VERDICT_LOGGER = "softgrpo.verdict"
 """Its lines end the log of a run; a command prints them by itself."""
 ALONE = "transformers"
 """Keeps its lines from the root logger."""
-OURS = (Path(__file__).parent, Path(str(tasks.__file__)).parent)
+OURS = (ROOT / "flows", ROOT / "tasks")
 
 
 class Lines(logging.StreamHandler[TextIO]):
@@ -39,7 +39,7 @@ class ForPeople(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tells whether a record is shown."""
-        if record.name in RUN_LOGGERS and Path(record.pathname).parent not in OURS:
+        if record.name in RUN_LOGGERS and not any(Path(record.pathname).is_relative_to(folder) for folder in OURS):
             return False
         if record.name in (CURVES_LOGGER, VERDICT_LOGGER):
             return False

@@ -17,6 +17,7 @@ from pathlib import Path
 import requests
 
 from flows.runtime.empty_database import lay
+from softgrpo.common.paths import stages_folder
 from softgrpo.errors import StoreError
 from softgrpo.pipeline.store import LocalStore
 
@@ -45,10 +46,10 @@ class OwnServer:
     def __init__(self, output: Path) -> None:
         self._log = output / "prefect-server.log"
         self._starting = ExitStack()  # two first runs at once must not both make the database
-        self._starting.enter_context(LocalStore(output / "stages").lock("prefect"))
+        self._starting.enter_context(LocalStore(stages_folder(output)).lock("prefect"))
         lay(Path(os.environ["PREFECT_HOME"]))
         # -P: the folder of the two programs does not become a place of modules
-        command = [sys.executable, "-P", str(HERE / "tether.py"), str(HERE / "prefect_server.py")]
+        command = [sys.executable, "-P", str(HERE / "tether.py"), str(HERE / "server_program.py")]
         with socket.create_server(("127.0.0.1", 0)) as listening, self._log.open("ab") as said:
             self.address = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
             self._process = subprocess.Popen(

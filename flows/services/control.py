@@ -23,16 +23,17 @@ from flows.runtime.failures import FAILED, INTERRUPTED, OK
 from flows.services.health import wait_healthy
 from flows.services.hosts import check_free, check_host, here, is_loopback
 from flows.services.password import FILE, USER, make_password
-from flows.services.places import CONFIGURATION, ROOT, Services, find_services
+from flows.services.places import CONFIGURATION, Services, find_services
 from flows.services.record import check_same_worker, error_warnings, worker_data_path, write_record
 from flows.services.registration import RECIPES, complete
 from flows.services.worker_environment import data_line, worker_datasets
+from softgrpo.common.paths import ROOT
 from softgrpo.common.redaction import hide_passwords
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
 from tasks.servers.database import make_database
 from tasks.tracking.pages import start_page
 
-__all__ = ["ROOT", "Services", "deploy", "export_lines", "find_services", "main", "start", "stop"]
+__all__ = ["Services", "deploy", "export_lines", "find_services", "main", "start", "stop"]
 
 ENDING_SECONDS = 120.0  # supervisord gives the worker a minute
 POOL = "local"

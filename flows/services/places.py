@@ -15,12 +15,12 @@ from typing import Any
 
 from flows.services.hosts import LOOPBACK, SETTING, elsewhere, here, is_loopback, mlflow_guards, names_of
 from flows.services.password import FILE, client_variables, server_variables
+from softgrpo.common.paths import ROOT
 from softgrpo.data.locate import DATA_VARIABLE
 from softgrpo.errors import StoreError
 from tasks.servers.addresses import make_line
 from tasks.servers.database import DATABASE
 
-ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = ROOT / "deployments" / "supervisord.conf"
 PORTS = {"PREFECT_PORT": 4200, "MLFLOW_PORT": 5000}
 PLACE_FILE = "ports.json"

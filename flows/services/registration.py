@@ -10,7 +10,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import requests
@@ -19,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from flows.runtime.failures import FAILED, OK
+from softgrpo.common.paths import ROOT
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import known_datasets
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
@@ -26,7 +26,7 @@ from softgrpo.presets import settings
 from softgrpo.recallers.registry import known_recallers
 from tasks.servers.prefect_api import open_session
 
-RECIPES = Path(__file__).resolve().parent.parent / "deployments" / "prefect.yaml"
+RECIPES = ROOT / "deployments" / "prefect.yaml"
 TIMEOUT_SECONDS = 30.0
 MESSAGE_CHARACTERS = 500
 FLOWS = {

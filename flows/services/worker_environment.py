@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.services.places import ROOT, Services
+from flows.services.places import Services
+from softgrpo.common.paths import ROOT
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import DATA_VARIABLE, data_paths, known_datasets
 from softgrpo.errors import ConfigError

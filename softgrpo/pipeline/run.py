@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import full_disk_is_readable, lack_of_memory_is_readable
 from softgrpo.pipeline.costs import cost_line, missing
@@ -104,7 +105,7 @@ def run_standalone(
     """
     check_force(force)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = LocalStore(output / "stages")
+    store = LocalStore(stages_folder(output))
     digests: dict[str, str] = {}
     folders: dict[str, Path] = {}
     reused: list[str] = []

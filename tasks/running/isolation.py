@@ -17,16 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import softgrpo
+from softgrpo.common.paths import ROOT
 from softgrpo.errors import ProcessError, SoftGRPOError
 from softgrpo.reporting import ProgressBar
 from softgrpo.stages.contract import Node, StageContext
 from tasks.running.interruption import end_at_once_next_time
 
-ROOT = Path(softgrpo.__file__).parents[1]
 ERRORS = {kind.__name__: kind for kind in SoftGRPOError.__subclasses__()}
 THREADS = "OMP_NUM_THREADS"
 

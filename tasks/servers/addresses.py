@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from softgrpo.common.paths import ROOT
 from softgrpo.common.redaction import without_password
 from softgrpo.errors import ConfigError, StoreError
 from tasks.servers.database import check_sqlite
 
-ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_SECONDS, DEADLINE_SECONDS = 5.0, 9.0
 """For each step of an answer, and for all of it."""
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}

@@ -17,6 +17,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
 
+from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
 from softgrpo.pipeline.store import LocalStore
@@ -57,7 +58,7 @@ def open_store_of_run(run_id: str, output: Path) -> ArtifactStore:
         ConfigError: There is no such run.
         StoreError: MLflow does not answer.
     """
-    local = LocalStore(output.resolve() / "stages")
+    local = LocalStore(stages_folder(output))
     store = ArtifactStore(Runs(connect(output), Signs.of(local)), local)
     tracking = replace(store.runs.tracking, experiment_id=read_run(store, run_id).info.experiment_id)
     return ArtifactStore(Runs(tracking, store.runs.signs), local)
