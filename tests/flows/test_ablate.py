@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_groups import FakeGroups
+from tests.support.fake_groups import FakeGroups
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from softgrpo.errors import ConfigError, SoftGRPOError
-from tests.fake_groups import FakeGroups
+from tests.support.fake_groups import FakeGroups
 
 SETTINGS = {"evaluation.bootstrap": 4000}
 

@@ -10,7 +10,7 @@ import pytest
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
 from softgrpo.stages.contract import StageContext
-from tests.fake_stages import FakeStages
+from tests.support.fake_stages import FakeStages
 
 
 def write_report(context: StageContext) -> None:

@@ -19,7 +19,7 @@ from softgrpo.pipeline.run import RunResult
 from softgrpo.reporting import ProgressBar
 from softgrpo.stages.contract import StageContext
 from tasks.running.progress_page import duration, in_words
-from tests.fake_stages import FakeStages
+from tests.support.fake_stages import FakeStages
 
 PATIENCE_SECONDS = 30.0
 STEPS = 40

@@ -16,7 +16,7 @@ from softgrpo.errors import ConfigError, StoreError, TrainingError
 from softgrpo.pipeline.tuning import as_overrides
 from softgrpo.presets import resolve
 from softgrpo.stages.contract import StageContext
-from tests.fake_groups import BEST_RATE, FakeGroups
+from tests.support.fake_groups import BEST_RATE, FakeGroups
 
 SETTINGS = ["grpo.learning_rate", "grpo.tau_gumbel", "grpo.top_p", "grpo.epsilon", "grpo.beta"]
 

@@ -31,7 +31,7 @@ from softgrpo.presets import resolve
 from softgrpo.presets.bounds import read_yaml
 from softgrpo.recallers.candidates import check_candidates
 from softgrpo.recallers.from_file import read_lists
-from tests.recallers.cases import corpus_of, windows_of
+from tests.softgrpo.recallers.cases import corpus_of, windows_of
 
 Check = Callable[[Any, Path], object]
 KEY = "split-0123456789abcdef0123"

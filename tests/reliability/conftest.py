@@ -15,7 +15,7 @@ import pytest
 from flows.services.control import Services, find_services
 from tests.conftest import PrefectServer
 from tests.reliability.runs import ROOT, Problem, free_port, write_dataset, write_model
-from tests.warm import COMMAND, run_warm
+from tests.support.warm import COMMAND, run_warm
 
 
 def order(word: str, output: Path, environment: dict[str, str] | None = None) -> str:

@@ -15,12 +15,22 @@ from typing import Any
 import pytest
 
 from flows.services.control import Services
-from tests.reliability.runs import RECALLERS, ROOT, Api, Problem, Tracked, flags, free_port, stages_run, wait_until
+from tests.reliability.runs import (
+    RECALLERS,
+    ROOT,
+    Api,
+    Problem,
+    Tracked,
+    flags,
+    free_port,
+    stages_run,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SECONDS = 10.0
-"""Of computing: nothing is waited for here, and other tests run beside these. Silent addresses: tests/tasks/test_tracking.py."""
+"""Of computing: nothing is waited for here, and other tests run beside these. Silent addresses: tests/tasks/tracking/test_connection.py."""
 
 
 def computed() -> float:

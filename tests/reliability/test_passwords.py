@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from tests.reliability.runs import ROOT, Problem, free_port
-from tests.warm import COMMAND, run_warm
+from tests.support.warm import COMMAND, run_warm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -28,7 +28,7 @@ from tests.reliability.runs import (
     until,
     wait_until,
 )
-from tests.warm import COMMAND
+from tests.support.warm import COMMAND
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

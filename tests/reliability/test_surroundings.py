@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from flows.services.control import Services
-from tests.fake_stages import NODES
 from tests.reliability.runs import (
     Api,
     Command,
@@ -30,6 +29,7 @@ from tests.reliability.runs import (
     wait_until,
 )
 from tests.reliability.test_store import fill, small_disk
+from tests.support.fake_stages import NODES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 __all__ = ["small_disk"]  # a fixture
@@ -42,7 +42,7 @@ from pathlib import Path
 from flows.start import begin_prefect
 begin_prefect(Path({output!r}))
 import flows.start, flows.pipeline
-from tests.fake_stages import FakeStages
+from tests.support.fake_stages import FakeStages
 fakes = FakeStages()
 fakes.before["sft"] = lambda context: (context.out / "weights").write_bytes(bytes(2_000_000))
 for module in (flows.start, flows.pipeline):
