@@ -102,7 +102,8 @@ def run_here(stage: str, output: Path, *, bare: bool = False) -> dict[str, float
         _clock(softgrpo.pipeline.run, "run_node", stages)
         timed(softgrpo.pipeline.run.run_standalone, body)(config, output=output)
     else:
-        from flows.start import begin_prefect, run_pipeline
+        from flows.runtime.session import begin_prefect
+        from flows.start import run_pipeline
 
         begin_prefect(output)
         import flows.pipeline

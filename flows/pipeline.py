@@ -1,4 +1,4 @@
-"""The Prefect flow `softgrpo`. It imports Prefect, so `flows.runtime.environment.prepare` comes first where the environment matters."""
+"""The Prefect flow `softgrpo`. It imports Prefect: call `flows.runtime.session.begin_prefect` first where the environment matters."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from prefect.runtime import flow_run
 
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
 from flows.results.failed_runs import fails_readably
-from flows.results.summary import RecordedRun, publish_page, recorded, result_page, verdict_of
+from flows.results.recorded import RecordedRun
+from flows.results.summary import publish_page, recorded, result_page, verdict_of
 from flows.runtime.console import VERDICT_LOGGER, let_runs_speak
 from flows.runtime.environment import check_writable
-from flows.start import has_own_server
+from flows.runtime.session import has_own_server
 from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.costs import cost_line, missing
@@ -28,11 +29,11 @@ from softgrpo.pipeline.run import read_table
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import find_changes
 from softgrpo.serving.pure_models import show_model
-from softgrpo.stages.contract import Node
+from softgrpo.stages.contract import Node, unwatched
 from tasks.executors import Parallel, current, opened
 from tasks.pipeline_run import note_nodes, open_store, pipeline_run
 from tasks.running.interruption import interruptible
-from tasks.stage import Progress, unwatched
+from tasks.stage import Progress
 from tasks.tracking.groups import Member
 from tasks.tracking.lookup import upstream_of
 from tasks.tracking.prefetch import looking_ahead, stored_digest

@@ -2,102 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import sys
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import softgrpo
-from flows.results.summary import RecordedRun
-from flows.runtime.environment import check_writable, expect, prepare
-from flows.runtime.own_server import OwnServer
+from flows.results.recorded import RecordedRun
+from flows.runtime.session import begin_prefect, open_prefect
 from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.plan import look_ahead, plan
 from softgrpo.pipeline.store import LocalStore
-from softgrpo.presets import resolve
-from softgrpo.presets.changes import difference
-from softgrpo.presets.settings import value_of
+from softgrpo.presets.changes import as_overrides
 from softgrpo.stages.contract import check_stage
-
-DERIVED = ("recall.targets_per_user", "train.max_train_windows", "train.max_valid_windows")
-"""Settings that may follow from the size of the data (`softgrpo.presets.derived`), beside those of recallers."""
-
-
-def as_overrides(config: ExperimentConfig) -> dict[str, Any]:
-    """Returns what `resolve` has to be told, beside dataset and size, to give this configuration; JSON-able."""
-    dataset, size = config.data.dataset, config.policy.size
-    found = difference(config, resolve(dataset, size))
-    if resolve(dataset, size, overrides=found) == config:
-        return found
-    # settings of recallers are merged with the preset's, or with what follows from data in a folder that `found` names
-    recallers = config.recall.model_dump(mode="json")["settings"]
-    exact = {"recall.settings": {}} | {f"recall.settings.{name}": values for name, values in recallers.items()}
-    derived = {path: value_of(config, path) for path in DERIVED}
-    return {path: value for path, value in found.items() if path != "recall.settings"} | exact | derived
-
-
-_own_servers: list[OwnServer] = []
-"""The server that this process has started, if it has; then PREFECT_API_URL names it."""
-
-
-def begin_prefect(output: Path) -> None:
-    """Sets the environment, and starts a Prefect server where that names none; call it before anything imports Prefect.
-
-    Args:
-        output: Folder of all that is written.
-
-    Raises:
-        StoreError: The folder cannot be written, or a server that the environment names does not answer.
-    """
-    if has_own_server():
-        check_writable(output)  # the server may still be starting, see `open_prefect`
-        return
-    prepare(output)
-    if "PREFECT_API_URL" in os.environ:
-        return
-    if "prefect" in sys.modules:
-        raise RuntimeError("Prefect has read its settings already: call begin_prefect before Prefect is imported")
-    server = OwnServer(output)
-    os.environ["PREFECT_API_URL"] = server.address
-    expect(server.address)
-    _own_servers.append(server)
-
-
-def has_own_server() -> bool:
-    """Whether Prefect's server is one that this process has started, which ends with it."""
-    return os.environ.get("PREFECT_API_URL") in [server.address for server in _own_servers]
-
-
-def open_prefect(output: Path, debug: bool = False) -> None:
-    """Readies Prefect and the console for a flow in this process; call it behind `begin_prefect` and the import of the flow.
-
-    Args:
-        output: Folder of all that is written.
-        debug: Show on the console all that libraries log, tracebacks included.
-
-    Raises:
-        StoreError: The server that `begin_prefect` started does not answer, or MLflow.
-    """
-    from flows.runtime.console import make_readable
-    from softgrpo.pipeline.keys import code_fingerprint, library_versions
-    from softgrpo.stages.catalogue import EVERY
-    from tasks.tracking.connection import open_early
-    from tasks.tracking.runs import git_commit
-
-    make_readable(debug)
-    open_early(output, LocalStore(stages_folder(output)))
-    for stage in EVERY:  # the keys of all stages need it, and the server takes longer to start than the imports
-        code_fingerprint(stage.module)
-        with suppress(PackageNotFoundError):  # a plan without such a stage does not need it
-            library_versions(stage.libraries)
-    git_commit(Path(softgrpo.__file__).parent)
-    gc.freeze()  # what the imports made stays: looking through all of it takes a third of a second, in the middle of the flow
-    for server in _own_servers:
-        server.wait()
 
 
 def run_pipeline(

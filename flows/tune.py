@@ -17,7 +17,6 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
-from flows.command.flags import as_flags
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
 from flows.pipeline import Size, begin, execute, tell_notes
 from flows.results.failed_runs import fails_readably
@@ -47,6 +46,7 @@ from softgrpo.pipeline.tuning import (
     validation_ndcg,
     with_values,
 )
+from softgrpo.presets.settings import as_flags
 from softgrpo.reporting import Pruned
 from tasks.executors import Crew, opened
 from tasks.running.interruption import interruptible

@@ -26,7 +26,7 @@ from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.run import read_metrics, run_node
 from softgrpo.pipeline.store import Committed
 from softgrpo.reporting import Pruned, Reporter
-from softgrpo.stages.contract import Node
+from softgrpo.stages.contract import Node, Watch, unwatched
 from tasks.running.gpu import gpu_slot
 from tasks.running.isolation import Apart
 from tasks.running.progress_page import on_progress_page
@@ -37,15 +37,6 @@ from tasks.tracking.prefetch import Ahead
 from tasks.tracking.run_names import About
 from tasks.tracking.runs import RunReporter
 from tasks.tracking.store import ArtifactStore, Reference, dataset
-
-Watch = Callable[[Node, Reporter], Reporter]
-"""Puts something between a stage and its reporter; it may end the stage with `Pruned`."""
-
-
-def unwatched(node: Node, reporter: Reporter) -> Reporter:
-    """Returns the reporter as it is."""
-    return reporter
-
 
 CACHED = "Cached"
 """What Prefect calls the state of a task whose body it did not call."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import Setting, settings
 from softgrpo.presets.bounds import read_yaml
-from softgrpo.presets.settings import shown, value_of
+from softgrpo.presets.settings import SWITCHED, shown, value_of
 
 ALIASES = {
     "dataset": "data.dataset",
@@ -41,9 +40,6 @@ ALIASES = {
 }
 """The flags of the original command line, and the settings they stand for."""
 
-
-SWITCHED = ("true", "false")
-"""What may stand behind a switch as a word of its own."""
 
 SETTINGS_HELP = """\
 The common ones, given as --flag VALUE with hyphens or underscores; every other one is --section.setting VALUE
@@ -207,23 +203,6 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         elif "." in path:
             found[path] = given
     return found
-
-
-def as_flags(overrides: Mapping[str, Any]) -> list[str]:
-    """Returns the words of a command line that names these settings; the opposite of `overrides`.
-
-    Args:
-        overrides: Values by dotted path.
-    """
-    words: list[str] = []
-    for path, value in overrides.items():
-        if isinstance(value, list | tuple) and path in settings():
-            words += [f"--{path}", *map(str, value)]
-            continue
-        text = value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value)
-        whole = text.startswith("-") or (f"--{path}" in _switches() and text.lower() not in SWITCHED)
-        words += [f"--{path}={text}"] if whole else [f"--{path}", text]
-    return words
 
 
 def refuse_unknown(

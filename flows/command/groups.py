@@ -71,7 +71,7 @@ def multi_recaller_job(wanted: Wanted, pools: Sequence[str] | None) -> Callable[
     _preflight(whole)
 
     def job() -> int:
-        from flows.start import begin_prefect, open_prefect
+        from flows.runtime.session import begin_prefect, open_prefect
 
         begin_prefect(wanted.output)
         from flows.multi_recaller import multi_recaller_flow
@@ -106,7 +106,7 @@ def ablate_job(wanted: Wanted, name: str) -> Callable[[], int]:
         _preflight(config)
 
     def job() -> int:
-        from flows.start import begin_prefect, open_prefect
+        from flows.runtime.session import begin_prefect, open_prefect
 
         begin_prefect(wanted.output)
         from flows.ablate import ablate_flow
@@ -141,7 +141,7 @@ def tune_job(wanted: Wanted, trials: int, *, final: bool) -> Callable[[], int]:
     _preflight(plan_study(wanted.dataset, wanted.size, wanted.stage, wanted.overrides, trials, SearchSpace()))
 
     def job() -> int:
-        from flows.start import begin_prefect, open_prefect
+        from flows.runtime.session import begin_prefect, open_prefect
 
         begin_prefect(wanted.output)
         from flows.tune import tune_flow

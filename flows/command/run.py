@@ -50,7 +50,7 @@ def run_record(result: RunResult, config: ExperimentConfig, output: Path) -> dic
         finished policies by stage, as the store and as people call them; `k`, the cut-off that the comparison is about; `rows` of
         the table, or null; `folders` by stage; `reused` stages; `links` as people read them.
     """
-    from flows.results.summary import RecordedRun
+    from flows.results.recorded import RecordedRun
     from softgrpo.serving.pure_models import FOLDER, STAGES, model_path
 
     folders = {name: str(folder) for name, folder in result.folders.items()}

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from flows.command.flags import as_flags
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.store import write_atomic
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import WITHOUT_EFFECT, difference
+from softgrpo.presets.settings import as_flags
 from softgrpo.stages.contract import LIST_MILLISECONDS, MERGE_MILLISECONDS, POLICY_MILLISECONDS
 
 if TYPE_CHECKING:

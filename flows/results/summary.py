@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from flows.results.finished import costs_of_stages
 from flows.results.prefect_page import FIGURE, run_page
+from flows.results.recorded import RecordedRun
 from flows.results.report_page import PAGE, RunFacts, complete, write_page
 from softgrpo.common.redaction import without_password
 from softgrpo.evaluation.summary import read_summary
@@ -112,16 +112,3 @@ def _places(progress: Progress, result: RecordedRun) -> dict[str, str]:
     return found | {
         f"{words[stage]}, registered model": f"{registered[stage]}, in `{result.folders[stage]}`" for stage in models
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordedRun(RunResult):
-    """What a run that MLflow knows gives back.
-
-    Attributes:
-        run_id: The pipeline's run in MLflow.
-        tracking: Address of MLflow, without a password.
-    """
-
-    run_id: str
-    tracking: str

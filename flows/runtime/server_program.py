@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from flows.runtime.empty_database import room
 from flows.runtime.failures import REFUSED
-from flows.services.hosts import ALLOWED_HOSTS, LOOPBACK, is_loopback, origins_of
+from flows.runtime.hosts import ALLOWED_HOSTS, LOOPBACK, is_loopback, origins_of
 from softgrpo.common.redaction import hide_passwords
 from softgrpo.errors import ConfigError
 from tasks.servers.request_guard import RequestGuard

@@ -20,8 +20,8 @@ import requests
 from flows.runtime.empty_database import lay
 from flows.runtime.environment import check_writable, keep_off_proxy, quieten
 from flows.runtime.failures import FAILED, INTERRUPTED, OK
+from flows.runtime.hosts import check_free, check_host, here, is_loopback
 from flows.services.health import wait_healthy
-from flows.services.hosts import check_free, check_host, here, is_loopback
 from flows.services.password import FILE, USER, make_password
 from flows.services.places import CONFIGURATION, Services, find_services
 from flows.services.record import check_same_worker, error_warnings, worker_data_path, write_record

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.services.hosts import LOOPBACK, SETTING, elsewhere, here, is_loopback, mlflow_guards, names_of
+from flows.runtime.hosts import LOOPBACK, SETTING, elsewhere, here, is_loopback, mlflow_guards, names_of
 from flows.services.password import FILE, client_variables, server_variables
 from softgrpo.common.paths import ROOT
 from softgrpo.data.locate import DATA_VARIABLE

@@ -1,6 +1,7 @@
 """Small networks on numbers, trained by policy gradient: SofT-GRPO, ordinary GRPO, and the per-user Dirichlet policy.
 
-The first two are what the language model does, without the language: the tensor functions are those of `softgrpo.algorithm.soft_grpo`. The
+The first two are what the language model does, without the language: the tensor functions are those of
+`softgrpo.algorithm.soft_grpo`. The
 third is the per-user policy of Huang et al. (2024), arXiv 2410.16080: weights from a Dirichlet distribution whose parameters a
 network gives, REINFORCE with the mean of a window's samples as baseline. All three start at the best static mixture, and of all
 evaluations, the start included, the best on validation windows is kept.

@@ -9,6 +9,7 @@ from typing import Any
 
 from softgrpo.config import ExperimentConfig, Section
 from softgrpo.presets import DEBUG, resolve
+from softgrpo.presets.settings import value_of
 
 SHOWN_APART = ("seed", "recall.recallers", "recall.files")
 """Settings that a run shows apart from the changed ones."""
@@ -85,3 +86,20 @@ def _leaves(path: str, value: Any, before: Any) -> dict[str, str]:
         elif name not in before or value[name] != before[name]:
             found |= _leaves(f"{path}.{name}", value[name], before.get(name, {}))
     return found
+
+
+DERIVED = ("recall.targets_per_user", "train.max_train_windows", "train.max_valid_windows")
+"""Settings that may follow from the size of the data (`softgrpo.presets.derived`), beside those of recallers."""
+
+
+def as_overrides(config: ExperimentConfig) -> dict[str, Any]:
+    """Returns what `resolve` has to be told, beside dataset and size, to give this configuration; JSON-able."""
+    dataset, size = config.data.dataset, config.policy.size
+    found = difference(config, resolve(dataset, size))
+    if resolve(dataset, size, overrides=found) == config:
+        return found
+    # settings of recallers are merged with the preset's, or with what follows from data in a folder that `found` names
+    recallers = config.recall.model_dump(mode="json")["settings"]
+    exact = {"recall.settings": {}} | {f"recall.settings.{name}": values for name, values in recallers.items()}
+    derived = {path: value_of(config, path) for path in DERIVED}
+    return {path: value for path, value in found.items() if path != "recall.settings"} | exact | derived

@@ -93,3 +93,12 @@ def check_stage(name: str, *, known: tuple[str, ...] = STAGES) -> str:
     if name not in known:
         raise ConfigError(f"stage '{name}'", "there is no such stage", nearest(name, known))
     return name
+
+
+Watch = Callable[[Node, Reporter], Reporter]
+"""Puts something between a stage and its reporter; it may end the stage with `Pruned`."""
+
+
+def unwatched(node: Node, reporter: Reporter) -> Reporter:
+    """Returns the reporter as it is."""
+    return reporter

@@ -1,8 +1,8 @@
 """Stages in processes of their own, so that several can be at work at once.
 
 RecBole keeps global state (seeds, loggers, the command line), and each stage would take all cores. So stages that run at the same
-time share no process, and each gets its share of the cores. Only the stage itself is there (`tasks/running/stage_process.py`), which fills
-a folder; lock, commit, MLflow and Prefect stay with the process that started it, and so do log, curves and progress bars.
+time share no process, and each gets its share of the cores. Only the stage itself is there (`tasks/running/stage_process.py`), which
+fills a folder; lock, commit, MLflow and Prefect stay with the process that started it, and so do log, curves and progress bars.
 """
 
 from __future__ import annotations

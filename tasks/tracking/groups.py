@@ -13,7 +13,7 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from tasks.stage import Watch, unwatched
+from softgrpo.stages.contract import Watch, unwatched
 from tasks.tracking.connection import store_errors
 from tasks.tracking.descriptions import NOTE, short
 from tasks.tracking.runs import Runs

@@ -21,7 +21,7 @@ import flows.cli as cli
 import flows.command.run as run_command
 from flows.command.flags import ALIASES, overrides
 from flows.command.parser import build_parser
-from flows.results.summary import RecordedRun
+from flows.results.recorded import RecordedRun
 from flows.runtime.failures import SIGNALLED
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, PolicyError, StoreError, TrainingError
@@ -278,8 +278,8 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Records what the flows of several pipelines would be called with, and what was checked before."""
     called: list[Any] = []
     monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config: called.append(config) or [])
-    monkeypatch.setattr("flows.start.begin_prefect", lambda output: None)
-    monkeypatch.setattr("flows.start.open_prefect", lambda output, debug: None)
+    monkeypatch.setattr("flows.runtime.session.begin_prefect", lambda output: None)
+    monkeypatch.setattr("flows.runtime.session.open_prefect", lambda output, debug: None)
     monkeypatch.setattr("flows.command.groups._tell_study", lambda tuned: None)
     monkeypatch.setattr("flows.command.groups._tell_comparison", lambda compared, reference, output: None)
     for module, flow in (("tune", "tune_flow"), ("ablate", "ablate_flow"), ("multi_recaller", "multi_recaller_flow")):

@@ -30,7 +30,8 @@ from tests.reliability.runs import (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SECONDS = 10.0
-"""Of computing: nothing is waited for here, and other tests run beside these. Silent addresses: tests/tasks/tracking/test_connection.py."""
+"""Of computing: nothing is waited for here, and other tests run beside these. Silent addresses:
+tests/tasks/tracking/test_connection.py."""
 
 
 def computed() -> float:

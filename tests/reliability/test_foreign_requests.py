@@ -22,8 +22,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from flows.runtime.hosts import elsewhere
 from flows.services.control import Services, find_services
-from flows.services.hosts import elsewhere
 from tasks.servers.prefect_api import open_session
 from tests.conftest import PrefectServer
 from tests.reliability.conftest import order

@@ -27,7 +27,7 @@ LEASE_AND_ROUND_SECONDS = 60 + 15
 PRETEND = """
 from pathlib import Path
 import sys
-from flows.start import begin_prefect
+from flows.runtime.session import begin_prefect
 begin_prefect(Path({output!r}))
 import tasks.running.gpu
 tasks.running.gpu.uses_gpu = lambda node, config: node.stage.name in tasks.running.gpu.TRAINED

@@ -39,7 +39,7 @@ TINY = """
 import os, sys
 from pathlib import Path
 {before}
-from flows.start import begin_prefect
+from flows.runtime.session import begin_prefect
 begin_prefect(Path({output!r}))
 import flows.start, flows.pipeline
 from tests.support.fake_stages import FakeStages

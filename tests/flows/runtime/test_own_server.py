@@ -9,7 +9,7 @@ import pytest
 
 from flows.runtime import own_server
 from flows.runtime.own_server import OwnServer
-from flows.start import begin_prefect
+from flows.runtime.session import begin_prefect
 from softgrpo.errors import StoreError
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.runtime.hosts import check_free, check_host
 from flows.services.control import ROOT, Services, _told, deploy, find_services, main
-from flows.services.hosts import check_free, check_host
 from flows.services.password import make_password
 from softgrpo.errors import ConfigError, StoreError
 from tests.reliability.runs import free_port
@@ -116,7 +116,7 @@ def test_services_for_other_machines_are_told_to_them_with_a_warning(
 ) -> None:
     for name in ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "PREFECT_SERVER_UI_API_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("flows.services.hosts.elsewhere", lambda host: "10.1.2.3")
+    monkeypatch.setattr("flows.runtime.hosts.elsewhere", lambda host: "10.1.2.3")
     monkeypatch.setattr("flows.services.places.elsewhere", lambda host: "10.1.2.3")
     monkeypatch.setenv("SERVICES_HOST", "0.0.0.0")
     services = find_services(tmp_path)
@@ -141,7 +141,7 @@ def test_services_for_other_machines_are_told_to_them_with_a_warning(
 def test_services_for_other_machines_ask_for_the_password_that_only_the_owner_can_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.services.hosts.elsewhere", lambda host: "10.1.2.3")
+    monkeypatch.setattr("flows.runtime.hosts.elsewhere", lambda host: "10.1.2.3")
     monkeypatch.setattr("flows.services.places.elsewhere", lambda host: "10.1.2.3")
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:of-another-server")
     services = Services(tmp_path, 4200, 5000, "0.0.0.0")

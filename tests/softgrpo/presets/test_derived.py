@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from flows.start import as_overrides
 from softgrpo.data.size import DataSize
 from softgrpo.errors import DataError, RecallerError
 from softgrpo.presets import resolve
+from softgrpo.presets.changes import as_overrides
 from softgrpo.presets.derived import derived, recaller_settings, targets_per_user
 from softgrpo.recallers.kinds import COMPUTED, USERS, kind_of
 from softgrpo.recallers.registry import check_settings, known_recallers

@@ -122,7 +122,8 @@ def test_an_error_beside_it_leaves_a_stage_alone(tmp_path: Path) -> None:
 
 def test_kill_9_of_who_started_it_ends_a_stage(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from tests.tasks.running.test_isolation import go, waiting; from tasks.running.isolation import Apart;"
+        "from pathlib import Path; from tests.tasks.running.test_isolation import go, waiting;"
+        "from tasks.running.isolation import Apart;"
         f"go(Path({str(tmp_path)!r}), 'Slow', Apart(), waiting(Slow=['nobody']))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
