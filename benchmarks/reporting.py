@@ -86,7 +86,6 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.common.records import Part
     from softgrpo.config import MergeMethod
     from softgrpo.data.windows import targets_of
-    from softgrpo.evaluation import FOCUS
     from softgrpo.evaluation.cases import data_facts, extreme_cases
     from softgrpo.evaluation.coverage import coverage_of
     from softgrpo.evaluation.drivers import drivers_of
@@ -96,6 +95,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.evaluation.report_content import Report
     from softgrpo.evaluation.report_files import save_report
     from softgrpo.evaluation.rows import Gate, standard_methods
+    from softgrpo.evaluation.summary import FOCUS
     from softgrpo.evaluation.table import compare
     from softgrpo.stages.test import SHOWN_CURVES
 

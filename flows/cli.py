@@ -21,13 +21,13 @@ from flows.command.run import check_stage, pipeline_job
 from flows.command.runs import runs_job
 from flows.runtime.environment import check_output, check_servers
 from flows.runtime.failures import FAILED, OK, REFUSED, exit_code, explained, interruption, readable
+from softgrpo.common.interruption import interruptible
 from softgrpo.common.redaction import hide_passwords, traceback_text
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import resolve, settings
 from softgrpo.presets.ablations import check_ablation
 from softgrpo.presets.settings import shown
-from tasks.running.interruption import interruptible
 
 if TYPE_CHECKING:
     from flows.command.groups import Wanted

@@ -1,4 +1,4 @@
-"""The Prefect flow `softgrpo`. It imports Prefect: call `flows.runtime.session.begin_prefect` first where the environment matters."""
+"""The Prefect flow `softgrpo`. It imports Prefect: call `flows.runtime.session.begin_prefect` before this import."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from flows.results.summary import publish_page, recorded, result_page, verdict_o
 from flows.runtime.console import VERDICT_LOGGER, let_runs_speak
 from flows.runtime.environment import check_writable
 from flows.runtime.session import has_own_server
+from softgrpo.common.interruption import interruptible
 from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.costs import cost_line, missing
@@ -32,7 +33,6 @@ from softgrpo.serving.pure_models import show_model
 from softgrpo.stages.contract import Node, unwatched
 from tasks.executors import Parallel, current, opened
 from tasks.pipeline_run import note_nodes, open_store, pipeline_run
-from tasks.running.interruption import interruptible
 from tasks.stage import Progress
 from tasks.tracking.groups import Member
 from tasks.tracking.lookup import upstream_of

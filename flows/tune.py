@@ -33,6 +33,7 @@ from flows.study import (
     trial_name,
     trial_table,
 )
+from softgrpo.common.interruption import interruptible
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import TrainingError
 from softgrpo.pipeline.plan import plan
@@ -49,7 +50,6 @@ from softgrpo.pipeline.tuning import (
 from softgrpo.presets.settings import as_flags
 from softgrpo.reporting import Pruned
 from tasks.executors import Crew, opened
-from tasks.running.interruption import interruptible
 from tasks.tracking.descriptions import plain
 from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
 from tasks.tracking.store import ArtifactStore

@@ -19,14 +19,14 @@ from flows.results.failed_runs import fails_readably
 from flows.results.prefect_page import group_page
 from flows.results.report_page import FOLDER
 from flows.runtime.console import VERDICT_LOGGER
+from softgrpo.common.interruption import interruptible
 from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
-from softgrpo.evaluation import FOCUS
+from softgrpo.evaluation.summary import FOCUS
 from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.run import RunResult
 from softgrpo.pipeline.store import write_atomic
 from tasks.executors import opened
-from tasks.running.interruption import interruptible
 from tasks.tracking.descriptions import plain
 from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
 from tasks.tracking.pages import run_page

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 
 import softgrpo
 from softgrpo.common.paths import stages_folder
@@ -81,7 +80,7 @@ def pipeline_run(
     libraries = library_versions({library for node in nodes for library in node.stage.libraries})
     tags |= {f"version.{library}": version for library, version in libraries.items()}
     if commit := git_commit(Path(softgrpo.__file__).parent):
-        tags[MLFLOW_GIT_COMMIT] = commit
+        tags[COMMIT_TAG] = commit
     if member is not None:
         tags[MEMBER] = member.name
     settings = config.model_dump(mode="json")
@@ -145,7 +144,7 @@ def _note_numbers(progress: Progress, nodes: Sequence[Node], *, whole: bool) -> 
         point for stage in POLICIES if whole and stage in folders for point in learning_curve(folders[stage], stage)
     ]
     if whole and TEST in folders:
-        tags[MLFLOW_LOGGED_ARTIFACTS] = json.dumps([{"path": TABLE, "type": "table"}])
+        tags[LOGGED_ARTIFACTS_TAG] = json.dumps([{"path": TABLE, "type": "table"}])
         if (summary := read_summary(folders[TEST])) is not None:
             tags |= headline_tags(read_metrics(folders[TEST]), summary)
     progress.store.runs.metrics(progress.parent_run, metrics, tags, points)

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The sub-commands: each parses, checks, calls and prints."""

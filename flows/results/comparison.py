@@ -15,7 +15,7 @@ from flows.results.finished import check_pipeline
 from flows.runtime.environment import prepare_to_read
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import ConfigError
-from softgrpo.evaluation import FOCUS
+from softgrpo.evaluation.summary import FOCUS
 from softgrpo.presets.changes import WITHOUT_EFFECT
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""TODO"""
+"""This process and this machine: environment variables, console, Prefect's own server. It imports no flow."""

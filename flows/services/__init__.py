@@ -1,1 +1,1 @@
-"""TODO"""
+"""The servers of `make services`: started, watched, stopped, and the deployments registered with them."""

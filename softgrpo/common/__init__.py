@@ -1,1 +1,1 @@
-"""TODO"""
+"""Vocabulary and small helpers for all other packages; it imports nothing of ours."""

@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from softgrpo.config import TABLE_KS
-from softgrpo.evaluation import FOCUS
 from softgrpo.evaluation.formatting import table_rows
 from softgrpo.evaluation.pages.environment import template
 from softgrpo.evaluation.pages.vector import inline_svg
 from softgrpo.evaluation.plot_style import save
 from softgrpo.evaluation.plots import comparison_figure
+from softgrpo.evaluation.summary import FOCUS
 
 FEW_ROWS = 24
 MAIN_ROWS = ("static", "sft_multi", FOCUS)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 SUMMARY = "summary.json"
+FOCUS = "grpo_multi"
+"""Key of the method that runs are compared by, and whose weights and cases a report shows."""
 
 
 @dataclass(frozen=True)

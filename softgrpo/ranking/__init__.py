@@ -1,1 +1,2 @@
-"""TODO"""
+"""Merging lists and measuring them: pure tensor functions of (lists, weights, `FusionConfig`). A merge method is complete when
+this package has it."""

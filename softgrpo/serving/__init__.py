@@ -1,1 +1,1 @@
-"""TODO"""
+"""Finished policies and recommendations from them. It reads finished stages and writes none."""

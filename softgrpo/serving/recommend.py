@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import CandidateLists, Part
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
-from softgrpo.evaluation import FOCUS
 from softgrpo.evaluation.report_files import WEIGHTS
+from softgrpo.evaluation.summary import FOCUS
 from softgrpo.ranking.contributions import contributions
 from softgrpo.ranking.fusion import align, merged_lists
 from softgrpo.recallers.candidates import NO_ITEM

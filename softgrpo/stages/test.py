@@ -25,7 +25,6 @@ from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig, MergeMethod, PolicyConfig
 from softgrpo.data.windows import targets_of
 from softgrpo.errors import DataError
-from softgrpo.evaluation import FOCUS
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
@@ -35,6 +34,7 @@ from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, Report
 from softgrpo.evaluation.report_files import save_report
 from softgrpo.evaluation.rows import Gate, standard_methods
+from softgrpo.evaluation.summary import FOCUS
 from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.card import load_card
 from softgrpo.policy.model import load_policy, starting_weights

@@ -1,8 +1,9 @@
 """Stages in processes of their own, so that several can be at work at once.
 
 RecBole keeps global state (seeds, loggers, the command line), and each stage would take all cores. So stages that run at the same
-time share no process, and each gets its share of the cores. Only the stage itself is there (`tasks/running/stage_process.py`), which
-fills a folder; lock, commit, MLflow and Prefect stay with the process that started it, and so do log, curves and progress bars.
+time share no process, and each gets its share of the cores. Only the stage itself is there (`tasks/running/stage_process.py`),
+which fills a folder; lock, commit, MLflow and Prefect stay with the process that started it, and so do log, curves and progress
+bars.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from softgrpo.common.interruption import end_at_once_next_time
 from softgrpo.common.paths import ROOT
 from softgrpo.errors import ProcessError, SoftGRPOError
 from softgrpo.reporting import ProgressBar
 from softgrpo.stages.contract import Node, StageContext
-from tasks.running.interruption import end_at_once_next_time
 
 ERRORS = {kind.__name__: kind for kind in SoftGRPOError.__subclasses__()}
 THREADS = "OMP_NUM_THREADS"

@@ -7,11 +7,10 @@ import logging
 from typing import Any
 
 import requests
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 
 from softgrpo.errors import TimeLimitError, chain, is_full_disk
 from softgrpo.reporting import Pruned
+from tasks.tracking.connection import is_unavailable
 
 RETRY_DELAYS_SECONDS = [15.0, 60.0, 300.0]
 _PASSING = frozenset(
@@ -38,7 +37,7 @@ def may_pass(error: BaseException | None) -> bool:
             return False
         if isinstance(error, requests.RequestException) and not isinstance(error, requests.HTTPError):
             return True
-        if isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
+        if is_unavailable(error):
             return True
         if isinstance(error, OSError) and error.errno in _PASSING:
             return True

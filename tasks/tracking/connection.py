@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 
 from softgrpo.common.redaction import without_login, without_password
 from softgrpo.errors import StoreError, full_disk_is_readable
@@ -92,6 +93,11 @@ def _reopened(uri: str, experiment_id: str) -> Tracking:
 def tracking_uri(output: Path) -> str:
     """Returns MLFLOW_TRACKING_URI, or the address of the database in the output folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.resolve() / DATABASE}"
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Tells whether an error is MLflow's word that it cannot answer now and may do so later."""
+    return isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
 
 
 @contextmanager

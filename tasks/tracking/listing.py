@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from mlflow.entities import Run
 
-from softgrpo.evaluation import FOCUS
+from softgrpo.evaluation.summary import FOCUS
 from tasks.tracking.connection import EXPERIMENTS, Tracking, store_errors
 
 NONE = "none"

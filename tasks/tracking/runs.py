@@ -14,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_LOGGED_ARTIFACTS,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_SOURCE_NAME,
+)
 
+from softgrpo.common.interruption import end_at_once_next_time
 from softgrpo.common.redaction import scrub
 from softgrpo.errors import StoreError
 from softgrpo.reporting import Pruned
-from tasks.running.interruption import end_at_once_next_time
 from tasks.tracking.connection import Tracking, store_errors
 from tasks.tracking.liveness import Signs
 
@@ -30,6 +35,7 @@ FLUSH_POINTS = 500
 FLUSH_SECONDS = 5.0
 LINE_SECONDS = 15.0
 SIGN = "sign_of_life"
+COMMIT_TAG, LOGGED_ARTIFACTS_TAG = MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 
 curves_log = logging.getLogger("softgrpo.curves")
 """For Prefect's log of a run; the console has progress bars instead, see `flows.runtime.console`."""

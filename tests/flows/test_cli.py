@@ -23,12 +23,12 @@ from flows.command.flags import ALIASES, overrides
 from flows.command.parser import build_parser
 from flows.results.recorded import RecordedRun
 from flows.runtime.failures import SIGNALLED
+from softgrpo.common.interruption import ENDING
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, PolicyError, StoreError, TrainingError
 from softgrpo.pipeline.run import RunResult
 from softgrpo.presets import Setting, resolve, settings, validate
 from softgrpo.stages.contract import STAGES
-from tasks.running.interruption import ENDING
 
 ORIGINAL = "--dataset ml-1m --recbole_models BPR SASRec"
 SFT = "--model_name Qwen/Qwen2.5-0.5B-Instruct --per_device_train_batch_size 4 --learning_rate 5e-5 --num_train_epochs 3 --bf16"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.running.interruption import ENDING, Interrupted, end_at_once_next_time, interruptible
+from softgrpo.common.interruption import ENDING, Interrupted, end_at_once_next_time, interruptible
 
 ROOT = Path(__file__).parents[3]
 WAITING = """
 import signal, sys, time
-from tasks.running.interruption import Interrupted, interruptible
+from softgrpo.common.interruption import Interrupted, interruptible
 try:
     with interruptible():
         print("ready", flush=True)
