@@ -37,7 +37,7 @@ from tasks.tracking.liveness import Signs
 from tasks.tracking.pages import run_page, version_page, view_id, view_page
 from tasks.tracking.registry import register
 from tasks.tracking.run_names import About
-from tasks.tracking.runs import Runs, git_commit
+from tasks.tracking.runs import COMMIT_TAG, LOGGED_ARTIFACTS_TAG, Runs, git_commit
 from tasks.tracking.saved_view import keep_view
 from tasks.tracking.store import MODEL_STAGES, ArtifactStore, dataset
 
