@@ -115,6 +115,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     comparison = compare(judged, users, rows, methods, best, config)
     numbers = rng.random((len(rows), 5 * len(RECALLERS) + 3))
     steps = pd.DataFrame({"step": range(100), "value": rng.random(100)})
+    lifted = {FOCUS: "SofT-GRPO multi", best: best, "static": "best static"}
     report = Report(
         config=config,
         comparison=comparison,
@@ -133,7 +134,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         coverage=coverage_of(
             RECALLERS, prepared.lists.items[rows], targets_of(prepared.corpus, prepared.windows)[rows]
         ),
-        lift=lift_at(comparison, judged, users, {FOCUS: "SofT-GRPO multi", best: best, "static": "best static"}),
+        lift=lift_at(comparison, judged, users, lifted, config.evaluation, config.seed),
         drivers=drivers_of(RECALLERS, comparison.method(FOCUS).weights.numpy(), numbers),
     )
     out.mkdir()

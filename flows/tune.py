@@ -20,7 +20,8 @@ from prefect.exceptions import TerminationSignal
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
 from flows.pipeline import Size, begin, execute, tell_notes
 from flows.results.failed_runs import fails_readably
-from flows.results.tune_page import study_page, study_sentences
+from flows.results.report_page import write_group_page
+from flows.results.tune_page import StudyParts, study_html, study_page, study_sentences
 from flows.study import (
     REASON,
     TrialWatch,
@@ -71,6 +72,7 @@ class Tuned:
         link: Where MLflow shows the study.
         final: The whole pipeline with them, None where it was not asked for.
         k: Cut-off of the NDCG.
+        page: The HTML page.
     """
 
     study: str
@@ -81,6 +83,7 @@ class Tuned:
     link: str
     final: RunResult | None
     k: int
+    page: Path
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -196,9 +199,11 @@ def tune_flow(
             place = f"[{group}]({link})" if store.runs.tracking.has_pages else f"`{link}`"
             page = study_page(tried, found, start.fusion.k, command, place)
             _publish(store, group, tried, found, value, command, page)
+            parts = StudyParts(name, group, tried, found, start.fusion.k, command)
+            html = _show_page(store, f"{dataset} {size}: {len(tried)} trials", parts, link)
             chosen = with_values(start, best.params)
             result = final_flow(f"tuned by {trial_name(best.number)}", chosen, output, group) if final else None
-    return Tuned(name, found, value, tried, command, link, result, start.fusion.k)
+    return Tuned(name, found, value, tried, command, link, result, start.fusion.k, html)
 
 
 def command_line(dataset: str, stage: str, size: str, overrides: Mapping[str, Any], output: Path) -> str:
@@ -250,3 +255,10 @@ def _publish(
         f"Best NDCG on validation windows of {len(tried)} trials: {value:.4f}.\n\n{settings}\n\n`{command}`",
     )
     create_markdown_artifact(page, key=KIND, description=f"{len(tried)} trials")
+
+
+def _show_page(store: ArtifactStore, title: str, parts: StudyParts, link: str) -> Path:
+    """Writes the study as an HTML page, to its run in MLflow and beside the reports of runs, and returns the second."""
+    page = study_html(title, parts, link if store.runs.tracking.has_pages else None)
+    publish_text(store.runs, parts.run_id, page, "study.html")
+    return write_group_page(store.local, parts.run_id, page)

@@ -17,7 +17,7 @@ from flows.results.comparison import ComparedRuns
 from flows.results.differences import differing, differing_settings
 from flows.results.failed_runs import fails_readably
 from flows.results.prefect_page import group_page
-from flows.results.report_page import FOLDER
+from flows.results.report_page import write_group_page
 from flows.runtime.console import VERDICT_LOGGER
 from softgrpo.common.interruption import interruptible
 from softgrpo.common.redaction import passwords_hidden
@@ -25,7 +25,6 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation.summary import FOCUS
 from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.run import RunResult
-from softgrpo.pipeline.store import write_atomic
 from tasks.executors import opened
 from tasks.tracking.descriptions import plain
 from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
@@ -155,7 +154,4 @@ def _show_page(store: ArtifactStore, group: str, title: str, compared: ComparedR
     )
     page = compared.html(title, names, note)
     publish_text(store.runs, group, page, "comparison.html")
-    path = store.local.root.parent / FOLDER / f"{group}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, page)
-    return path
+    return write_group_page(store.local, group, page)

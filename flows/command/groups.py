@@ -84,7 +84,7 @@ def multi_recaller_job(wanted: Wanted, pools: Sequence[str] | None) -> Callable[
         if wanted.as_json:
             print_json(compared.as_record())
         else:
-            _tell_comparison(compared, "the best single recaller of the first pool", wanted.output)
+            _tell_comparison(compared, wanted.output)
         return 0
 
     return job
@@ -119,7 +119,7 @@ def ablate_job(wanted: Wanted, name: str) -> Callable[[], int]:
         if wanted.as_json:
             print_json(compared.as_record())
         else:
-            _tell_comparison(compared, "the best single recaller", wanted.output)
+            _tell_comparison(compared, wanted.output)
         return 0
 
     return job
@@ -175,12 +175,12 @@ def _preflight(config: ExperimentConfig) -> None:
             print(f"note: {note}", file=sys.stderr)
 
 
-def _tell_comparison(compared: ComparedRuns, reference: str, output: Path) -> None:
+def _tell_comparison(compared: ComparedRuns, output: Path) -> None:
     from flows.command.output import print_comparison, print_sentences
     from tasks.servers.addresses import make_line
 
     print_sentences(compared.changes)
-    print_comparison(compared.table, compared.k, reference, "--json")
+    print_comparison(compared.table, compared.k, compared.references[compared.tested], "--json", compared.tested)
     print(f"page  {compared.page}")
     print(compared.link or f"{make_line('services', output)} shows the runs side by side")
     print_sentences(compared.verdicts)
@@ -195,6 +195,7 @@ def _study_record(tuned: Tuned) -> dict[str, Any]:
         "rows": None if table is None else json.loads(table.to_json(orient="records")),
         "command": tuned.command,
         "link": tuned.link,
+        "html": str(tuned.page),
     }
 
 
@@ -209,5 +210,5 @@ def _tell_study(tuned: Tuned) -> None:
     print(f"\nBest on validation windows (NDCG {tuned.value:.4f}):\n{yaml.safe_dump(tuned.best, sort_keys=False)}")
     if tuned.final is not None and tuned.final.table is not None:
         print_comparison(tuned.final.table, tuned.k)
-    print(f"{tuned.command}\nMLflow run  {tuned.link}")
+    print(f"{tuned.command}\npage        {tuned.page}\nMLflow run  {tuned.link}")
     print_sentences([*tuned.sentences, *(verdict_of(tuned.final) if tuned.final is not None else ())])

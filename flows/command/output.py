@@ -26,7 +26,11 @@ UNTESTED = ("Δ", "± seeds", "p (Holm)")
 
 
 def print_comparison(
-    table: pd.DataFrame, k: int, reference: str = "the best single recaller", everything: str = "the report"
+    table: pd.DataFrame,
+    k: int,
+    reference: str = "the best single recaller",
+    everything: str = "the report",
+    column: str = "vs_single",
 ) -> None:
     """Prints a comparison table.
 
@@ -35,10 +39,11 @@ def print_comparison(
         k: Cut-off that the differences are about.
         reference: What the differences are against.
         everything: What has all columns.
+        column: Prefix of the columns of those differences.
     """
     from softgrpo.evaluation.formatting import render_terminal
 
-    rendered = render_terminal(table, k, reference)
+    rendered = render_terminal(table, k, reference, column)
     names = [str(column.header) for column in rendered.columns]
     metrics = [name for name in names if "@" in name and name != f"NDCG@{k}"]
     print_table(rendered, [*reversed(metrics), *(name for name in UNTESTED if name in names)], everything)

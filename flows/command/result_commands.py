@@ -67,8 +67,8 @@ def compare_job(arguments: argparse.Namespace) -> Job:
 
         print(*(f"{run['label']}  {visible(run['name'])}" for run in compared.runs), sep="\n")
         print_sentences(compared.changes)
-        of = "each seed" if arguments.seeds else "the first run"
-        print_comparison(compared.table, compared.k, f"the best single recaller of {of}", "--json")
+        reference = compared.references[compared.tested]
+        print_comparison(compared.table, compared.k, reference, "--json", compared.tested)
         if page is not None:
             print(f"page  {page}")
         print(compared.link or f"{make_line('services', arguments.output)} shows the runs side by side")

@@ -102,12 +102,15 @@ def _check_source(run_id: str, output: Path, config: ExperimentConfig, until: st
 
 
 def _with_page(result: RunResult, config: ExperimentConfig, output: Path) -> RunResult:
-    """Writes the report of a run without MLflow, with its date and command on it, and links to it."""
+    """Writes the report of a run without MLflow, with its date, command and costs on it, and links to it."""
     from flows.results.report_page import RunFacts, write_page
+    from softgrpo.pipeline.run import local_costs
+    from softgrpo.pipeline.store import LocalStore
 
     if "test" not in result.folders:
         return result
-    page = write_page(result.folders["test"], output, RunFacts(config, datetime.now(UTC)))
+    costs = local_costs(LocalStore(output / "stages"), result.folders)
+    page = write_page(result.folders["test"], output, RunFacts(config, datetime.now(UTC), costs=costs))
     return replace(result, links={**result.links, "report": str(page)})
 
 

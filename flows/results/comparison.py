@@ -54,6 +54,11 @@ class ComparedRuns:
     changes: tuple[str, ...] = ()
     page: Path | None = None
 
+    @property
+    def tested(self) -> str:
+        """Prefix of the columns of differences that the first verdict is about, which are those that a terminal shows."""
+        return "vs_first" if "vs_first" in self.references else "vs_single"
+
     def as_record(self) -> dict[str, Any]:
         """Returns what a machine reads."""
         rows = json.loads(self.table.to_json(orient="records"))

@@ -15,6 +15,7 @@ from flows.runtime.environment import prepare_to_read
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
 from softgrpo.presets import validate
+from softgrpo.stages.contract import COST
 
 if TYPE_CHECKING:
     from tasks.tracking.store import ArtifactStore
@@ -62,7 +63,7 @@ def costs_of_stages(store: ArtifactStore, stages: Mapping[str, str]) -> dict[str
         for node, run_id in stages.items()
         if node.startswith(TIMED)
         for name, value in read_run(store, run_id).data.metrics.items()
-        if name.startswith("cost/")
+        if name.startswith(COST)
     }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.pipeline.store import write_atomic
+from softgrpo.pipeline.store import LocalStore, write_atomic
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import WITHOUT_EFFECT, difference
 from softgrpo.presets.settings import as_flags
@@ -95,25 +95,53 @@ def complete(folder: Path, facts: RunFacts) -> dict[str, str]:
     pages = {name: (folder / name).read_text(encoding="utf-8") for name in (PAGE, TEXT)}
     pages[PAGE] = fill(pages[PAGE], PROVENANCE, provenance_html(provenance))
     pages[TEXT] = fill(pages[TEXT], PROVENANCE, provenance_markdown(provenance))
-    if measured := _costs(folder, facts):
-        k = facts.config.fusion.k
-        pages[PAGE] = fill(pages[PAGE], COSTS, costs.costs_html(measured, k))
-        pages[TEXT] = fill(pages[TEXT], COSTS, costs.costs_markdown(measured, k))
+    k = facts.config.fusion.k
+    if unknown := unknown_times(facts):
+        html, markdown = costs.unknown_html(unknown), costs.unknown_markdown(unknown)
+    else:
+        measured = _costs(folder, facts)
+        html, markdown = costs.costs_html(measured, k), costs.costs_markdown(measured, k)
+    pages[PAGE] = fill(pages[PAGE], COSTS, html)
+    pages[TEXT] = fill(pages[TEXT], COSTS, markdown)
     return pages
 
 
+MERGE, POLICY = f"test/{MERGE_MILLISECONDS}", f"test/{POLICY_MILLISECONDS}"
+
+
+def _list_times(config: ExperimentConfig) -> dict[str, str]:
+    """Returns what the time of each recaller's list is called."""
+    return {name: f"recall-{name}/{LIST_MILLISECONDS}" for name in config.recall.recallers}
+
+
+def unknown_times(facts: RunFacts) -> tuple[str, ...]:
+    """Returns what of a run has no measured time, in words; nothing where all times are known."""
+    needed = {f"the list of {name}": key for name, key in _list_times(facts.config).items()}
+    needed |= {"the merge": MERGE, "the language model": POLICY}
+    return tuple(words for words, key in needed.items() if key not in facts.costs)
+
+
 def _costs(folder: Path, facts: RunFacts) -> tuple[Cost, ...]:
-    """Returns what rows cost; nothing where a stage was made before times were reported, or by no recaller of ours."""
+    """Returns what rows cost, where all times are known."""
     from softgrpo.evaluation.pages.costs import costs_of
 
-    recallers = facts.config.recall.recallers
-    needed = {name: f"recall-{name}/{LIST_MILLISECONDS}" for name in recallers}
-    own = [f"test/{MERGE_MILLISECONDS}", f"test/{POLICY_MILLISECONDS}"]
-    if not facts.costs.keys() >= {*needed.values(), *own}:
-        return ()
-    lists = {name: facts.costs[key] for name, key in needed.items()}
+    lists = {name: facts.costs[key] for name, key in _list_times(facts.config).items()}
     table = pd.read_parquet(folder / "table.parquet")
-    return costs_of(table, facts.config.fusion.k, lists, facts.costs[own[0]], facts.costs[own[1]])
+    return costs_of(table, facts.config.fusion.k, lists, facts.costs[MERGE], facts.costs[POLICY])
+
+
+def write_group_page(store: LocalStore, group: str, page: str) -> Path:
+    """Writes the page of several runs beside the reports of single ones, and returns its path.
+
+    Args:
+        store: Where finished stages are.
+        group: MLflow run of the group.
+        page: In HTML.
+    """
+    path = store.root.parent / FOLDER / f"{group}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, page)
+    return path
 
 
 def write_page(folder: Path, output: Path, facts: RunFacts) -> Path:

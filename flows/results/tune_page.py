@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pandas as pd
 
 from flows.results.prefect_page import bullets, markdown_table, verdict_markdown
 from softgrpo.evaluation.formatting import signed, table_rows
+
+
+@dataclass(frozen=True)
+class StudyParts:
+    """What a study found.
+
+    Attributes:
+        study: Its name.
+        run_id: Its run in MLflow.
+        trials: See `flows.study.trial_table`.
+        best: The best settings by dotted path.
+        k: Cut-off of the NDCG.
+        command: The command that runs the whole pipeline with the best settings.
+    """
+
+    study: str
+    run_id: str
+    trials: pd.DataFrame
+    best: Mapping[str, float]
+    k: int
+    command: str
 
 
 def study_sentences(trials: pd.DataFrame, best: Mapping[str, float], k: int) -> tuple[str, ...]:
@@ -33,6 +55,23 @@ def study_sentences(trials: pd.DataFrame, best: Mapping[str, float], k: int) -> 
         f"Trial {chosen['trial']} is the best: {reached}{beside}; {counts}.",
         f"It differs from the start in {', '.join(changes)}.",
     )
+
+
+def study_html(title: str, tuned: StudyParts, address: str | None) -> str:
+    """Returns a study as an HTML page that needs no other file.
+
+    Args:
+        title: Heading.
+        tuned: What the study found.
+        address: Of the study's run in MLflow, None where no server shows it.
+    """
+    from softgrpo.evaluation.study_page import StudyPage, render_study
+
+    facts = {"MLflow run": tuned.run_id, "study": tuned.study}
+    links = {"MLflow": address} if address else {}
+    sentences = study_sentences(tuned.trials, tuned.best, tuned.k)
+    page = StudyPage(title, sentences, tuned.trials, tuned.best, tuned.k, tuned.command, facts, links)
+    return render_study(page)
 
 
 def study_page(trials: pd.DataFrame, best: Mapping[str, float], k: int, command: str, place: str) -> str:

@@ -87,17 +87,22 @@ def _comparison(report: Report) -> Planned:
 
 def _lift(report: Report) -> Planned:
     assert report.lift is not None
-    label, *references = report.lift.columns
-    title = "Lift at k"
-    values = report.lift.to_numpy()
-    if np.ptp(values, axis=1).max() <= EQUAL:
+    lift, title = report.lift, "Lift at k"
+    label, references, flat = lift.label, list(lift.ndcg.columns[1:]), lift.flat
+    if len(flat) == len(references):
         names = " and ".join(references)
         return "lift", title, f"{label}, {names} have the same NDCG@k at every k: there is no lift to show.", None
+    equal = f" {label} and {' and '.join(flat)} have the same NDCG@k at every k: no line for that." if flat else ""
+    intervals = (
+        "There are no intervals in this figure: an earlier version stored none."
+        if lift.low is None
+        else f"Bands are {lift.confidence:.0%} intervals of one k each, from a paired bootstrap over users ({lift.draws:,} draws)."
+    )
     caption = (
         f"NDCG@k of {label} and of its references for every length k of the list, and how many per cent larger it is. Above 0 is "
-        "better. There are no intervals in this figure: the table tests one k."
+        f"better. {intervals}{equal}"
     )
-    return "lift", title, caption, plots.lift_figure(report.lift)
+    return "lift", title, caption, plots.lift_figure(lift)
 
 
 def _gains(report: Report) -> Iterator[Planned]:
@@ -222,12 +227,7 @@ def _trainings(report: Report) -> Iterator[Planned]:
     for anchor, curves in {"sft": report.sft_curves, "training": report.curves}.items():
         title, caption = captions[anchor]
         if any(len(frame) > 1 for frame in curves.values()):
-            yield (
-                anchor,
-                title,
-                f"{caption} The horizontal axes count optimiser steps.",
-                plots_recallers.curves_figure(curves),
-            )
+            yield _curves(anchor, title, caption, curves)
         elif anchor == "training" or curves:
             yield (
                 anchor,
@@ -235,6 +235,22 @@ def _trainings(report: Report) -> Iterator[Planned]:
                 "No step was taken: this training was left out, and the model is the one before it.",
                 None,
             )
+
+
+def _curves(anchor: str, title: str, caption: str, curves: Mapping[str, pd.DataFrame]) -> Planned:
+    """The curves of one training; one that has the same value at every step is told in words."""
+    constant = {
+        name: float(frame["value"].iloc[0])
+        for name, frame in curves.items()
+        if len(frame) > 1 and np.ptp(frame["value"]) <= EQUAL
+    }
+    moving = {name: frame for name, frame in curves.items() if name not in constant}
+    words = "; ".join(f"{name} {0 if abs(value) <= EQUAL else value:.4g}" for name, value in constant.items())
+    same = f"The same at every step: {words}." if words else ""
+    if not moving:
+        return anchor, title, same, None
+    axes = "The horizontal axes count optimiser steps."
+    return anchor, title, " ".join(filter(None, (caption, axes, same))), plots_recallers.curves_figure(moving)
 
 
 def _recallers(curves: Mapping[str, Mapping[str, pd.DataFrame]]) -> Planned:

@@ -46,13 +46,16 @@ def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, least: fl
     return f"{row['label']} is {'better' if difference > 0 else 'worse'} than {name}: {numbers}."
 
 
-def render_terminal(table: pd.DataFrame, k: int = 10, reference: str = "the best single recaller") -> Table:
+def render_terminal(
+    table: pd.DataFrame, k: int = 10, reference: str = "the best single recaller", column: str = "vs_single"
+) -> Table:
     """Returns the comparison table for a terminal: NDCG at k, 10 and 20, Recall at 10 and 20.
 
     Args:
         table: `Comparison.table`.
         k: Cut-off that the differences are about.
         reference: What the differences are against.
+        column: Prefix of the columns of those differences.
     """
     shown = [f"ndcg@{cutoff}" for cutoff in sorted({k, *TABLE_KS})] + [f"recall@{cutoff}" for cutoff in TABLE_KS]
     title = f"Test windows, means over users; Δ in NDCG@{k} against {reference}"
@@ -63,12 +66,12 @@ def render_terminal(table: pd.DataFrame, k: int = 10, reference: str = "the best
         rich.add_column(heading(name), justify="right", no_wrap=True)
     for row in table_rows(table):
         delta = ["", "", "", ""]
-        if not math.isnan(row["vs_single"]):
+        if not math.isnan(row[column]):
             delta = [
-                signed(row["vs_single"]),
-                percent(row["vs_single_relative"]),
-                signed_interval(row["vs_single_low"], row["vs_single_high"]),
-                p_value(row["vs_single_p"]),
+                signed(row[column]),
+                percent(row[f"{column}_relative"]),
+                signed_interval(row[f"{column}_low"], row[f"{column}_high"]),
+                p_value(row[f"{column}_p"]),
             ]
         style = {"gate": "green", "learned": "bold", "oracle": "dim"}.get(row["kind"], "")
         numbers = [f"{row[name]:.4f}" for name in (*shown, *([spread] if spread in row else []))]

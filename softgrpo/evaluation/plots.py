@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from softgrpo.config import EvaluationConfig
+from softgrpo.evaluation.lift import Lift
 from softgrpo.evaluation.plot_style import COLOURS, INK, STYLE, draw_cells, label_bar
 from softgrpo.evaluation.significance import paired_bootstrap
 
@@ -100,25 +101,29 @@ def gains_figure(gains: Mapping[str, NDArray[np.float64]], label: str, k: int) -
     return figure
 
 
-def lift_figure(lift: pd.DataFrame) -> Figure:
-    """Draws NDCG@k over k, and how much larger that of the method is than that of each reference.
+def lift_figure(lift: Lift) -> Figure:
+    """Draws NDCG@k over k, and how much larger that of the method is than that of each reference with the interval.
 
-    Args:
-        lift: See `softgrpo.evaluation.lift.lift_at`.
+    A reference that the method does not differ from has no line in the second panel.
     """
-    label, *references = lift.columns
+    label, references = lift.label, lift.ndcg.columns[1:]
+    shares = 100 * lift.shares
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 2.7))
         left, right = figure.subplots(1, 2)
-        for name, colour in zip(lift.columns, (COLOURS["learned"], *REFERENCE_COLOURS), strict=True):
+        for name, colour in zip(lift.ndcg, (COLOURS["learned"], *REFERENCE_COLOURS), strict=True):
             style = {"linestyle": "--", "zorder": 3} if name == label else {}  # an equal line below can be seen
-            left.plot(lift.index, lift[name], color=colour, linewidth=1.8, label=name, **style)
+            left.plot(lift.ndcg.index, lift.ndcg[name], color=colour, linewidth=1.8, label=name, **style)
         left.set_title("NDCG@k")
         left.legend()
         right.axhline(0, color=INK, linewidth=0.8)
         for name, colour in zip(references, REFERENCE_COLOURS, strict=True):
-            relative = 100 * (lift[label] / lift[name].where(lift[name] > 0) - 1)
-            right.plot(lift.index, relative, color=colour, linewidth=1.8, label=f"over {name}")
+            if name in lift.flat:
+                continue
+            right.plot(shares.index, shares[name], color=colour, linewidth=1.8, label=f"over {name}")
+            if lift.low is not None and lift.high is not None:
+                low, high = 100 * lift.low[name], 100 * lift.high[name]
+                right.fill_between(shares.index, low, high, color=colour, alpha=0.2, linewidth=0)
         right.set_title(f"{label}: lift in %")
         right.legend()
         for axis in (left, right):

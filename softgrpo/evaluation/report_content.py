@@ -14,6 +14,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation.cases import Case
 from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
+from softgrpo.evaluation.lift import Lift
 from softgrpo.evaluation.table import Comparison
 
 
@@ -52,7 +53,7 @@ class Report:
         confusion: Of the SFT policy on validation windows, from `softgrpo.evaluation.confusion.confusion_table`.
         cases: Of the focus against the best single recaller.
         coverage: What each recaller finds; None where an earlier version stored the report.
-        lift: NDCG at every cut-off, see `softgrpo.evaluation.lift.lift_at`; likewise.
+        lift: NDCG at every cut-off, see `softgrpo.evaluation.lift`; likewise.
         drivers: What the weights of the focus go with; None where they do not differ between users.
     """
 
@@ -71,5 +72,5 @@ class Report:
     confusion: pd.DataFrame
     cases: tuple[Case, ...]
     coverage: Coverage | None
-    lift: pd.DataFrame | None
+    lift: Lift | None
     drivers: Drivers | None

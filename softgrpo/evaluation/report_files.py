@@ -23,6 +23,7 @@ from softgrpo.errors import ConfigError, DataError
 from softgrpo.evaluation.cases import Case, Shown
 from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
+from softgrpo.evaluation.lift import Lift
 from softgrpo.evaluation.report import summarise, write_report
 from softgrpo.evaluation.report_content import Choice, Report
 from softgrpo.evaluation.rows import Method
@@ -75,7 +76,7 @@ def save_report(report: Report, folder: Path) -> None:
         "confusion": report.confusion.to_dict("split"),
         "cases": [asdict(case) for case in report.cases],
         "coverage": report.coverage and asdict(report.coverage),
-        "lift": None if report.lift is None else report.lift.to_dict("split"),
+        "lift": report.lift and report.lift.as_record(),
         "drivers": report.drivers and report.drivers.as_record(),
     }
     (folder / REPORT).write_text(json.dumps(told, indent=1), encoding="utf-8")
@@ -123,7 +124,7 @@ def load_report(folder: Path, changes: Mapping[str, Any] | None = None) -> Repor
         confusion=pd.DataFrame(**told["confusion"]).rename_axis("best"),
         cases=tuple(_case(case) for case in told["cases"]),
         coverage=_coverage(told.get("coverage")),
-        lift=pd.DataFrame(**told["lift"]).rename_axis("k") if told.get("lift") else None,
+        lift=Lift.of(told["lift"]) if told.get("lift") else None,
         drivers=Drivers.of(told["drivers"]) if told.get("drivers") else None,
     )
 

@@ -26,7 +26,7 @@ from softgrpo.pipeline.store import Committed, LocalStore
 from softgrpo.pipeline.time_limit import time_limit
 from softgrpo.reporting import Reporter
 from softgrpo.serving.pure_models import show_model
-from softgrpo.stages.contract import Node, StageContext
+from softgrpo.stages.contract import COST, Node, StageContext
 
 logger = logging.getLogger(__name__)
 
@@ -63,19 +63,55 @@ class LogReporter:
         self._logger.info(message)
 
 
+class CostReporter:
+    """Passes everything on to another reporter, and keeps the measured times.
+
+    Args:
+        reporter: The other one.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.costs: dict[str, float] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Takes one point of each curve."""
+        self.costs |= {name: value for name, value in values.items() if name.startswith(COST)}
+        self._reporter.metrics(values, step)
+
+    def info(self, message: str) -> None:
+        """Takes one line for the log."""
+        self._reporter.info(message)
+
+
 def run_node(
     node: Node, config: ExperimentConfig, inputs: Mapping[str, Path], key: str, store: LocalStore, reporter: Reporter
 ) -> Committed:
     """Runs one stage in a staging folder and commits it; call with the key's lock held.
 
-    The final metrics are stored in the payload as `metrics.json`.
+    The final metrics are stored in the payload as `metrics.json`, measured times beside it, see `LocalStore.keep_costs`.
     """
+    timed = CostReporter(reporter)
     memory, time = lack_of_memory_is_readable(node.name), time_limit(config.limits.stage_hours * 3600, node.name)
     with full_disk_is_readable(), memory, store.staging(key) as folder, time:
-        context = StageContext(config, node.variant, inputs, folder, store.work(key), reporter)
+        context = StageContext(config, node.variant, inputs, folder, store.work(key), timed)
         metrics = node.stage.run(context)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True), encoding="utf-8")
-        return store.commit(key, folder)
+        committed = store.commit(key, folder)
+        store.keep_costs(key, timed.costs)
+        return committed
+
+
+def local_costs(store: LocalStore, folders: Mapping[str, Path]) -> dict[str, float]:
+    """Returns the times that were measured on this machine while stages were made, `<node>/<what>`.
+
+    Args:
+        store: Where the stages are.
+        folders: Payload of each node in it.
+    """
+    return {
+        f"{node}/{name}": value for node, folder in folders.items() for name, value in store.costs(folder.name).items()
+    }
 
 
 def read_metrics(folder: Path) -> dict[str, float]:

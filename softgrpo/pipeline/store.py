@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -157,6 +157,27 @@ class LocalStore:
         committed = self.marked(key)
         return None if committed is None else committed.digest
 
+    def _costs(self, key: str) -> Path:
+        return self.root / ".costs" / f"{key}.json"
+
+    def keep_costs(self, key: str, costs: Mapping[str, float]) -> None:
+        """Keeps the times that were measured while a committed stage was made; no digest covers them, for no two are equal.
+
+        Args:
+            key: The stage's identity.
+            costs: Name to milliseconds; nothing is written for none.
+        """
+        if costs:
+            path = self._costs(key)
+            path.parent.mkdir(exist_ok=True)
+            write_atomic(path, json.dumps(dict(costs)))
+
+    def costs(self, key: str) -> dict[str, float]:
+        """Returns the times that `keep_costs` kept for a key; nothing where there are none."""
+        path = self._costs(key)
+        values = _read_mark(path) if path.is_file() else {}
+        return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+
     def look_ahead(self, key: str, hands: Executor) -> None:
         """Lets others read a payload already, if none does; the next `find` of its key in this process takes what they found."""
         payload = self.payload(key)
@@ -213,9 +234,10 @@ class LocalStore:
         return committed
 
     def forget(self, key: str) -> None:
-        """Removes a key's mark and payload, the mark first."""
+        """Removes a key's mark and payload, the mark first, and its times."""
         _ahead.pop(self.payload(key), None)
         self._mark(key).unlink(missing_ok=True)
+        self._costs(key).unlink(missing_ok=True)
         if self.payload(key).exists():
             shutil.rmtree(self.payload(key))
 

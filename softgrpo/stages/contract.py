@@ -16,11 +16,13 @@ from softgrpo.reporting import Reporter
 
 CURVES = "curves.json"
 """File with the curves of a training, name to `step` and `value`."""
-LIST_MILLISECONDS = "cost/list_ms"
+COST = "cost/"
+"""Beginning of the names of measured times."""
+LIST_MILLISECONDS = f"{COST}list_ms"
 """What a recaller's list costs, milliseconds per window; it is reported and not stored: no two measurements are equal."""
-MERGE_MILLISECONDS = "cost/merge_ms"
+MERGE_MILLISECONDS = f"{COST}merge_ms"
 """What merging the lists costs, likewise."""
-POLICY_MILLISECONDS = "cost/policy_ms"
+POLICY_MILLISECONDS = f"{COST}policy_ms"
 """What the language model costs, likewise."""
 
 

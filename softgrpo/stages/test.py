@@ -29,7 +29,7 @@ from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
 from softgrpo.evaluation.learnt import learnt_sentence
-from softgrpo.evaluation.lift import lift_at
+from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, Report
 from softgrpo.evaluation.report_files import save_report
@@ -205,7 +205,7 @@ def _report_merging(reporter: Reporter, judged: JudgedLists, weights: Tensor) ->
     reporter.metrics({MERGE_MILLISECONDS: 1000 * (time.perf_counter() - started) / len(merged)}, 0)
 
 
-def _lift(comparison: Comparison, judged: JudgedLists, users: NDArray[np.int32]) -> pd.DataFrame:
+def _lift(comparison: Comparison, judged: JudgedLists, users: NDArray[np.int32], config: ExperimentConfig) -> Lift:
     """Returns NDCG at every cut-off of the focus and what it is compared with."""
     single = f"{comparison.best_single} (best single)"
     rows = {
@@ -213,7 +213,7 @@ def _lift(comparison: Comparison, judged: JudgedLists, users: NDArray[np.int32])
         comparison.best_single: single,
         comparison.best_static: "best static",
     }
-    return lift_at(comparison, judged, users, rows)
+    return lift_at(comparison, judged, users, rows, config.evaluation, config.seed)
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -250,7 +250,7 @@ def run(context: StageContext) -> dict[str, float]:
         coverage=coverage_of(
             recallers, prepared.lists.items[rows], targets_of(prepared.corpus, prepared.windows)[rows]
         ),
-        lift=_lift(comparison, judged, users),
+        lift=_lift(comparison, judged, users, config),
         drivers=drivers_of(
             recallers,
             comparison.method(FOCUS).weights.numpy(),

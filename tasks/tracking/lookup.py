@@ -31,6 +31,8 @@ PIPELINE_TAG = "stage_run."
 UPSTREAM_TAG = "upstream_run."
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 """What MLflow takes for the id of a run."""
+FLOW_RUN_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+"""How Prefect writes the ids of its runs; MLflow's have no hyphens."""
 BEGINNING = re.compile("[0-9a-f]{6,31}")
 """What may stand for the id of a run: its first characters, at least as many as `softgrpo compare` shows."""
 MOST_SHOWN = 5
@@ -91,10 +93,13 @@ def read_run(store: ArtifactStore, run_id: str) -> Run:
         if found:
             ids = ", ".join(run.info.run_id for run in found)
             raise ConfigError(f"run '{run_id}'", f"Several runs begin so: {ids}", "Give more of the id") from error
+        rule = f"MLflow has no such run ({error.error_code})"
+        if FLOW_RUN_ID.fullmatch(run_id):
+            rule = "An id with hyphens is that of a run in Prefect; the id of the MLflow run is needed"
         raise ConfigError(
             f"run '{run_id}'",
-            f"MLflow has no such run ({error.error_code})",
-            "Copy the id from a run's page, six characters of it or more",
+            rule,
+            "`softgrpo runs` lists the ids; six characters from the beginning of one are enough",
         ) from error
 
 

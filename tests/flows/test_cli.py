@@ -597,10 +597,11 @@ def test_groups_are_told_to_machines_as_json_alone(
     }
     trials = pd.DataFrame({"grpo.top_p": [0.9], "state": ["complete"]})
     values = {"trials": trials, "best": {"grpo.top_p": 0.9}, "value": 0.2, "command": "softgrpo run", "link": "here"}
-    tuned = types.SimpleNamespace(**values, final=None, k=10)
+    tuned = types.SimpleNamespace(**values, final=None, k=10, page=Path("study.html"))
     monkeypatch.setattr(sys.modules["flows.tune"], "tune_flow", lambda *given, **options: tuned)
     assert cli.main(["tune", "ml-100k", "full", "tiny", *where]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert told["html"] == "study.html"
     assert told["best"] == {"grpo.top_p": 0.9} and told["rows"] is None and told["trials"][0]["state"] == "complete"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shlex
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,9 @@ def test_trials_are_nested_and_the_result_is_in_mlflow(fakes: FakeGroups, output
     assert yaml.safe_load((folder / "best.yaml").read_text()) == tuned.best
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "trials.parquet"), tuned.trials)
     assert tuned.command in (folder / "trials.md").read_text()
+    assert tuned.page == output.resolve() / "reports" / f"{group.info.run_id}.html"
+    assert tuned.page.read_text() == (folder / "study.html").read_text()
+    assert all(html.escape(sentence, quote=False) in tuned.page.read_text() for sentence in tuned.sentences)
 
 
 def test_a_bad_trial_ends_early_and_leaves_nothing(fakes: FakeGroups, output: Path) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from softgrpo.evaluation.pages.environment import markdown_cell
+from softgrpo.evaluation.pages.frame import framed
+
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 300, 60, 200, 16, 44
 LABEL_PIXELS = 15
 TITLE = "Quality against cost"
@@ -64,9 +67,32 @@ def costs_html(costs: Sequence[Cost], k: int) -> str:
         "merge, SofT-GRPO for the language model as well."
     )
     return (
-        f'<section id="costs">\n<h2>{TITLE}</h2>\n<figure><div class="wide">{_scatter(costs, k)}</div>\n'
+        f'<section id="costs">\n<h2>{TITLE}</h2>\n<figure>{framed(_scatter(costs, k), WIDTH)}\n'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n</section>"
     )
+
+
+def unknown_sentence(unknown: Sequence[str]) -> str:
+    """Says why there is no figure.
+
+    Args:
+        unknown: What has no measured time, in words.
+    """
+    return (
+        f"There is no figure: no time is known for {', '.join(unknown)}. Times are measured while a stage is made: lists that come "
+        "from a file have none, and neither has a stage that an earlier version made. "
+        "Repeat such a stage with --force to measure it."
+    )
+
+
+def unknown_html(unknown: Sequence[str]) -> str:
+    """Returns the section of a page where times are not known, see `unknown_sentence`."""
+    return f'<section id="costs">\n<h2>{TITLE}</h2>\n<p>{escape(unknown_sentence(unknown))}</p>\n</section>'
+
+
+def unknown_markdown(unknown: Sequence[str]) -> str:
+    """Returns the same in Markdown."""
+    return f"## {TITLE}\n\n{markdown_cell(unknown_sentence(unknown))}"
 
 
 def costs_markdown(costs: Sequence[Cost], k: int) -> str:
@@ -100,8 +126,8 @@ def _scatter(costs: Sequence[Cost], k: int) -> str:
         parts.append(f'<text x="{x + 12:.1f}" y="{lowest + 4:.1f}">{text}</text>')
     axis = f'<text x="{LEFT}" y="{HEIGHT - 6}">milliseconds per user</text><text x="{LEFT}" y="11">NDCG@{k}</text>'
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" style="--width: {WIDTH}px; width: var(--width)" role="img" aria-label="{TITLE}" '
-        f'font-size="12" fill="var(--ink)">{axis}{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{TITLE}" font-size="12" '
+        f'fill="var(--ink)">{axis}{"".join(parts)}</svg>'
     )
 
 
@@ -116,4 +142,4 @@ def _axes(low: int, high: int, across: Callable[[float], float]) -> str:
 
 
 def _level(value: float, y: float) -> str:
-    return f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3f}</text>'
+    return f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.4f}</text>'

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+from softgrpo.evaluation.pages.frame import framed
 from softgrpo.evaluation.plot_style import CELL_INK, COLOURS, FONTS, GRID, INK, SOFT
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -19,7 +20,7 @@ _FONT_LIST = re.compile(r"'" + FONTS[0] + r"'[^;]*")
 
 
 def inline_svg(path: Path, title: str) -> str:
-    """Returns an SVG file of matplotlib's as an element of an HTML page.
+    """Returns an SVG file of matplotlib's as part of an HTML page, see `softgrpo.evaluation.pages.frame.framed`.
 
     Args:
         path: The file; its name goes before every id, so that those of several figures on one page differ.
@@ -37,10 +38,9 @@ def inline_svg(path: Path, title: str) -> str:
     for name in ("height", "version"):
         root.attrib.pop(name, None)
     width = float(root.attrib.pop("width").removesuffix("pt")) * PIXELS_PER_POINT
-    root.set("style", f"--width: {width:.0f}px; width: var(--width)")
     root.set("role", "img")
     root.set("aria-label", title)
-    return ElementTree.tostring(root, encoding="unicode")
+    return framed(ElementTree.tostring(root, encoding="unicode"), width)
 
 
 def _rewritten(name: str, value: str, prefix: str) -> str:

@@ -55,6 +55,16 @@ def test_off_a_terminal_each_row_is_one_line(comparison: pd.DataFrame, capsys: p
     ]
 
 
+def test_a_table_of_several_runs_shows_the_reference_of_its_verdict(
+    comparison: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    differences = {name.replace("single", "first"): value * 2 for name, value in DIFFERENCES.items()}
+    print_comparison(comparison.assign(**differences, vs_first_p=0.5), 10, "SofT-GRPO of A", "--json", "vs_first")
+    title, _, *rows = capsys.readouterr().out.splitlines()
+    assert title.endswith("Δ in NDCG@10 against SofT-GRPO of A")
+    assert all(row.split()[-5:] == ["+0.0200", "+9.0%", "[-0.0246,", "+0.0690]", "0.5000"] for row in rows)
+
+
 @pytest.mark.parametrize(
     ("width", "missing"),
     [

@@ -421,6 +421,10 @@ def test_json_goes_to_the_standard_output_and_nothing_is_written(
         (["report", "RUN", "--to", "STORE/inside"], "is stored and never written over"),
         (["recommend", "nobody"], "MLflow has no such run"),
         (["report", "nobody"], "MLflow has no such run"),
+        (
+            ["report", "0F1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"],
+            "that of a run in Prefect; the id of the MLflow run is needed",
+        ),
         (["report", "STAGE"], "It must be the run of a pipeline"),
         (["compare", "STAGE", "RUN"], "It must be the run of a pipeline"),
         (["recommend"], "RUN"),

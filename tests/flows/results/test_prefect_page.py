@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from flows.results.prefect_page import (
     run_page,
     stages_in_words,
 )
-from flows.results.tune_page import study_page, study_sentences
+from flows.results.tune_page import StudyParts, study_html, study_page, study_sentences
 from softgrpo.evaluation.summary import Summary
 
 NAN = math.nan
@@ -157,6 +159,20 @@ def test_a_study_says_what_was_better_than_its_start() -> None:
     lost = trials(NAN, 0.12, NAN, states="pruned complete pruned")
     assert study_sentences(lost, {"grpo.learning_rate": 2.0}, 10)[0] == (
         "Trial 1 is the best: validation NDCG@10 0.1200; 1 of 3 trials came to their end."
+    )
+    parts = StudyParts(
+        "study-1", "abc", better.assign(reason=["", "", "<bad>"]), {"grpo.learning_rate": 2.0}, 10, "softgrpo run x"
+    )
+    whole = study_html("<ml> tiny", parts, "http://127.0.0.1:5000/run")
+    assert "&lt;ml&gt; tiny" in whole and "&lt;bad&gt;" in whole and "<bad>" not in whole and whole.count("<svg") == 1
+    assert 'href="http://127.0.0.1:5000/run"' in whole and "softgrpo run x" in whole and "nan" not in whole
+    assert re.findall(r'<tr class="learned"><th scope="row">(.*?)</th>', whole) == [
+        "<code>grpo.learning_rate</code>",
+        "1",
+    ]
+    one = replace(parts, trials=better.assign(reason="").iloc[[1]])
+    assert "<svg" not in study_html("t", one, None) and "there is nothing to compare it with" in study_html(
+        "t", one, None
     )
     page = study_page(better, {"grpo.learning_rate": 2.0}, 10, "softgrpo run x", "there")
     assert "| trial | validation NDCG@10 | learning rate |" in page

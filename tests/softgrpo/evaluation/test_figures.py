@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import HISTORY, Drivers, drivers_of, number_names
-from softgrpo.evaluation.figures import _recallers, _shares
-from softgrpo.evaluation.lift import LARGEST_K, lift_at
+from softgrpo.evaluation.figures import _curves, _recallers, _shares
+from softgrpo.evaluation.lift import LARGEST_K, Lift, lift_at
+from softgrpo.evaluation.plots import lift_figure
 from tests.softgrpo.evaluation.setup_small import USERS, Small
 
 
@@ -63,12 +66,54 @@ def test_equal_weights_have_no_driver() -> None:
 
 
 def test_lift_is_the_ndcg_of_the_table_at_its_cut_off(case: Small) -> None:
-    lift = lift_at(case.comparison, case.judged, np.arange(USERS), {"grpo_multi": "SofT", "static": "S"})
-    assert list(lift.index) == list(range(1, LARGEST_K + 1))
+    rows = {"grpo_multi": "SofT", "Left": "L", "static": "S"}
+    lift = lift_at(case.comparison, case.judged, np.arange(USERS), rows, case.config.evaluation, case.config.seed)
+    assert list(lift.ndcg.index) == list(range(1, LARGEST_K + 1))
     table = case.comparison.table.set_index("method")
     for k in (5, 10, 20):
-        assert lift.loc[k, "SofT"] == pytest.approx(table.loc["grpo_multi", f"ndcg@{k}"])
-        assert lift.loc[k, "S"] == pytest.approx(table.loc["static", f"ndcg@{k}"])
+        assert lift.ndcg.loc[k, "SofT"] == pytest.approx(table.loc["grpo_multi", f"ndcg@{k}"])
+        assert lift.ndcg.loc[k, "S"] == pytest.approx(table.loc["static", f"ndcg@{k}"])
+    row, base = table.loc["grpo_multi"], table.loc["static", "ndcg@5"]  # the table's own interval is of k = 5
+    assert lift.shares.loc[5, "S"] == pytest.approx(row["vs_static_relative"])
+    assert lift.low is not None and lift.low.loc[5, "S"] == pytest.approx(row["vs_static_low"] / base)
+    assert lift.high is not None and lift.high.loc[5, "S"] == pytest.approx(row["vs_static_high"] / base)
+    assert (lift.low <= lift.shares).all(axis=None) and (lift.shares <= lift.high).all(axis=None)
+    read = Lift.of(json.loads(json.dumps(lift.as_record())))
+    for name in ("ndcg", "low", "high"):
+        pd.testing.assert_frame_equal(getattr(read, name), getattr(lift, name))
+    assert (read.confidence, read.draws) == (0.95, 200)
+
+
+def made_lift(**columns: list[float]) -> Lift:
+    return Lift(pd.DataFrame(columns, index=pd.Index([1, 2], name="k")))
+
+
+def test_a_reference_without_a_lift_has_no_line() -> None:
+    """0.2 is 100 % above 0.1; 0.1 and 0.100001 are 0.0 % apart; where the reference has 0 there is no share."""
+    lift = made_lift(A=[0.2, 0.1], B=[0.1, 0.1], C=[0.2, 0.100001])
+    np.testing.assert_allclose(lift.shares, [[1, 0], [0, -1e-5]], atol=1e-6)
+    assert lift.flat == ("C",)
+    assert [line.get_label() for line in lift_figure(lift).axes[1].lines][1:] == ["over B"]
+    nowhere = made_lift(A=[0.0, 0.1], B=[0.0, 0.1], C=[0.0, 0.05])
+    np.testing.assert_allclose(nowhere.shares, [[np.nan, np.nan], [0, 1]])
+    assert nowhere.flat == ("B",) and made_lift(A=[0.0, 0.0], B=[0.0, 0.0]).flat == ("B",)
+    stored = lift.ndcg.to_dict("split")  # as an earlier version did
+    pd.testing.assert_frame_equal(Lift.of(stored).ndcg, lift.ndcg)
+    assert Lift.of(stored).low is None
+
+
+def test_a_constant_curve_is_told_in_words() -> None:
+    def frame(*values: float) -> pd.DataFrame:
+        return pd.DataFrame({"step": np.arange(1.0, len(values) + 1), "value": values})
+
+    curves = {"reward": frame(0.1, 0.2), "share clipped above": frame(0, 0), "NDCG": frame(0.3)}
+    _, _, caption, figure = _curves("training", "Training", "A caption.", curves)
+    assert caption.endswith("steps. The same at every step: share clipped above 0.")
+    assert figure is not None
+    assert [axis.get_title(loc="left") for axis in figure.axes if axis.get_visible()] == ["reward", "NDCG"]
+    only = {"share clipped above": frame(0, 0), "entropy": frame(0.5, 0.5), "KL": frame(-1e-8, -2e-8)}
+    nothing = "The same at every step: share clipped above 0; entropy 0.5; KL 0."
+    assert _curves("training", "Training", "A caption.", only) == ("training", "Training", nothing, None)
 
 
 def test_shares_of_winners_and_losers() -> None:

@@ -109,6 +109,17 @@ def test_the_first_line_names_what_differs(case: Small) -> None:
     assert comparison_page(case, {}).first_line == "These 2 runs differ in no setting that changes a number."
 
 
+def test_p_stands_with_its_difference_and_only_where_there_is_one(case: Small) -> None:
+    page = comparison_page(case, {})
+    page.table["vs_static_p"] = [0.25, 0.00001, *[float("nan")] * (len(page.table) - 2)]
+    page.table["vs_single_p"] = float("nan")
+    table = render_comparison(page).split('<table class="main">')[1].split("</table>")[0]
+    assert re.findall(r"<small>(p .*?)</small>", table) == ["p = 0.2500", "p &lt; 0.0001"]
+    headings = re.findall(r"<th scope=.col.[^>]*>(.*?)</th>", table)
+    assert headings[2:4] == ["difference to the best single recaller", "difference to SofT-GRPO of the first run"]
+    assert "p" not in headings
+
+
 def test_of_many_rows_the_figure_shows_those_that_matter(case: Small) -> None:
     table = comparison_page(case, {}).table
     assert len(table) > FEW_ROWS
@@ -129,6 +140,9 @@ def browser() -> Iterator[Browser]:
 
 
 OVERFLOW = "document.scrollingElement.scrollWidth - window.innerWidth"
+FRAMES = """[...document.querySelectorAll('.frame')].map(frame => { const inner = frame.querySelector('.wide');
+  return [inner.scrollWidth > inner.clientWidth, frame.querySelector('.hint').clientHeight]; })"""
+"""Of each figure: whether it scrolls sideways, and how high the line is that says so."""
 CONTRAST = """() => {
   const channel = value => { value /= 255; return value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4; };
   const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number);
@@ -166,7 +180,13 @@ def test_pages_fit_their_screens_and_can_be_read(
             holder = page.locator(".wide:has(> table.main)")
             assert table.evaluate("table => table.scrollWidth") <= holder.evaluate("holder => holder.clientWidth") + 1
             shown = [cell.inner_text() for cell in table.locator("thead th").all() if cell.is_visible()]
-            assert shown[0] == "method" and "p" in shown and any(text.startswith("Δ") for text in shown)
+            words = {"report": "Δ ", "comparison": "difference to "}[name]
+            assert shown[0] == "method" and any(text.startswith(words) for text in shown)
+            assert ("p" in shown) == (name == "report")
             if width == 390 and name == "report":
                 assert shown == ["method", "NDCG@5", "Δ best static", "p"]
+                share = r"\([+-]\d+\.\d%\)"  # the relative difference to the best static mixture
+                assert re.search(share, table.locator("tr.learned").last.inner_text())
+            for scrolls, hint in page.evaluate(FRAMES):
+                assert scrolls == (hint > 0), (width, scheme)
             page.close()

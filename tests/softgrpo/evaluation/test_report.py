@@ -17,7 +17,7 @@ from softgrpo.evaluation.cases import data_facts, extreme_cases, tied_target_sha
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
 from softgrpo.evaluation.formatting import render_terminal, verdict
-from softgrpo.evaluation.lift import lift_at
+from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.plot_style import GRID, INK, SOFT
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, Report
@@ -54,7 +54,12 @@ def make_report(case: Small) -> Report:
         cases=cases,
         coverage=coverage_of(case.config.recall.recallers, case.items, case.targets),
         lift=lift_at(
-            case.comparison, case.judged, np.arange(USERS), {"grpo_multi": "SofT", "Left": "L", "static": "S"}
+            case.comparison,
+            case.judged,
+            np.arange(USERS),
+            {"grpo_multi": "SofT", "Left": "L", "static": "S"},
+            case.config.evaluation,
+            case.config.seed,
         ),
         drivers=drivers_of(
             case.config.recall.recallers, case.comparison.method("grpo_multi").weights.numpy(), case.numbers
@@ -162,7 +167,7 @@ def test_a_run_that_learnt_nothing_has_sentences_for_figures(case: Small, tmp_pa
         dataclasses.replace(method, weights=equal) if method.kind in ("gate", "learned") else method
         for method in case.comparison.methods
     )
-    lift = pd.DataFrame({name: [0.1, 0.2] for name in ("SofT", "L", "S")}, index=pd.Index([1, 2], name="k"))
+    lift = Lift(pd.DataFrame({name: [0.1, 0.2] for name in ("SofT", "L", "S")}, index=pd.Index([1, 2], name="k")))
     nothing_found = dataclasses.replace(report.coverage, found=0, hits=(0, 0), unique=(0, 0), shared=((0, 0), (0, 0)))
     comparison = dataclasses.replace(case.comparison, windows=pd.concat(replaced, ignore_index=True), methods=methods)
     bare = dataclasses.replace(

@@ -49,6 +49,20 @@ def test_the_digest_depends_on_names_and_bytes_only(tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_times_are_kept_beside_a_stage_and_go_with_it(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "stages")
+    fill(store, "k")
+    before = store.digest("k")
+    store.keep_costs("k", {"cost/list_ms": 1.5})
+    assert store.costs("k") == {"cost/list_ms": 1.5} and store.costs("other") == {}
+    assert store.digest("k") == before and store.find("k") is not None
+    (store.root / ".costs" / "k.json").write_text("{")
+    assert store.costs("k") == {}, "a damaged file is as good as none"
+    store.keep_costs("k", {"cost/list_ms": 2.0})
+    fill(store, "k")  # made again, by what measures nothing
+    assert store.costs("k") == {}
+
+
 def test_an_error_while_filling_commits_nothing(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     with pytest.raises(ValueError, match="stop"), store.staging("k") as folder:
