@@ -13,6 +13,8 @@ from flows.results.comparison import ComparedRuns
 from flows.results.failed_runs import fails_readably
 from flows.variants import run_variants
 from softgrpo.presets.ablations import REFERENCE, resolve_ablation
+from softgrpo.presets.changes import find_changes
+from tasks.tracking.run_names import flow_run_name
 
 KIND = "ablate"
 Ablation = Literal[
@@ -33,7 +35,7 @@ Ablation = Literal[
 """The names in `softgrpo.presets.ablations`, which a form shows as a list to choose from."""
 
 
-@flow(name="ablate", flow_run_name="{name}-{dataset}-{size}")
+@flow(name="ablate", flow_run_name="{name}, {dataset} {size}")
 @fails_readably
 def ablate_flow(
     name: Ablation = "training",
@@ -67,10 +69,12 @@ def ablate_flow(
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run.
     """
-    tag_run(dataset, size, name, *(["debug"] if debug else []))
+    tags = [dataset, size, name, *(["debug"] if debug else [])]
+    tag_run(*tags)
     said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
     configs = resolve_ablation(name, dataset, size, "debug" if debug else "full", said)
     settings = {"ablation": name, "variants": list(configs)}
     whole = configs[REFERENCE]
+    tag_run(*tags, name=f"{name}, {flow_run_name(whole, find_changes(whole))}")
     check_dataset(whole)
     return run_variants(KIND, settings, whole, configs, output, check=check, parallel=parallel, dask=dask)

@@ -97,10 +97,15 @@ def gather_overrides(
     return {**(read_settings(config, dataset, size) if config is not None else {}), **fields, **others}
 
 
-def tag_run(*tags: str) -> None:
-    """Adds tags to the flow run, by which Prefect's pages filter."""
+def tag_run(*tags: str, name: str | None = None) -> None:
+    """Adds tags to the flow run, by which Prefect's pages filter.
+
+    Args:
+        *tags: Beside those that it began with.
+        name: What the pages call the run from now on, None leaves its name.
+    """
     with get_client(sync_client=True) as client:
-        client.update_flow_run(flow_run.id, tags=sorted({*flow_run.tags, *tags}))
+        client.update_flow_run(flow_run.id, name=name, tags=sorted({*flow_run.tags, *tags}))
 
 
 def check_dataset(config: ExperimentConfig) -> None:
@@ -114,14 +119,16 @@ def check_dataset(config: ExperimentConfig) -> None:
     try:
         locate(config.data)
     except DataError as error:
-        raise DataError(error.received, error.rule, _worker_remedy(config.data)) from error
+        name, folder = config.data.dataset, config.data.data_path
+        searched = " and ".join(str(path.resolve()) for path in data_paths(config.data))
+        missing = f"dataset '{name}' has no {name}/{name}.inter in {searched}, where the worker looks"
+        received = missing if folder is None or folder.is_dir() else f"data_path = {folder} is no folder on the worker"
+        raise DataError(received, error.rule, _worker_remedy(config.data)) from error
 
 
 def _worker_remedy(data: DataConfig) -> str:
     """Returns what brings a dataset to a worker."""
-    searched = " and ".join(str(path.resolve()) for path in data_paths(data))
     return (
-        f"The worker looks in {searched}. Put {data.dataset}/{data.dataset}.inter there, or give the run the parameter "
-        f"data_path, or start the worker anew with another folder (make stop, then {DATA_VARIABLE}=FOLDER make services). "
-        f"{nearest(data.dataset, known_datasets(data))}"
+        f"Put the dataset there, or give the run the parameter data_path, or start the worker anew with another folder (make stop, "
+        f"then {DATA_VARIABLE}=FOLDER make services). {nearest(data.dataset, known_datasets(data))}"
     )

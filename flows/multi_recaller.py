@@ -12,12 +12,14 @@ from flows.pipeline import Size
 from flows.results.comparison import ComparedRuns
 from flows.results.failed_runs import fails_readably
 from flows.variants import run_variants
+from softgrpo.presets.changes import find_changes
 from softgrpo.presets.pools import resolve_pools
+from tasks.tracking.run_names import flow_run_name
 
 KIND = "multi-recaller"
 
 
-@flow(name="multi-recaller", flow_run_name="{dataset}-{size}")
+@flow(name="multi-recaller", flow_run_name="{dataset} {size}")
 @fails_readably
 def multi_recaller_flow(
     dataset: str = "ml-100k",
@@ -52,9 +54,11 @@ def multi_recaller_flow(
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages of all pools are run.
     """
-    tag_run(dataset, size, *(["debug"] if debug else []))
+    tags = [dataset, size, *(["debug"] if debug else [])]
+    tag_run(*tags)
     said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
     whole, configs = resolve_pools(dataset, size, "debug" if debug else "full", pools, said)
+    tag_run(*tags, name=flow_run_name(whole, find_changes(whole)))
     check_dataset(whole)
     settings = {"pools": list(configs)}
     return run_variants(KIND, settings, whole, configs, output, check=check, parallel=parallel, dask=dask)

@@ -37,7 +37,7 @@ from tasks.stage import Progress
 from tasks.tracking.groups import Member
 from tasks.tracking.lookup import upstream_of
 from tasks.tracking.prefetch import looking_ahead, stored_digest
-from tasks.tracking.run_names import About
+from tasks.tracking.run_names import About, flow_run_name
 from tasks.tracking.store import ArtifactStore, Reference
 
 Size = Literal["tiny", "mini", "small", "large"]
@@ -149,7 +149,7 @@ def execute(
     return result
 
 
-@flow(name="softgrpo", flow_run_name="{dataset}-{size}-{until}")
+@flow(name="softgrpo", flow_run_name="{dataset} {size}")
 @fails_readably
 def softgrpo_flow(
     dataset: str = "ml-100k",
@@ -189,13 +189,14 @@ def softgrpo_flow(
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run.
     """
-    tag_run(dataset, size, *(["debug"] if debug else []))
+    tags = [dataset, size, *(["debug"] if debug else [])]
+    tag_run(*tags)
     said = gather_overrides(
         dataset, size, overrides, frequent=frequent, config=config, data_path=data_path, recallers=recallers
     )
     resolved = resolve(dataset, size, "debug" if debug else "full", said)
-    if not debug and find_changes(resolved).debug:  # the command gives all settings one by one
-        tag_run("debug")
+    changes = find_changes(resolved)  # which tell of debug where the command gives all settings one by one
+    tag_run(*tags, *(["debug"] if changes.debug else []), name=flow_run_name(resolved, changes, until))
     check_dataset(resolved)
     nodes, repeated = plan(resolved, until), check_force(tuple(force or ()))
     if check:

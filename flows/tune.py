@@ -49,10 +49,12 @@ from softgrpo.pipeline.tuning import (
     with_values,
 )
 from softgrpo.presets.settings import as_flags
+from softgrpo.presets.changes import find_changes
 from softgrpo.reporting import Pruned
 from tasks.executors import Crew, opened
 from tasks.tracking.descriptions import plain
 from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
+from tasks.tracking.run_names import flow_run_name
 from tasks.tracking.store import ArtifactStore
 
 KIND = "tune"
@@ -132,7 +134,7 @@ def final_flow(name: str, config: ExperimentConfig, output: Path, group: str) ->
     return execute(plan(config), config, output=output, member=Member(group, name))
 
 
-@flow(name="tune", flow_run_name="{dataset}-{size}")
+@flow(name="tune", flow_run_name="{dataset} {size}")
 @fails_readably
 def tune_flow(
     dataset: str = "ml-100k",
@@ -173,10 +175,12 @@ def tune_flow(
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run, and as many
             trials at once as it has hands.
     """
-    tag_run(dataset, size, *(["debug"] if debug else []))
+    tags = [dataset, size, *(["debug"] if debug else [])]
+    tag_run(*tags)
     ranges, stage = space or SearchSpace(), "debug" if debug else "full"
     said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
     start = plan_study(dataset, size, stage, said, trials, ranges)
+    tag_run(*tags, name=flow_run_name(start, find_changes(start)))
     check_dataset(start)
     if check:
         tell_notes(start)

@@ -127,7 +127,7 @@ def _note_test(progress: Progress, node: Node) -> None:
         name = f"ndcg@{k}/{stage}_multi"
         if stage in progress.references and name in scores:
             progress.store.note_score(progress.references[stage], f"test_ndcg@{k}", scores[name])
-    keep_view(progress.store.runs.tracking, k, config.recall.recallers)
+    keep_view(progress.store.runs.tracking, progress.store.local, k, config.recall.recallers)
 
 
 def _note_numbers(progress: Progress, nodes: Sequence[Node], *, whole: bool) -> None:

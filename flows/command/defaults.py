@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 
 from flows.command.flags import overrides, setting_help
 from flows.command.parser import sub_parsers
+from softgrpo.common.text import visible
 from softgrpo.config import DataConfig, ExperimentConfig
 from softgrpo.errors import DataError, SoftGRPOError, nearest
 from softgrpo.presets import dataset_names, resolve, settings
 
 HELP_FLAGS = frozenset({"-h", "--help"})
+HELP_WIDTH = 120
 DEFAULT_SIZES = {"pure": "small"}
 """Of commands that take no SIZE, where it is not tiny."""
 DECISIVE = ("data", "split", "policy.size")
@@ -68,7 +71,7 @@ def usual_config(arguments: argparse.Namespace) -> ExperimentConfig:
 def explain_usual(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Lets the help of a command show the values of the dataset, stage and size on its command line.
 
-    Where the words do not say which these are, or are wrong, the help shows the defaults of all settings, as it says.
+    Where the words do not say which these are, the help shows the defaults of all settings. Where they are wrong, it says that too.
 
     Args:
         parser: Of the whole command line; the help of one command is changed.
@@ -82,15 +85,25 @@ def explain_usual(parser: argparse.ArgumentParser, words: Sequence[str]) -> None
         command = sub_parsers(parser)[arguments.command]
         if not any(action.dest in settings() for action in command._actions):
             return
+    except SoftGRPOError:  # words are missing, or more than these; who asks for help gets help
+        return
+    try:
         usual = usual_config(arguments)
-    except SoftGRPOError:  # the command itself says what is wrong; who asks for help gets help
+    except SoftGRPOError as error:  # the command itself refuses it
+        refusal = f"The command will refuse these words ({error.received}: {error.rule})"
+        _add_to_settings(command, f"{refusal}, so the defaults below are those of no dataset in particular.")
         return
     for action in command._actions:
         if action.dest in settings() and action.help != argparse.SUPPRESS:
             action.help = setting_help(settings()[action.dest], usual)
+    stage = f", stage {vars(arguments)['STAGE']}" if "STAGE" in vars(arguments) else ""
+    _add_to_settings(
+        command, f"The defaults below are those of {usual.data.dataset} with size {usual.policy.size}{stage}."
+    )
+
+
+def _add_to_settings(command: argparse.ArgumentParser, sentence: str) -> None:
+    """Adds a sentence to what the help of a command says above its settings."""
     for group in command._action_groups:
         if group.title == "settings" and group.description is not None:
-            stage = f", stage {vars(arguments)['STAGE']}" if "STAGE" in vars(arguments) else ""
-            group.description += (
-                f"\nThe defaults below are those of {usual.data.dataset} with size {usual.policy.size}{stage}."
-            )
+            group.description += "\n" + textwrap.fill(visible(sentence), HELP_WIDTH)

@@ -220,10 +220,11 @@ def deploy(services: Services) -> str:
         How to start one.
 
     Raises:
-        StoreError: The services are not running, or the server refuses.
+        StoreError: The services are not running, or a server does not answer or refuses.
     """
     _check_running(services)
     keep_off_proxy(here(services.host))
+    wait_healthy(services)  # supervisord answers before the servers do
     prefect(services, "deploy", "--prefect-file", str(RECIPES), "--all")
     from tasks.running.gpu import make_limit  # Prefect takes seconds, which the other orders need not wait for
 

@@ -119,6 +119,7 @@ class Services:
             # `prefect deployment run --watch` shows the log of a run only where the server passes it on
             "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
             "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",  # a run, or its refusal, would wait for up to 10 s otherwise
             **mlflow_guards(self.host, self.mlflow_port),
             **said,
             **(server_variables(self.folder) | self.credentials if self._has_password else {}),

@@ -7,9 +7,8 @@ Prefect's own client takes seconds to import.
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import requests
@@ -22,13 +21,13 @@ from softgrpo.common.paths import ROOT
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import known_datasets
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
-from softgrpo.presets import settings
-from softgrpo.recallers.registry import known_recallers
 from tasks.servers.prefect_api import open_session
 
 RECIPES = ROOT / "deployments" / "prefect.yaml"
 TIMEOUT_SECONDS = 30.0
 MESSAGE_CHARACTERS = 500
+RECORD = "softgrpo_schedules_added"
+"""The variable of Prefect's server that keeps a schedule which a user deleted from being added again."""
 FLOWS = {
     "flows.pipeline:softgrpo_flow": "softgrpo",
     "flows.multi_recaller:multi_recaller_flow": "multi-recaller",
@@ -54,7 +53,8 @@ class _Server:
         # 503: its database is busy and it asks to be asked again; Prefect's own clients do the same
         retry = Retry(total=8, connect=8, status_forcelist=[503], allowed_methods=None, backoff_factor=0.5)
         self._session = open_session(api, login)
-        self._session.mount("http://", HTTPAdapter(max_retries=retry))
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=retry))
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Returns the answer to a request.
@@ -82,17 +82,20 @@ def deployment_names(recipes: Mapping[str, Any]) -> list[str]:
     return [f"{FLOWS[each['entrypoint']]}/{each['name']}" for each in recipes["deployments"]]
 
 
-def missing_schedules(ours: Sequence[Mapping[str, Any]], present: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def missing_schedules(
+    ours: Sequence[Mapping[str, Any]], present: Sequence[Mapping[str, Any]], added: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Returns the schedules that a deployment lacks, as the server takes them.
 
-    One that is there stays as it is, whatever a user has made of its times or its switch. One without a slug that has the same
-    times is ours too: earlier versions gave theirs none.
+    One that is there stays as it is, whatever a user has made of its times or its switch, and one that a user deleted stays
+    deleted. One without a slug that has the same times is ours too: earlier versions gave theirs none.
 
     Args:
         ours: `slug`, `cron`, `timezone` and `active` of each that it should have.
         present: Those that it has, as the server gives them.
+        added: The slugs of those that it was once given.
     """
-    slugs = {schedule["slug"] for schedule in present}
+    slugs = {*added, *(schedule["slug"] for schedule in present)}
     times = {(schedule["schedule"].get("cron"), schedule["schedule"].get("timezone")) for schedule in present}
     return [
         {
@@ -109,8 +112,10 @@ def form_schema(schema: Mapping[str, Any], datasets: Iterable[str]) -> dict[str,
     """Returns the schema that a deployment's form is drawn from, and by which the server checks the parameters of a new run.
 
     The field `dataset` offers names to choose from, and takes any other. A text, a number or a group that may be left out is a
-    field to fill in: drawn from `anyOf` with null, it would be a switch that people must find first. What `allOf` demands is
-    checked, but not drawn.
+    field to fill in: drawn from `anyOf` with null, it would be a switch that people must find first.
+
+    Names of recallers and of settings are not checked here: the server would answer with a list or a pattern of all of them. The
+    flow refuses an unknown one in its first seconds, and names the nearest.
 
     Args:
         schema: The schema of a deployment's parameters.
@@ -128,32 +133,7 @@ def form_schema(schema: Mapping[str, Any], datasets: Iterable[str]) -> dict[str,
         | {"properties": {key: _fillable(field) for key, field in definition.get("properties", {}).items()}}
         for name, definition in schema.get("definitions", {}).items()
     }
-    checks = [_known_settings(), _known_recallers()]
-    return {**schema, "properties": properties | {"dataset": dataset}, "definitions": definitions, "allOf": checks}
-
-
-def _known_settings() -> dict[str, Any]:
-    """Returns the schema that refuses a setting that does not exist in `overrides`."""
-    sections = {path.partition(".")[0] for path in settings()}
-    mappings = "|".join(re.escape(path) for path, setting in settings().items() if dict in setting.kinds)
-    known = {
-        "properties": dict.fromkeys([*settings(), *sorted(sections)], True),
-        "allOf": [
-            {"patternProperties": {rf"^({mappings})\.": True}}
-        ],  # beside `properties`, the message would show the pattern
-        "unevaluatedProperties": False,
-    }
-    return {"properties": {"overrides": known}}
-
-
-def _known_recallers() -> dict[str, Any]:
-    """Returns the schema that refuses an unknown model in `recallers`, unless a file may bring recallers of other names."""
-    names = "|".join(known_recallers())
-    from_files = {"properties": {"overrides": {"patternProperties": {r"^recall(\.files.*)?$": False}}}}
-    return {
-        "if": {"properties": {"config": {"type": "null"}}, "allOf": [from_files]},
-        "then": {"properties": {"recallers": {"items": {"pattern": f"^(?i:{names})$"}}}},
-    }
+    return {**schema, "properties": properties | {"dataset": dataset}, "definitions": definitions}
 
 
 def _fillable(field: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +145,7 @@ def _fillable(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def complete(api: str, datasets: Iterable[str], login: str | None = None) -> None:
-    """Gives all registered deployments the schedules that they lack, and their forms the datasets to choose from.
+    """Gives all registered deployments the schedules that they never had, and their forms the datasets to choose from.
 
     Args:
         api: Address of Prefect's API.
@@ -177,14 +157,34 @@ def complete(api: str, datasets: Iterable[str], login: str | None = None) -> Non
     """
     recipes = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
     names, server = list(datasets), _Server(api, login)
+    record = _read_record(server)
     for name in deployment_names(recipes):
         deployment = server.ask("GET", f"deployments/name/{name}")
-        path = f"deployments/{deployment['id']}"
+        key = deployment["id"]
         schema = form_schema(deployment["parameter_openapi_schema"], names)
-        server.ask("PATCH", path, {"parameter_openapi_schema": schema})
-        ours = recipes["definitions"]["schedules"].get(name, [])
-        if schedules := missing_schedules(ours, deployment["schedules"]):
-            server.ask("POST", f"{path}/schedules", schedules)
+        server.ask("PATCH", f"deployments/{key}", {"parameter_openapi_schema": schema})
+        if not (ours := recipes["definitions"]["schedules"].get(name, [])):
+            continue
+        if schedules := missing_schedules(ours, deployment["schedules"], record.get(key, [])):
+            server.ask("POST", f"deployments/{key}/schedules", schedules)
+        if (slugs := sorted({*record.get(key, []), *(schedule["slug"] for schedule in ours)})) != record.get(key):
+            record[key] = slugs
+            _write_record(server, record)
+
+
+def _read_record(server: _Server) -> dict[str, list[str]]:
+    """Returns the slugs of the schedules that each deployment was ever given, by its id."""
+    stored = server.ask("POST", "variables/filter", {"variables": {"name": {"any_": [RECORD]}}})
+    return dict(stored[0]["value"]) if stored else {}
+
+
+def _write_record(server: _Server, record: Mapping[str, list[str]]) -> None:
+    """Stores the record as a variable of Prefect's server: what a deployment itself holds is replaced when it is registered."""
+    stored = server.ask("POST", "variables/filter", {"variables": {"name": {"any_": [RECORD]}}})
+    if stored:
+        server.ask("PATCH", f"variables/{stored[0]['id']}", {"value": record})
+    else:
+        server.ask("POST", "variables/", {"name": RECORD, "value": record})
 
 
 def main() -> int:

@@ -6,8 +6,10 @@ rough: a recaller may stop early, and other programs may share the cores. It dec
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +58,9 @@ PROMPT_TOKENS, RECALLER_TOKENS, ITEM_TOKENS, GENRE_TOKENS = 25, 25, 7, 3
 """Tokens of a prompt: whatever it says, and for each recaller, item of the history, and item's genres."""
 TEST_READINGS = 1.5
 """Policies that read the test windows: SFT's and SofT-GRPO's, or one where SofT-GRPO kept SFT's."""
+GPU_DEVICES = Path("/proc/driver/nvidia/gpus")
+HIDING = ("", "-1")
+"""Values of CUDA_VISIBLE_DEVICES that leave no GPU."""
 READ_WINDOWS = 0.7
 """Share of validation windows in which weights can earn anything; the others are not read."""
 
@@ -67,7 +72,7 @@ class Machine:
     Attributes:
         cores: CPU cores that this process may use.
         speed: Of one core, in floating point operations per second.
-        gpu: There is a GPU.
+        gpu: There is a GPU, and torch can use it.
     """
 
     cores: int
@@ -122,7 +127,28 @@ def core_speed() -> float:
 
 def this_machine() -> Machine:
     """Returns the machine of this process; torch is not imported for it."""
-    return Machine(len(os.sched_getaffinity(0)), core_speed(), any(Path("/proc/driver/nvidia/gpus").glob("*")))
+    return Machine(len(os.sched_getaffinity(0)), core_speed(), has_gpu())
+
+
+def has_gpu(devices: Path = GPU_DEVICES, variables: Mapping[str, str] = os.environ) -> bool:
+    """Tells whether torch will find a GPU, from the driver's list, the environment and how torch was built.
+
+    Args:
+        devices: Folder in which the driver lists the GPUs of this machine.
+        variables: Environment variables; CUDA_VISIBLE_DEVICES can hide GPUs.
+    """
+    hidden = variables.get("CUDA_VISIBLE_DEVICES", "0").strip() in HIDING
+    return not hidden and any(devices.glob("*")) and torch_has_cuda()
+
+
+@cache
+def torch_has_cuda() -> bool:
+    """Tells whether torch was built for NVIDIA's GPUs, from its file torch/version.py; torch itself takes seconds to import."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
+    return re.search(r"^cuda\b[^=\n]*= *['\"]", text, re.MULTILINE) is not None
 
 
 def missing(
@@ -174,7 +200,7 @@ def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, 
             own += slower * recaller_seconds(node.variant, config, size)
             longest = max(longest, own)
         elif name in ("sft", "grpo", "test"):
-            own += operations(name, config, size) / _model_speed(machine)
+            own += operations(name, config, size) / _model_speed(machine, config.train.device)
         seconds[name] += own
     if "recall" in seconds:
         seconds["recall"] = max(longest, seconds["recall"] / hands)
@@ -239,8 +265,8 @@ def operations(stage: str, config: ExperimentConfig, size: DataSize) -> float:
     return token * (windows * passes * (1 + backward) / TRAIN_SHARE + (read if epochs else asked) / READ_SHARE)
 
 
-def _model_speed(machine: Machine) -> float:
-    """Returns the operations per second of a language model, before its share is taken."""
-    if machine.gpu:
+def _model_speed(machine: Machine, device: str) -> float:
+    """Returns the operations per second of a language model on the device of the settings, before its share is taken."""
+    if machine.gpu and device != "cpu":
         return GPU_SPEED
     return machine.speed * (1 + THREADS_GAIN * (machine.cores - 1))

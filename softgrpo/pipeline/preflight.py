@@ -6,8 +6,9 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.size import note_size
 from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
-from softgrpo.errors import ConfigError, DataError
+from softgrpo.errors import ConfigError, DataError, RecallerError
 from softgrpo.policy.model_files import check_reachable
+from softgrpo.presets.changes import starting_point
 from softgrpo.recallers.names import check_pool
 from softgrpo.recallers.registry import check_settings
 
@@ -30,7 +31,7 @@ def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
     files = config.recall.files
     for name in check_pool(config.recall.recallers, files):
         if name not in files:
-            check_settings(name, config.recall.settings_of(name))
+            _check_settings(name, config)
     needs_model = until not in ("recall", "data", "check")
     if needs_model:
         check_reachable(config.policy.model_name, config.prompt.max_length)
@@ -38,6 +39,19 @@ def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
     if needs_model:
         _check_device(config)
     return notes
+
+
+def _check_settings(name: str, config: ExperimentConfig) -> None:
+    """Checks the settings of a RecBole model; an error quotes the value that dataset and size use, where they have one."""
+    for key, value in config.recall.settings_of(name).items():
+        try:
+            check_settings(name, {key: value})
+        except RecallerError as error:
+            usual = starting_point(config).recall.settings_of(name)
+            if key not in usual:
+                raise
+            used = f"The default for {config.data.dataset} with size {config.policy.size} is {usual[key]!r}"
+            raise RecallerError(error.received, error.rule, used) from error
 
 
 def _check_data(config: ExperimentConfig) -> list[str]:

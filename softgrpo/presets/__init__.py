@@ -2,7 +2,8 @@
 
 Defaults < `datasets/<dataset>.yaml` < `sizes/<size>.yaml` < `debug.yaml` and `debug/<size>.yaml` (stage `debug` only) < overrides.
 Mappings are merged key by key, an empty mapping empties the one below it, everything else is replaced. A dataset without a preset
-gets settings that follow from the size of its data (`softgrpo.presets.derived`).
+gets settings that follow from the size of its data (`softgrpo.presets.derived`), and so do recallers that no
+preset mentions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from softgrpo.presets.problems import as_config_error
 from softgrpo.presets.settings import Setting, settings
 from softgrpo.recallers.names import check_pool
 
-__all__ = ["Setting", "dataset_names", "recall_files", "resolve", "settings", "size_names", "validate"]
+__all__ = ["Setting", "dataset_names", "preset_config", "recall_files", "resolve", "settings", "size_names", "validate"]
 
 DEBUG = "debug"
 
@@ -121,24 +122,44 @@ def _preset(dataset: str, size: str, stage: str) -> dict[str, Any]:
     return reduce(_merge, map(_load, names), nothing)
 
 
-def _derived(config: ExperimentConfig) -> dict[str, Any]:
+def _derived(config: ExperimentConfig, preset: Mapping[str, Any] | None) -> dict[str, Any]:
     """Returns the settings that follow from the size of a configuration's data, none where the data are not here.
 
     What the configuration says of all recallers is left out: it would lose against settings of each.
+
+    Args:
+        config: The configuration without them.
+        preset: Of the dataset. It decides all but the settings of the recallers that it does not mention. None: there is no preset.
     """
     from softgrpo.data.size import data_size, is_here  # pandas, for which `--help` need not wait
-    from softgrpo.presets.derived import derived
+    from softgrpo.presets.derived import derived, is_trained
 
-    if not is_here(config.data):
-        return {}
     recall = config.recall
-    found = derived(data_size(config), [name for name in recall.recallers if name not in recall.files])
+    mentioned = {} if preset is None else preset.get("recall", {}).get("settings", {})
+    names = [name for name in recall.recallers if name not in (*recall.files, *mentioned)]
+    if (preset is not None and not any(map(is_trained, names))) or not is_here(config.data):
+        return {}
+    found = derived(data_size(config), names)
     stated = recall.settings.get("all", {})
     settings = {
         name: {key: value for key, value in own.items() if key not in stated}
         for name, own in found["recall"]["settings"].items()
     }
+    if preset is not None:
+        return {"recall": {"settings": settings}}
     return found | {"recall": found["recall"] | {"settings": settings}}
+
+
+def preset_config(dataset: str, size: str, stage: str = "full") -> ExperimentConfig:
+    """Returns what the preset files of a dataset, a size and a stage say, without what follows from the size of the data.
+
+    Args:
+        dataset: Name of a dataset.
+        size: One of `size_names()`.
+        stage: `debug` adds the debug presets.
+    """
+    preset = _for_pool(_preset(dataset, size, stage), [])
+    return validate(_merge(preset, {"data": {"dataset": dataset}, "policy": {"size": size}}))
 
 
 def resolve(
@@ -147,8 +168,9 @@ def resolve(
     """Returns the configuration of a run.
 
     Args:
-        dataset: Name of a dataset. One without a preset gets settings that follow from the size of its data; where the data are not
-            here it gets the defaults, and `preflight` says what is missing.
+        dataset: Name of a dataset. One without a preset gets settings that follow from the size of its data, and so do recallers
+            that its preset does not mention; where the data are not here they get the defaults, and `preflight` says
+            what is missing.
         size: One of `size_names()`.
         stage: `debug` adds the debug presets; every other stage changes nothing.
         overrides: Values by dotted path, e.g. `{"grpo.top_p": 1.0, "recall.settings.SASRec.epochs": 3}`; an empty mapping
@@ -157,7 +179,7 @@ def resolve(
     Raises:
         ConfigError: The size is unknown, or a setting is unknown, has a wrong value or one beyond the bounds.
         RecallerError: A recaller that the overrides name is unknown, or named twice.
-        DataError: The files of a dataset without a preset cannot be read with these settings.
+        DataError: The files that settings follow from cannot be read.
     """
     if size not in size_names():
         raise ConfigError(f"Size '{size}'", "There is no preset of that size", nearest(size, size_names()))
@@ -165,8 +187,9 @@ def resolve(
     check_bounds(said)
     layers = [_with_recbole_spelling(layer, recall_files(said)) for layer in _layers(said)]
     preset = _preset(dataset, size, stage)
-    usual = validate(_merge(_for_pool(preset, []), {"data": {"dataset": dataset}, "policy": {"size": size}}))
+    usual = preset_config(dataset, size, stage)
     config = validate(reduce(_merge, layers, _for_pool(preset, layers)), usual)
-    if dataset in dataset_names() or stage == DEBUG:  # debug has settings for whatever data there are
+    if stage == DEBUG:  # it has settings for whatever data there are
         return config
-    return validate(reduce(_merge, layers, _for_pool(_merge(_derived(config), preset), layers)), usual)
+    below = _derived(config, preset if dataset in dataset_names() else None)
+    return validate(reduce(_merge, layers, _for_pool(_merge(below, preset), layers)), usual) if below else config

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softgrpo.config import ExperimentConfig, Section
-from softgrpo.presets import DEBUG, resolve
+from softgrpo.presets import DEBUG, preset_config, resolve
 from softgrpo.presets.settings import value_of
 
 SHOWN_APART = ("seed", "recall.recallers", "recall.files")
@@ -52,18 +52,30 @@ def find_changes(config: ExperimentConfig) -> Changes:
     Args:
         config: The resolved configuration.
     """
-    kept = {"recall.recallers": list(config.recall.recallers), "recall.files": dict(config.recall.files)}
-    found = {stage: _changed(config, stage, kept) for stage in ("full", DEBUG)}
+    found = {stage: _changed(config, stage, _base(config, stage)) for stage in ("full", DEBUG)}
     debug = len(found[DEBUG]) < len(found["full"])
     return Changes(debug, found[DEBUG if debug else "full"])
 
 
-def _changed(config: ExperimentConfig, stage: str, kept: Mapping[str, Any]) -> dict[str, str]:
-    preset = resolve(config.data.dataset, config.policy.size, stage, kept)
+def starting_point(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns the configuration that a user changed: the presets, and what follows from the same data for the same pool."""
+    return _base(config, DEBUG if find_changes(config).debug else "full")
+
+
+def _base(config: ExperimentConfig, stage: str) -> ExperimentConfig:
+    """Returns the presets for the pool, the data and the split of a configuration, from which some settings may follow."""
+    kept = {name: config.model_dump(mode="json")[name] for name in ("seed", "data", "split")}
+    pool = {"recall.recallers": list(config.recall.recallers), "recall.files": dict(config.recall.files)}
+    return resolve(config.data.dataset, config.policy.size, stage, kept | pool)
+
+
+def _changed(config: ExperimentConfig, stage: str, base: ExperimentConfig) -> dict[str, str]:
+    preset = preset_config(config.data.dataset, config.policy.size, stage)
+    compared = base.model_copy(update={"data": preset.data, "split": preset.split})
     settings: dict[str, str] = {}
-    for path, value in difference(config, preset).items():
+    for path, value in difference(config, compared).items():
         if path not in (*SHOWN_APART, *WITHOUT_EFFECT):
-            settings |= _leaves(path, value, _at(preset, path))
+            settings |= _leaves(path, value, _at(compared, path))
     return settings
 
 

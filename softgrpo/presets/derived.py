@@ -1,4 +1,4 @@
-"""Settings that follow from the size of the data, for datasets without a preset.
+"""Settings that follow from the size of the data, for datasets without a preset and recallers that a preset does not mention.
 
 RecBole's own defaults, 300 epochs of whatever there is, fit no dataset in particular. The rules are those that the presets follow:
 small data need many short epochs, large data few long ones.
@@ -46,6 +46,11 @@ def targets_per_user(size: DataSize) -> int | None:
     return max(FEWEST_TARGETS, POSITIONS // size.users)
 
 
+def is_trained(name: str) -> bool:
+    """Tells whether a RecBole model has settings that follow from the size of the data: those worked out at once have none."""
+    return kind_of(name) != "computed"
+
+
 def recaller_settings(name: str, size: DataSize) -> dict[str, int]:
     """Returns RecBole's settings of one recaller: epochs, batch and early stopping, and the length of sequences.
 
@@ -56,9 +61,9 @@ def recaller_settings(name: str, size: DataSize) -> dict[str, int]:
     Returns:
         Nothing for a model that is worked out at once.
     """
-    kind = kind_of(name)
-    if kind == "computed":
+    if not is_trained(name):
         return {}
+    kind = kind_of(name)
     examples = {"users": size.users, "sequences": min(size.training, POSITIONS)}.get(kind, size.training)
     epochs = _within(EXAMPLES[kind] / examples, EPOCHS[kind])
     settings = {

@@ -1,10 +1,11 @@
-"""What a pipeline's run is called in MLflow, and its tags: all in which it may differ from the run beside it."""
+"""What a pipeline's run is called in MLflow and in Prefect, and its tags: all in which it may differ from the run beside it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from softgrpo.config import ExperimentConfig, FusionConfig
+from softgrpo.presets import preset_config, settings
 from softgrpo.presets.changes import Changes, find_changes
 
 MOST_CHANGES = 3
@@ -12,6 +13,7 @@ MOST_CHANGES = 3
 MOST_CHARACTERS = 40
 """Of one changed setting in a name."""
 NONE = "none"
+RECALLER_SETTINGS = "recall.settings."
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class About:
 
 
 def run_name(config: ExperimentConfig, changes: Changes, until: str, member: str | None = None) -> str:
-    """Returns the name of a pipeline's run, what is rarest first: a narrow column cuts off the end.
+    """Returns the name of a pipeline's run in MLflow, what differs first: a table there cuts names off after about 25 characters.
 
     Args:
         config: The resolved configuration.
@@ -53,18 +55,60 @@ def run_name(config: ExperimentConfig, changes: Changes, until: str, member: str
         member: Its name in a group of runs, such as `trial 3`.
 
     Returns:
-        For example `ml-100k tiny debug, grpo.top_p=1.0, BPR+SASRec, rrf, seed 42`.
+        For example `seed 42, debug, top_p=1.0, BPR+Pop, ml-100k tiny`.
     """
-    begin = f"{config.data.dataset} {config.policy.size}{' debug' if changes.debug else ''}"
-    parts = [begin if until == "test" else f"{begin} until {until}"]
-    texts = [_short(f"{path}={value}") for path, value in changes.settings.items()]
+    name = ", ".join([*differences(config, changes, until), experiment_name(config)])
+    return name if member is None else f"{member}: {name}"
+
+
+def flow_run_name(config: ExperimentConfig, changes: Changes, until: str = "test") -> str:
+    """Returns the name of a pipeline's run in Prefect, which lists the runs of all datasets together: the dataset comes first."""
+    return ", ".join([experiment_name(config), *differences(config, changes, until)])
+
+
+def experiment_name(config: ExperimentConfig) -> str:
+    """Returns dataset and size, such as `ml-100k tiny`."""
+    return f"{config.data.dataset} {config.policy.size}"
+
+
+def differences(config: ExperimentConfig, changes: Changes, until: str) -> list[str]:
+    """Returns in what a run may differ from others of its dataset and size, short and the shortest first.
+
+    Args:
+        config: The resolved configuration.
+        changes: From `softgrpo.presets.changes.find_changes`.
+        until: Last stage of the plan.
+
+    Returns:
+        The seed; then, where it is not the usual: debug, the last stage, changed settings, the pool.
+    """
+    parts = [f"seed {config.seed}"]
+    if changes.debug:
+        parts.append("debug")
+    if until != "test":
+        parts.append(f"until {until}")
+    texts = [_short(f"{short_path(path)}={value}") for path, value in changes.settings.items()]
     parts += texts[:MOST_CHANGES]
     if len(texts) > MOST_CHANGES:
         left = len(texts) - MOST_CHANGES
         parts.append(f"{left} more change{'s' if left > 1 else ''}")
-    parts += ["+".join(config.recall.recallers), merge_text(config.fusion), f"seed {config.seed}"]
-    name = ", ".join(parts)
-    return name if member is None else f"{member}: {name}"
+    pool = config.recall.recallers
+    if pool != preset_config(config.data.dataset, config.policy.size).recall.recallers:
+        parts.append("+".join(pool))
+    return parts
+
+
+def short_path(path: str) -> str:
+    """Returns the path of a setting without its section, if no other section has a setting of that name.
+
+    Args:
+        path: Such as `grpo.top_p`, which becomes `top_p`, `sft.learning_rate`, which stays, or `recall.settings.BPR.epochs`, which
+            becomes `BPR.epochs`.
+    """
+    if path.startswith(RECALLER_SETTINGS):
+        return path.removeprefix(RECALLER_SETTINGS)
+    last = path.rpartition(".")[2]
+    return last if sum(known.rpartition(".")[2] == last for known in settings()) == 1 else path
 
 
 def run_tags(config: ExperimentConfig, changes: Changes) -> dict[str, str]:

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softgrpo.pipeline.store import LocalStore
 from tasks.tracking.connection import Tracking, store_errors
 from tasks.tracking.headline import GRPO, RESULT, SFT, SINGLE, STATIC, VS_SINGLE, VS_STATIC
 from tasks.tracking.pages import VIEW_TAG, view_id
@@ -23,10 +24,11 @@ NEWEST_FIRST = "attributes.start_time"
 TAG_CHARACTERS = 5000
 """What every MLflow stores in a tag of an experiment."""
 ALWAYS = {"attributes.`Run Name`": 186, "runDateAndNestInfo": 98}
-"""Columns that are always there, by their names on the page, and their widths in pixels."""
-NUMBERS = {SINGLE: 132, STATIC: 130, GRPO: 128}
+"""Columns that are always there and come first, by their names on the page, and their widths in pixels."""
 GAINS = {VS_STATIC: 150, VS_SINGLE: 128}
-"""All of these fit into a window of 1280 pixels once MLflow's assistant pane, which is open at first, is closed."""
+"""They come next, so that they are seen while MLflow's assistant pane, which is open at first, takes a part of the window."""
+NUMBERS = {SINGLE: 132, STATIC: 130, GRPO: 128}
+"""With the others they fit into a window of 1280 pixels once that pane is closed."""
 OTHER_WIDTH, TEXT_WIDTH = 100, 250
 
 
@@ -47,18 +49,18 @@ def view_state(k: int, recallers: Sequence[str]) -> dict[str, Any]:
         k: Cut-off; runs of another one are not shown.
         recallers: Which have a column each.
     """
+    gains = {tag_column(name): width for name, width in GAINS.items()}
     widths = {metric_column(name): width for name, width in NUMBERS.items()}
-    widths |= {tag_column(name): width for name, width in GAINS.items()}
     widths |= {metric_column(name): OTHER_WIDTH for name in (SFT, *(f"{RESULT}/{recaller}" for recaller in recallers))}
     widths |= {tag_column("changed settings"): TEXT_WIDTH}
-    columns = list(widths)
+    order = ALWAYS | gains | widths
     return {
         "searchFilter": f"tags.stage = 'pipeline' AND params.`fusion.k` = '{k}' AND metrics.`{GRPO}` >= 0",
         "orderByKey": NEWEST_FIRST,
         "orderByAsc": False,
-        "selectedColumns": columns,
-        "columnOrder": [*ALWAYS, *columns],
-        "columnWidths": {**ALWAYS, **widths},
+        "selectedColumns": [*gains, *widths],
+        "columnOrder": list(order),
+        "columnWidths": order,
     }
 
 
@@ -98,11 +100,16 @@ def columns_of(text: str | None) -> list[str]:
     ]
 
 
-def keep_view(tracking: Tracking, k: int, recallers: Sequence[str]) -> None:
-    """Stores the view in the experiment unless it is there and has a column for each recaller; no column is taken away.
+def keep_view(tracking: Tracking, local: LocalStore, k: int, recallers: Sequence[str]) -> None:
+    """Stores the view in the experiment unless it is there and has a column for each recaller.
+
+    The columns of recallers that are there stay, as long as a tag of MLflow holds them all. Where it does not, the recallers of
+    this run have a column each, and where even these are too many, no recaller has.
 
     Args:
         tracking: An open connection.
+        local: Gives the lock that keeps runs of one output folder from dropping each other's columns. Runs of different folders
+            that end at the same moment can; the next run with such a recaller adds its column again.
         k: Cut-off of the run.
         recallers: Its pool.
 
@@ -110,13 +117,13 @@ def keep_view(tracking: Tracking, k: int, recallers: Sequence[str]) -> None:
         StoreError: MLflow refuses.
     """
     name = VIEW_TAG + view_id(k)
-    with store_errors(tracking.uri):
+    with local.lock("saved-view"), store_errors(tracking.uri):
         text = tracking.client.get_experiment(tracking.experiment_id).tags.get(name)
         known = columns_of(text)
         if text is not None and set(recallers) <= set(known):
             return
         moment, title = int(time.time() * 1000), f"Single against multi, NDCG@{k}"
-        pools = (list(dict.fromkeys([*known, *recallers])), recallers, ())  # the last: of a hundred recallers and more
+        pools = (list(dict.fromkeys([*known, *recallers])), recallers, ())
         views = (encode_view(title, view_state(k, pool), moment) for pool in pools)
-        made = next(view for view in views if len(view) <= TAG_CHARACTERS)
-        tracking.client.set_experiment_tag(tracking.experiment_id, name, made)
+        view = next(view for view in views if len(view) <= TAG_CHARACTERS)
+        tracking.client.set_experiment_tag(tracking.experiment_id, name, view)

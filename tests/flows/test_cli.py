@@ -264,6 +264,22 @@ def test_help_reads_well(command: list[str], capsys: pytest.CaptureFixture[str])
     assert all(len(line) <= 130 for line in shown.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("words", "received"),
+    [(["nosuch", "debug", "tiny"], "dataset 'nosuch'"), (["ml-100k", "debug", "enormous"], "Size 'enormous'")],
+)
+def test_help_says_that_wrong_words_have_no_defaults(
+    words: list[str], received: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run", *words, "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert f"The command will refuse these words ({received}" in shown
+    assert "no dataset in particular" in " ".join(shown.split())
+    assert all(len(line) <= 130 for line in shown.splitlines())
+
+
 @pytest.mark.parametrize("flag", ["--help", "--version"])
 def test_help_and_version_are_quick(flag: str) -> None:
     start = time.perf_counter()

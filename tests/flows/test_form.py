@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from flows.form import PATHS, FrequentSettings, gather_overrides
-from softgrpo.errors import ConfigError
+from flows.form import PATHS, FrequentSettings, check_dataset, gather_overrides
+from softgrpo.errors import ConfigError, DataError
 from softgrpo.presets import resolve, settings
 
 FILLED: dict[str, Any] = {
@@ -70,3 +71,17 @@ def test_fields_and_overrides_come_before_the_file(tmp_path: Path) -> None:
         "fusion.k": 20,
         "fusion.rrf_k": 30,
     }
+
+
+def test_a_missing_dataset_names_the_folders_of_the_worker_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.form.deployment", SimpleNamespace(id="of a worker"))
+    with pytest.raises(DataError) as refused:
+        check_dataset(resolve("shop", "tiny", "full", {"data.data_path": str(tmp_path)}))
+    message = str(refused.value)
+    assert message.startswith(f"dataset 'shop' has no shop/shop.inter in {tmp_path}, where the worker looks.")
+    assert message.count(str(tmp_path)) == 1 and "parameter data_path" in message and "SOFTGRPO_DATA=" in message
+    gone = tmp_path / "gone"
+    with pytest.raises(DataError, match=f"^data_path = {gone} is no folder on the worker"):
+        check_dataset(resolve("shop", "tiny", "full", {"data.data_path": str(gone)}))

@@ -242,8 +242,8 @@ def test_lineage_and_what_people_compare(go: Any, output: Path) -> None:
         "validation NDCG/SFT": 0.2,
     }  # what else the stages say is with their runs
     assert test.data.metrics["rows"] == 7
-    assert parent.info.run_name.startswith("ml-100k tiny, ")
-    assert parent.info.run_name.endswith(", BPR+SASRec+ItemKNN, rrf, seed 42")
+    assert parent.info.run_name.startswith("seed 42, ")
+    assert parent.info.run_name.endswith(", ml-100k tiny")
     note = parent.data.tags["mlflow.note.content"]
     assert f"runs/{sft.info.run_id}?" in note and "#/models/softgrpo-ml-100k-" in note
     assert parent.inputs.dataset_inputs[0].dataset.name == "ml-100k"

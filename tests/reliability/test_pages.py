@@ -126,7 +126,7 @@ def test_form_flow_run_and_comparison(make_problem: Callable[..., Problem], serv
 
     page.goto(f"{prefect}/runs/flow-run/{first}")
     expect(page.get_by_text("Completed", exact=False).first).to_be_visible()
-    expect(page.get_by_text("pages-tiny-test", exact=False).first).to_be_visible()
+    expect(page.get_by_text("pages tiny, seed 42", exact=False).first).to_be_visible()
     expect(page.get_by_text("recall-BPR", exact=False).first).to_be_visible()
 
     page.goto(f"{prefect}/artifacts/artifact/{api.artifact(first, 'result')}")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows.services.control import Services
+from flows.services.registration import RECORD
 from tests.reliability.conftest import order
 from tests.reliability.runs import RECALLERS, Api, Problem, wait_until
 
@@ -66,9 +67,12 @@ def test_registering_again_keeps_schedules(services: Services) -> None:
         assert sorted(schedule["schedule"]["cron"] for schedule in before.values()) == ["0 4 1 1 *", "30 5 * * 2"]
         api.ask("DELETE", f"{path}/{weekly['id']}")
         order("deploy", services.output)
+        assert schedules() == {mine["id"]: mine}  # what a user deleted stays deleted
+        (variable,) = api.ask("POST", "variables/filter", {"variables": {"name": {"any_": [RECORD]}}})
+        api.ask("DELETE", f"variables/{variable['id']}")
+        order("deploy", services.output)
         (added,) = [schedule for schedule in schedules().values() if schedule["id"] != mine["id"]]
         assert (added["slug"], added["active"], added["schedule"]["cron"]) == ("weekly", False, "0 3 * * 1")
-        assert schedules()[mine["id"]] == mine
     finally:
         api.ask("DELETE", f"{path}/{mine['id']}")
 
@@ -85,6 +89,8 @@ def seconds_of(api: Api, flow_run: str) -> float:
     [
         ({"dataset": "unheard-of", "overrides": {}}, ["unheard-of.inter", "parameter data_path", "SOFTGRPO_DATA="]),
         ({"config": "no-such.yaml"}, ["config = no-such.yaml", "softgrpo config"]),
+        ({"recallers": ["BPR", "SASRecc"]}, ["Recaller 'SASRecc'", "Did you mean 'SASRec'?"]),
+        ({"overrides": {"sft.learning": 1}}, ["Setting 'sft.learning'", "Did you mean 'sft.learning_rate'?"]),
     ],
 )
 def test_a_run_that_cannot_work_is_refused_within_five_seconds(

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -183,3 +184,49 @@ def test_the_size_of_ml_100k() -> None:
     size = data_size(resolve("ml-100k", "tiny"))
     assert (size.users, size.items, size.interactions) == (943, 1349, 99287)
     assert size.valid <= 943 and size.test <= 943 and size.policy <= 4 * 943
+
+
+CUDA_BUILD = "__version__ = '2.13.0'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n"
+CPU_BUILD = CUDA_BUILD.replace("'13.0'", "None")
+
+
+@pytest.mark.parametrize(
+    ("build", "cards", "variables", "gpu"),
+    [
+        (CUDA_BUILD, 1, {}, True),
+        (CUDA_BUILD, 1, {"CUDA_VISIBLE_DEVICES": "0"}, True),
+        (CUDA_BUILD, 1, {"CUDA_VISIBLE_DEVICES": ""}, False),
+        (CUDA_BUILD, 1, {"CUDA_VISIBLE_DEVICES": "-1"}, False),
+        (CUDA_BUILD, 0, {}, False),
+        (CPU_BUILD, 1, {}, False),
+    ],
+)
+def test_a_gpu_is_one_that_torch_can_use(
+    build: str,
+    cards: int,
+    variables: dict[str, str],
+    gpu: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "version.py").write_text(build)
+    spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("softgrpo.pipeline.costs.importlib.util.find_spec", lambda name: spec)
+    devices = tmp_path / "gpus"
+    devices.mkdir()
+    for card in range(cards):
+        (devices / f"0000:0{card}:00.0").mkdir()
+    costs.torch_has_cuda.cache_clear()
+    try:
+        assert costs.has_gpu(devices, variables) is gpu
+    finally:
+        costs.torch_has_cuda.cache_clear()
+
+
+def test_a_language_model_that_stays_on_the_cpu_is_not_counted_as_on_a_gpu() -> None:
+    config = resolve("ml-100k", "tiny", overrides={"train.device": "cpu"})
+    nodes = [node for node in plan(config) if node.stage.name == "sft"]
+    machines = [Machine(1, costs.REFERENCE_SPEED, gpu=gpu) for gpu in (False, True)]
+    without, beside = (estimate(nodes, config, machine).total for machine in machines)
+    assert without == beside
+    assert estimate(nodes, resolve("ml-100k", "tiny"), machines[1]).total < without

@@ -11,8 +11,10 @@ import pytest
 
 from softgrpo.data.size import DataSize
 from softgrpo.errors import DataError, RecallerError
+from softgrpo.pipeline.preflight import preflight
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import as_overrides
+from softgrpo.presets.changes import find_changes
 from softgrpo.presets.derived import derived, recaller_settings, targets_per_user
 from softgrpo.recallers.kinds import COMPUTED, USERS, kind_of
 from softgrpo.recallers.registry import check_settings, known_recallers
@@ -123,6 +125,45 @@ def test_debug_and_datasets_with_a_preset_are_as_their_presets_say(shop: dict[st
     debug = resolve("shop", "tiny", "debug", shop)
     assert debug.recall.settings == resolve("nowhere", "tiny", "debug").recall.settings
     assert resolve("ml-100k", "tiny", overrides=shop).recall == resolve("ml-100k", "tiny").recall
+
+
+def test_recallers_that_a_preset_does_not_mention_get_what_follows_from_the_data() -> None:
+    pool = {"recall.recallers": ["BPR", "LightGCN", "GRU4Rec", "Pop"]}
+    config = resolve("ml-100k", "tiny", overrides=pool)
+    preset = resolve("ml-100k", "tiny").recall
+    # about 50,000 interactions: 2,000,000 / 50,000 epochs of a graph, 300,000 / 50,000 of sequences, 50,000 / 64 a batch
+    assert config.recall.settings == {
+        "BPR": preset.settings["BPR"],
+        "LightGCN": {"epochs": 40, "stopping_step": 4, "train_batch_size": 2048},
+        "GRU4Rec": {"epochs": 6, "stopping_step": 2, "train_batch_size": 512, "MAX_ITEM_LIST_LENGTH": 20},
+    }
+    assert config.recall.targets_per_user == preset.targets_per_user
+    assert config.train == resolve("ml-100k", "tiny").train
+    own = resolve("ml-100k", "tiny", overrides=pool | {"recall.settings.LightGCN.epochs": 3})
+    assert own.recall.settings["LightGCN"]["epochs"] == 3
+    assert find_changes(config).settings == {}
+    assert find_changes(own).settings == {"recall.settings.LightGCN.epochs": "3"}
+
+
+def test_what_follows_from_the_data_of_another_folder_is_no_change(shop: dict[str, Any]) -> None:
+    config = resolve("shop", "tiny", overrides=shop | {"split.window": 2, "data.k_core": 1})
+    assert find_changes(config).settings == {"split.window": "2", "data.k_core": "1"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "pool", "setting", "default"),
+    [
+        ("full", ["BPR", "LightGCN"], "LightGCN.epochs", "The default for ml-100k with size tiny is 40"),
+        ("debug", ["BPR", "LightGCN"], "LightGCN.epochs", "The default for ml-100k with size tiny is 1"),
+        ("full", ["BPR", "SASRec"], "SASRec.n_layers", "RecBole's default is 2"),
+    ],
+)
+def test_a_wrong_setting_of_a_recaller_quotes_the_default_that_is_used(
+    stage: str, pool: list[str], setting: str, default: str
+) -> None:
+    wrong = {"recall.recallers": pool, f"recall.settings.{setting}": 0}
+    with pytest.raises(RecallerError, match=default):
+        preflight(resolve("ml-100k", "tiny", stage, wrong))
 
 
 def test_data_that_are_not_there_leave_the_defaults_and_broken_ones_are_told(

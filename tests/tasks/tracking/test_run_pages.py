@@ -13,7 +13,7 @@ from softgrpo.presets import resolve
 from softgrpo.presets.changes import find_changes
 from tasks.tracking.descriptions import NOTE_CHARACTERS, pipeline_note, plain, short, stage_note
 from tasks.tracking.headline import gain, headline, headline_tags, learning_curve, lines, readable
-from tasks.tracking.run_names import About
+from tasks.tracking.run_names import About, flow_run_name, short_path
 
 SUMMARY = Summary(10, "grpo_multi", "ItemKNN", "static", ("SofT-GRPO multi is better.",), "All learnt.")
 METRICS = {
@@ -50,14 +50,14 @@ def test_a_dropped_preset_of_a_recaller_is_a_change() -> None:
 @pytest.mark.parametrize(
     ("stage", "said", "until", "member", "name"),
     [
-        ("full", {}, "test", None, "ml-100k tiny, BPR+SASRec+ItemKNN, rrf, seed 42"),
-        ("debug", {"seed": 7}, "sft", None, "ml-100k tiny debug until sft, BPR+SASRec+ItemKNN, rrf, seed 7"),
+        ("full", {}, "test", None, "seed 42, ml-100k tiny"),
+        ("debug", {"seed": 7}, "sft", None, "seed 7, debug, until sft, ml-100k tiny"),
         (
             "full",
             {"recall.recallers": ["BPR", "Pop"], "grpo.top_p": 0.5, "fusion.method": "score"},
             "test",
             "trial 3",
-            "trial 3: ml-100k tiny, fusion.method=score, grpo.top_p=0.5, BPR+Pop, score minmax, seed 42",
+            "trial 3: seed 42, fusion.method=score, top_p=0.5, BPR+Pop, ml-100k tiny",
         ),
     ],
 )
@@ -67,10 +67,29 @@ def test_names_say_what_differs(stage: str, said: dict[str, object], until: str,
     assert about.tags["debug"] == ("true" if stage == "debug" else "false")
 
 
+def test_prefect_lists_all_datasets_so_the_dataset_comes_first() -> None:
+    config = resolve("ml-1m", "mini", "debug", {"seed": 7, "recall.recallers": ["BPR", "Pop"]})
+    name = flow_run_name(config, find_changes(config), "recall")
+    assert name == "ml-1m mini, seed 7, debug, until recall, BPR+Pop"
+
+
+@pytest.mark.parametrize(
+    ("path", "short"),
+    [
+        ("grpo.top_p", "top_p"),
+        ("sft.learning_rate", "sft.learning_rate"),  # grpo has one too
+        ("recall.settings.BPR.epochs", "BPR.epochs"),
+        ("recall.targets_per_user", "targets_per_user"),
+    ],
+)
+def test_a_setting_is_named_without_its_section_where_that_is_clear(path: str, short: str) -> None:
+    assert short_path(path) == short
+
+
 def test_a_name_shows_three_changes_and_how_many_more_there_are() -> None:
     said = {f"grpo.{name}": 0.3 for name in ("top_p", "tau_gumbel", "epsilon", "beta")}
     about = About.of(resolve("ml-100k", "tiny", "full", said), "test", None, None)
-    assert about.name.count("=0.3") == 3 and ", 1 more change, BPR+" in about.name
+    assert about.name.count("=0.3") == 3 and ", 1 more change, ml-100k" in about.name
     assert about.tags["changed settings"].count("=0.3") == 4
 
 
