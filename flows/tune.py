@@ -48,8 +48,8 @@ from softgrpo.pipeline.tuning import (
     validation_ndcg,
     with_values,
 )
-from softgrpo.presets.settings import as_flags
 from softgrpo.presets.changes import find_changes
+from softgrpo.presets.settings import as_flags
 from softgrpo.reporting import Pruned
 from tasks.executors import Crew, opened
 from tasks.tracking.descriptions import plain

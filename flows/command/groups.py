@@ -13,10 +13,10 @@ from flows.command.result_commands import print_json
 from softgrpo.config import ExperimentConfig
 
 if TYPE_CHECKING:
-    from flows.ablate import Ablation
     from flows.pipeline import Size
     from flows.results.comparison import ComparedRuns
     from flows.tune import Tuned
+    from flows.variants import Ablation
 
 
 _noted: set[str] = set()
@@ -74,7 +74,7 @@ def multi_recaller_job(wanted: Wanted, pools: Sequence[str] | None) -> Callable[
         from flows.runtime.session import begin_prefect, open_prefect
 
         begin_prefect(wanted.output)
-        from flows.multi_recaller import multi_recaller_flow
+        from flows.variants import multi_recaller_flow
 
         open_prefect(wanted.output, wanted.tracebacks)
         size, debug = cast("Size", wanted.size), wanted.stage == "debug"
@@ -109,7 +109,7 @@ def ablate_job(wanted: Wanted, name: str) -> Callable[[], int]:
         from flows.runtime.session import begin_prefect, open_prefect
 
         begin_prefect(wanted.output)
-        from flows.ablate import ablate_flow
+        from flows.variants import ablate_flow
 
         open_prefect(wanted.output, wanted.tracebacks)
         size, debug = cast("Size", wanted.size), wanted.stage == "debug"

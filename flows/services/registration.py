@@ -30,8 +30,8 @@ RECORD = "softgrpo_schedules_added"
 """The variable of Prefect's server that keeps a schedule which a user deleted from being added again."""
 FLOWS = {
     "flows.pipeline:softgrpo_flow": "softgrpo",
-    "flows.multi_recaller:multi_recaller_flow": "multi-recaller",
-    "flows.ablate:ablate_flow": "ablate",
+    "flows.variants:multi_recaller_flow": "multi-recaller",
+    "flows.variants:ablate_flow": "ablate",
     "flows.tune:tune_flow": "tune",
 }
 """The name of each flow by its entrypoint; importing them to ask would take seconds."""

@@ -597,7 +597,7 @@ def test_groups_are_told_to_machines_as_json_alone(
 
     table = pd.DataFrame({"method": ["A/grpo_multi"], "vs_first_p": [float("nan")]})
     compared = ComparedRuns(table, ("a sentence",), 10, None, {}, {})
-    monkeypatch.setattr(sys.modules["flows.multi_recaller"], "multi_recaller_flow", lambda *given, **options: compared)
+    monkeypatch.setattr(sys.modules["flows.variants"], "multi_recaller_flow", lambda *given, **options: compared)
     where = ["--json", "--output", str(tmp_path)]
     assert cli.main(["multi-recaller", "ml-100k", "full", "tiny", *where]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -26,7 +26,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
 
 
 def go(output: Path, pools: list[list[str]] | None = None, **options: Any) -> Any:
-    from flows.multi_recaller import multi_recaller_flow
+    from flows.variants import multi_recaller_flow
 
     overrides = SETTINGS | options.pop("overrides", {})
     return multi_recaller_flow(pools=pools, overrides=overrides, output=output, check=False, parallel=1, **options)

@@ -184,10 +184,9 @@ def test_the_flow_itself_refuses_bad_input_and_the_command_checks_once(
 
 
 def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:
-    from flows.ablate import ablate_flow
-    from flows.multi_recaller import multi_recaller_flow
     from flows.pipeline import softgrpo_flow
     from flows.tune import tune_flow
+    from flows.variants import ablate_flow, multi_recaller_flow
 
     flows = {
         f"{flow.fn.__module__}:{flow.fn.__name__}": flow

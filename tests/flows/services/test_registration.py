@@ -10,11 +10,10 @@ import yaml
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows.ablate import ablate_flow
-from flows.multi_recaller import multi_recaller_flow
 from flows.pipeline import softgrpo_flow
 from flows.services.registration import RECIPES, deployment_names, form_schema, missing_schedules
 from flows.tune import tune_flow
+from flows.variants import ablate_flow, multi_recaller_flow
 
 WEEKLY = {"slug": "weekly", "cron": "0 3 * * 1", "timezone": "UTC", "active": False}
 FLOWS = (softgrpo_flow, multi_recaller_flow, ablate_flow, tune_flow)

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from flows.ablate import Ablation
+from flows.variants import Ablation
 from softgrpo.errors import ConfigError
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.plan import plan

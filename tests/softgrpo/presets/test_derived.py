@@ -13,8 +13,7 @@ from softgrpo.data.size import DataSize
 from softgrpo.errors import DataError, RecallerError
 from softgrpo.pipeline.preflight import preflight
 from softgrpo.presets import resolve
-from softgrpo.presets.changes import as_overrides
-from softgrpo.presets.changes import find_changes
+from softgrpo.presets.changes import as_overrides, find_changes
 from softgrpo.presets.derived import derived, recaller_settings, targets_per_user
 from softgrpo.recallers.kinds import COMPUTED, USERS, kind_of
 from softgrpo.recallers.registry import check_settings, known_recallers
