@@ -19,7 +19,9 @@ from flows.results.recorded import RecordedRun
 from flows.results.summary import publish_page, recorded, result_page, verdict_of
 from flows.runtime.console import VERDICT_LOGGER, let_runs_speak
 from flows.runtime.environment import check_writable
+from flows.runtime.lost_runs import signed
 from flows.runtime.session import has_own_server
+from softgrpo.common.files import make_private
 from softgrpo.common.interruption import interruptible
 from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
@@ -113,6 +115,7 @@ def execute(
         StoreError: Something cannot be written, or MLflow does not answer.
     """
     store = begin(config, output)
+    records = make_private(output.resolve() / "records")
     given = upstream_of(store, from_run, nodes, config) if from_run else {}
     about = About.of(config, nodes[-1].stage.name, member.name if member else None, prefect_page())
     watch = member.watch if member else unwatched
@@ -121,7 +124,7 @@ def execute(
         looking_ahead(store, expected, config, force) as ahead,
         pipeline_run(store, config, nodes, about, member) as run_id,
     ):
-        progress = Progress(config, store, run_id, force, output.resolve() / "records", watch, ahead, about=about)
+        progress = Progress(config, store, run_id, force, records, watch, ahead, about=about)
         if watch is unwatched:  # a study has many trials, of a known length
             tell_cost(nodes, config, force, store, given)
         crew = current()
@@ -201,5 +204,5 @@ def softgrpo_flow(
     nodes, repeated = plan(resolved, until), check_force(tuple(force or ()))
     if check:
         tell_notes(resolved, until)
-    with interruptible(TerminationSignal), opened(parallel, dask):
+    with interruptible(TerminationSignal), signed(output), opened(parallel, dask):
         return execute(nodes, resolved, repeated, output, from_run)

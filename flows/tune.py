@@ -22,6 +22,7 @@ from flows.pipeline import Size, begin, execute, tell_notes
 from flows.results.failed_runs import fails_readably
 from flows.results.report_page import write_group_page
 from flows.results.tune_page import StudyParts, study_html, study_page, study_sentences
+from flows.runtime.lost_runs import signed
 from flows.study import (
     REASON,
     TrialWatch,
@@ -188,6 +189,7 @@ def tune_flow(
     name = study_name(plan(start, STAGE), start, ranges)
     with (
         interruptible(TerminationSignal),
+        signed(output),
         opened(parallel, dask) as crew,
         store.local.lock(f"study-{name}"),
     ):  # who holds it knows that trials which say they are running are lost

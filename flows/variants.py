@@ -23,6 +23,7 @@ from flows.results.failed_runs import fails_readably
 from flows.results.prefect_page import group_page
 from flows.results.report_page import write_group_page
 from flows.runtime.console import VERDICT_LOGGER
+from flows.runtime.lost_runs import signed
 from softgrpo.common.interruption import interruptible
 from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
@@ -86,6 +87,7 @@ def run_variants(
     name = f"{whole.data.dataset} {whole.policy.size} {len(configs)} {kind}"
     with (
         interruptible(TerminationSignal),
+        signed(output),
         opened(parallel, dask) as crew,
         group_run(store.runs, kind, name, {**settings, **whole.model_dump(mode="json")}) as group,
     ):

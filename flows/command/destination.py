@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from softgrpo.common.paths import STAGES
 from softgrpo.errors import ConfigError, StoreError
 from tasks.servers.database import DATABASE
 
-STAGES, LOCKS = "stages", ".locks"
+LOCKS = ".locks"
 """Names of an output folder's store, and of what every store has."""
 
 

@@ -14,6 +14,7 @@ from flows.command.parser import REPEATABLE
 from flows.command.result_commands import Job, print_json
 from flows.runtime.environment import check_output, check_servers, prepare_to_read
 from flows.runtime.failures import OK
+from softgrpo.common.paths import stages_folder
 from softgrpo.common.text import visible
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
@@ -109,7 +110,7 @@ def _with_page(result: RunResult, config: ExperimentConfig, output: Path) -> Run
 
     if "test" not in result.folders:
         return result
-    costs = local_costs(LocalStore(output / "stages"), result.folders)
+    costs = local_costs(LocalStore(stages_folder(output)), result.folders)
     page = write_page(result.folders["test"], output, RunFacts(config, datetime.now(UTC), costs=costs))
     return replace(result, links={**result.links, "report": str(page)})
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from softgrpo.common.files import make_private
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.store import LocalStore, write_atomic
 from softgrpo.presets import resolve
@@ -139,7 +140,7 @@ def write_group_page(store: LocalStore, group: str, page: str) -> Path:
         page: In HTML.
     """
     path = store.root.parent / FOLDER / f"{group}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     write_atomic(path, page)
     return path
 
@@ -153,6 +154,6 @@ def write_page(folder: Path, output: Path, facts: RunFacts) -> Path:
         facts: What is known of the run.
     """
     path = output.resolve() / FOLDER / f"{facts.run_id or folder.name}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     write_atomic(path, complete(folder, facts)[PAGE])
     return path

@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from softgrpo.common.files import make_private
 from tasks.servers.database import check_sqlite
 
 NAME = "prefect.db"
@@ -39,7 +40,7 @@ def lay(home: Path) -> None:
     Without the empty database nothing is done: Prefect makes its own, some seconds later. Nobody else may do the same meanwhile.
     """
     database, made = home / NAME, empty_database()
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(home)
     if database.exists() or not made.is_file() or any(name in os.environ for name in ELSEWHERE):
         return
     aside = home / f".{NAME}"

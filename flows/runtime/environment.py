@@ -8,6 +8,8 @@ import uuid
 from pathlib import Path
 
 from flows.runtime.empty_database import check_own_database
+from softgrpo.common.files import make_private
+from softgrpo.common.paths import STAGES
 from softgrpo.errors import StoreError, is_full_disk
 from tasks.servers.addresses import SERVERS, check_answers
 from tasks.servers.database import DATABASE, check_database
@@ -63,7 +65,7 @@ def check_output(folder: Path) -> None:
         StoreError: It does not take new files, something else stands where stages or a database belong, or a database is damaged.
     """
     check_takes_files("--output", folder)
-    if (stages := folder / "stages").exists() and not stages.is_dir():
+    if (stages := folder / STAGES).exists() and not stages.is_dir():
         raise StoreError(
             f"'{stages}' is a file",
             "Finished stages are kept in a folder of that name",
@@ -88,7 +90,7 @@ def check_writable(folder: Path) -> None:
     """
     probe = folder / f".probe-{uuid.uuid4().hex}"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         probe.write_text("probe", encoding="utf-8")
         probe.unlink()
     except OSError as error:

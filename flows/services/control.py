@@ -27,6 +27,7 @@ from flows.services.places import CONFIGURATION, Services, find_services
 from flows.services.record import check_same_worker, error_warnings, worker_data_path, write_record
 from flows.services.registration import RECIPES, complete
 from flows.services.worker_environment import data_line, worker_datasets
+from softgrpo.common.files import make_private
 from softgrpo.common.paths import ROOT
 from softgrpo.common.redaction import hide_passwords
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
@@ -35,7 +36,8 @@ from tasks.tracking.pages import start_page
 
 __all__ = ["Services", "deploy", "export_lines", "find_services", "main", "start", "stop"]
 
-ENDING_SECONDS = 120.0  # supervisord gives the worker a minute
+ENDING_SECONDS = 10.0  # of supervisord, when what it keeps alive has ended
+HEALTH_SECONDS = 2.0
 POOL = "local"
 POOL_TEMPLATE = ROOT / "deployments" / "work_pool.json"
 MESSAGE_CHARACTERS = 500
@@ -85,7 +87,7 @@ def _begin(services: Services) -> None:
     check_writable(services.output)
     quieten()
     for folder in (services.folder, services.output / "mlartifacts"):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_private(folder)
     lay(Path(services.environment()["PREFECT_HOME"]))
     if not is_loopback(services.host):
         make_password(services.folder)
@@ -161,7 +163,9 @@ def _end_runs(services: Services) -> list[str]:
     quieten()
     os.environ.setdefault("PREFECT_HOME", services.environment()["PREFECT_HOME"])
     try:
-        requests.get(f"{address}/health", timeout=5).raise_for_status()  # Prefect's client would ask for a minute
+        requests.get(
+            f"{address}/health", timeout=HEALTH_SECONDS
+        ).raise_for_status()  # Prefect's client would ask for a minute
         from flows.services.runs import end_runs  # Prefect takes seconds, which the other orders need not wait for
 
         return end_runs(address, lambda: services.supervisor("stop", "worker", check=False))
@@ -173,6 +177,7 @@ def _end_runs(services: Services) -> list[str]:
 
 def _end(services: Services) -> None:
     services.supervisor("stop", "worker", check=False)  # first, while the server can still hear how its runs end
+    services.supervisor("stop", "all", check=False)  # both at once; its own end would take one after the other
     services.supervisor("shutdown", check=services.is_running())
     end = time.monotonic() + ENDING_SECONDS
     while services.is_running() and time.monotonic() < end:

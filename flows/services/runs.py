@@ -9,11 +9,22 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 from prefect.states import Cancelled, Cancelling
 
-PATIENCE_SECONDS = 8.0
+from flows.runtime.lost_runs import end_lost
+
+PATIENCE_SECONDS = 5.0
 """How long runs may take to put things in order; what is left ends with the worker."""
+REQUEST_SECONDS = 3.0
+"""How long the server may take for one answer; it is not asked again."""
+WATCHING_SECONDS = 4.5
+"""How long `prefect deployment run --watch` takes to see that a run has ended, its last lines and the verdict; the server waits."""
 PAUSE_SECONDS = 0.2
 AT_WORK = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 MESSAGE = "The services were ended."
@@ -23,7 +34,7 @@ def end_runs(address: str, end_worker: Callable[[], object]) -> list[str]:
     """Cancels the runs that the worker is at, and ends the worker.
 
     Prefect's worker says that a run is cancelled some time after its process has ended, and not at all once it has ended itself;
-    then it is said here.
+    then it is said here. Whoever watches a run can still see how it ended. Runs whose process was killed are marked as Crashed.
 
     Args:
         address: Of Prefect's server.
@@ -32,17 +43,24 @@ def end_runs(address: str, end_worker: Callable[[], object]) -> list[str]:
     Returns:
         One sentence for each run, of the worker or of a command that reports to this server.
     """
-    with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+    bounded = {PREFECT_API_REQUEST_TIMEOUT: REQUEST_SECONDS, PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings({PREFECT_API_URL: address, **bounded}), get_client(sync_client=True) as client:
+        lost = end_lost(client)
         at_work = client.read_flow_runs(flow_run_filter=_with_state(AT_WORK))
         top = [run for run in at_work if run.parent_task_run_id is None]
         own = {run.id for run in top if run.deployment_id is not None}
         for each in own:
             client.set_flow_run_state(each, Cancelling(message=MESSAGE))
         left = _wait(own, client.read_flow_run)
-        end_worker()
         for each in left:
             client.set_flow_run_state(each, Cancelled(message=MESSAGE), force=True)
-    return [_sentence(run.name, own=run.id in own) for run in top]
+        ended = time.monotonic()
+        end_worker()
+        for each in left:  # the worker may have said something else meanwhile
+            client.set_flow_run_state(each, Cancelled(message=MESSAGE), force=True)
+    if own:
+        time.sleep(max(0.0, ended + WATCHING_SECONDS - time.monotonic()))
+    return [*map(_lost_sentence, lost), *(_sentence(run.name, own=run.id in own) for run in top)]
 
 
 def _with_state(types: Sequence[StateType]) -> FlowRunFilter:
@@ -56,6 +74,10 @@ def _wait(waited: set[UUID], read: Callable[[UUID], FlowRun]) -> set[UUID]:
         time.sleep(PAUSE_SECONDS)
         left = {each for each in left if (state := read(each).state) is None or not state.is_final()}
     return left
+
+
+def _lost_sentence(run: FlowRun) -> str:
+    return f"Run {run.name} had been killed; it is marked as Crashed. The same run goes on from its finished stages."
 
 
 def _sentence(name: str, *, own: bool) -> str:

@@ -52,7 +52,7 @@ def describe(model: nn.Module, classes: Sequence[str]) -> Origin:
 
 def write_origin(folder: Path, origin: Origin) -> None:
     """Writes a description into a checkpoint's folder, which need not be there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / CARD).write_text(json.dumps(origin, indent=2), encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that only their owner can read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,25 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def make_private(folder: Path) -> Path:
+    """Makes a folder, and those above it that are missing, each for its owner alone; what is there keeps its mode.
+
+    Args:
+        folder: Its path, often inside an output folder that other users may read.
+
+    Returns:
+        The same path.
+
+    Raises:
+        OSError: A folder cannot be made, or a file has the name of one.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)  # another process may make it at the same moment
+    folder.mkdir(exist_ok=True)  # fails where a file has the name
+    return folder
 
 
 @contextmanager

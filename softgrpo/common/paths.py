@@ -8,6 +8,10 @@ ROOT = Path(__file__).resolve().parents[2]
 """Folder that holds the packages `softgrpo`, `tasks` and `flows`; in a checkout, the repository."""
 
 
+STAGES = "stages"
+"""Folder of the finished stages, below an output folder."""
+
+
 def stages_folder(output: Path) -> Path:
     """Returns the folder of the finished stages in an output folder."""
-    return output.resolve() / "stages"
+    return output.resolve() / STAGES

@@ -24,6 +24,13 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 HIDDEN = "***"
 _USER_PART = re.compile(r"(://[^\s:/?#@'\"]*):(?!\d+[/?#])([^\s@'\"<>]*(?:@[^\s@/?#'\"<>]*(?=@))*)@")
 """User and password before a host; a password may hold `/`, and `@` unless a `/` comes behind it. A port is no password."""
+_TOKEN_AS_USER = re.compile(r"((?:https?|wss?)://)[^\s:/?#@'\"<>]+(?=(?::(?:x-oauth-basic)?)?@)", re.IGNORECASE)
+"""A user without a password, as services take a token. In addresses of databases such a user is a name, which stays readable."""
+_AUTHORIZATION = re.compile(
+    r"(authorization\\?['\"]?\s*[:=,]\s*(?:b?\\?['\"])?)((?:bearer|basic|token|negotiate|apikey)\s+)?([^\s'\"\\,;)\]}]+)",
+    re.IGNORECASE,
+)
+"""A header, as it is sent or as Python and JSON show it: its name, the scheme if one is named, and the secret."""
 _QUERY = re.compile(r"([?&;]([^=&;#?\s'\"]+)=)([^&;#\s'\"<>]+)")
 _SECRET_NAME = re.compile(r"passw(or)?d|pwd|token|secret|api_?key|credential", re.IGNORECASE)
 _KEYWORD = re.compile(r"\b((?:ssl|pg)?passw(?:or)?d=)('[^']*'|\"[^\"]*\"|[^\s,;&)\]}]+)", re.IGNORECASE)
@@ -55,18 +62,30 @@ PASSWORDS = (
 )
 LOGINS = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "SOFTGRPO_CREDENTIALS")
 """Environment variables with addresses, with passwords, and with a user and a password, a colon between them."""
+LEAST_CHARACTERS_OF_A_BARE_TOKEN = 16
+"""What follows the name of the header without a scheme may be a sentence; a shorter word is taken for part of one."""
 LEAST_CHARACTERS = 4
 """A shorter password is hidden in addresses alone: elsewhere it would be part of many words."""
 
 
 def without_password(text: str) -> str:
-    """Returns a text with `***` for every password: in addresses, and those that the environment holds wherever they are."""
+    """Returns a text with `***` for every password and token.
+
+    Those in addresses and `Authorization` headers, and those that the environment holds wherever they are.
+    """
+    text = _TOKEN_AS_USER.sub(rf"\1{HIDDEN}", text)
     text = _USER_PART.sub(rf"\1:{HIDDEN}@", text)
+    text = _AUTHORIZATION.sub(_without_token, text)
     text = _QUERY.sub(lambda match: match[1] + HIDDEN if _SECRET_NAME.search(unquote(match[2])) else match[0], text)
     text = _KEYWORD.sub(rf"\1{HIDDEN}", text)
     for secret in _known(tuple(os.environ.get(name, "") for name in (*ADDRESSES, *PASSWORDS, *LOGINS))):
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def _without_token(header: re.Match[str]) -> str:
+    name, scheme, value = header[1], header[2] or "", header[3]
+    return f"{name}{scheme}{HIDDEN}" if scheme or len(value) >= LEAST_CHARACTERS_OF_A_BARE_TOKEN else header[0]
 
 
 def without_login(uri: str) -> str:
@@ -86,6 +105,8 @@ def _known(values: tuple[str, ...]) -> tuple[str, ...]:
         if colon:  # whatever it consists of: here it is known where the address ends
             passwords.add(password)
             logins.add(unquote(f"{user}:{password}"))
+        elif user and _TOKEN_AS_USER.match(address):
+            passwords.add(user)
         for match in _USER_PART.finditer(address):
             passwords.add(match[2])
             logins.add(unquote(f"{match[1].removeprefix('://')}:{match[2]}"))

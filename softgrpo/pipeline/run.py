@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from softgrpo.common.files import make_private
 from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import full_disk_is_readable, lack_of_memory_is_readable
@@ -140,7 +141,7 @@ def run_standalone(
         Folders, table and what was reused.
     """
     check_force(force)
-    output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(output)
     store = LocalStore(stages_folder(output))
     digests: dict[str, str] = {}
     folders: dict[str, Path] = {}

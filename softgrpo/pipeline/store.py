@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from softgrpo.common.digests import digest_folder
+from softgrpo.common.files import make_private
 from softgrpo.errors import StoreError
 
 FORMAT = 1
@@ -197,14 +198,14 @@ class LocalStore:
     def work(self, key: str) -> Path:
         """Returns the folder for a stage's checkpoints, made if needed; it outlives a crash and goes with the commit."""
         folder = self.root / ".work" / key
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         return folder
 
     @contextmanager
     def staging(self, key: str) -> Iterator[Path]:
         """Gives an empty folder to fill aside; it is removed afterwards unless it was committed."""
         folder = self.root / ".staging" / f"{key}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(parents=True)
+        make_private(folder)
         try:
             yield folder
         finally:
@@ -245,7 +246,7 @@ class LocalStore:
     def lock(self, key: str) -> Iterator[None]:
         """Waits, and says so, until no other process works on this key; keeps others out until the block ends."""
         locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
+        make_private(locks)
         with (locks / key).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softgrpo.common.files import make_private
 from softgrpo.config import ExperimentConfig, PolicyConfig
 from softgrpo.errors import StoreError
 from softgrpo.stages.contract import Node
@@ -77,7 +78,7 @@ def show_model(output: Path, config: ExperimentConfig, node: Node, payload: Path
     if node.stage.name not in STAGES:
         return
     link = output / FOLDER / model_path(config, node.stage.name)
-    link.parent.mkdir(parents=True, exist_ok=True)
+    make_private(link.parent)
     aside = link.with_name(f".{uuid.uuid4().hex}")  # it replaces the old one in one step: a reader finds either
     try:
         aside.symlink_to(os.path.relpath(payload.resolve(), link.parent.resolve()), target_is_directory=True)

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 
+from softgrpo.common.files import make_private
 from softgrpo.common.redaction import without_login, without_password
 from softgrpo.errors import StoreError, full_disk_is_readable
 from softgrpo.pipeline.store import LocalStore
@@ -150,6 +151,7 @@ def connect(output: Path) -> Tracking:
 def _connect_or_make(output: Path) -> Tracking:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         make_database(output)
+        make_private(output.resolve() / FOLDER)  # MLflow would make it for all to read
     return connect(output)
 
 
@@ -179,10 +181,12 @@ def open_tracking(output: Path, experiment: str, local: LocalStore) -> Tracking:
     Raises:
         StoreError: MLflow does not answer within 10 s, or refuses.
     """
-    folder = (output.resolve() / FOLDER).as_uri()  # of another database, which has no folder of its own
+    folder = output.resolve() / FOLDER  # of another database, which has no folder of its own
     places = {"sqlite": STAGES, "http": None, "https": None, "databricks": None}  # None: the server decides
     with local.lock("mlflow"):
         tracking = _connect_or_make(output)
-        place = places.get(urlsplit(tracking.uri).scheme, folder)
+        place = places.get(urlsplit(tracking.uri).scheme, folder.as_uri())
+        if place == folder.as_uri():
+            make_private(folder)
         with store_errors(tracking.uri):
             return replace(tracking, experiment_id=_experiment(tracking.client, experiment, place))

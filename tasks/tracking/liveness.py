@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from softgrpo.common.files import make_private
 from softgrpo.pipeline.store import LocalStore
 
 
@@ -31,7 +32,7 @@ class Signs:
     @contextmanager
     def given(self) -> Iterator[str]:
         """Gives the name of a new sign, which says "alive" until the block or the process ends."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_private(self.folder)
         path = self.folder / uuid.uuid4().hex
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -52,7 +53,7 @@ class Signs:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            return True
+            return (self.folder / name).exists()  # it had not just been taken back by whoever gave it
 
     def forget(self, sign: str) -> None:
         """Removes the file of a sign that nobody has to ask after."""

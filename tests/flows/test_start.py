@@ -178,9 +178,9 @@ def test_the_flow_itself_refuses_bad_input_and_the_command_checks_once(
 
     monkeypatch.setattr(recipe, "preflight", refuse)
     with pytest.raises(ConfigError):
-        recipe.softgrpo_flow(output=tmp_path)
+        recipe.softgrpo_flow(output=tmp_path / "refused")
     assert checked == ["test", "executed"]
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "refused").exists()
 
 
 def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:

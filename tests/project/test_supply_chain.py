@@ -25,8 +25,11 @@ def test_nothing_that_workflows_fetch_can_change_under_its_name() -> None:
         for action in re.findall(r"uses:\s*(\S+)", text):
             assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action), action
         for line in re.findall(r"pip install (.*)", text):
-            packages = [word for word in line.split() if not word.startswith("-")]
-            assert packages and all(re.fullmatch(r"[\w-]+==[\d.]+", package) for package in packages)
+            words = line.split()
+            assert "--require-hashes" in words and words[-2:] == ["--requirement", ".github/requirements.txt"]
+    requirements = re.sub(r" \\\n +", " ", (ROOT / ".github/requirements.txt").read_text(encoding="utf-8")).splitlines()
+    assert [line for line in requirements if not re.fullmatch(r"\S+==\S+( --hash=sha256:[0-9a-f]{64})+", line)] == []
+    assert {"cyclonedx-bom", "pip-audit"} <= {line.partition("==")[0] for line in requirements}
 
 
 def test_every_pinned_version_is_audited() -> None:

@@ -6,6 +6,7 @@ import base64
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -102,9 +103,14 @@ def test_commands_that_only_ask_show_none(tmp_path: Path) -> None:
 
 
 def test_what_a_run_makes_is_its_owners_alone(make_problem: Callable[..., Problem]) -> None:
+    """The output folder was there before, for all users to read, and keeps its mode; a second one is made by the run."""
     problem = make_problem("private", own_prefect=True)
-    problem.run(stage="recall", program=f"import os; os.umask(0o022)\n{COMMAND}")
-    for folder in (problem.output, problem.output / "prefect"):
-        assert folder.stat().st_mode & 0o777 == 0o700, folder
-    for database in ("mlflow.db", "prefect/prefect.db"):
-        assert (problem.output / database).stat().st_mode & 0o777 == 0o600, database
+    (old := problem.output).mkdir(mode=0o755)
+    for output in (old, new := old.with_name("new")):
+        replace(problem, output=output).run(stage="recall", program=f"import os; os.umask(0o022)\n{COMMAND}")
+        folders = [path for path in output.iterdir() if path.is_dir()]
+        assert {"mlartifacts", "prefect", "records", "stages"} <= {folder.name for folder in folders}
+        assert [folder for folder in folders if folder.stat().st_mode & 0o777 != 0o700] == []
+        for database in ("mlflow.db", "prefect/prefect.db"):
+            assert (output / database).stat().st_mode & 0o777 == 0o600, database
+    assert [folder.stat().st_mode & 0o777 for folder in (old, new)] == [0o755, 0o700]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,6 +22,8 @@ from flows.services.control import Services
 from tests.reliability.conftest import order
 from tests.reliability.runs import (
     CHECKPOINT,
+    RECALLERS,
+    ROOT,
     Api,
     Problem,
     Tracked,
@@ -147,31 +153,101 @@ def test_a_signal_ends_a_run_of_the_worker(make_problem: Callable[..., Problem],
 def start_long(problem: Problem, api: Api) -> tuple[str, psutil.Process]:
     """Starts a run of a deployment, and returns it and its process when SFT is at work, for minutes."""
     flow_run = api.start(problem, "sft", overrides=problem.settings(LONG))
+    return at_work(problem, lambda: flow_run)
+
+
+def at_work(problem: Problem, name: Callable[[], str]) -> tuple[str, psutil.Process]:
     wait_until(lambda: any(problem.output.glob(AT_WORK)), "sft is at work", pause=0.01)
-    process = process_of(flow_run)
+    process = process_of(flow_run := name())
     assert process is not None
     return flow_run, process
 
 
 def test_the_services_are_stopped_during_runs(make_problem: Callable[..., Problem], services: Services) -> None:
-    """The worker's run ends; that of a command waits for the servers and goes on when they are there again."""
+    """The worker's run ends; that of a command waits for the servers and goes on when they are there again.
+
+    Whoever watches the worker's run sees how it ended, and a run that was killed before is no longer said to be at work.
+    """
     problem, api = make_problem("stopped", services), Api(services)
     other = replace(make_problem("waiting", services), output=problem.output.with_name("other"))
     command = other.start(stage="sft", frozen_at="stages/check-*.json")
     command.frozen()
-    flow_run, process = start_long(problem, api)
+    watcher = start_watched(problem, services)
+    flow_run, process = at_work(problem, lambda: api.latest(problem))
+    lost = replace(make_problem("lost", services), output=problem.output.with_name("lost"))
+    kill_at_work(lost)
     begun = time.monotonic()
     said = order("stop", services.output).splitlines()
     took = time.monotonic() - begun
     assert not process.is_running()
+    watched, _ = watcher.communicate(timeout=PATIENCE_SECONDS)
+    assert watcher.returncode == 1 and "Traceback" not in watched, watched
+    assert watched.splitlines()[-1] == "Flow run finished in state 'Cancelled'."
     command.go_on()
     place = {"PREFECT_PORT": str(services.prefect_port), "MLFLOW_PORT": str(services.mlflow_port)}
     order("start", services.output, {**place, "PREFECT_WORKER_QUERY_SECONDS": "2", "OMP_NUM_THREADS": "1"})
     ended = "Run stopped-tiny-sft was ended (Cancelled). The same run goes on from its finished stages."
     left = "Run waiting-tiny-sft was started by a command and has lost its servers: end it with Ctrl-C if it is still at work."
-    assert ended in said and left in said and said[-1] == "The services have ended."
+    killed = (
+        "Run lost-tiny-sft had been killed; it is marked as Crashed. The same run goes on from its finished stages."
+    )
+    assert sorted(said[:-1]) == sorted([ended, left, killed]) and said[-1] == "The services have ended."
     assert took < 20.0
     assert api.state(flow_run) == "CANCELLED"
     assert Tracked(problem).states("sft") == ["KILLED"] and Tracked(problem).states("pipeline") == ["KILLED"]
     assert stages_run(command.end()) == until("sft")
     assert api.state(api.latest(other)) == "COMPLETED"
+    assert api.state(api.latest(lost)) == "CRASHED"
+
+
+def test_the_services_are_stopped_although_a_run_heeds_nothing(
+    make_problem: Callable[..., Problem], services: Services
+) -> None:
+    """Its process stands still, so that neither Prefect nor the worker can end it as they ought to."""
+    problem, api = make_problem("heedless", services), Api(services)
+    flow_run, process = start_long(problem, api)
+    process.suspend()
+    begun = time.monotonic()
+    said = order("stop", services.output).splitlines()
+    took = time.monotonic() - begun
+    assert took < 20.0 and not process.is_running()
+    assert said[0] == "Run heedless-tiny-sft was ended (Cancelled). The same run goes on from its finished stages."
+    place = {"PREFECT_PORT": str(services.prefect_port), "MLFLOW_PORT": str(services.mlflow_port)}
+    order("start", services.output, {**place, "PREFECT_WORKER_QUERY_SECONDS": "2", "OMP_NUM_THREADS": "1"})
+    assert api.state(flow_run) == "CANCELLED"
+
+
+def test_a_run_that_was_killed_is_crashed_when_the_next_one_begins(
+    make_problem: Callable[..., Problem], services: Services
+) -> None:
+    problem, api = make_problem("killed-then-told", services), Api(services)
+    kill_at_work(problem)
+    flow_run = api.latest(problem)
+    assert api.state(flow_run) == "RUNNING"  # nobody was left to say otherwise
+    problem.run(stage="check")
+    assert api.state(flow_run) == "CRASHED" and api.message(flow_run).startswith("The process of this run was killed.")
+    assert api.state(api.latest(problem)) == "COMPLETED"
+
+
+def kill_at_work(problem: Problem) -> None:
+    """Kills a run of a command with -9 when SFT is at work."""
+    run = problem.start(stage="sft", more=LONG)
+    wait_until(lambda: any(problem.output.glob(AT_WORK)), "sft is at work", pause=0.01)
+    run.process.kill()
+    run.process.wait(PATIENCE_SECONDS)
+
+
+def start_watched(problem: Problem, services: Services) -> subprocess.Popen[str]:
+    """Starts a run of a deployment as a user does who watches it."""
+    parameters = {
+        "dataset": problem.dataset,
+        "recallers": RECALLERS,
+        "overrides": problem.settings(LONG),
+        "output": str(problem.output),
+    }
+    words = [f"--param={name}={json.dumps(value)}" for name, value in parameters.items()]
+    command = [str(Path(sys.executable).parent / "prefect"), "deployment", "run", "softgrpo/sft", *words, "--watch"]
+    environment = {**os.environ, **services.addresses, "COLUMNS": "10000"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )

@@ -31,6 +31,17 @@ SECRET = "s3cret%40word"
         ("dsn password='s3 cret' host=db", "dsn password=*** host=db"),
         ("two: http://a:s3cret@x, http://b:s4cret@y", "two: http://a:***@x, http://b:***@y"),
         ("['http://a:s3cret@x','ndcg@10']", "['http://a:***@x','ndcg@10']"),
+        ("git clone https://ghp_s3cret@host/x.git", "git clone https://***@host/x.git"),
+        ("git+https://ghp_s3cret@host", "git+https://***@host"),
+        ("https://ghp_s3cret:x-oauth-basic@host/x", "https://***:***@host/x"),
+        ("https://s3cret:@host/x", "https://***:***@host/x"),
+        ("Authorization: Bearer s3cret", "Authorization: Bearer ***"),
+        ("proxy-authorization: basic czNjcmV0Og==", "proxy-authorization: basic ***"),
+        ("{'Authorization': 'Bearer s3cret', 'Accept': '*/*'}", "{'Authorization': 'Bearer ***', 'Accept': '*/*'}"),
+        ('{"authorization":"Bearer s3cret"}', '{"authorization":"Bearer ***"}'),
+        (r'"{\"Authorization\": \"Bearer s3cret\"}"', r'"{\"Authorization\": \"Bearer ***\"}"'),
+        ("[(b'Authorization', b'Basic czNjcmV0')]", "[(b'Authorization', b'Basic ***')]"),
+        ("{'Authorization': 's3cret-of-16-char'}", "{'Authorization': '***'}"),
     ],
 )
 def test_passwords_are_hidden(text: str, shown: str) -> None:
@@ -43,7 +54,11 @@ def test_passwords_are_hidden(text: str, shown: str) -> None:
         "http://127.0.0.1:5000/#/experiments/1/runs/2?metric=ndcg@10",
         "http://127.0.0.1:4200/a@b",
         "sqlite:////home/me/outputs/mlflow.db",
-        "postgresql://me@db:5432/mlflow",  # a user alone is no secret
+        "postgresql://me@db:5432/mlflow",  # a user alone is no secret of a database
+        "postgresql+asyncpg://softgrpo@host/db",
+        "ssh://git@host/x.git",
+        "authorization: the server refuses it",
+        "Bearer authentication is off",
         "ndcg@10 0.1234, recall@20 0.5",
         "policy.max_tokens=512 n_tokens=3",
         "http://host/x?page=2&size=3",
@@ -61,6 +76,14 @@ def test_passwords_of_the_environment_are_hidden_in_every_form(monkeypatch: pyte
     header = base64.b64encode(b"me:s3cret@word").decode()
     text = f"raw {SECRET}, read s3cret@word, sent {header}, and other-secret; abcdef"
     assert without_password(text) == "raw ***, read ***, sent ***, and ***; abcdef"  # three letters are in many words
+
+
+def test_a_token_that_is_the_user_of_a_known_address_is_hidden_wherever_it_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ghp_s3cret@host")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://somebody@db/mlflow")
+    assert without_password("user ghp_s3cret is refused, somebody is not") == "user *** is refused, somebody is not"
 
 
 def test_pages_are_linked_without_a_login() -> None:
