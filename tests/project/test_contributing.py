@@ -88,4 +88,4 @@ def test_there_are_six_decisions_and_each_says_how_to_take_it_back() -> None:
 
 
 def test_contributing_is_one_page() -> None:
-    assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) < 60
+    assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) < 80
