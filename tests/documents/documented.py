@@ -1,6 +1,6 @@
-"""The shell lines of the README and of the tutorial, each in one group, and the test that runs the lines of a group.
+"""The shell lines of the README and of the first pages, each in one group, and the test that runs the lines of a group.
 
-The tests take their command lines from here, so that what people read is what is run.
+The tests take their command lines from here, so that the documented commands are the tested ones.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import re
 from tests.documents.test_docs import README, ROOT, SHELLS, blocks
 
 TUTORIAL = ROOT / "docs/tutorial.md"
+POLICIES = ROOT / "docs/howto/trained-policy.md"
+FOLLOWED = (README, TUTORIAL, ROOT / "docs/commands.md", ROOT / "docs/howto/services.md")
+"""The documents of which every shell line is run."""
 GROUPS = {
     "make": (r"make (install|run|test)", "tests/project/test_packaging.py", "test_make_starts_what_the_documents_say"),
     "services": (r"make (services|deploy|stop)", "tests/reliability/conftest.py", "services"),
@@ -48,8 +51,8 @@ def lines_of(block: str) -> list[str]:
 
 
 def lines() -> list[str]:
-    """Returns the shell lines of both documents, in order."""
-    return lines_of("".join(text for path in (README, TUTORIAL) for kind, text in blocks(path) if kind in SHELLS))
+    """Returns the shell lines of these documents, in order."""
+    return lines_of("".join(text for path in FOLLOWED for kind, text in blocks(path) if kind in SHELLS))
 
 
 def documented(group: str) -> list[str]:

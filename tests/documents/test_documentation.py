@@ -109,5 +109,5 @@ def test_all_pages_build_without_a_warning_and_lead_to_each_other(tmp_path: Path
             assert found.exists(), f"{name} leads to {target}"
             if anchor and found.suffix == ".html":
                 assert f'id="{unquote(anchor)}"' in found.read_text(encoding="utf-8"), f"{name} leads to {target}"
-    reference = pages["reference/generated/softgrpo.html"]
-    assert "SoftGRPOTrainer" in reference and "load_model" in reference
+    assert "SoftGRPOTrainer" in pages["reference/generated/softgrpo.algorithm.html"]
+    assert "load_model" in pages["reference/generated/softgrpo.serving.html"]

@@ -1,4 +1,4 @@
-"""The tutorial is followed, block by block, in an empty folder; every block of it and of the README is run by some test."""
+"""The tutorial is followed, block by block, in an empty folder; every block of the first pages is run by some test."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ import yaml
 
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import locate
-from tests.documents.documented import GROUPS, TUTORIAL, documented, lines, lines_of
+from tests.documents.documented import FOLLOWED, GROUPS, POLICIES, TUTORIAL, documented, lines, lines_of
 from tests.documents.line_numbers import definitions
-from tests.documents.test_docs import DOCS, README, ROOT, SHELLS, blocks, shell_lines, spans
+from tests.documents.test_docs import DOCS, ROOT, SHELLS, blocks, shell_lines, spans
 from tests.project.test_editor import write_as
 from tests.support.warm import run_warm
 
@@ -45,9 +45,10 @@ def test_every_group_has_lines_and_the_test_that_runs_them(group: str) -> None:
 
 
 def test_every_other_block_is_run_or_is_no_code() -> None:
-    """The tutorial's Python blocks are run below, the README's in `tests/softgrpo/serving/test_pure_models.py`."""
-    assert {language for path in (README, TUTORIAL) for language, _ in blocks(path)} <= {*SHELLS, "python", "text"}
-    python = [text for language, text in blocks(README) if language == "python"]
+    """The tutorial's Python blocks are run below, all others in `tests/softgrpo/serving/test_pure_models.py`."""
+    assert {language for path in FOLLOWED for language, _ in blocks(path)} <= {*SHELLS, "python", "text"}
+    others = [path for path in (*FOLLOWED, POLICIES) if path != TUTORIAL]
+    python = [text for path in others for language, text in blocks(path) if language == "python"]
     assert len(python) == 3 and all("outputs/pure_models/" in text for text in python)
 
 
@@ -130,7 +131,7 @@ def test_the_tutorial_can_be_followed(tmp_path: Path, prefect_address: str, monk
             said[text] = newcomer.python(text)
         elif language in SHELLS:
             said |= {line: newcomer.command(line) for line in lines_of(text) if line in documented("results")}
-    # and what the README has beside it, of the run of the shop, whose customers are users 1 to 50
+    # and the commands of the other pages, on the run of the shop, whose customers are users 1 to 50
     said |= {line: newcomer.command(line) for line in documented("results") if line not in said}
 
     first = "softgrpo run ml-100k debug tiny"

@@ -75,11 +75,11 @@ def test_hooks_are_the_pinned_tools_and_the_checks_of_make() -> None:
     assert all(any(entry.startswith(tool) for entry in entries) for tool in checked)
 
 
-def test_there_are_five_decisions_and_each_says_how_to_take_it_back() -> None:
+def test_there_are_six_decisions_and_each_says_how_to_take_it_back() -> None:
     notes = sorted((ROOT / "docs/decisions").glob("*.md"))
     index = next(path for path in notes if path.stem == "index").read_text(encoding="utf-8")
     notes = [path for path in notes if path.stem != "index"]
-    assert len(notes) == 5
+    assert len(notes) == 6
     for note in notes:
         text = note.read_text(encoding="utf-8")
         assert f"({note.name})" in index
@@ -88,4 +88,4 @@ def test_there_are_five_decisions_and_each_says_how_to_take_it_back() -> None:
 
 
 def test_contributing_is_one_page() -> None:
-    assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) < 60
+    assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) < 80

@@ -1,4 +1,4 @@
-"""Finished policies under readable names: the names, the links, and the loading as the README shows it."""
+"""Finished policies under readable names: the names, the links, and the loading as the documents show it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from softgrpo.stages.contract import Node
 from tests.support.fake_stages import FakeStages
 from tests.support.toy_policy import save_base, toy_encoder, toy_tokenizer
 
-README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[3]
+PAGES = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/howto/trained-policy.md")]
 RECALLERS = ("BPR", "SASRec", "ItemKNN")
 NODES = {node.name: node for node in FakeStages().nodes()}
 PROMPT = "red a b"
@@ -117,7 +118,7 @@ def test_the_run_without_servers_shows_its_policies(tmp_path: Path, monkeypatch:
     def plan(config: ExperimentConfig, until: str) -> tuple[Node, ...]:
         return FakeStages().nodes()
 
-    monkeypatch.setattr("softgrpo.pipeline.plan.plan", plan)
+    monkeypatch.setattr("softgrpo.pipeline.run.plan", plan)
     config = ExperimentConfig()
     result = run_standalone(config, output=tmp_path)
     link = tmp_path / "pure_models" / model_path(config, "sft")
@@ -170,9 +171,9 @@ def test_a_policy_is_loaded_without_knowing_its_settings(base: str, tmp_path: Pa
     )
 
 
-def shown_in_readme() -> list[str]:
-    """Returns the README's Python blocks that load from `pure_models`."""
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def shown_in_documents() -> list[str]:
+    """Returns the Python blocks that load from `pure_models`: the README's, then those of the page on policies."""
+    blocks = re.findall(r"^```python\n(.*?)^```", "".join(PAGES), re.MULTILINE | re.DOTALL)
     return [block for block in blocks if "outputs/pure_models/" in block]
 
 
@@ -181,19 +182,18 @@ def shown_in_readme() -> list[str]:
     [(0, {}), (1, {"static_prior": False}), (2, {"static_prior": False, "adapter": "lora"})],
     ids=["the project's loader", "transformers", "peft"],
 )
-def test_the_readme_loads_a_policy(shown: int, settings: dict[str, Any], base: str, tmp_path: Path) -> None:
+def test_the_documents_load_a_policy(shown: int, settings: dict[str, Any], base: str, tmp_path: Path) -> None:
     folder, policy = finished(tmp_path / "out", base, **settings)
-    source, places = re.subn(r'"outputs/pure_models/[^"]+"', repr(str(folder)), shown_in_readme()[shown])
+    source, places = re.subn(r'"outputs/pure_models/[^"]+"', repr(str(folder)), shown_in_documents()[shown])
     assert places == 1
-    others = ("from ", "folder = ", "weights = ")  # imports, where it is, what it is asked
-    assert len([line for line in source.splitlines() if line and not line.startswith(others)]) <= 3
+    assert len(source.splitlines()) <= 10
     names: dict[str, Any] = {}
-    exec(compile(re.sub(r'"User: [^"]+"', repr(PROMPT), source), "README.md", "exec"), names)
+    exec(compile(re.sub(r'"User: [^"]+"', repr(PROMPT), source), "document", "exec"), names)
     expected = logits_of(policy.model, policy.tokenizer).softmax(-1)
     torch.testing.assert_close(names["weights"].detach(), expected, rtol=0, atol=1e-6)
 
 
-def test_the_names_in_the_readme_are_those_of_make_run() -> None:
-    shown = {name for block in shown_in_readme() for name in re.findall(r'outputs/pure_models/([^"]+)"', block)}
+def test_the_names_in_the_documents_are_those_of_make_run() -> None:
+    shown = {name for block in shown_in_documents() for name in re.findall(r'outputs/pure_models/([^"]+)"', block)}
     config = resolve("ml-100k", "tiny")
     assert shown == {str(model_path(config, "grpo"))}
