@@ -33,7 +33,7 @@ from tasks.tracking.headline import (
     readable,
     results,
 )
-from tasks.tracking.liveness import Signs
+from tasks.tracking.liveness import LivenessLocks
 from tasks.tracking.pages import run_page, version_page, view_id, view_page
 from tasks.tracking.registry import register
 from tasks.tracking.run_names import About
@@ -59,7 +59,7 @@ def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
     """
     local = LocalStore(stages_folder(output))
     tracking = open_tracking(output, EXPERIMENTS + config.data.dataset, local)
-    return ArtifactStore(Runs(tracking, Signs.of(local)), local)
+    return ArtifactStore(Runs(tracking, LivenessLocks.of(local)), local)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from prefect import get_run_logger
 from prefect.logging.handlers import APILogHandler
 from prefect.states import Failed
 
-from flows.runtime.console import RUN_LOGGERS, let_runs_speak
+from flows.runtime.console import RUN_LOGGERS, attach_run_logging
 from softgrpo.errors import SoftGRPOError
 
 P = ParamSpec("P")
@@ -34,7 +34,7 @@ def fails_readably(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def flow_function(*arguments: P.args, **options: P.kwargs) -> R:
-        let_runs_speak()
+        attach_run_logging()
         tell_failures_once()
         try:
             return function(*arguments, **options)

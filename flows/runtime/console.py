@@ -73,8 +73,8 @@ class ForRuns(logging.Filter):
         return package == "softgrpo" or (record.levelno >= logging.WARNING and package not in ("prefect", ALONE))
 
 
-def let_runs_speak() -> None:
-    """Sends the lines of stages, trainers and recallers to Prefect's log of the run, however quiet Prefect is meant to be."""
+def attach_run_logging() -> None:
+    """Sends what stages, trainers and recallers log to Prefect's log of the run, however quiet Prefect itself is."""
     from prefect.logging.handlers import APILogHandler  # a run without Prefect uses this module too
 
     hide_passwords()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import requests
 
-from flows.runtime.empty_database import lay
+from flows.runtime.empty_database import install_empty_database
 from softgrpo.common.paths import stages_folder
 from softgrpo.errors import StoreError
 from softgrpo.pipeline.store import LocalStore
@@ -47,16 +47,16 @@ class OwnServer:
         self._log = output / "prefect-server.log"
         self._starting = ExitStack()  # two first runs at once must not both make the database
         self._starting.enter_context(LocalStore(stages_folder(output)).lock("prefect"))
-        lay(Path(os.environ["PREFECT_HOME"]))
+        install_empty_database(Path(os.environ["PREFECT_HOME"]))
         # -P: the folder of the two programs does not become a place of modules
         command = [sys.executable, "-P", str(HERE / "tether.py"), str(HERE / "server_program.py")]
-        with socket.create_server(("127.0.0.1", 0)) as listening, self._log.open("ab") as said:
+        with socket.create_server(("127.0.0.1", 0)) as listening, self._log.open("ab") as log:
             self.address = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
             self._process = subprocess.Popen(
                 [*command, "--descriptor", str(listening.fileno())],
                 env={**os.environ, **SLIM},
                 stdin=subprocess.PIPE,
-                stdout=said,
+                stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
                 pass_fds=[listening.fileno()],

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import softgrpo
-from flows.runtime.environment import check_writable, expect, prepare
+from flows.runtime.environment import check_writable, mark_as_answering, prepare
 from flows.runtime.own_server import OwnServer
 from softgrpo.common.paths import stages_folder
 from softgrpo.pipeline.store import LocalStore
@@ -38,7 +38,7 @@ def begin_prefect(output: Path) -> None:
         raise RuntimeError("Prefect has read its settings already: call begin_prefect before Prefect is imported")
     server = OwnServer(output)
     os.environ["PREFECT_API_URL"] = server.address
-    expect(server.address)
+    mark_as_answering(server.address)
     _own_servers.append(server)
 
 

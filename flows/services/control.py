@@ -17,15 +17,15 @@ from pathlib import Path
 import httpx
 import requests
 
-from flows.runtime.empty_database import lay
-from flows.runtime.environment import check_writable, keep_off_proxy, quieten
+from flows.runtime.empty_database import install_empty_database
+from flows.runtime.environment import check_writable, keep_off_proxy, set_quiet_defaults
 from flows.runtime.failures import FAILED, INTERRUPTED, OK
 from flows.runtime.hosts import check_free, check_host, here, is_loopback
 from flows.services.health import wait_healthy
 from flows.services.password import FILE, USER, make_password
 from flows.services.places import CONFIGURATION, Services, find_services
 from flows.services.record import check_same_worker, error_warnings, worker_data_path, write_record
-from flows.services.registration import RECIPES, complete
+from flows.services.registration import DEPLOYMENTS_FILE, complete
 from flows.services.worker_environment import data_line, worker_datasets
 from softgrpo.common.files import make_private
 from softgrpo.common.paths import ROOT
@@ -85,10 +85,10 @@ def _check_startable(services: Services) -> None:
 def _begin(services: Services) -> None:
     """Starts supervisord, and with it both servers."""
     check_writable(services.output)
-    quieten()
+    set_quiet_defaults()
     for folder in (services.folder, services.output / "mlartifacts"):
         make_private(folder)
-    lay(Path(services.environment()["PREFECT_HOME"]))
+    install_empty_database(Path(services.environment()["PREFECT_HOME"]))
     if not is_loopback(services.host):
         make_password(services.folder)
     if "MLFLOW_BACKEND_STORE_URI" not in os.environ:
@@ -160,7 +160,7 @@ def stop(services: Services) -> str:
 def _end_runs(services: Services) -> list[str]:
     """Ends the runs of the worker, and returns what is to be said of each."""
     address = services.addresses["PREFECT_API_URL"]
-    quieten()
+    set_quiet_defaults()
     os.environ.setdefault("PREFECT_HOME", services.environment()["PREFECT_HOME"])
     try:
         requests.get(
@@ -230,7 +230,7 @@ def deploy(services: Services) -> str:
     _check_running(services)
     keep_off_proxy(here(services.host))
     wait_healthy(services)  # supervisord answers before the servers do
-    prefect(services, "deploy", "--prefect-file", str(RECIPES), "--all")
+    prefect(services, "deploy", "--prefect-file", str(DEPLOYMENTS_FILE), "--all")
     from tasks.running.gpu import make_limit  # Prefect takes seconds, which the other orders need not wait for
 
     api = services.addresses["PREFECT_API_URL"]

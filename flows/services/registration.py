@@ -23,7 +23,7 @@ from softgrpo.data.locate import known_datasets
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
 from tasks.servers.prefect_api import open_session
 
-RECIPES = ROOT / "deployments" / "prefect.yaml"
+DEPLOYMENTS_FILE = ROOT / "deployments" / "prefect.yaml"
 TIMEOUT_SECONDS = 30.0
 MESSAGE_CHARACTERS = 500
 RECORD = "softgrpo_schedules_added"
@@ -73,13 +73,13 @@ class _Server:
         return answer.json() if answer.content else None
 
 
-def deployment_names(recipes: Mapping[str, Any]) -> list[str]:
+def deployment_names(definitions: Mapping[str, Any]) -> list[str]:
     """Returns the full name of each deployment, such as `softgrpo/full`.
 
     Args:
-        recipes: What deployments/prefect.yaml holds.
+        definitions: What deployments/prefect.yaml holds.
     """
-    return [f"{FLOWS[each['entrypoint']]}/{each['name']}" for each in recipes["deployments"]]
+    return [f"{FLOWS[each['entrypoint']]}/{each['name']}" for each in definitions["deployments"]]
 
 
 def missing_schedules(
@@ -155,15 +155,15 @@ def complete(api: str, datasets: Iterable[str], login: str | None = None) -> Non
     Raises:
         StoreError: The server does not answer, or refuses.
     """
-    recipes = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
+    definitions = yaml.safe_load(DEPLOYMENTS_FILE.read_text(encoding="utf-8"))
     names, server = list(datasets), _Server(api, login)
     record = _read_record(server)
-    for name in deployment_names(recipes):
+    for name in deployment_names(definitions):
         deployment = server.ask("GET", f"deployments/name/{name}")
         key = deployment["id"]
         schema = form_schema(deployment["parameter_openapi_schema"], names)
         server.ask("PATCH", f"deployments/{key}", {"parameter_openapi_schema": schema})
-        if not (ours := recipes["definitions"]["schedules"].get(name, [])):
+        if not (ours := definitions["definitions"]["schedules"].get(name, [])):
             continue
         if schedules := missing_schedules(ours, deployment["schedules"], record.get(key, [])):
             server.ask("POST", f"deployments/{key}/schedules", schedules)

@@ -37,7 +37,7 @@ def free_cores() -> int:
     return min(cores, int(said)) if said.isdecimal() and int(said) else cores
 
 
-class Apart:
+class Isolation:
     """Runs stages in processes of their own. In another process it stands for the same, with no stage at work.
 
     Args:
@@ -50,8 +50,8 @@ class Apart:
         self._children: set[subprocess.Popen[str]] = set()
         self._ended = False
 
-    def __reduce__(self) -> tuple[type[Apart], tuple[int | None]]:
-        return Apart, (self.threads,)
+    def __reduce__(self) -> tuple[type[Isolation], tuple[int | None]]:
+        return Isolation, (self.threads,)
 
     def node(self, node: Node) -> Node:
         """Returns a node whose stage runs in a process of its own."""

@@ -106,7 +106,7 @@ def _no_url(setting: str, shown: str) -> ConfigError:
     )
 
 
-def check_hands(parallel: int | None, dask: str | None) -> None:
+def check_parallelism(parallel: int | None, dask: str | None) -> None:
     """Checks what a run says about where its stages run.
 
     Args:

@@ -23,7 +23,7 @@ from softgrpo.errors import ConfigError
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import Node
 from tasks.tracking.connection import Tracking, connect, store_errors
-from tasks.tracking.liveness import Signs
+from tasks.tracking.liveness import LivenessLocks
 from tasks.tracking.runs import Runs
 from tasks.tracking.store import ArtifactStore, Reference
 
@@ -61,9 +61,9 @@ def open_store_of_run(run_id: str, output: Path) -> ArtifactStore:
         StoreError: MLflow does not answer.
     """
     local = LocalStore(stages_folder(output))
-    store = ArtifactStore(Runs(connect(output), Signs.of(local)), local)
+    store = ArtifactStore(Runs(connect(output), LivenessLocks.of(local)), local)
     tracking = replace(store.runs.tracking, experiment_id=read_run(store, run_id).info.experiment_id)
-    return ArtifactStore(Runs(tracking, store.runs.signs), local)
+    return ArtifactStore(Runs(tracking, store.runs.liveness), local)
 
 
 def read_run(store: ArtifactStore, run_id: str) -> Run:

@@ -26,7 +26,7 @@ from softgrpo.common.redaction import scrub
 from softgrpo.errors import StoreError
 from softgrpo.reporting import Pruned
 from tasks.tracking.connection import Tracking, store_errors
-from tasks.tracking.liveness import Signs
+from tasks.tracking.liveness import LivenessLocks
 
 PARAMS_PER_REQUEST = 100  # limits of MLflow's log_batch
 METRICS_PER_REQUEST = 1000
@@ -34,7 +34,7 @@ PARAM_CHARACTERS = 6000
 FLUSH_POINTS = 500
 FLUSH_SECONDS = 5.0
 LINE_SECONDS = 15.0
-SIGN = "sign_of_life"
+LIVENESS_TAG = "sign_of_life"
 COMMIT_TAG, LOGGED_ARTIFACTS_TAG = MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 
 curves_log = logging.getLogger("softgrpo.curves")
@@ -76,12 +76,12 @@ class Runs:
 
     Args:
         tracking: An open connection.
-        signs: Tell whether the process that works on a run is alive.
+        liveness: Tells whether the process that works on a run is alive.
     """
 
-    def __init__(self, tracking: Tracking, signs: Signs) -> None:
+    def __init__(self, tracking: Tracking, liveness: LivenessLocks) -> None:
         self.tracking = tracking
-        self.signs = signs
+        self.liveness = liveness
 
     @contextmanager
     def recorded(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> Iterator[str]:
@@ -93,23 +93,23 @@ class Runs:
             parent: Id of the run it is a child of.
         """
         client = self.tracking.client
-        with self.signs.given() as sign:
-            tags = {**tags, MLFLOW_SOURCE_NAME: "softgrpo", SIGN: sign}  # the page shows them in this order
+        with self.liveness.hold() as lock:
+            tags = {**tags, MLFLOW_SOURCE_NAME: "softgrpo", LIVENESS_TAG: lock}  # the page shows them in this order
             if parent is not None:
                 tags[MLFLOW_PARENT_RUN_ID] = parent
             with store_errors(self.tracking.uri):
                 run_id = client.create_run(self.tracking.experiment_id, tags=tags, run_name=name).info.run_id
-            with self._ended(run_id, sign):
+            with self._ended(run_id, lock):
                 yield run_id
 
     @contextmanager
     def continued(self, run_id: str) -> Iterator[None]:
         """Opens a run that has ended, or was lost, and ends it as `recorded` does."""
-        with self.signs.given() as sign:
-            self.tag(run_id, {SIGN: sign})
+        with self.liveness.hold() as lock:
+            self.tag(run_id, {LIVENESS_TAG: lock})
             with store_errors(self.tracking.uri):
                 self.tracking.client.update_run(run_id, status="RUNNING")
-            with self._ended(run_id, sign):
+            with self._ended(run_id, lock):
                 yield
 
     def end_lost(self) -> None:
@@ -121,18 +121,18 @@ class Runs:
         client = self.tracking.client
         with store_errors(self.tracking.uri):
             for run in client.search_runs([self.tracking.experiment_id], "attributes.status = 'RUNNING'"):
-                sign = run.data.tags.get(SIGN)
-                if sign is None or not self.signs.is_dead(sign):
+                lock = run.data.tags.get(LIVENESS_TAG)
+                if lock is None or not self.liveness.is_dead(lock):
                     continue
                 if client.get_run(run.info.run_id).info.status == "RUNNING":  # it had not just ended by itself
                     client.set_terminated(run.info.run_id, "KILLED")
                     log.info(
                         "MLflow run %s (%s) ended without a word: marked as killed", run.info.run_id, run.info.run_name
                     )
-                self.signs.forget(sign)
+                self.liveness.remove(lock)
 
     @contextmanager
-    def _ended(self, run_id: str, sign: str) -> Iterator[None]:
+    def _ended(self, run_id: str, lock: str) -> Iterator[None]:
         status = "KILLED"  # what is neither a success nor an error came from outside: Ctrl-C, a signal
         try:
             yield
@@ -151,7 +151,7 @@ class Runs:
             try:
                 with store_errors(self.tracking.uri):
                     self.tracking.client.set_terminated(run_id, status)
-                self.signs.forget(sign)
+                self.liveness.remove(lock)
             except StoreError as error:
                 if status == "FINISHED":
                     raise

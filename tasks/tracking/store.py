@@ -56,7 +56,7 @@ class ArtifactStore:
     def __init__(self, runs: Runs, local: LocalStore) -> None:
         self.runs = runs
         self.local = local
-        self._ahead: dict[str, Reference] = {}
+        self._prefetched: dict[str, Reference] = {}
         self._models: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[type[ArtifactStore], tuple[Runs, LocalStore]]:
@@ -101,7 +101,7 @@ class ArtifactStore:
             stage: Name of the node, for the reference.
             key: The stage's identity.
         """
-        fetched = self._ahead.pop(key, None)
+        fetched = self._prefetched.pop(key, None)
         if fetched is not None and (here := self.local.find(key)) is not None and here.digest == fetched["digest"]:
             return fetched
         runs = self.committed(key)
@@ -171,13 +171,13 @@ class ArtifactStore:
             here = self.local.find(key)
         return here is not None and said == ("FINISHED", "true", key, reference["digest"]) and here.digest == said[3]
 
-    def fetch_ahead(self, stage: str, run: Run) -> None:
+    def prefetch(self, stage: str, run: Run) -> None:
         """Downloads the files of a committed run, unless they are here; the search for its key then finds them."""
         key = run.data.tags["key"]
         with self.local.lock(key):
             if self.local.find(key) is None and (fetched := self._download(run, stage)) is not None:
                 self.local.saw(key, fetched["digest"])
-                self._ahead[key] = fetched
+                self._prefetched[key] = fetched
 
     def publish(
         self, node: Node, committed: Committed, run_id: str, settings: Mapping[str, Any], config: ExperimentConfig

@@ -43,7 +43,7 @@ WINGS = {
     "flows.pipeline": "form results runtime",
     "flows.start": "pipeline results runtime",
     "flows.variants": "form pipeline results runtime",
-    "flows.tune": "form pipeline results study",
+    "flows.tune": "form pipeline results runtime study",
     "flows.command": "pipeline results runtime services start tune variants",
     "flows.cli": "command runtime services",
 }
