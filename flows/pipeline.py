@@ -115,7 +115,7 @@ def execute(
         StoreError: Something cannot be written, or MLflow does not answer.
     """
     store = begin(config, output)
-    records = make_private(output.resolve() / "records")
+    results = make_private(output.resolve() / "records")
     fixed = upstream_of(store, from_run, nodes, config) if from_run else {}
     about = About.of(config, nodes[-1].stage.name, member.name if member else None, prefect_page())
     watch = member.watch if member else unwatched
@@ -124,7 +124,7 @@ def execute(
         prefetching(store, expected, config, force) as prefetched,
         pipeline_run(store, config, nodes, about, member) as run_id,
     ):
-        progress = Progress(config, store, run_id, force, records, watch, prefetched, about=about)
+        progress = Progress(config, store, run_id, force, results, watch, prefetched, about=about)
         if watch is unwatched:  # a study has many trials, of a known length
             log_cost(nodes, config, force, store, fixed, executor)
         finished: list[Node] = []

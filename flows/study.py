@@ -78,8 +78,8 @@ def next_trial(study: optuna.Study, space: SearchSpace, seed: int) -> optuna.Tri
         space: What is searched.
         seed: Of the whole study.
     """
-    asked = len(study.get_trials(deepcopy=False, states=(*DONE, TrialState.RUNNING)))
-    study.sampler = optuna.samplers.TPESampler(seed=seed + asked)
+    started = len(study.get_trials(deepcopy=False, states=(*DONE, TrialState.RUNNING)))
+    study.sampler = optuna.samplers.TPESampler(seed=seed + started)
     return study.ask(
         {name: FloatDistribution(each.low, each.high, log=each.log) for name, each in space.ranges.items()}
     )

@@ -175,11 +175,11 @@ def _note_policies(progress: Progress, nodes: Sequence[Node]) -> None:
         dataset(progress.config.data.dataset, references[node.name]["digest"]) for node in nodes if not node.upstream
     ]
     policies = [node for node in nodes if node.stage.name in MODEL_STAGES]
-    reused, made = (
+    reused, new = (
         [references[node.name] for node in policies if (node.name in progress.ran) == ran] for ran in (False, True)
     )
     store.note_used(progress.parent_run, data, reused)
-    store.note_made(progress.parent_run, made)
+    store.note_made(progress.parent_run, new)
     for node in policies:
         stage, split = node.stage.name, references["split"]["digest"]
         with store.local.lock("registry"):  # of two identical runs at once, one adds the model

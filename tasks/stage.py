@@ -113,7 +113,7 @@ class Progress:
         store: Where stages are found and published.
         parent_run: MLflow run of the pipeline.
         force: Stages to repeat even if they are stored.
-        records: Folder of Prefect's result records.
+        results: Folder of Prefect's task results.
         watch: Put between a stage and its reporter.
         references: Finished nodes, by name.
         ran: Names of the nodes whose stage was run, not reused.
@@ -125,7 +125,7 @@ class Progress:
     store: ArtifactStore
     parent_run: str
     force: tuple[str, ...]
-    records: Path
+    results: Path
     watch: Watch = unwatched
     prefetched: Prefetched = field(default_factory=Prefetched)
     references: dict[str, Reference] = field(default_factory=dict)
@@ -158,7 +158,7 @@ class Progress:
         """Returns the Prefect task for an order."""
         name = order.node.stage.name
         return obtain.with_options(
-            name=name, task_run_name=order.node.name, result_storage=self.records, refresh_cache=order.forced
+            name=name, task_run_name=order.node.name, result_storage=self.results, refresh_cache=order.forced
         )
 
     def finish(self, order: Order, key: str, state: State[Obtained], *, mine: bool = True) -> None:
@@ -276,9 +276,9 @@ def obtain(order: Order, key: str) -> Obtained:
         logging.getLogger("prefect.task_runs").setLevel(logging.INFO)
     with passwords_hidden(), store.local.lock(key):
         if not order.forced or order.is_made(key):
-            if not order.forced and (found := store.find(node.name, key)):
-                log.info("%s: reused from MLflow run %s", node.name, found["run_id"])
-                return Obtained(**found, ran=False)
+            if not order.forced and (stored := store.find(node.name, key)):
+                log.info("%s: reused from MLflow run %s", node.name, stored["run_id"])
+                return Obtained(**stored, ran=False)
             if here := store.local.find(key):
                 log.info("%s: reused from '%s', now published to MLflow", node.name, store.local.payload(key))
                 return Obtained(**_record(order, key, lambda _: here), ran=False)

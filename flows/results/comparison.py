@@ -139,12 +139,12 @@ def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
     evaluated = []
     for label, run in zip(labels, pipelines, strict=True):
         check_pipeline(run.info.run_id, run.data.tags)
-        found = stage_runs(store, run)
-        if "test" not in found:
+        stages = stage_runs(store, run)
+        if "test" not in stages:
             raise ConfigError(
                 f"run '{run.info.run_id}'", "It did not reach the stage test", "Name the run of a whole pipeline"
             )
-        reference = store.fetch("test", read_run(store, found["test"]))
+        reference = store.fetch("test", read_run(store, stages["test"]))
         evaluated.append(EvaluatedRun.read(label, store.local.payload(reference["key"])))
     settings = [dict(run.data.params) for run in pipelines]
     _check_same_users(dict(zip(labels, settings, strict=True)))

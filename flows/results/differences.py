@@ -33,10 +33,10 @@ def differing(settings: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
 
 def _sentence(name: str, values: Mapping[str, str], first: str, base: Mapping[str, str]) -> str:
     unequal = [path for path in dict.fromkeys([*base, *values]) if base.get(path) != values.get(path)]
-    found = [path for path in unequal if path not in WITHOUT_EFFECT and not _of_one_pool(path, values, base)]
-    if not found:
+    effective = [path for path in unequal if path not in WITHOUT_EFFECT and not _of_one_pool(path, values, base)]
+    if not effective:
         return f"{name} has the settings of {first}."
-    changes = [f"{path} ({_text(values.get(path))}, not {_text(base.get(path))})" for path in found]
+    changes = [f"{path} ({_text(values.get(path))}, not {_text(base.get(path))})" for path in effective]
     return f"{name} differs from {first} in {', '.join(changes)}."
 
 

@@ -83,13 +83,13 @@ def check_pipeline(run_id: str, tags: Mapping[str, str]) -> None:
         )
 
 
-def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequence[str]) -> FinishedRun:
+def open_finished(run_id: str, output: Path, names: Sequence[str], needed: Sequence[str]) -> FinishedRun:
     """Finds a run of a pipeline, fetching files that are not here.
 
     Args:
         run_id: Id of the run, as `softgrpo run` prints it, or six or more characters from its beginning.
         output: Folder of finished stages, and of MLflow's database unless the environment names another.
-        wanted: Names of the nodes whose files are wanted where there are any.
+        names: Nodes whose files are fetched if the run has them.
         needed: Those of them without which there is nothing to do.
 
     Raises:
@@ -103,8 +103,8 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
     store = open_store_of_run(run_id, output)
     run = read_run(store, run_id)
     check_pipeline(run_id, run.data.tags)
-    found = stage_runs(store, run)
-    missing = [name for name in needed if name not in found]
+    stages = stage_runs(store, run)
+    missing = [name for name in needed if name not in stages]
     if missing:
         raise ConfigError(
             f"run '{run_id}'", f"It did not reach the stage {missing[0]}", "Name the run of a whole pipeline"
@@ -114,7 +114,7 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
         path = Path(tracking.client.download_artifacts(run.info.run_id, "config.yaml", folder))
         config = validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     references = {
-        name: store.fetch(name, read_run(store, found[name])) for name in dict.fromkeys(wanted) if name in found
+        name: store.fetch(name, read_run(store, stages[name])) for name in dict.fromkeys(names) if name in stages
     }
     folders = {name: store.local.payload(reference["key"]) for name, reference in references.items()}
     return FinishedRun(
@@ -125,5 +125,5 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
         tracking.run_link(run.info.run_id),
         started_at(run),
         commit_of(run),
-        costs_of_stages(store, found),
+        costs_of_stages(store, stages),
     )

@@ -110,14 +110,14 @@ def _bring_up(services: Services) -> None:
 
 def _check_same(services: Services) -> None:
     """Checks that running services are where they are now asked to be."""
-    asked = {name: os.environ[name] for name in services.place if os.environ.get(name)}
-    other = [name for name, value in asked.items() if value != str(services.place[name])]
-    if other:
-        there = ", ".join(f"{name}={services.place[name]}" for name in other)
+    requested = {name: os.environ[name] for name in services.place if os.environ.get(name)}
+    differing = [name for name, value in requested.items() if value != str(services.place[name])]
+    if differing:
+        running = ", ".join(f"{name}={services.place[name]}" for name in differing)
         raise ConfigError(
-            ", ".join(f"{name}={asked[name]}" for name in other),
-            f"The services of '{services.output}' are running already, with {there}",
-            f"End them first ({services.make('stop')}), or unset {' and '.join(other)}",
+            ", ".join(f"{name}={requested[name]}" for name in differing),
+            f"The services of '{services.output}' are running already, with {running}",
+            f"End them first ({services.make('stop')}), or unset {' and '.join(differing)}",
         )
 
 
@@ -214,8 +214,8 @@ def _run(
 ) -> None:
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stdout + done.stderr).strip().rpartition("\n")[2]
-        raise StoreError(f"{name}: {said[:MESSAGE_CHARACTERS]}", rule, f"Look into {log}")
+        message = (done.stdout + done.stderr).strip().rpartition("\n")[2]
+        raise StoreError(f"{name}: {message[:MESSAGE_CHARACTERS]}", rule, f"Look into {log}")
 
 
 def deploy(services: Services) -> str:
@@ -237,12 +237,12 @@ def deploy(services: Services) -> str:
     login = services.credentials.get("PREFECT_API_AUTH_STRING")
     make_limit(api, login)
     complete(api, worker_datasets(worker_data_path(services)), login)
-    told = (
+    registered = (
         f'Registered. In a shell, after eval "$({services.make("-s env")})": '
         "prefect deployment run softgrpo/full -p dataset=ml-1m\n"
         f"{api.removesuffix('/api')}/deployments"
     )
-    return "\n".join([told, *error_warnings(services)])
+    return "\n".join([registered, *error_warnings(services)])
 
 
 def _check_running(services: Services) -> None:

@@ -26,7 +26,7 @@ from tasks.servers.prefect_api import open_session
 DEPLOYMENTS_FILE = ROOT / "deployments" / "prefect.yaml"
 TIMEOUT_SECONDS = 30.0
 MESSAGE_CHARACTERS = 500
-RECORD = "softgrpo_schedules_added"
+ADDED_SLUGS = "softgrpo_schedules_added"
 """The variable of Prefect's server that keeps a schedule which a user deleted from being added again."""
 FLOWS = {
     "flows.pipeline:softgrpo_flow": "softgrpo",
@@ -157,7 +157,7 @@ def complete(api: str, datasets: Iterable[str], login: str | None = None) -> Non
     """
     definitions = yaml.safe_load(DEPLOYMENTS_FILE.read_text(encoding="utf-8"))
     names, server = list(datasets), _Server(api, login)
-    record = _read_record(server)
+    added = _read_added_slugs(server)
     for name in deployment_names(definitions):
         deployment = server.ask("GET", f"deployments/name/{name}")
         key = deployment["id"]
@@ -165,26 +165,26 @@ def complete(api: str, datasets: Iterable[str], login: str | None = None) -> Non
         server.ask("PATCH", f"deployments/{key}", {"parameter_openapi_schema": schema})
         if not (ours := definitions["definitions"]["schedules"].get(name, [])):
             continue
-        if schedules := missing_schedules(ours, deployment["schedules"], record.get(key, [])):
+        if schedules := missing_schedules(ours, deployment["schedules"], added.get(key, [])):
             server.ask("POST", f"deployments/{key}/schedules", schedules)
-        if (slugs := sorted({*record.get(key, []), *(schedule["slug"] for schedule in ours)})) != record.get(key):
-            record[key] = slugs
-            _write_record(server, record)
+        if (slugs := sorted({*added.get(key, []), *(schedule["slug"] for schedule in ours)})) != added.get(key):
+            added[key] = slugs
+            _write_added_slugs(server, added)
 
 
-def _read_record(server: _Server) -> dict[str, list[str]]:
+def _read_added_slugs(server: _Server) -> dict[str, list[str]]:
     """Returns the slugs of the schedules that each deployment was ever given, by its id."""
-    stored = server.ask("POST", "variables/filter", {"variables": {"name": {"any_": [RECORD]}}})
+    stored = server.ask("POST", "variables/filter", {"variables": {"name": {"any_": [ADDED_SLUGS]}}})
     return dict(stored[0]["value"]) if stored else {}
 
 
-def _write_record(server: _Server, record: Mapping[str, list[str]]) -> None:
-    """Stores the record as a variable of Prefect's server: what a deployment itself holds is replaced when it is registered."""
-    stored = server.ask("POST", "variables/filter", {"variables": {"name": {"any_": [RECORD]}}})
+def _write_added_slugs(server: _Server, slugs: Mapping[str, list[str]]) -> None:
+    """Stores them as a variable of Prefect's server: what a deployment itself holds is replaced when it is registered."""
+    stored = server.ask("POST", "variables/filter", {"variables": {"name": {"any_": [ADDED_SLUGS]}}})
     if stored:
-        server.ask("PATCH", f"variables/{stored[0]['id']}", {"value": record})
+        server.ask("PATCH", f"variables/{stored[0]['id']}", {"value": slugs})
     else:
-        server.ask("POST", "variables/", {"name": RECORD, "value": record})
+        server.ask("POST", "variables/", {"name": ADDED_SLUGS, "value": slugs})
 
 
 def main() -> int:

@@ -54,12 +54,12 @@ def make_limit(api: str, credentials: str | None = None) -> None:
 def uses_gpu(node: Node, config: ExperimentConfig) -> bool:
     """Tells whether a stage computes on a GPU: the settings let it, and there is one."""
     if node.stage.name == "recall":
-        wanted = node.variant not in config.recall.files and bool(
+        allowed = node.variant not in config.recall.files and bool(
             config.recall.settings_of(node.variant).get("use_gpu", True)
         )
     else:
-        wanted = node.stage.name in TRAINED and config.train.device != "cpu"
-    if not wanted:
+        allowed = node.stage.name in TRAINED and config.train.device != "cpu"
+    if not allowed:
         return False
     import torch  # seconds that a run which reuses everything need not wait for
 

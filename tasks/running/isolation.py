@@ -33,8 +33,8 @@ THREADS = "OMP_NUM_THREADS"
 def free_cores() -> int:
     """Returns how many cores this process may use: OMP_NUM_THREADS where it says, else those that the system gives it."""
     cores = len(os.sched_getaffinity(0))
-    said = os.environ.get(THREADS, "")
-    return min(cores, int(said)) if said.isdecimal() and int(said) else cores
+    threads = os.environ.get(THREADS, "")
+    return min(cores, int(threads)) if threads.isdecimal() and int(threads) else cores
 
 
 class Isolation:
@@ -158,8 +158,8 @@ class _Listener:
             name, *words = values
             raise ERRORS[name](*words)
         else:
-            said, place = values
-            error = RuntimeError(said)
+            message, place = values
+            error = RuntimeError(message)
             error.add_note(place)
             raise error
 

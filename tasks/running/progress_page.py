@@ -67,9 +67,9 @@ class ProgressPage:
 
     def _send(self, percent: float, text: str) -> None:
         if self._artifact is None:
-            made = create_progress_artifact(percent, self._key, text)
-            assert isinstance(made, UUID)  # a coroutine in asynchronous code only
-            self._artifact = made
+            artifact = create_progress_artifact(percent, self._key, text)
+            assert isinstance(artifact, UUID)  # a coroutine in asynchronous code only
+            self._artifact = artifact
         else:
             update_progress_artifact(self._artifact, percent, text)
 
@@ -89,8 +89,8 @@ def in_words(bar: Mapping[str, Any]) -> str:
     numbers = [part.partition("=") for part in (bar["postfix"] or "").split(", ") if part]
     parts = [f"{bar['unit']} {bar['n']:,} of {bar['total']:,}"]
     parts += [f"{NUMBERS.get(name, name)} {value}" for name, _, value in numbers]
-    made = bar["n"] - bar["initial"]
-    rate = bar["rate"] or (made / bar["elapsed"] if bar["elapsed"] else 0.0)
+    steps = bar["n"] - bar["initial"]
+    rate = bar["rate"] or (steps / bar["elapsed"] if bar["elapsed"] else 0.0)
     if rate > 0:
         parts.append(f"about {duration((bar['total'] - bar['n']) / rate)} left")
     label = (bar["prefix"] or "").removesuffix(": ")

@@ -82,12 +82,12 @@ def _damage(path: Path) -> str:
     """Returns the first thing that is wrong with a database, empty where all is well or where it cannot be looked at now."""
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError:  # locked, or without the right to read: whoever opens it to work with it says so
         return ""
     except sqlite3.DatabaseError as error:
         return str(error)
-    return "" if found == "ok" else str(found)
+    return "" if verdict == "ok" else str(verdict)
 
 
 def damaged_database(error: BaseException) -> StoreError | None:
@@ -113,8 +113,8 @@ def file_system(folder: Path, mounts: Path = MOUNTS) -> str | None:
     """
     if not mounts.is_file():
         return None
-    found = [line.split()[1:3] for line in mounts.read_text(encoding="utf-8").splitlines()]
-    places = [(Path(place.replace("\\040", " ")), kind) for place, kind in found]
+    entries = [line.split()[1:3] for line in mounts.read_text(encoding="utf-8").splitlines()]
+    places = [(Path(place.replace("\\040", " ")), kind) for place, kind in entries]
     around = [
         (len(place.parts), number, kind) for number, (place, kind) in enumerate(places) if folder.is_relative_to(place)
     ]

@@ -187,9 +187,9 @@ def check_database_server(uri: str, setting: str, shown: str) -> None:
     try:
         create_engine(uri, poolclass=NullPool).connect().close()
     except SQLAlchemyError as error:
-        said = one_line(str(getattr(error, "orig", None) or error))
+        message = one_line(str(getattr(error, "orig", None) or error))
         raise StoreError(
-            f"{setting}={shown}: the database cannot be opened: {said}",
+            f"{setting}={shown}: the database cannot be opened: {message}",
             "MLflow's record of all runs is there",
             f"Correct the address, start or mend the database, or unset {setting} to use the output folder",
         ) from error

@@ -37,15 +37,15 @@ class Member:
 
 
 def _search(runs: Runs, query: str) -> list[Run]:
-    found: list[Run] = []
+    matches: list[Run] = []
     token = None
     with store_errors(runs.tracking.uri):
         while True:
             page = runs.tracking.client.search_runs([runs.tracking.experiment_id], query, page_token=token)
-            found += page
+            matches += page
             token = page.token
             if not token:
-                return found
+                return matches
 
 
 def _inside(runs: Runs, run_id: str) -> list[Run]:

@@ -87,11 +87,11 @@ def read_run(store: ArtifactStore, run_id: str) -> Run:
     try:
         return tracking.client.get_run(run_id)
     except MlflowException as error:
-        found = _beginning_with(tracking, run_id) if BEGINNING.fullmatch(run_id) else []
-        if len(found) == 1:
-            return found[0]
-        if found:
-            ids = ", ".join(run.info.run_id for run in found)
+        matches = _beginning_with(tracking, run_id) if BEGINNING.fullmatch(run_id) else []
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            ids = ", ".join(run.info.run_id for run in matches)
             raise ConfigError(f"run '{run_id}'", f"Several runs begin so: {ids}", "Give more of the id") from error
         rule = f"MLflow has no such run ({error.error_code})"
         if FLOW_RUN_ID.fullmatch(run_id):
@@ -115,11 +115,11 @@ def stage_runs(store: ArtifactStore, run: Run) -> dict[str, str]:
     """Returns node name -> run id of a pipeline's run, or of a stage's run with all that it was made from."""
     tags: Mapping[str, str] = run.data.tags
     if tags.get("stage") == "pipeline":
-        return {name.removeprefix(PIPELINE_TAG): found for name, found in tags.items() if name.startswith(PIPELINE_TAG)}
-    upstream = {name: found for name, found in tags.items() if name.startswith(UPSTREAM_TAG)}
+        return {name.removeprefix(PIPELINE_TAG): value for name, value in tags.items() if name.startswith(PIPELINE_TAG)}
+    upstream = [value for name, value in tags.items() if name.startswith(UPSTREAM_TAG)]
     made_from: dict[str, str] = {}
-    for found in upstream.values():
-        made_from |= stage_runs(store, read_run(store, found))
+    for run_id in upstream:
+        made_from |= stage_runs(store, read_run(store, run_id))
     return made_from | {str(tags["node"]): str(run.info.run_id)}
 
 
@@ -142,15 +142,15 @@ def upstream_runs(
     if not {"stage", "node"} & set(run.data.tags):
         raise ConfigError(f"run '{run_id}'", "It must be one of softgrpo's", "Copy the id from a run's page")
     _check_same(store, run, config)
-    found = stage_runs(store, run)
-    wanted = [node.name for node in nodes if node.stage.name != nodes[-1].stage.name and node.name in found]
-    if not wanted:
+    runs = stage_runs(store, run)
+    names = [node.name for node in nodes if node.stage.name != nodes[-1].stage.name and node.name in runs]
+    if not names:
         raise ConfigError(
             f"run '{run_id}'",
             f"It has no stage that comes before {nodes[-1].stage.name}",
             "Name a run that got further, or leave from_run out",
         )
-    return {name: found[name] for name in wanted}
+    return {name: runs[name] for name in names}
 
 
 def upstream_of(
@@ -162,8 +162,8 @@ def upstream_of(
         ConfigError: See `upstream_runs`.
         StoreError: MLflow does not answer, or files are gone or damaged.
     """
-    found = upstream_runs(store, run_id, nodes, config)
-    return {name: store.fetch(name, read_run(store, stage)) for name, stage in found.items()}
+    runs = upstream_runs(store, run_id, nodes, config)
+    return {name: store.fetch(name, read_run(store, stage)) for name, stage in runs.items()}
 
 
 def _check_same(store: ArtifactStore, run: Run, config: ExperimentConfig) -> None:
@@ -173,10 +173,10 @@ def _check_same(store: ArtifactStore, run: Run, config: ExperimentConfig) -> Non
         "data.dataset": config.data.dataset,
         "recall.recallers": json.dumps(list(config.recall.recallers)),
     }
-    for name, wanted in settings.items():
-        if (there := pipeline.data.params.get(name)) != wanted:
+    for name, expected in settings.items():
+        if (actual := pipeline.data.params.get(name)) != expected:
             raise ConfigError(
-                f"run '{run.info.run_id}' with {name} = {there}",
-                f"The stages of a run can be used with the same {name} only, here {wanted}",
+                f"run '{run.info.run_id}' with {name} = {actual}",
+                f"The stages of a run can be used with the same {name} only, here {expected}",
                 "Name another run, or set the same",
             )

@@ -101,9 +101,9 @@ def _add(client: MlflowClient, name: str, run_id: str, tags: dict[str, str], des
             raise
     run = client.get_run(run_id)
     model = client.get_logged_model(run.data.tags["model_id"])
-    found = run.data.metrics
-    tags = {NDCG: repr(found["best_ndcg"]), WINDOWS: repr(found["validation_windows"]), **tags}
-    score = f"NDCG {found['best_ndcg']:.4f} on {found['validation_windows']:.0f} validation windows ({tags[JUDGE]})"
+    metrics = run.data.metrics
+    tags = {NDCG: repr(metrics["best_ndcg"]), WINDOWS: repr(metrics["validation_windows"]), **tags}
+    score = f"NDCG {metrics['best_ndcg']:.4f} on {metrics['validation_windows']:.0f} validation windows ({tags[JUDGE]})"
     mlflow.set_tracking_uri(client.tracking_uri)  # a SQLite registry looks for `models:/` there
     added = client.create_model_version(
         name, f"models:/{model.model_id}", run_id=run_id, model_id=model.model_id, tags=tags, description=score

@@ -71,10 +71,10 @@ class ArtifactStore:
         """Returns the runs that committed a key, the latest first."""
         query = f"tags.key = '{key}' and tags.committed = 'true' and attributes.status = 'FINISHED'"
         with store_errors(self._uri):
-            found = self.runs.tracking.client.search_runs(
+            runs = self.runs.tracking.client.search_runs(
                 [self.runs.tracking.experiment_id], query, max_results=CANDIDATES, order_by=["attributes.end_time DESC"]
             )
-            return list(found)
+            return list(runs)
 
     def _download(self, run: Run, stage: str) -> Reference | None:
         key, digest = run.data.tags["key"], run.data.tags["digest"]
@@ -134,14 +134,14 @@ class ArtifactStore:
             here = self.local.find(key)
             if here is not None and here.digest == digest:
                 return Reference(stage=stage, key=key, digest=here.digest, run_id=run.info.run_id)
-            found = self._download(run, stage)
-        if found is None:
+            downloaded = self._download(run, stage)
+        if downloaded is None:
             raise StoreError(
                 f"files of run '{run.info.run_id}' of stage {stage}",
                 "They must be there and have the digest that was committed",
                 "Leave from_run out: the stage is then looked for elsewhere, or made again",
             )
-        return found
+        return downloaded
 
     def knows(self, key: str) -> bool:
         """Tells, quickly and without looking at files, whether a stage seems to be stored here or in MLflow."""
@@ -166,10 +166,10 @@ class ArtifactStore:
         tags, key = run.data.tags, reference["key"]
         if "model_id" in tags:
             self._models[reference["run_id"]] = tags["model_id"]
-        said = (run.info.status, tags.get("committed"), tags.get("key"), tags.get("digest"))
+        mark = (run.info.status, tags.get("committed"), tags.get("key"), tags.get("digest"))
         with self.local.lock(key):
             here = self.local.find(key)
-        return here is not None and said == ("FINISHED", "true", key, reference["digest"]) and here.digest == said[3]
+        return here is not None and mark == ("FINISHED", "true", key, reference["digest"]) and here.digest == mark[3]
 
     def prefetch(self, stage: str, run: Run) -> None:
         """Downloads the files of a committed run, unless they are here; the search for its key then finds them."""
@@ -234,8 +234,10 @@ class ArtifactStore:
         self.runs.tag(run_id, tags)
         client = self.runs.tracking.client
         with store_errors(self._uri):
-            found = [client.get_run(reference["run_id"]).data.tags.get("model_id") for reference in upstream.values()]
-            models = [LoggedModelInput(model_id) for model_id in found if model_id is not None]
+            model_ids = [
+                client.get_run(reference["run_id"]).data.tags.get("model_id") for reference in upstream.values()
+            ]
+            models = [LoggedModelInput(model_id) for model_id in model_ids if model_id is not None]
             if models:
                 client.log_inputs(run_id, models=models)
 
