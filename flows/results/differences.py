@@ -22,7 +22,7 @@ def differing_settings(settings: Mapping[str, Mapping[str, str]]) -> dict[str, d
 
 
 def differing(settings: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
-    """Says of each run behind the first in which settings it differs from that one.
+    """Returns one sentence for each run after the first: in which settings it differs from the first.
 
     Args:
         settings: The settings of each run by dotted path, by what the run is called.

@@ -63,7 +63,7 @@ class Once(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tells whether a record is sent."""
@@ -73,14 +73,14 @@ class Once(logging.Filter):
         if error is None or (record.name != FLOW_RUNS and not isinstance(error, SoftGRPOError)):
             return True  # of an error that was not foreseen, the flow's report has the traceback
         key = str(getattr(record, "flow_run_id", "")), _first_line(error)
-        if key in self._told:
+        if key in self._logged:
             return False
-        self._told.add(key)
+        self._logged.add(key)
         return True
 
 
 class MessageFirst(logging.Formatter):
-    """Writes the message of an error, and behind it the traceback where a flow failed with an error that is none of ours.
+    """Writes the message of an error, and after it the traceback where a flow failed with an error that is none of ours.
 
     Args:
         usual: Formats all other records; None takes the message.

@@ -165,8 +165,8 @@ def group_page(verdicts: Sequence[str], differences: Sequence[str], table: pd.Da
     """Returns the page of a comparison of several runs.
 
     Args:
-        verdicts: One sentence for each run behind the first.
-        differences: What differs between the runs, one sentence for each behind the first.
+        verdicts: One sentence for each run after the first.
+        differences: What differs between the runs, one sentence for each run after the first.
         table: See `softgrpo.evaluation.across_runs.compare_runs`; the page shows what each run is judged by, see `MAIN_ROWS`.
         k: Cut-off of the NDCG.
         place: Markdown that leads to the page that compares the runs.

@@ -37,7 +37,7 @@ def takes_files(folder: Path) -> bool:
         with tempfile.TemporaryDirectory(prefix=".softgrpo-", dir=existing):
             return True
     except OSError as error:
-        return is_full_disk(error)  # another matter, which whoever writes there says
+        return is_full_disk(error)  # another matter, which a later write reports
 
 
 def check_takes_files(flag: str, folder: Path) -> None:

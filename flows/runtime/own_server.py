@@ -1,6 +1,6 @@
 """Prefect's server of one process, where the environment names none.
 
-Prefect would start such a server itself, but only when the flow begins, and behind an import of all the server's code into this
+Prefect would start such a server itself, but only when the flow begins, and after an import of all the server's code into this
 process. Here the server starts while this process imports.
 """
 
@@ -37,7 +37,7 @@ class OwnServer:
     """Starts the server; it ends with this process, however that ends.
 
     The server has a process group of its own: a terminal sends Ctrl-C to the whole foreground group, and a flow still has to
-    report its end. After `kill -9` nobody is left to end the server but itself, see `flows.runtime.tether`.
+    report its end. After `kill -9` of this process the server ends itself, see `flows.runtime.tether`.
 
     Args:
         output: Folder of its log. Its database lies in PREFECT_HOME, which has to be set.

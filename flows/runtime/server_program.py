@@ -1,4 +1,4 @@
-"""Prefect's server behind a check of who asks: `python -m flows.runtime.server_program`.
+"""Prefect's server, with a guard that checks each request: `python -m flows.runtime.server_program`.
 
 `make services` and the compose file give it `--host` and `--port`; `flows.runtime.own_server` a socket that is open already.
 """
@@ -59,7 +59,7 @@ def check_password(host: str) -> None:
     if not is_loopback(host) and not os.environ.get(PASSWORD):
         raise ConfigError(
             f"--host {host} without {PASSWORD}",
-            "Whoever reaches Prefect's server can have a worker run anything, so other machines are asked for a password",
+            "Anyone who reaches Prefect's server can make a worker run anything, so other machines need a password",
             f"Set {PASSWORD} to user:password here, and PREFECT_API_AUTH_STRING to the same for clients; or bind to {LOOPBACK}",
         )
 

@@ -48,7 +48,7 @@ def has_own_server() -> bool:
 
 
 def open_prefect(output: Path, debug: bool = False) -> None:
-    """Readies Prefect and the console for a flow in this process; call it behind `begin_prefect` and the import of the flow.
+    """Readies Prefect and the console for a flow in this process; call it after `begin_prefect` and the import of the flow.
 
     Args:
         output: Folder of all that is written.

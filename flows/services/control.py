@@ -1,4 +1,4 @@
-"""Prefect's server, MLflow's server and a worker: started, asked after, ended. `make services` and its kin.
+"""Prefect's server, MLflow's server and a worker: start, status and stop. `make services`, `stop`, `deploy` and `env` run this.
 
 supervisord (deployments/supervisord.conf) keeps the three alive. What is running is known by its socket, so that `stop` ends
 exactly what `start` began, and two output folders have services of their own.
@@ -66,7 +66,7 @@ def start(services: Services) -> str:
         except BaseException:  # broad: after Ctrl-C too nothing half-started stays; it goes on to the caller
             _end(services)
             raise
-    return "\n".join([_told(services), *error_warnings(services)])
+    return "\n".join([_describe(services), *error_warnings(services)])
 
 
 def _check_startable(services: Services) -> None:
@@ -121,7 +121,7 @@ def _check_same(services: Services) -> None:
         )
 
 
-def _told(services: Services) -> str:
+def _describe(services: Services) -> str:
     """Returns where the pages are, for the user of this machine and of others."""
     pages = {name: address.removesuffix("/api") for name, address in services.addresses.items()}
     lines = [
@@ -136,7 +136,7 @@ def _told(services: Services) -> str:
         lines += [
             f"For other machines: export {there}",
             f"Both servers ask for user {USER} and the password in {services.folder / FILE}",
-            "warning: whoever has that password can have the worker run anything, and nothing encrypts it on its way",
+            "warning: anyone who has that password can make the worker run anything, and it is sent unencrypted",
         ]
     return "\n".join(lines)
 

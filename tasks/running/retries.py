@@ -33,7 +33,7 @@ def may_pass(error: BaseException | None) -> bool:
     if any(isinstance(each, TimeLimitError) for each in errors):  # whatever it interrupted
         return False
     for error in errors:
-        if not isinstance(error, Exception):  # somebody wants an end
+        if not isinstance(error, Exception):  # Ctrl-C or a signal
             return False
         if isinstance(error, requests.RequestException) and not isinstance(error, requests.HTTPError):
             return True

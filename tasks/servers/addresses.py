@@ -1,4 +1,4 @@
-"""Whether somebody answers at an address, asked before MLflow or Prefect is imported, and how make starts who should.
+"""Checks, before MLflow or Prefect is imported, that servers answer at their addresses; and the make commands that start them.
 
 Their own retries take minutes.
 """
@@ -44,13 +44,13 @@ def check_answers(uri: str, setting: str) -> None:
 
     Raises:
         ConfigError: It is no address, or the driver of such a database is not installed.
-        StoreError: Nobody answers within some seconds, or somebody of another kind.
+        StoreError: Nothing answers within some seconds, or a server of another kind does.
     """
     if not _is_address(uri):
         raise _no_url(setting, without_password(f"://{uri}").removeprefix("://"))
     shown = without_password(uri)
     from tasks.servers.server_kinds import (
-        within,  # requests takes a quarter of the time of `softgrpo --help`, which asks nobody
+        within,  # requests takes a quarter of the time of `softgrpo --help`, which asks no server
     )
 
     try:
@@ -58,7 +58,7 @@ def check_answers(uri: str, setting: str) -> None:
     except OSError as error:  # requests' errors are OSErrors too
         raise StoreError(
             f"{setting}={shown}",
-            f"nobody answers there within {TIMEOUT_SECONDS:g} s",
+            f"no server answers there within {TIMEOUT_SECONDS:g} s",
             f"Start the server, correct the address, or unset {setting} to use the output folder",
         ) from error
 
@@ -76,7 +76,7 @@ def _ask(uri: str, setting: str, shown: str) -> None:
     """Asks at an address; see `check_answers`.
 
     Raises:
-        OSError: Nobody answers.
+        OSError: Nothing answers.
     """
     from tasks.servers.server_kinds import check_database_server, check_driver, check_web_server
 

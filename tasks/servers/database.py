@@ -83,7 +83,7 @@ def _damage(path: Path) -> str:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError:  # locked, or without the right to read: whoever opens it to work with it says so
+    except sqlite3.OperationalError:  # locked, or without the right to read: opening it for work will say so
         return ""
     except sqlite3.DatabaseError as error:
         return str(error)

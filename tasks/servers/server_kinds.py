@@ -36,7 +36,7 @@ class Kind:
 
     Attributes:
         name: What people call it.
-        question: What is asked, behind the address.
+        question: What is asked; it is appended to the address.
         knows: Whether an answer in JSON is one of this kind.
         credentials: Environment variables from which its client takes credentials.
     """
@@ -71,7 +71,7 @@ DRIVERS = {
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:
-    """Returns what a function returns, and does not wait any longer than this, however slowly somebody answers.
+    """Returns what a function returns, or gives up after some seconds, however slowly an answer trickles in.
 
     Args:
         seconds: The limit.
@@ -85,7 +85,7 @@ def within(seconds: float, ask: Callable[[], T]) -> T:
     def work() -> None:
         try:
             outcome.set_result(ask())
-        except Exception as error:  # broad: whatever it was, the caller gets it
+        except Exception as error:  # broad: the caller gets it
             outcome.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -103,7 +103,7 @@ def check_web_server(uri: str, setting: str, shown: str, seconds: float) -> None
 
     Raises:
         StoreError: It is of another kind, or wants credentials.
-        OSError: Nobody answers.
+        OSError: Nothing answers.
     """
     kind = KINDS[setting]
     try:

@@ -1,4 +1,4 @@
-"""A run that somebody names: its store, and its stages, which stand for those that a plan's keys would find.
+"""A run that is named by its id: its store, and its stages, which replace those that a plan's keys would find.
 
 It needs no Prefect: commands ask here before anything is started.
 """

@@ -71,14 +71,14 @@ def start_page(server: str, login: tuple[str, str] | None = None) -> str:
         )
         answer.raise_for_status()
         experiments = answer.json().get("experiments", [])
-    except (requests.RequestException, ValueError):  # whoever asks wants an address, and this one is right too
+    except (requests.RequestException, ValueError):  # the start page is a right address too
         experiments = []
     pages = [page for experiment in experiments if (page := _newest_view(experiment)) is not None]
     return f"{base}/{pages[0] if pages else '#/experiments'}"
 
 
 def _created(text: str) -> float:
-    """Returns when a view was made, in ms; 0 where its tag does not say, because somebody wrote another one."""
+    """Returns when a view was made, in ms; 0 where its tag does not say, as in a tag that softgrpo did not write."""
     try:
         return float(json.loads(text)["createdAt"])
     except (ValueError, KeyError, TypeError):

@@ -1,6 +1,6 @@
-"""Looking ahead: the files of stages that a plan will find are verified, and fetched, while the plan comes to them.
+"""Prefetching: the files of stages that a plan will reuse are verified, and downloaded, before the plan reaches them.
 
-See `softgrpo.pipeline.plan.look_ahead` for what is on this machine. Nothing is decided here.
+See `softgrpo.pipeline.plan.look_ahead` for files that are on this machine. What is reused is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def stored_digest(store: ArtifactStore, key: str) -> str | None:
 def prefetching(
     store: ArtifactStore, nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str, ...]
 ) -> Iterator[Prefetched]:
-    """Looks ahead as far as the plan seems to be stored, by the marks on this machine and in MLflow.
+    """Prefetches as far as the plan seems to be stored, judging by the marks on this machine and in MLflow.
 
     Args:
         store: The open store.
         nodes: The plan.
         config: The resolved configuration.
-        force: Stages that will be repeated; what comes behind one is not known before.
+        force: Stages that will be repeated; what comes after one is not known before.
     """
     prefetched, digests = Prefetched(), dict[str, str]()
     look_ahead(nodes, config, force, store.local)

@@ -114,7 +114,7 @@ def _add(client: MlflowClient, name: str, run_id: str, tags: dict[str, str], des
 
 
 def _settle(client: MlflowClient, name: str, versions: list[ModelVersion]) -> None:
-    """Puts the alias on the best version. Who writes it looks again, so that whoever writes last has seen all versions."""
+    """Puts the alias on the best version, and looks again after writing it, so that the last writer has seen all versions."""
     while best := best_version(versions):
         if str(client.get_registered_model(name).aliases.get(BEST)) == str(best.version):
             return

@@ -94,7 +94,11 @@ class Runs:
         """
         client = self.tracking.client
         with self.liveness.hold() as lock:
-            tags = {**tags, MLFLOW_SOURCE_NAME: "softgrpo", LIVENESS_TAG: lock}  # the page shows them in this order
+            tags = {
+                **tags,
+                MLFLOW_SOURCE_NAME: "softgrpo",
+                LIVENESS_TAG: lock,
+            }  # MLflow's page shows them in this order
             if parent is not None:
                 tags[MLFLOW_PARENT_RUN_ID] = parent
             with store_errors(self.tracking.uri):
@@ -115,8 +119,8 @@ class Runs:
     def end_lost(self) -> None:
         """Marks runs of this output folder as KILLED that say they are running although their process is gone.
 
-        After `kill -9`, or when MLflow was away at the end of a run, nobody was left to say so. Runs of other folders and
-        machines, of which nothing can be known here, stay as they are.
+        A process that is ended by `kill -9` cannot report it, nor can a run while MLflow is down. Runs of other folders and
+        machines, of which nothing is known here, stay as they are.
         """
         client = self.tracking.client
         with store_errors(self.tracking.uri):
@@ -124,27 +128,31 @@ class Runs:
                 lock = run.data.tags.get(LIVENESS_TAG)
                 if lock is None or not self.liveness.is_dead(lock):
                     continue
-                if client.get_run(run.info.run_id).info.status == "RUNNING":  # it had not just ended by itself
+                if client.get_run(run.info.run_id).info.status == "RUNNING":  # it did not end by itself a moment ago
                     client.set_terminated(run.info.run_id, "KILLED")
                     log.info(
-                        "MLflow run %s (%s) ended without a word: marked as killed", run.info.run_id, run.info.run_name
+                        "MLflow run %s (%s) ended without reporting it: marked as killed",
+                        run.info.run_id,
+                        run.info.run_name,
                     )
                 self.liveness.remove(lock)
 
     @contextmanager
     def _ended(self, run_id: str, lock: str) -> Iterator[None]:
-        status = "KILLED"  # what is neither a success nor an error came from outside: Ctrl-C, a signal
+        status = "KILLED"  # neither a success nor an error: Ctrl-C or a signal
         try:
             yield
             status = "FINISHED"
         except Pruned as reason:
             self.tag(run_id, {"pruned": str(reason)})
             raise
-        except Exception as error:  # broad: whatever it was, the run failed; it goes on to the caller
+        except Exception as error:  # broad: the run failed, and the error goes on to the caller
             status = "FAILED"
             scrub(error)
             raise
-        except BaseException:  # broad: a signal or Ctrl-C; telling MLflow may take minutes, and a second one ends that
+        except (
+            BaseException
+        ):  # broad: a signal or Ctrl-C; reporting to MLflow may take minutes, and a second Ctrl-C ends that
             end_at_once_next_time()
             raise
         finally:
@@ -155,7 +163,7 @@ class Runs:
             except StoreError as error:
                 if status == "FINISHED":
                     raise
-                # what ended the run is what people and retries must see; `end_lost` of a later run tells MLflow
+                # the first error is the one to show and to judge retries by; `end_lost` of a later run tells MLflow
                 log.warning("MLflow could not be told that run %s is %s: %s", run_id, status, error)
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:

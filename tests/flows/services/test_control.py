@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from flows.runtime.hosts import check_free, check_host
-from flows.services.control import ROOT, Services, _told, deploy, find_services, main
+from flows.services.control import ROOT, Services, _describe, deploy, find_services, main
 from flows.services.password import make_password
 from softgrpo.errors import ConfigError, StoreError
 from tests.reliability.runs import free_port
@@ -32,7 +32,7 @@ def test_a_clean_shell_finds_both_commands_where_no_server_runs(tmp_path: Path) 
     assert done.stderr == f"No services of '{tmp_path}' are running: make services OUTPUT={tmp_path} starts them\n"
 
 
-def test_a_shell_is_told_where_running_servers_are(
+def test_a_shell_is_describe_where_running_servers_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     running = Services(tmp_path, 4201, 5001)
@@ -109,10 +109,10 @@ def test_loopback_is_where_services_are_unless_somebody_says_otherwise(
     assert services.host == services.environment()["SOFTGRPO_HOST"] == "127.0.0.1"
     assert services.addresses == services.addresses_elsewhere
     assert "MLFLOW_SERVER_ALLOWED_HOSTS" not in services.environment()  # its own default is loopback
-    assert "warning" not in _told(services)
+    assert "warning" not in _describe(services)
 
 
-def test_services_for_other_machines_are_told_to_them_with_a_warning(
+def test_services_for_other_machines_are_describe_to_them_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "PREFECT_SERVER_UI_API_URL"):
@@ -130,11 +130,11 @@ def test_services_for_other_machines_are_told_to_them_with_a_warning(
     assert {"10.1.2.3:*", f"{socket.gethostname()}:*", "localhost:*", "127.0.0.1:*"} <= set(hosts)
     assert "http://10.1.2.3:5000" in environment["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
     assert environment["SOFTGRPO_ALLOWED_HOSTS"] == ",".join(host.removesuffix(":*") for host in hosts[1::2])
-    told = _told(services)
+    told = _describe(services)
     assert "Prefect  http://127.0.0.1:4200\n" in told
     assert "export PREFECT_API_URL=http://10.1.2.3:4200/api MLFLOW_TRACKING_URI=http://10.1.2.3:5000\n" in told
     assert f"Both servers ask for user softgrpo and the password in {tmp_path}/services/password" in told
-    assert "warning: whoever has that password can have the worker run anything" in told
+    assert "warning: anyone who has that password can make the worker run anything" in told
     monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "mine:*")
     assert services.environment()["MLFLOW_SERVER_ALLOWED_HOSTS"] == "mine:*"
 
