@@ -32,7 +32,7 @@ def test_a_clean_shell_finds_both_commands_where_no_server_runs(tmp_path: Path) 
     assert done.stderr == f"No services of '{tmp_path}' are running: make services OUTPUT={tmp_path} starts them\n"
 
 
-def test_a_shell_is_describe_where_running_servers_are(
+def test_a_shell_is_told_where_running_servers_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     running = Services(tmp_path, 4201, 5001)
@@ -112,7 +112,7 @@ def test_loopback_is_where_services_are_unless_somebody_says_otherwise(
     assert "warning" not in _describe(services)
 
 
-def test_services_for_other_machines_are_describe_to_them_with_a_warning(
+def test_services_for_other_machines_are_told_to_them_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "PREFECT_SERVER_UI_API_URL"):

@@ -81,7 +81,7 @@ def test_errors_come_back_as_they_are(tmp_path: Path) -> None:
     assert (refused.value.received, refused.value.remedy) == ("the loss is NaN", "lower the rate")
     with pytest.raises(RuntimeError, match="ValueError: a bug") as broken:
         go(tmp_path / "b", "Broken", Isolation())
-    assert "apart_stages.py" in broken.value.__notes__[0]
+    assert "isolated_stages.py" in broken.value.__notes__[0]
     with pytest.raises(MemoryLimitError, match=r"recall-Hungry: no memory is left \(MemoryError"):
         go(tmp_path / "c", "Hungry", Isolation())
     with pytest.raises(ProcessError, match=r"recall-Dead: its process ended with code -9.*where memory is short"):
