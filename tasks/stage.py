@@ -117,8 +117,8 @@ class Progress:
         watch: Put between a stage and its reporter.
         references: Finished nodes, by name.
         ran: Names of the nodes whose stage was run, not reused.
-        about: What was known about the run before it began.
-        models: Registered versions of its policies, what people call them -> their page.
+        about: Name, tags and links of the run, which are known before it begins.
+        models: Registered versions of its policies, label -> page.
     """
 
     config: ExperimentConfig

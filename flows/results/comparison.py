@@ -37,8 +37,8 @@ class ComparedRuns:
         k: Cut-off of the NDCG of the differences.
         link: Page of MLflow that compares the runs, None where no server shows one.
         differences: Setting -> label of a run -> value, of the settings in which the runs differ.
-        references: Prefix of the table's columns of differences -> what people call the reference.
-        runs: `label`, the beginning of its id, which stands for it in the table, `name` and `run_id` of each run that was named;
+        references: Prefix of the table's columns of differences -> name of the reference.
+        runs: `label` (the beginning of its id, used in the table), `name` and `run_id` of each run that was named;
             empty for variants of an experiment, which the table calls by their names.
         changes: In which settings each run after the first differs from it, in one sentence each.
         page: The HTML page, None where none was written.
@@ -72,7 +72,7 @@ class ComparedRuns:
 
         Args:
             title: Heading.
-            names: Label of each run in the table -> what people call it.
+            names: Label of each run in the table -> its name.
             note: What a reader of the table must know.
         """
         from softgrpo.evaluation.comparison_page import ComparisonPage, render_comparison

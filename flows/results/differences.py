@@ -1,4 +1,4 @@
-"""In which settings runs differ, in words."""
+"""Sentences on the settings in which runs differ."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _of_one_pool(path: str, values: Mapping[str, str], base: Mapping[str, str]) 
 
 
 def _text(value: str | None) -> str:
-    """Returns a value as people read it; names in a list have a plus sign between them."""
+    """Returns a value in words; names in a list have a plus sign between them."""
     if value is None:
         return "unset"
     return " + ".join(json.loads(value)) if value.startswith('["') and value.endswith('"]') else value

@@ -1,4 +1,4 @@
-"""What Prefect shows of a run that failed: the message for people as its state and in its log, and at most one traceback."""
+"""What Prefect shows of a failed run: the readable message as its state and in its log, and at most one traceback."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class FinishedRun:
 
     Attributes:
         run_id: Its id in MLflow.
-        name: What people call it.
+        name: Its name on pages.
         config: The configuration it ran with.
         folders: Files of the stages that were asked for, as far as it has them; verified.
         link: Its page in MLflow.

@@ -1,6 +1,6 @@
 """What Prefect's page of a finished run shows, as Markdown: the verdict, one table of at most eight columns, the figure, links.
 
-The page is about 700 pixels wide where the window has 1280, so it shows what people look at first; the report has the rest.
+The page is about 700 pixels wide where the window has 1280, so it shows the most important results; the report has the rest.
 """
 
 from __future__ import annotations

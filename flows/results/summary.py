@@ -1,4 +1,4 @@
-"""What a finished run shows to people: links, and the page that Prefect shows with it."""
+"""What a finished run returns and shows: links, and its page in Prefect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The address that the servers of `make services` bind to, and under which names they answer."""
+"""The address that the servers of `make services` bind to, and the names that they answer to."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def _end_runs(services: Services) -> list[str]:
         return end_runs(address, lambda: services.supervisor("stop", "worker", check=False))
     except (requests.RequestException, httpx.HTTPError) as error:  # which must not keep the services from ending
         return [
-            f"Prefect's server did not tell which runs are at work ({type(error).__name__}); they end with the worker."
+            f"Prefect's server did not say which runs are at work ({type(error).__name__}); they end with the worker."
         ]
 
 

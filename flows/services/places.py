@@ -60,7 +60,7 @@ class Services:
 
     @property
     def addresses_elsewhere(self) -> dict[str, str]:
-        """The same for other machines; those of loopback lead to nothing there."""
+        """The addresses for other machines, where loopback would lead to nothing."""
         return self._addresses(elsewhere(self.host))
 
     def _addresses(self, host: str) -> dict[str, str]:
@@ -71,17 +71,17 @@ class Services:
 
     @property
     def place(self) -> dict[str, int | str]:
-        """What the environment can say of where they are to be."""
+        """Ports and host, by the environment variables that set them."""
         return {"PREFECT_PORT": self.prefect_port, "MLFLOW_PORT": self.mlflow_port, SETTING: self.host}
 
     def start_record(self) -> dict[str, Any]:
-        """Returns what was written down when the running services were started, see `flows.services.record.write_record`."""
+        """Returns the record of the start of the running services, see `flows.services.record.write_record`."""
         record: dict[str, Any] = json.loads((self.folder / PLACE_FILE).read_text(encoding="utf-8"))
         return record
 
     @property
     def credentials(self) -> dict[str, str]:
-        """What clients need besides, where other machines reach the servers: they ask for a password once it is made."""
+        """The variables that clients need where other machines reach the servers, which then ask for a password."""
         return client_variables(self.folder) if self._has_password else {}
 
     @property

@@ -45,7 +45,7 @@ def may_pass(error: BaseException | None) -> bool:
 
 
 def worth_retrying(task: Any, task_run: Any, state: Any) -> bool:
-    """Tells Prefect whether to try a stage again, and people why; see `may_pass`."""
+    """Tells Prefect whether to try a stage again, and logs why; see `may_pass`."""
     if not may_pass(state.data):
         return False
     seconds = RETRY_DELAYS_SECONDS[task_run.run_count - 1]

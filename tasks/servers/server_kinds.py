@@ -1,6 +1,6 @@
-"""Whether what answers at an address is of the kind that is needed there: Prefect's server, MLflow's, or a database.
+"""Checks that the server at an address is of the kind that is needed there: Prefect's server, MLflow's, or a database.
 
-It is asked with a deadline, before MLflow or Prefect is imported: against a server of another kind their own retries take minutes.
+Each check has a deadline and comes before MLflow or Prefect is imported: their own retries against a wrong server take minutes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Kind:
     """A kind of web server.
 
     Attributes:
-        name: What people call it.
+        name: Its name in messages.
         question: What is asked; it is appended to the address.
         knows: Whether an answer in JSON is one of this kind.
         credentials: Environment variables from which its client takes credentials.

@@ -98,7 +98,7 @@ def publish_table(runs: Runs, run_id: str, table: pd.DataFrame, markdown: str, n
         runs: Access to the runs.
         run_id: The run.
         table: The table.
-        markdown: What people read of it.
+        markdown: The same as a page, for readers.
         name: Name of the files, without ending.
     """
     with TemporaryDirectory() as folder, store_errors(runs.tracking.uri):

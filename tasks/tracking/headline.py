@@ -1,4 +1,4 @@
-"""The few numbers of a pipeline's run that people look at first, of the hundreds that its stages have.
+"""The few numbers of a pipeline's run to look at first, of the hundreds that its stages have.
 
 MLflow groups charts by the text before the last `/` of a metric's name, in alphabetical order with capitals first, and the runs
 table shows names as headings of narrow columns. So the results are called `NDCG/SofT-GRPO` and come first; everything else is with
@@ -36,7 +36,7 @@ class Line:
     """One line of the small table that describes a run.
 
     Attributes:
-        label: What people read.
+        label: Name of the row on pages.
         ndcg: Mean NDCG over users.
         gains: Gain over the best single recaller and over the best static mixture, "" for what is compared with itself.
     """
@@ -76,7 +76,7 @@ def headline(
 
 
 def readable(table: pd.DataFrame, k: int) -> pd.DataFrame:
-    """Returns the comparison table for people: labels, NDCG at k and the differences first, numbers with four digits.
+    """Returns the comparison table for readers: labels, NDCG at k and the differences first, numbers with four digits.
 
     Args:
         table: `Comparison.table`.

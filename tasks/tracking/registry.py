@@ -29,7 +29,7 @@ NDCG, WINDOWS, JUDGE = "validation_ndcg", "validation_windows", "judged_by"
 
 
 def model_name(config: ExperimentConfig, stage: str) -> str:
-    """Returns `softgrpo-<dataset>-<model>-<stage>-<recallers>`; the model is the last part of its name that tells it apart."""
+    """Returns `softgrpo-<dataset>-<model>-<stage>-<recallers>`; the model is given by the last part of its name."""
     model = re.sub(r"^package:([^/]*).*$", r"\1", config.policy.model_name).rstrip("/").rpartition("/")[2]
     parts = ("softgrpo", config.data.dataset, model, stage, "_".join(config.recall.recallers))
     return re.sub(r"[^\w.-]", "_", "-".join(parts))

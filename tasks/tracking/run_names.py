@@ -21,7 +21,7 @@ class About:
     """What is known about a pipeline's run before it begins.
 
     Attributes:
-        name: What people call it.
+        name: Its name on pages.
         tags: By which they sort and filter.
         links: Where to look further, label -> address.
     """
@@ -112,7 +112,7 @@ def short_path(path: str) -> str:
 
 
 def run_tags(config: ExperimentConfig, changes: Changes) -> dict[str, str]:
-    """Returns the tags of a pipeline's run that people sort and filter by."""
+    """Returns the tags of a pipeline's run that runs are sorted and filtered by."""
     return {
         "dataset": config.data.dataset,
         "size": config.policy.size,
@@ -125,7 +125,7 @@ def run_tags(config: ExperimentConfig, changes: Changes) -> dict[str, str]:
 
 
 def merge_text(fusion: FusionConfig) -> str:
-    """Returns how people call a merge, such as `rrf` or `score z_score`."""
+    """Returns the short name of a merge, such as `rrf` or `score z_score`."""
     return f"score {fusion.normalisation}" if fusion.method == "score" else fusion.method
 
 
