@@ -185,6 +185,20 @@ def test_how_many_are_trained_at_once(
             assert isinstance(executor, ParallelExecutor) and executor.explicit == (parallel is not None)
 
 
+def test_prefect_stores_the_name_of_an_executor_and_hands_on_the_same_one() -> None:
+    from prefect import flow
+
+    from tasks.executors import SERIAL, DaskExecutor, Executor, ParallelExecutor
+
+    @flow(name="takes", validate_parameters=False)
+    def takes(executor: Executor) -> int:
+        return id(executor)
+
+    for executor in (SERIAL, ParallelExecutor(2), DaskExecutor(object(), 2)):
+        assert takes.serialize_parameters({"executor": executor}) == {"executor": f"<{type(executor).__name__}>"}
+        assert takes(executor) == id(executor)  # pipelines of one flow share what was submitted to a cluster
+
+
 def test_wrong_parallelism_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     address = "tcp://127.0.0.1:8786"
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
