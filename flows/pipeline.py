@@ -57,16 +57,16 @@ def log_preflight_notes(config: ExperimentConfig, until: str = "test") -> None:
         get_run_logger().warning("note: %s", note)
 
 
-def log_cost(
+def log_cost_estimate(
     nodes: Sequence[Node],
     config: ExperimentConfig,
     force: tuple[str, ...],
     store: ArtifactStore,
-    fixed: Mapping[str, Reference],
+    upstream: Mapping[str, Reference],
     executor: Executor,
 ) -> None:
     """Logs about how long the stages of a plan will take that are not stored, if one of them trains something."""
-    digests = {name: reference["digest"] for name, reference in fixed.items()}
+    digests = {name: reference["digest"] for name, reference in upstream.items()}
     left = missing(nodes, config, force, partial(stored_digest, store), digests)
     if line := cost_line(left, config, executor.recallers_at_once):
         get_run_logger().info(line)
@@ -116,28 +116,28 @@ def execute(
     """
     store = begin(config, output)
     results = make_private(output.resolve() / "records")
-    fixed = upstream_of(store, from_run, nodes, config) if from_run else {}
+    upstream = upstream_of(store, from_run, nodes, config) if from_run else {}
     about = About.of(config, nodes[-1].stage.name, member.name if member else None, prefect_page())
     watch = member.watch if member else unwatched
-    expected = () if fixed else nodes
+    expected = () if upstream else nodes
     with (
         prefetching(store, expected, config, force) as prefetched,
         pipeline_run(store, config, nodes, about, member) as run_id,
     ):
         progress = Progress(config, store, run_id, force, results, watch, prefetched, about=about)
         if watch is unwatched:  # a study has many trials, of a known length
-            log_cost(nodes, config, force, store, fixed, executor)
+            log_cost_estimate(nodes, config, force, store, upstream, executor)
         finished: list[Node] = []
         for batch in executor.batches(nodes):
             for node in batch:
-                if node.name in fixed:
-                    progress.references[node.name] = fixed[node.name]
+                if node.name in upstream:
+                    progress.references[node.name] = upstream[node.name]
                     get_run_logger().info("%s: taken from run %s", node.name, from_run)
-            open_nodes = [node for node in batch if node.name not in fixed]
-            if finished and not all(map(progress.seems_stored, open_nodes)):
+            to_run = [node for node in batch if node.name not in upstream]
+            if finished and not all(map(progress.seems_stored, to_run)):
                 note_nodes(progress, finished)  # before what takes long, or fails
                 finished = []
-            executor.run_nodes(progress, open_nodes)
+            executor.run_nodes(progress, to_run)
             for node in batch:
                 finished.append(node)
                 if watch is unwatched:  # what a study tries is no result yet
@@ -193,10 +193,10 @@ def softgrpo_flow(
     """
     tags = [dataset, size, *(["debug"] if debug else [])]
     tag_run(*tags)
-    said = gather_overrides(
+    form_settings = gather_overrides(
         dataset, size, overrides, frequent=frequent, config=config, data_path=data_path, recallers=recallers
     )
-    resolved = resolve(dataset, size, "debug" if debug else "full", said)
+    resolved = resolve(dataset, size, "debug" if debug else "full", form_settings)
     changes = find_changes(resolved)  # which tell of debug where the command gives all settings one by one
     tag_run(*tags, *(["debug"] if changes.debug else []), name=flow_run_name(resolved, changes, until))
     check_dataset(resolved)

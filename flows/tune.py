@@ -178,13 +178,13 @@ def tune_flow(
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run, and as many
-            trials at once as it has threads.
+            trials at once as it has workers.
     """
     tags = [dataset, size, *(["debug"] if debug else [])]
     tag_run(*tags)
     ranges, stage = space or SearchSpace(), "debug" if debug else "full"
-    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
-    start = plan_study(dataset, size, stage, said, trials, ranges)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    start = plan_study(dataset, size, stage, form_settings, trials, ranges)
     tag_run(*tags, name=flow_run_name(start, find_changes(start)))
     check_dataset(start)
     if check:
@@ -203,7 +203,7 @@ def tune_flow(
             _search(study, start, ranges, trials, output, group, executor)
             best = best_trial(study)
             found, value = as_overrides(best.params), float(best.values[0])
-            command = command_line(dataset, stage, size, said | found, output)
+            command = command_line(dataset, stage, size, form_settings | found, output)
             tried = trial_table(study, members(store.runs, group))
             link = store.runs.tracking.run_link(group)
             place = f"[{group}]({link})" if store.runs.tracking.has_pages else f"`{link}`"

@@ -210,8 +210,8 @@ def multi_recaller_flow(
     """
     tags = [dataset, size, *(["debug"] if debug else [])]
     tag_run(*tags)
-    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
-    whole, configs = resolve_pools(dataset, size, "debug" if debug else "full", pools, said)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    whole, configs = resolve_pools(dataset, size, "debug" if debug else "full", pools, form_settings)
     tag_run(*tags, name=flow_run_name(whole, find_changes(whole)))
     check_dataset(whole)
     settings = {"pools": list(configs)}
@@ -273,8 +273,8 @@ def ablate_flow(
     """
     tags = [dataset, size, name, *(["debug"] if debug else [])]
     tag_run(*tags)
-    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
-    configs = resolve_ablation(name, dataset, size, "debug" if debug else "full", said)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    configs = resolve_ablation(name, dataset, size, "debug" if debug else "full", form_settings)
     settings = {"ablation": name, "variants": list(configs)}
     whole = configs[REFERENCE]
     tag_run(*tags, name=f"{name}, {flow_run_name(whole, find_changes(whole))}")

@@ -22,7 +22,7 @@ from softgrpo.errors import ConfigError, ProcessError, StoreError
 from softgrpo.stages.contract import Node
 from tasks.running.gpu import uses_gpu
 from tasks.running.isolation import Isolation, free_cores
-from tasks.servers.addresses import check_parallelism
+from tasks.servers.addresses import check_workers
 from tasks.stage import Obtained, Order, Progress
 
 PATIENCE_SECONDS = 8
@@ -234,10 +234,10 @@ def open_executor(parallel: int | None = None, dask: str | None = None) -> Itera
         dask: Address of the scheduler of a Dask cluster, on which every stage is run that is not stored.
 
     Raises:
-        ConfigError: See `check_parallelism`; or the packages for Dask are missing.
+        ConfigError: See `check_workers`; or the packages for Dask are missing.
         StoreError: Nothing answers at the address, or the cluster has no worker.
     """
-    check_parallelism(parallel, dask)
+    check_workers(parallel, dask)
     if dask is not None:
         with _open_cluster(dask) as cluster:
             yield cluster

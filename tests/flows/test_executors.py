@@ -19,7 +19,7 @@ from softgrpo.pipeline.run import RunResult
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import Node
 from tasks.running.isolation import Isolation
-from tasks.servers.addresses import check_parallelism
+from tasks.servers.addresses import check_workers
 from tests.support.fake_stages import FakeStages
 from tests.support.isolated_stages import recaller, seen, waiting
 
@@ -199,7 +199,7 @@ def test_prefect_stores_the_name_of_an_executor_and_hands_on_the_same_one() -> N
         assert takes(executor) == id(executor)  # pipelines of one flow share what was submitted to a cluster
 
 
-def test_wrong_parallelism_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_hands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     address = "tcp://127.0.0.1:8786"
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
@@ -209,10 +209,10 @@ def test_wrong_parallelism_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, address, "report to the same servers"),
     ):
         with pytest.raises(ConfigError, match=rule):
-            check_parallelism(parallel, dask)
+            check_workers(parallel, dask)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     with pytest.raises(ConfigError, match="without MLFLOW_TRACKING_URI"):
-        check_parallelism(None, address)
+        check_workers(None, address)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    check_parallelism(None, address)
-    check_parallelism(None, None)
+    check_workers(None, address)
+    check_workers(None, None)
