@@ -202,19 +202,19 @@ def tune_flow(
         with group_run(store.runs, KIND, name, settings, resume=True) as group:
             _search(study, start, ranges, trials, output, group, executor)
             best = best_trial(study)
-            found, value = as_overrides(best.params), float(best.values[0])
-            command = command_line(dataset, stage, size, form_settings | found, output)
+            best_settings, value = as_overrides(best.params), float(best.values[0])
+            command = command_line(dataset, stage, size, form_settings | best_settings, output)
             tried = trial_table(study, members(store.runs, group))
             link = store.runs.tracking.run_link(group)
             place = f"[{group}]({link})" if store.runs.tracking.has_pages else f"`{link}`"
-            page = study_page(tried, found, start.fusion.k, command, place)
-            _publish(store, group, tried, found, value, command, page)
-            parts = StudyParts(name, group, tried, found, start.fusion.k, command)
+            page = study_page(tried, best_settings, start.fusion.k, command, place)
+            _publish(store, group, tried, best_settings, value, command, page)
+            parts = StudyParts(name, group, tried, best_settings, start.fusion.k, command)
             html = _show_page(store, f"{dataset} {size}: {len(tried)} trials", parts, link)
             chosen = with_values(start, best.params)
             final_name = f"tuned by {trial_name(best.number)}"
             result = final_flow(final_name, chosen, output, group, executor) if final else None
-    return Tuned(name, found, value, tried, command, link, result, start.fusion.k, html)
+    return Tuned(name, best_settings, value, tried, command, link, result, start.fusion.k, html)
 
 
 def command_line(dataset: str, stage: str, size: str, overrides: Mapping[str, Any], output: Path) -> str:
