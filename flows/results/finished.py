@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.tracking.store import ArtifactStore
 
 TIMED = ("recall-", "test")
-"""Beginnings of the names of the nodes that report what users pay for."""
+"""Beginnings of the names of the nodes that report the costs of serving a user."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class FinishedRun:
         run_id: Its id in MLflow.
         name: Its name on pages.
         config: The configuration it ran with.
-        folders: Files of the stages that were asked for, as far as it has them; verified.
+        folders: Verified files of the requested stages, as far as the run has them.
         link: Its page in MLflow.
         started: When it was started.
         commit: Of the checkout that ran it, None outside one.
@@ -71,7 +71,7 @@ def check_pipeline(run_id: str, tags: Mapping[str, str]) -> None:
     """Checks that a run is that of a pipeline.
 
     Args:
-        run_id: What was given.
+        run_id: The id that the user named.
         tags: The run's tags.
 
     Raises:

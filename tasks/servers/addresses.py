@@ -1,6 +1,6 @@
-"""Checks, before MLflow or Prefect is imported, that servers answer at their addresses; and the make commands that start them.
+"""Checks that servers answer at their addresses, and the make commands that start them.
 
-Their own retries take minutes.
+The checks come before MLflow or Prefect is imported, whose own retries take minutes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ SERVERS = tuple(EXAMPLES)
 MLFLOW_CREDENTIALS = "SOFTGRPO_CREDENTIALS"
 """Environment variable with user and password, a colon between them, that MLflow's server asks for, see `tasks.tracking.app`."""
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
-"""What MLflow knows besides URLs."""
+"""Addresses that MLflow takes besides URLs."""
 
 
 def make_line(words: str, output: Path) -> str:
-    """Returns a command line of make that means the services of an output folder."""
+    """Returns the command line of make for the services of an output folder."""
     folder = output.resolve()
     there = "" if folder == ROOT / "outputs" else f" OUTPUT={shlex.quote(str(folder))}"
     return f"make {words}{there}"

@@ -76,8 +76,8 @@ def group_run(runs: Runs, kind: str, name: str, settings: Mapping[str, Any], *, 
         kind: What holds the members together, e.g. `tune`.
         name: Name of the run.
         settings: Its parameters, nested.
-        resume: Go on with the run of that kind and name, if there is one; no other process may be working on it. What still says
-            that it is running inside it was lost, with `kill -9` or the machine, and is marked as killed.
+        resume: Go on with the run of that kind and name, if there is one; no other process may be working on it. Runs inside
+            it that are still at RUNNING were lost, by `kill -9` or with the machine, and are marked as killed.
     """
     query = f"tags.{GROUP} = '{kind}' and tags.{NAME} = '{name}'"
     if resume and (earlier := _search(runs, query)):

@@ -30,11 +30,11 @@ from tasks.tracking.store import ArtifactStore, Reference
 PIPELINE_TAG = "stage_run."
 UPSTREAM_TAG = "upstream_run."
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
-"""What MLflow takes for the id of a run."""
+"""The form of MLflow's run ids."""
 FLOW_RUN_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-"""How Prefect writes the ids of its runs; MLflow's have no hyphens."""
+"""The form of Prefect's run ids; MLflow's have no hyphens."""
 BEGINNING = re.compile("[0-9a-f]{6,31}")
-"""What may stand for the id of a run: its first characters, at least as many as `softgrpo compare` shows."""
+"""Short form of a run's id: its first characters, at least as many as `softgrpo compare` shows."""
 MOST_SHOWN = 5
 
 
@@ -74,7 +74,7 @@ def read_run(store: ArtifactStore, run_id: str) -> Run:
         run_id: Its id, or six or more characters from the beginning of it.
 
     Raises:
-        ConfigError: There is none of that id, or several begin so.
+        ConfigError: No run has that id, or several ids begin with it.
         StoreError: MLflow does not answer.
     """
     if not RUN_ID.fullmatch(run_id):
@@ -104,7 +104,7 @@ def read_run(store: ArtifactStore, run_id: str) -> Run:
 
 
 def _beginning_with(tracking: Tracking, beginning: str) -> list[Run]:
-    """Returns some of the runs, of whatever experiment, whose ids begin so."""
+    """Returns some of the runs, of any experiment, whose ids begin with these characters."""
     with store_errors(tracking.uri):
         experiments = [experiment.experiment_id for experiment in tracking.client.search_experiments()]
         query = f"attributes.run_id LIKE '{beginning}%'"

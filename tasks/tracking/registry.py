@@ -1,10 +1,10 @@
 """MLflow's model registry: every policy of one dataset, model, stage and pool is a version of one registered model.
 
-The alias `best` is on the version with the best validation NDCG. Versions are compared only where they were judged alike: on the
-same split, by the same cut-off. One that was judged otherwise takes the alias over if it was judged on as many windows or more.
+The alias `best` is on the version with the best validation NDCG. Versions are compared only if they were judged alike: on the
+same split, at the same cut-off. A version that was judged otherwise takes the alias if it was judged on as many windows or more.
 
-Several machines may do all this at the same time, and any of them may end in the middle. So each of them puts right what it finds:
-a run's second version goes, and who moves the alias looks again afterwards.
+Several machines may do all this at the same time, and any of them may stop half-way. So each of them repairs what it finds: it
+deletes a run's second version, and after moving the alias it looks again.
 """
 
 from __future__ import annotations

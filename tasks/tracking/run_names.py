@@ -1,4 +1,4 @@
-"""What a pipeline's run is called in MLflow and in Prefect, and its tags: all in which it may differ from the run beside it."""
+"""Names of a pipeline's run in MLflow and in Prefect, and its tags: all that may distinguish it from other runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class About:
 
     Attributes:
         name: Its name on pages.
-        tags: By which they sort and filter.
+        tags: Pages sort and filter runs by them.
         links: Where to look further, label -> address.
     """
 
@@ -32,7 +32,7 @@ class About:
 
     @classmethod
     def of(cls, config: ExperimentConfig, until: str, member: str | None, page: str | None) -> About:
-        """Returns what a configuration says about its run.
+        """Returns name, tags and links of the run of a configuration.
 
         Args:
             config: The resolved configuration.
