@@ -149,6 +149,10 @@ class DaskExecutor(Executor):
         self._lock = Lock()
         self._futures: dict[str, PrefectWrappedFuture[Any, Any]] = {}
 
+    def __reduce__(self) -> tuple[type[Executor], tuple[()]]:
+        """Lets Prefect send the parameters of a flow to a worker with each task; a worker runs no pipeline and needs no cluster."""
+        return Executor, ()
+
     @property
     def pipelines_at_once(self) -> int:
         """How many pipelines are worth running at the same time."""

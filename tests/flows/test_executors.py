@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -197,6 +198,9 @@ def test_prefect_stores_the_name_of_an_executor_and_hands_on_the_same_one() -> N
     for executor in (SERIAL, ParallelExecutor(2), DaskExecutor(object(), 2)):
         assert takes.serialize_parameters({"executor": executor}) == {"executor": f"<{type(executor).__name__}>"}
         assert takes(executor) == id(executor)  # pipelines of one flow share what was submitted to a cluster
+        assert isinstance(
+            pickle.loads(pickle.dumps(executor)), Executor
+        )  # a task takes its flow's parameters to a worker
 
 
 def test_wrong_hands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
