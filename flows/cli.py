@@ -119,12 +119,12 @@ def prepare_completion(arguments: argparse.Namespace) -> Job:
 def _wanted(arguments: argparse.Namespace) -> Wanted:
     """Returns what the commands of several pipelines work on; --dataset and --size win over the positions."""
     from flows.command.groups import Wanted
-    from tasks.servers.addresses import check_hands
+    from tasks.servers.addresses import check_workers
 
     stage, said = check_stage(arguments.STAGE, GROUP_STAGES), overrides(arguments)
     dataset, size = said.pop("data.dataset", arguments.DATASET), said.pop("policy.size", arguments.SIZE)
     check_output(arguments.output)
-    check_hands(arguments.parallel, arguments.dask)
+    check_workers(arguments.parallel, arguments.dask)
     check_servers()
     return Wanted(
         dataset,

@@ -17,9 +17,9 @@ from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_ru
 from flows.results.failed_runs import fails_readably
 from flows.results.recorded import RecordedRun
 from flows.results.summary import publish_page, recorded, result_page, verdict_of
-from flows.runtime.console import VERDICT_LOGGER, let_runs_speak
+from flows.runtime.console import VERDICT_LOGGER, attach_run_logging
 from flows.runtime.environment import check_writable
-from flows.runtime.lost_runs import signed
+from flows.runtime.lost_runs import mark_alive
 from flows.runtime.session import has_own_server
 from softgrpo.common.files import make_private
 from softgrpo.common.interruption import interruptible
@@ -33,12 +33,12 @@ from softgrpo.presets import resolve
 from softgrpo.presets.changes import find_changes
 from softgrpo.serving.pure_models import show_model
 from softgrpo.stages.contract import Node, unwatched
-from tasks.executors import Parallel, current, opened
+from tasks.executors import SERIAL, Executor, open_executor
 from tasks.pipeline_run import note_nodes, open_store, pipeline_run
 from tasks.stage import Progress
 from tasks.tracking.groups import Member
 from tasks.tracking.lookup import upstream_of
-from tasks.tracking.prefetch import looking_ahead, stored_digest
+from tasks.tracking.prefetch import prefetching, stored_digest
 from tasks.tracking.run_names import About, flow_run_name
 from tasks.tracking.store import ArtifactStore, Reference
 
@@ -47,7 +47,7 @@ StageName = Literal["recall", "data", "check", "sft", "grpo", "test"]
 Repeatable = Literal["split", "recall", "data", "check", "sft", "grpo", "test"]
 
 
-def tell_notes(config: ExperimentConfig, until: str = "test") -> None:
+def log_preflight_notes(config: ExperimentConfig, until: str = "test") -> None:
     """Looks for all that would fail later, and logs what is worth a note.
 
     Raises:
@@ -57,18 +57,18 @@ def tell_notes(config: ExperimentConfig, until: str = "test") -> None:
         get_run_logger().warning("note: %s", note)
 
 
-def tell_cost(
+def log_cost_estimate(
     nodes: Sequence[Node],
     config: ExperimentConfig,
     force: tuple[str, ...],
     store: ArtifactStore,
-    given: Mapping[str, Reference],
+    upstream: Mapping[str, Reference],
+    executor: Executor,
 ) -> None:
     """Logs about how long the stages of a plan will take that are not stored, if one of them trains something."""
-    digests = {name: reference["digest"] for name, reference in given.items()}
+    digests = {name: reference["digest"] for name, reference in upstream.items()}
     left = missing(nodes, config, force, partial(stored_digest, store), digests)
-    crew = current()
-    if line := cost_line(left, config, crew.most if isinstance(crew, Parallel) else 1):
+    if line := cost_line(left, config, executor.recallers_at_once):
         get_run_logger().info(line)
 
 
@@ -79,7 +79,7 @@ def begin(config: ExperimentConfig, output: Path) -> ArtifactStore:
     Raises:
         StoreError: Something cannot be written, or MLflow does not answer.
     """
-    let_runs_speak()
+    attach_run_logging()
     check_writable(output)
     return open_store(config, output)
 
@@ -97,10 +97,9 @@ def execute(
     output: Path = Path("outputs"),
     from_run: str | None = None,
     member: Member | None = None,
+    executor: Executor = SERIAL,
 ) -> RecordedRun:
     """Brings a plan to its end, inside a flow: each node is found or run, verified, committed and noted.
-
-    Nodes go one after another, in this process, unless the flow has others at hand (`tasks.executors.opened`).
 
     Args:
         nodes: The plan, every node behind its upstream nodes.
@@ -109,41 +108,41 @@ def execute(
         output: Folder of all that is written.
         from_run: MLflow run whose stages are used for those before the last one.
         member: Makes the run a member of a group, such as a trial of a study.
+        executor: Runs the stages, see `tasks.executors`.
 
     Raises:
         ConfigError: `from_run` is unknown, or of another dataset or pool.
         StoreError: Something cannot be written, or MLflow does not answer.
     """
     store = begin(config, output)
-    records = make_private(output.resolve() / "records")
-    given = upstream_of(store, from_run, nodes, config) if from_run else {}
+    results = make_private(output.resolve() / "records")
+    upstream = upstream_of(store, from_run, nodes, config) if from_run else {}
     about = About.of(config, nodes[-1].stage.name, member.name if member else None, prefect_page())
     watch = member.watch if member else unwatched
-    expected = () if given else nodes
+    expected = () if upstream else nodes
     with (
-        looking_ahead(store, expected, config, force) as ahead,
+        prefetching(store, expected, config, force) as prefetched,
         pipeline_run(store, config, nodes, about, member) as run_id,
     ):
-        progress = Progress(config, store, run_id, force, records, watch, ahead, about=about)
+        progress = Progress(config, store, run_id, force, results, watch, prefetched, about=about)
         if watch is unwatched:  # a study has many trials, of a known length
-            tell_cost(nodes, config, force, store, given)
-        crew = current()
-        found: list[Node] = []
-        for piece in crew.waves(nodes):
-            for node in piece:
-                if node.name in given:
-                    progress.references[node.name] = given[node.name]
+            log_cost_estimate(nodes, config, force, store, upstream, executor)
+        finished: list[Node] = []
+        for batch in executor.batches(nodes):
+            for node in batch:
+                if node.name in upstream:
+                    progress.references[node.name] = upstream[node.name]
                     get_run_logger().info("%s: taken from run %s", node.name, from_run)
-            wanted = [node for node in piece if node.name not in given]
-            if found and not all(map(progress.seems_stored, wanted)):
-                note_nodes(progress, found)  # before what takes long, or fails
-                found = []
-            crew.advance(progress, wanted)
-            for node in piece:
-                found.append(node)
+            to_run = [node for node in batch if node.name not in upstream]
+            if finished and not all(map(progress.seems_stored, to_run)):
+                note_nodes(progress, finished)  # before what takes long, or fails
+                finished = []
+            executor.run_nodes(progress, to_run)
+            for node in batch:
+                finished.append(node)
                 if watch is unwatched:  # what a study tries is no result yet
                     show_model(output, config, node, progress.folders()[node.name])
-        note_nodes(progress, found, whole=True)
+        note_nodes(progress, finished, whole=True)
         page = publish_page(progress, output) if "test" in progress.references else None
     result = recorded(progress, read_table(progress.folders()), page)
     create_markdown_artifact(result_page(progress, result), key="result", description=about.name)
@@ -194,15 +193,15 @@ def softgrpo_flow(
     """
     tags = [dataset, size, *(["debug"] if debug else [])]
     tag_run(*tags)
-    said = gather_overrides(
+    form_settings = gather_overrides(
         dataset, size, overrides, frequent=frequent, config=config, data_path=data_path, recallers=recallers
     )
-    resolved = resolve(dataset, size, "debug" if debug else "full", said)
+    resolved = resolve(dataset, size, "debug" if debug else "full", form_settings)
     changes = find_changes(resolved)  # which tell of debug where the command gives all settings one by one
     tag_run(*tags, *(["debug"] if changes.debug else []), name=flow_run_name(resolved, changes, until))
     check_dataset(resolved)
     nodes, repeated = plan(resolved, until), check_force(tuple(force or ()))
     if check:
-        tell_notes(resolved, until)
-    with interruptible(TerminationSignal), signed(output), opened(parallel, dask):
-        return execute(nodes, resolved, repeated, output, from_run)
+        log_preflight_notes(resolved, until)
+    with interruptible(TerminationSignal), mark_alive(output), open_executor(parallel, dask) as executor:
+        return execute(nodes, resolved, repeated, output, from_run, executor=executor)

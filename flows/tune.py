@@ -18,11 +18,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.pipeline import Size, begin, execute, tell_notes
+from flows.pipeline import Size, begin, execute, log_preflight_notes
 from flows.results.failed_runs import fails_readably
 from flows.results.report_page import write_group_page
 from flows.results.tune_page import StudyParts, study_html, study_page, study_sentences
-from flows.runtime.lost_runs import signed
+from flows.runtime.lost_runs import mark_alive
 from flows.study import (
     REASON,
     TrialWatch,
@@ -52,7 +52,7 @@ from softgrpo.pipeline.tuning import (
 from softgrpo.presets.changes import find_changes
 from softgrpo.presets.settings import as_flags
 from softgrpo.reporting import Pruned
-from tasks.executors import Crew, opened
+from tasks.executors import Executor, open_executor
 from tasks.tracking.descriptions import plain
 from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
 from tasks.tracking.run_names import flow_run_name
@@ -96,7 +96,9 @@ class Tuned:
 
 @flow(name="trial", flow_run_name="{name}", validate_parameters=False)
 @fails_readably
-def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output: Path, group: str) -> float | None:
+def trial_flow(
+    name: str, trial: optuna.Trial, config: ExperimentConfig, output: Path, group: str, executor: Executor
+) -> float | None:
     """Trains one trial and tells the study how it ended.
 
     Args:
@@ -105,13 +107,15 @@ def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output:
         config: The configuration with the settings that are tried.
         output: Folder of all that is written.
         group: MLflow run of the study.
+        executor: Runs the stages.
 
     Returns:
         The best validation NDCG behind the starting point, None if the trial was pruned or diverged.
     """
     watch = TrialWatch(trial, config.grpo.num_train_epochs)
     try:
-        result = execute(plan(config, STAGE), config, output=output, member=Member(group, name, watch))
+        member = Member(group, name, watch)
+        result = execute(plan(config, STAGE), config, output=output, member=member, executor=executor)
     except (Pruned, TrainingError) as reason:  # a training that diverged is a result too: these settings are bad
         get_run_logger().info("%s: ended early: %s", name, reason)
         trial.set_user_attr(REASON, str(reason))
@@ -130,9 +134,9 @@ def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output:
 
 @flow(name="tuned", flow_run_name="{name}", validate_parameters=False)
 @fails_readably
-def final_flow(name: str, config: ExperimentConfig, output: Path, group: str) -> RunResult:
+def final_flow(name: str, config: ExperimentConfig, output: Path, group: str, executor: Executor) -> RunResult:
     """Runs the whole pipeline with the settings that were found."""
-    return execute(plan(config), config, output=output, member=Member(group, name))
+    return execute(plan(config), config, output=output, member=Member(group, name), executor=executor)
 
 
 @flow(name="tune", flow_run_name="{dataset} {size}")
@@ -174,42 +178,43 @@ def tune_flow(
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run, and as many
-            trials at once as it has hands.
+            trials at once as it has workers.
     """
     tags = [dataset, size, *(["debug"] if debug else [])]
     tag_run(*tags)
     ranges, stage = space or SearchSpace(), "debug" if debug else "full"
-    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
-    start = plan_study(dataset, size, stage, said, trials, ranges)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    start = plan_study(dataset, size, stage, form_settings, trials, ranges)
     tag_run(*tags, name=flow_run_name(start, find_changes(start)))
     check_dataset(start)
     if check:
-        tell_notes(start)
+        log_preflight_notes(start)
     store = begin(start, output)
     name = study_name(plan(start, STAGE), start, ranges)
     with (
         interruptible(TerminationSignal),
-        signed(output),
-        opened(parallel, dask) as crew,
+        mark_alive(output),
+        open_executor(parallel, dask) as executor,
         store.local.lock(f"study-{name}"),
     ):  # who holds it knows that trials which say they are running are lost
         study = open_study(name, output, store.local)
         settings = {"trials": trials, "space": ranges.model_dump(), **start.model_dump(mode="json")}
         with group_run(store.runs, KIND, name, settings, resume=True) as group:
-            _search(study, start, ranges, trials, output, group, crew)
+            _search(study, start, ranges, trials, output, group, executor)
             best = best_trial(study)
-            found, value = as_overrides(best.params), float(best.values[0])
-            command = command_line(dataset, stage, size, said | found, output)
+            best_settings, value = as_overrides(best.params), float(best.values[0])
+            command = command_line(dataset, stage, size, form_settings | best_settings, output)
             tried = trial_table(study, members(store.runs, group))
             link = store.runs.tracking.run_link(group)
             place = f"[{group}]({link})" if store.runs.tracking.has_pages else f"`{link}`"
-            page = study_page(tried, found, start.fusion.k, command, place)
-            _publish(store, group, tried, found, value, command, page)
-            parts = StudyParts(name, group, tried, found, start.fusion.k, command)
+            page = study_page(tried, best_settings, start.fusion.k, command, place)
+            _publish(store, group, tried, best_settings, value, command, page)
+            parts = StudyParts(name, group, tried, best_settings, start.fusion.k, command)
             html = _show_page(store, f"{dataset} {size}: {len(tried)} trials", parts, link)
             chosen = with_values(start, best.params)
-            result = final_flow(f"tuned by {trial_name(best.number)}", chosen, output, group) if final else None
-    return Tuned(name, found, value, tried, command, link, result, start.fusion.k, html)
+            final_name = f"tuned by {trial_name(best.number)}"
+            result = final_flow(final_name, chosen, output, group, executor) if final else None
+    return Tuned(name, best_settings, value, tried, command, link, result, start.fusion.k, html)
 
 
 def command_line(dataset: str, stage: str, size: str, overrides: Mapping[str, Any], output: Path) -> str:
@@ -225,17 +230,18 @@ def _search(
     trials: int,
     output: Path,
     group: str,
-    crew: Crew,
+    executor: Executor,
 ) -> None:
     """Runs trials until the study has as many as wanted, first those that were cut off."""
     recover(study)
     study.enqueue_trial(space.start(config), skip_if_exists=True)
 
     def run(trial: optuna.Trial) -> None:
-        trial_flow(trial_name(trial.number), trial, with_values(config, trial.params), output, group)
+        trial_flow(trial_name(trial.number), trial, with_values(config, trial.params), output, group, executor)
 
     while (left := trials - count_done(study)) > 0:
-        crew.each(run, [next_trial(study, space, config.seed) for _ in range(min(left, crew.width))])
+        count = min(left, executor.pipelines_at_once)
+        executor.map_pipelines(run, [next_trial(study, space, config.seed) for _ in range(count)])
 
 
 def _publish(

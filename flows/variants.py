@@ -16,14 +16,14 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.pipeline import Size, begin, execute, tell_notes
+from flows.pipeline import Size, begin, execute, log_preflight_notes
 from flows.results.comparison import ComparedRuns
 from flows.results.differences import differing, differing_settings
 from flows.results.failed_runs import fails_readably
 from flows.results.prefect_page import group_page
 from flows.results.report_page import write_group_page
 from flows.runtime.console import VERDICT_LOGGER
-from flows.runtime.lost_runs import signed
+from flows.runtime.lost_runs import mark_alive
 from softgrpo.common.interruption import interruptible
 from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
@@ -33,7 +33,7 @@ from softgrpo.pipeline.run import RunResult
 from softgrpo.presets.ablations import REFERENCE, resolve_ablation
 from softgrpo.presets.changes import find_changes
 from softgrpo.presets.pools import resolve_pools
-from tasks.executors import opened
+from tasks.executors import Executor, open_executor
 from tasks.tracking.descriptions import plain
 from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
 from tasks.tracking.pages import run_page
@@ -44,7 +44,7 @@ from tasks.tracking.store import ArtifactStore
 
 @flow(name="variant", flow_run_name="{name}", validate_parameters=False)
 @fails_readably
-def variant_flow(name: str, config: ExperimentConfig, output: Path, group: str) -> RunResult:
+def variant_flow(name: str, config: ExperimentConfig, output: Path, group: str, executor: Executor) -> RunResult:
     """Runs the whole pipeline for one variant; what an earlier one has made is reused.
 
     Args:
@@ -52,8 +52,9 @@ def variant_flow(name: str, config: ExperimentConfig, output: Path, group: str) 
         config: Its configuration.
         output: Folder of all that is written.
         group: MLflow run of the comparison.
+        executor: Runs the stages.
     """
-    return execute(plan(config), config, output=output, member=Member(group, name))
+    return execute(plan(config), config, output=output, member=Member(group, name), executor=executor)
 
 
 @passwords_hidden()
@@ -82,16 +83,18 @@ def run_variants(
     """
     if check:
         for config in dict.fromkeys([whole.model_dump_json(), *(each.model_dump_json() for each in configs.values())]):
-            tell_notes(ExperimentConfig.model_validate_json(config))
+            log_preflight_notes(ExperimentConfig.model_validate_json(config))
     store = begin(whole, output)
     name = f"{whole.data.dataset} {whole.policy.size} {len(configs)} {kind}"
     with (
         interruptible(TerminationSignal),
-        signed(output),
-        opened(parallel, dask) as crew,
+        mark_alive(output),
+        open_executor(parallel, dask) as executor,
         group_run(store.runs, kind, name, {**settings, **whole.model_dump(mode="json")}) as group,
     ):
-        results = crew.each(lambda variant: variant_flow(variant, configs[variant], output, group), configs)
+        results = executor.map_pipelines(
+            lambda variant: variant_flow(variant, configs[variant], output, group, executor), configs
+        )
         return _compare(store, group, kind, whole, configs, dict(zip(configs, results, strict=True)))
 
 
@@ -207,8 +210,8 @@ def multi_recaller_flow(
     """
     tags = [dataset, size, *(["debug"] if debug else [])]
     tag_run(*tags)
-    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
-    whole, configs = resolve_pools(dataset, size, "debug" if debug else "full", pools, said)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    whole, configs = resolve_pools(dataset, size, "debug" if debug else "full", pools, form_settings)
     tag_run(*tags, name=flow_run_name(whole, find_changes(whole)))
     check_dataset(whole)
     settings = {"pools": list(configs)}
@@ -270,8 +273,8 @@ def ablate_flow(
     """
     tags = [dataset, size, name, *(["debug"] if debug else [])]
     tag_run(*tags)
-    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
-    configs = resolve_ablation(name, dataset, size, "debug" if debug else "full", said)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    configs = resolve_ablation(name, dataset, size, "debug" if debug else "full", form_settings)
     settings = {"ablation": name, "variants": list(configs)}
     whole = configs[REFERENCE]
     tag_run(*tags, name=f"{name}, {flow_run_name(whole, find_changes(whole))}")

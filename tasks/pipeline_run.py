@@ -1,4 +1,4 @@
-"""The pipeline's own MLflow run, which is what people compare: settings, versions, final metrics, links to every stage's run."""
+"""The pipeline's own MLflow run, which is the one to compare: settings, versions, final metrics, links to every stage's run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tasks.tracking.headline import (
     readable,
     results,
 )
-from tasks.tracking.liveness import Signs
+from tasks.tracking.liveness import LivenessLocks
 from tasks.tracking.pages import run_page, version_page, view_id, view_page
 from tasks.tracking.registry import register
 from tasks.tracking.run_names import About
@@ -42,7 +42,7 @@ from tasks.tracking.saved_view import keep_view
 from tasks.tracking.store import MODEL_STAGES, ArtifactStore, dataset
 
 REPORT = ("report.html", "report.md", "figures")
-"""What is shown with the pipeline's run of the files of a stage that has them."""
+"""Files of a stage that are copied to the pipeline's run, if the stage has them."""
 TABLE = "comparison.json"
 """The table of all methods, which MLflow's page shows as one."""
 
@@ -59,14 +59,14 @@ def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
     """
     local = LocalStore(stages_folder(output))
     tracking = open_tracking(output, EXPERIMENTS + config.data.dataset, local)
-    return ArtifactStore(Runs(tracking, Signs.of(local)), local)
+    return ArtifactStore(Runs(tracking, LivenessLocks.of(local)), local)
 
 
 @contextmanager
 def pipeline_run(
     store: ArtifactStore, config: ExperimentConfig, nodes: Sequence[Node], about: About, member: Member | None = None
 ) -> Iterator[str]:
-    """Gives the id of the pipeline's run, which carries what is known beforehand.
+    """Starts the pipeline's run with all that is known beforehand, gives its id, and ends it with the block.
 
     Args:
         store: The open store.
@@ -93,7 +93,7 @@ def pipeline_run(
         try:
             yield run_id
         except SoftGRPOError as error:
-            if not isinstance(error, StoreError):  # with those MLflow itself may be away
+            if not isinstance(error, StoreError):  # after one of those MLflow itself may be down
                 runs.tag(run_id, {NOTE: pipeline_note(about.tags, None, (), about.links, {}, failure=str(error))})
             raise
 
@@ -120,7 +120,7 @@ def note_nodes(progress: Progress, nodes: Sequence[Node], *, whole: bool = False
 
 
 def _note_test(progress: Progress, node: Node) -> None:
-    """Shows what the policies reach on the test windows with their models, and stores the view of all runs."""
+    """Adds the policies' scores on the test windows to their models, and stores the view of all runs."""
     config = progress.config
     scores, k = read_metrics(progress.folders()[node.name]), config.fusion.k
     for stage in POLICIES if node.name in progress.ran else ():
@@ -131,7 +131,7 @@ def _note_test(progress: Progress, node: Node) -> None:
 
 
 def _note_numbers(progress: Progress, nodes: Sequence[Node], *, whole: bool) -> None:
-    """Links the runs of nodes, describes the run as far as it is known, and at its end adds the numbers it is compared by."""
+    """Links the runs of nodes and updates the description; at the end of the run, adds the numbers that runs are compared by."""
     folders, k, pool = progress.folders(), progress.config.fusion.k, progress.config.recall.recallers
     tags = {"reused": " ".join(progress.reused()), NOTE: _note(progress)}
     for node in nodes:
@@ -151,7 +151,7 @@ def _note_numbers(progress: Progress, nodes: Sequence[Node], *, whole: bool) -> 
 
 
 def _note(progress: Progress) -> str:
-    """Returns the description of the run, as far as it is known."""
+    """Returns the description of the run, with the results that are known so far."""
     experiment, run_id, about = progress.store.runs.tracking.experiment_id, progress.parent_run, progress.about
     links = dict(about.links)
     summary, table = None, list[Line]()
@@ -169,20 +169,20 @@ def _note(progress: Progress) -> str:
 
 
 def _note_policies(progress: Progress, nodes: Sequence[Node]) -> None:
-    """Notes the data and the policies that were reused and made, and registers those."""
+    """Records the data and the policies that were reused or made, and registers the policies."""
     store, references = progress.store, progress.references
     data = [
         dataset(progress.config.data.dataset, references[node.name]["digest"]) for node in nodes if not node.upstream
     ]
     policies = [node for node in nodes if node.stage.name in MODEL_STAGES]
-    reused, made = (
+    reused, new = (
         [references[node.name] for node in policies if (node.name in progress.ran) == ran] for ran in (False, True)
     )
     store.note_used(progress.parent_run, data, reused)
-    store.note_made(progress.parent_run, made)
+    store.note_made(progress.parent_run, new)
     for node in policies:
         stage, split = node.stage.name, references["split"]["digest"]
-        with store.local.lock("registry"):  # of two identical runs at once, one adds the model
+        with store.local.lock("registry"):  # of two identical runs at the same time, only one adds the model
             version = register(store.runs, progress.config, stage, references[node.name], split)
         label = f"Registered model {version.name}, version {version.version}"
         progress.models[label] = version_page(version.name, str(version.version))

@@ -138,9 +138,9 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
     if standalone and arguments.from_run:
         raise ConfigError("--from-run", "A standalone run knows no MLflow", "Leave it out, or run the stage full")
     if not standalone:
-        from tasks.servers.addresses import check_hands
+        from tasks.servers.addresses import check_workers
 
-        check_hands(arguments.parallel, arguments.dask)
+        check_workers(arguments.parallel, arguments.dask)
         check_servers()
     if arguments.from_run:
         _check_source(arguments.from_run, arguments.output, config, until)

@@ -33,14 +33,14 @@ class ComparedRuns:
 
     Attributes:
         table: See `softgrpo.evaluation.across_runs.compare_runs`, of seeds `softgrpo.evaluation.across_seeds.average_seeds`.
-        verdicts: One sentence for each run behind the first, of seeds for each reference.
+        verdicts: One sentence for each run after the first, of seeds for each reference.
         k: Cut-off of the NDCG of the differences.
         link: Page of MLflow that compares the runs, None where no server shows one.
         differences: Setting -> label of a run -> value, of the settings in which the runs differ.
-        references: Prefix of the table's columns of differences -> what people call the reference.
-        runs: `label`, the beginning of its id, which stands for it in the table, `name` and `run_id` of each run that was named;
+        references: Prefix of the table's columns of differences -> name of the reference.
+        runs: `label` (the beginning of its id, used in the table), `name` and `run_id` of each run that was named;
             empty for variants of an experiment, which the table calls by their names.
-        changes: In which settings each run behind the first differs from it, in one sentence each.
+        changes: In which settings each run after the first differs from it, in one sentence each.
         page: The HTML page, None where none was written.
     """
 
@@ -72,7 +72,7 @@ class ComparedRuns:
 
         Args:
             title: Heading.
-            names: Label of each run in the table -> what people call it.
+            names: Label of each run in the table -> its name.
             note: What a reader of the table must know.
         """
         from softgrpo.evaluation.comparison_page import ComparisonPage, render_comparison
@@ -89,7 +89,7 @@ class Stored:
     """Runs as MLflow has them.
 
     Attributes:
-        runs: What the test stage of each left behind.
+        runs: What the test stage of each stored.
         settings: The settings of each, by dotted path.
         k: Cut-off of the first.
         evaluation: The first one's settings of the bootstrap.
@@ -139,12 +139,12 @@ def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
     evaluated = []
     for label, run in zip(labels, pipelines, strict=True):
         check_pipeline(run.info.run_id, run.data.tags)
-        found = stage_runs(store, run)
-        if "test" not in found:
+        stages = stage_runs(store, run)
+        if "test" not in stages:
             raise ConfigError(
                 f"run '{run.info.run_id}'", "It did not reach the stage test", "Name the run of a whole pipeline"
             )
-        reference = store.fetch("test", read_run(store, found["test"]))
+        reference = store.fetch("test", read_run(store, stages["test"]))
         evaluated.append(EvaluatedRun.read(label, store.local.payload(reference["key"])))
     settings = [dict(run.data.params) for run in pipelines]
     _check_same_users(dict(zip(labels, settings, strict=True)))

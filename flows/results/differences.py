@@ -1,4 +1,4 @@
-"""In which settings runs differ, in words."""
+"""Sentences on the settings in which runs differ."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def differing_settings(settings: Mapping[str, Mapping[str, str]]) -> dict[str, d
 
 
 def differing(settings: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
-    """Says of each run behind the first in which settings it differs from that one.
+    """Returns one sentence for each run after the first: in which settings it differs from the first.
 
     Args:
         settings: The settings of each run by dotted path, by what the run is called.
@@ -33,10 +33,10 @@ def differing(settings: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
 
 def _sentence(name: str, values: Mapping[str, str], first: str, base: Mapping[str, str]) -> str:
     unequal = [path for path in dict.fromkeys([*base, *values]) if base.get(path) != values.get(path)]
-    found = [path for path in unequal if path not in WITHOUT_EFFECT and not _of_one_pool(path, values, base)]
-    if not found:
+    effective = [path for path in unequal if path not in WITHOUT_EFFECT and not _of_one_pool(path, values, base)]
+    if not effective:
         return f"{name} has the settings of {first}."
-    changes = [f"{path} ({_text(values.get(path))}, not {_text(base.get(path))})" for path in found]
+    changes = [f"{path} ({_text(values.get(path))}, not {_text(base.get(path))})" for path in effective]
     return f"{name} differs from {first} in {', '.join(changes)}."
 
 
@@ -47,7 +47,7 @@ def _of_one_pool(path: str, values: Mapping[str, str], base: Mapping[str, str]) 
 
 
 def _text(value: str | None) -> str:
-    """Returns a value as people read it; names in a list have a plus sign between them."""
+    """Returns a value in words; names in a list have a plus sign between them."""
     if value is None:
         return "unset"
     return " + ".join(json.loads(value)) if value.startswith('["') and value.endswith('"]') else value

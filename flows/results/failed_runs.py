@@ -1,4 +1,4 @@
-"""What Prefect shows of a run that failed: the message for people as its state and in its log, and at most one traceback."""
+"""What Prefect shows of a failed run: the readable message as its state and in its log, and at most one traceback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prefect import get_run_logger
 from prefect.logging.handlers import APILogHandler
 from prefect.states import Failed
 
-from flows.runtime.console import RUN_LOGGERS, let_runs_speak
+from flows.runtime.console import RUN_LOGGERS, attach_run_logging
 from softgrpo.errors import SoftGRPOError
 
 P = ParamSpec("P")
@@ -34,7 +34,7 @@ def fails_readably(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def flow_function(*arguments: P.args, **options: P.kwargs) -> R:
-        let_runs_speak()
+        attach_run_logging()
         tell_failures_once()
         try:
             return function(*arguments, **options)
@@ -63,7 +63,7 @@ class Once(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tells whether a record is sent."""
@@ -73,14 +73,14 @@ class Once(logging.Filter):
         if error is None or (record.name != FLOW_RUNS and not isinstance(error, SoftGRPOError)):
             return True  # of an error that was not foreseen, the flow's report has the traceback
         key = str(getattr(record, "flow_run_id", "")), _first_line(error)
-        if key in self._told:
+        if key in self._logged:
             return False
-        self._told.add(key)
+        self._logged.add(key)
         return True
 
 
 class MessageFirst(logging.Formatter):
-    """Writes the message of an error, and behind it the traceback where a flow failed with an error that is none of ours.
+    """Writes the message of an error, and after it the traceback where a flow failed with an error that is none of ours.
 
     Args:
         usual: Formats all other records; None takes the message.

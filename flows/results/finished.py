@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.tracking.store import ArtifactStore
 
 TIMED = ("recall-", "test")
-"""Beginnings of the names of the nodes that report what users pay for."""
+"""Beginnings of the names of the nodes that report the costs of serving a user."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class FinishedRun:
 
     Attributes:
         run_id: Its id in MLflow.
-        name: What people call it.
+        name: Its name on pages.
         config: The configuration it ran with.
-        folders: Files of the stages that were asked for, as far as it has them; verified.
+        folders: Verified files of the requested stages, as far as the run has them.
         link: Its page in MLflow.
         started: When it was started.
         commit: Of the checkout that ran it, None outside one.
@@ -71,7 +71,7 @@ def check_pipeline(run_id: str, tags: Mapping[str, str]) -> None:
     """Checks that a run is that of a pipeline.
 
     Args:
-        run_id: What was given.
+        run_id: The id that the user named.
         tags: The run's tags.
 
     Raises:
@@ -83,13 +83,13 @@ def check_pipeline(run_id: str, tags: Mapping[str, str]) -> None:
         )
 
 
-def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequence[str]) -> FinishedRun:
+def open_finished(run_id: str, output: Path, names: Sequence[str], needed: Sequence[str]) -> FinishedRun:
     """Finds a run of a pipeline, fetching files that are not here.
 
     Args:
         run_id: Id of the run, as `softgrpo run` prints it, or six or more characters from its beginning.
         output: Folder of finished stages, and of MLflow's database unless the environment names another.
-        wanted: Names of the nodes whose files are wanted where there are any.
+        names: Nodes whose files are fetched if the run has them.
         needed: Those of them without which there is nothing to do.
 
     Raises:
@@ -103,8 +103,8 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
     store = open_store_of_run(run_id, output)
     run = read_run(store, run_id)
     check_pipeline(run_id, run.data.tags)
-    found = stage_runs(store, run)
-    missing = [name for name in needed if name not in found]
+    stages = stage_runs(store, run)
+    missing = [name for name in needed if name not in stages]
     if missing:
         raise ConfigError(
             f"run '{run_id}'", f"It did not reach the stage {missing[0]}", "Name the run of a whole pipeline"
@@ -114,7 +114,7 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
         path = Path(tracking.client.download_artifacts(run.info.run_id, "config.yaml", folder))
         config = validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     references = {
-        name: store.fetch(name, read_run(store, found[name])) for name in dict.fromkeys(wanted) if name in found
+        name: store.fetch(name, read_run(store, stages[name])) for name in dict.fromkeys(names) if name in stages
     }
     folders = {name: store.local.payload(reference["key"]) for name, reference in references.items()}
     return FinishedRun(
@@ -125,5 +125,5 @@ def open_finished(run_id: str, output: Path, wanted: Sequence[str], needed: Sequ
         tracking.run_link(run.info.run_id),
         started_at(run),
         commit_of(run),
-        costs_of_stages(store, found),
+        costs_of_stages(store, stages),
     )

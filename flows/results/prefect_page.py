@@ -1,6 +1,6 @@
 """What Prefect's page of a finished run shows, as Markdown: the verdict, one table of at most eight columns, the figure, links.
 
-The page is about 700 pixels wide where the window has 1280, so it shows what people look at first; the report has the rest.
+The page is about 700 pixels wide where the window has 1280, so it shows the most important results; the report has the rest.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run_page(
     summary: Summary | None,
     figure: Path | None,
     places: Mapping[str, str],
-    made: Sequence[str],
+    new: Sequence[str],
     reused: Sequence[str],
 ) -> str:
     """Returns the page of one pipeline's run.
@@ -48,7 +48,7 @@ def run_page(
         summary: The result in words; None where there is none.
         figure: PNG file of the comparison; None where there is none.
         places: Where to look further: what it is -> Markdown that leads there.
-        made: Names of the nodes that this run has made.
+        new: Names of the nodes that this run made.
         reused: Names of those that an earlier run had made.
     """
     parts = [verdict_markdown(summary.sentences)] if summary else []
@@ -59,7 +59,7 @@ def run_page(
     if figure is not None:
         parts.append(figure_markdown(figure, "NDCG of every method, and its difference to the best single recaller"))
     parts += ["## Where to look further", bullets(f"{label}: {place}" for label, place in places.items())]
-    parts += ["## Stages", stages_in_words(made, reused)]
+    parts += ["## Stages", stages_in_words(new, reused)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -135,13 +135,13 @@ def figure_markdown(path: Path, text: str) -> str:
     return f"![{text}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
 
 
-def stages_in_words(made: Sequence[str], reused: Sequence[str]) -> str:
-    """Says which stages were made by this run and which had been made before."""
-    if not made:
+def stages_in_words(new: Sequence[str], reused: Sequence[str]) -> str:
+    """Says which stages this run made, and which were made before."""
+    if not new:
         return "All stages were reused from earlier runs; this run trained nothing."
     if not reused:
         return "This run made all of its stages itself."
-    return bullets([f"Made by this run: {_in_words(made)}.", f"Reused from earlier runs: {_in_words(reused)}."])
+    return bullets([f"Made by this run: {_in_words(new)}.", f"Reused from earlier runs: {_in_words(reused)}."])
 
 
 def _in_words(nodes: Sequence[str]) -> str:
@@ -165,8 +165,8 @@ def group_page(verdicts: Sequence[str], differences: Sequence[str], table: pd.Da
     """Returns the page of a comparison of several runs.
 
     Args:
-        verdicts: One sentence for each run behind the first.
-        differences: What differs between the runs, one sentence for each behind the first.
+        verdicts: One sentence for each run after the first.
+        differences: What differs between the runs, one sentence for each run after the first.
         table: See `softgrpo.evaluation.across_runs.compare_runs`; the page shows what each run is judged by, see `MAIN_ROWS`.
         k: Cut-off of the NDCG.
         place: Markdown that leads to the page that compares the runs.

@@ -1,4 +1,4 @@
-"""The page of a run as people read it: what the stage `test` stored, with the run's id, date, command, commit and links on it."""
+"""The report of a run: what the stage `test` stored, completed with the run's id, date, command, commit and links."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RunFacts:
         config: The configuration it ran with.
         started: When it was started, or without MLflow when its page is written.
         run_id: Its id in MLflow, None without.
-        name: What people call it, None without MLflow.
+        name: Its name in MLflow, None without.
         commit: Of the checkout that ran it, None outside one.
         link: Its page in MLflow, or where that is.
         costs: Measured milliseconds, `<node>/<what>`, as far as stages have reported them; see `softgrpo.stages.contract`.

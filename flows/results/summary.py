@@ -1,4 +1,4 @@
-"""What a finished run shows to people: links, and the page that Prefect shows with it."""
+"""What a finished run returns and shows: links, and its page in Prefect."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def links(progress: Progress, page: Path | None) -> dict[str, str]:
     """Returns where to look further, label to address or path: the MLflow run, the table of all runs, the report, the models."""
     folders = progress.folders()
     tracking = progress.store.runs.tracking
-    found = {"MLflow run": tracking.run_link(progress.parent_run)}
+    places = {"MLflow run": tracking.run_link(progress.parent_run)}
     if page is not None:
         if (view := tracking.view_link(progress.config.fusion.k)) is not None:
-            found["all runs"] = view
-        found["report"] = str(page)
-    return found | {f"{name} model": str(folders[name]) for name in sorted(MODEL_STAGES & set(folders), reverse=True)}
+            places["all runs"] = view
+        places["report"] = str(page)
+    return places | {f"{name} model": str(folders[name]) for name in sorted(MODEL_STAGES & set(folders), reverse=True)}
 
 
 def verdict_of(result: RunResult) -> tuple[str, ...]:
@@ -99,16 +99,16 @@ def _places(progress: Progress, result: RecordedRun) -> dict[str, str]:
     models = [name for name in sorted(MODEL_STAGES) if name in result.folders]
     names = {stage: model_name(progress.config, stage) for stage in models}
     if tracking.has_pages:
-        found = {"MLflow run": f"[{result.run_id}]({result.links['MLflow run']})"}
+        places = {"MLflow run": f"[{result.run_id}]({result.links['MLflow run']})"}
         if "report" in result.links:
-            found["report"] = (
+            places["report"] = (
                 f"[{PAGE}]({tracking.artifact_link(result.run_id, PAGE)}), the file `{result.links['report']}`"
             )
         registered = {stage: f"[{name}]({tracking.model_link(name)})" for stage, name in names.items()}
     else:
-        found = {label: f"`{result.links[label]}`" for label in ("MLflow run", "report") if label in result.links}
+        places = {label: f"`{result.links[label]}`" for label in ("MLflow run", "report") if label in result.links}
         registered = {stage: f"`{name}`" for stage, name in names.items()}
     words = {"sft": "SFT", "grpo": "SofT-GRPO"}
-    return found | {
+    return places | {
         f"{words[stage]}, registered model": f"{registered[stage]}, in `{result.folders[stage]}`" for stage in models
     }

@@ -35,7 +35,7 @@ class Lines(logging.StreamHandler[TextIO]):
 
 
 class ForPeople(logging.Filter):
-    """Drops what others show: reports of errors and verdicts, which the command itself prints, curves, and Prefect's notes."""
+    """Drops what is shown elsewhere: errors and verdicts, which the command itself prints, curves, and Prefect's own lines."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tells whether a record is shown."""
@@ -65,7 +65,7 @@ class Short(Visible):
 
 
 class ForRuns(logging.Filter):
-    """Of all lines those that belong into Prefect's log of a run and are not there yet: softgrpo's, and warnings of libraries."""
+    """Lets through what belongs into Prefect's log of a run and is not there yet: softgrpo's lines, and warnings of libraries."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tells whether a record is sent."""
@@ -73,8 +73,8 @@ class ForRuns(logging.Filter):
         return package == "softgrpo" or (record.levelno >= logging.WARNING and package not in ("prefect", ALONE))
 
 
-def let_runs_speak() -> None:
-    """Sends the lines of stages, trainers and recallers to Prefect's log of the run, however quiet Prefect is meant to be."""
+def attach_run_logging() -> None:
+    """Sends what stages, trainers and recallers log to Prefect's log of the run, however quiet Prefect itself is."""
     from prefect.logging.handlers import APILogHandler  # a run without Prefect uses this module too
 
     hide_passwords()
@@ -92,7 +92,7 @@ def let_runs_speak() -> None:
 def make_readable(debug: bool = False) -> None:
     """Gives all loggers that write to the console the same short lines; files and Prefect's log of the run keep everything.
 
-    Call it behind the imports of prefect and mlflow, where they are used: they set up handlers of their own.
+    Call it after the imports of prefect and mlflow, where they are used: they set up handlers of their own.
 
     Args:
         debug: Show every record, with its traceback.

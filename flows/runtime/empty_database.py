@@ -22,35 +22,37 @@ from tasks.servers.database import check_sqlite
 NAME = "prefect.db"
 """Of the database in Prefect's home."""
 BUSY_SECONDS = 60.0
-ROOM_BYTES = 4 * 1024 * 1024
+RESERVED_BYTES = 4 * 1024 * 1024
 ELSEWHERE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
 """Name another database; the second is what older versions read."""
 
 
 def empty_database() -> Path:
-    """Returns where the empty database of the installed Prefect lies, in the virtual environment, if it was made."""
+    """Returns the path of the empty database for the installed Prefect, in the virtual environment; it may be missing."""
     return Path(sys.prefix) / "share" / "softgrpo" / f"prefect-{version('prefect')}.db"
 
 
-def lay(home: Path) -> None:
-    """Makes Prefect's home, which only its owner can read, and puts a copy of the empty database into it.
+def install_empty_database(home: Path) -> None:
+    """Makes Prefect's home, readable by its owner only, and copies the empty database into it.
 
-    Not where there is a database, or the environment names another.
+    Nothing is copied where the home has a database already, where the environment names another one, or where the empty
+    database was never made: then Prefect makes its own, which takes some seconds.
 
-    Without the empty database nothing is done: Prefect makes its own, some seconds later. Nobody else may do the same meanwhile.
+    Args:
+        home: Prefect's home; the caller holds the lock of the output folder, so that no other process does the same meanwhile.
     """
-    database, made = home / NAME, empty_database()
+    database, empty = home / NAME, empty_database()
     make_private(home)
-    if database.exists() or not made.is_file() or any(name in os.environ for name in ELSEWHERE):
+    if database.exists() or not empty.is_file() or any(name in os.environ for name in ELSEWHERE):
         return
     aside = home / f".{NAME}"
     aside.touch(mode=0o600)
-    shutil.copyfile(made, aside)
+    shutil.copyfile(empty, aside)
     aside.replace(database)
 
 
 def check_own_database(home: Path) -> None:
-    """Checks the database that Prefect's own server of a run would open; nothing there is right.
+    """Checks the database that a run's own Prefect server would open; a missing one is fine, since the server makes it.
 
     Args:
         home: Prefect's home.
@@ -67,12 +69,15 @@ def check_own_database(home: Path) -> None:
 
 
 @contextmanager
-def room(home: Path) -> Iterator[None]:
-    """Keeps some megabytes for a database while a block lasts: where the disk becomes full, a run still tells how it ended.
+def reserve_disk_space(home: Path) -> Iterator[None]:
+    """Reserves some megabytes for Prefect's database until the block ends, so that a run can record its end on a full disk.
 
-    They are in the file, as pages that are free again, and in its write-ahead log, which is as long as somebody has the database
-    open. Prefect's own migrations leave as much. A database that is still to be made is left alone; where there is no room
-    left, the server's log says so, and the run tells what it could not write.
+    The space is inside the file, as free pages, and in its write-ahead log, which keeps its length as long as a connection is
+    open. Prefect's own migrations leave as much, so a database that is still to be made is left alone. Where the disk is full
+    already, the server's log says so, and the run reports what it could not write.
+
+    Args:
+        home: Prefect's home.
     """
     if not (home / NAME).is_file():
         yield
@@ -80,11 +85,11 @@ def room(home: Path) -> Iterator[None]:
     with closing(sqlite3.connect(home / NAME, BUSY_SECONDS, isolation_level=None)) as database:
         try:
             database.execute("create table if not exists room (bytes blob)")  # there if the last one was killed here
-            database.execute("insert into room values (zeroblob(?))", (ROOM_BYTES,))
+            database.execute("insert into room values (zeroblob(?))", (RESERVED_BYTES,))
             database.execute("drop table room")
             database.execute("pragma wal_checkpoint").fetchall()
         except sqlite3.OperationalError as error:
-            print(f"no room kept in {home / NAME}: {error}", file=sys.stderr)
+            print(f"no disk space reserved in {home / NAME}: {error}", file=sys.stderr)
         yield
 
 
@@ -92,18 +97,18 @@ def make() -> Path:
     """Makes the empty database, or leaves the one that is there.
 
     Raises:
-        CalledProcessError: Prefect's command failed; it has said why.
+        CalledProcessError: Prefect's command failed; it has printed why.
     """
-    made = empty_database()
-    if made.is_file():
-        return made
-    made.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=made.parent) as home:
+    empty = empty_database()
+    if empty.is_file():
+        return empty
+    empty.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=empty.parent) as home:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         command = [sys.executable, "-m", "prefect", "--no-prompt", "server", "database", "upgrade", "--yes"]
         subprocess.run(command, env=environment | {"PREFECT_HOME": home}, stdout=subprocess.DEVNULL, check=True)
-        (Path(home) / NAME).replace(made)
-    return made
+        (Path(home) / NAME).replace(empty)
+    return empty
 
 
 if __name__ == "__main__":

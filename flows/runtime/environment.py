@@ -37,7 +37,7 @@ def takes_files(folder: Path) -> bool:
         with tempfile.TemporaryDirectory(prefix=".softgrpo-", dir=existing):
             return True
     except OSError as error:
-        return is_full_disk(error)  # another matter, which whoever writes there says
+        return is_full_disk(error)  # another matter, which a later write reports
 
 
 def check_takes_files(flag: str, folder: Path) -> None:
@@ -112,8 +112,8 @@ def keep_off_proxy(*hosts: str) -> None:
         os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost", *hosts]))
 
 
-def quieten() -> None:
-    """Sets what the environment does not say yet of what libraries write and send, and keeps this machine's servers off a proxy."""
+def set_quiet_defaults() -> None:
+    """Keeps libraries from logging much and sending usage data, unless the environment says otherwise; see `keep_off_proxy`."""
     keep_off_proxy()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -136,15 +136,15 @@ def prepare_to_read(output: Path) -> None:
         )
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         check_database(output)
-    quieten()
+    set_quiet_defaults()
 
 
 _answered: set[str] = set()
-"""Addresses at which somebody has answered this process, or will: that of its own server."""
+"""Addresses that have answered this process, and that of its own server, which will."""
 
 
-def expect(address: str) -> None:
-    """Keeps `check_servers` from asking at the address of a server that this process has started, which may still be starting."""
+def mark_as_answering(address: str) -> None:
+    """Keeps `check_servers` from asking a server that this process has started itself, and that may still be starting."""
     _answered.add(address)
 
 
@@ -155,7 +155,7 @@ def check_servers() -> None:
         ConfigError: One is no address, or a proxy is of a kind that the libraries cannot use.
         StoreError: One does not answer, or is of another kind.
     """
-    quieten()
+    set_quiet_defaults()
     from tasks.servers.server_kinds import check_proxies  # requests, which `softgrpo --help` need not wait for
 
     check_proxies()

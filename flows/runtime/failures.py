@@ -1,4 +1,4 @@
-"""What people are told about an error, and the exit codes."""
+"""Messages of the command about errors, and its exit codes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def exit_code(signalled: KeyboardInterrupt) -> int:
 
 
 def interruption(signalled: KeyboardInterrupt) -> str:
-    """Returns what people are told when a signal has ended a command."""
+    """Returns the message of a command that a signal has ended."""
     number = exit_code(signalled) - SIGNALLED
     what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     return f"{what}. Finished stages are kept; the same command goes on from there."
 
 
 def explained(error: Exception) -> SoftGRPOError | None:
-    """Returns what people are told of an error whose cause lies outside of softgrpo, None for what is probably its own fault."""
+    """Returns the readable form of an error whose cause lies outside of softgrpo, None for what is probably a bug of softgrpo."""
     if isinstance(error, SoftGRPOError):
         return error
     if is_full_disk(error):
@@ -48,7 +48,7 @@ def explained(error: Exception) -> SoftGRPOError | None:
 
 
 def readable(error: Exception) -> str:
-    """Returns one message for people: what was received, the rule, the remedy."""
+    """Returns one readable message: what was received, the rule, the remedy."""
     known = explained(error)
     if known is not None:
         return str(known)

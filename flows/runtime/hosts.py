@@ -1,4 +1,4 @@
-"""The address that the servers of `make services` bind to, and under which names they answer."""
+"""The address that the servers of `make services` bind to, and the names that they answer to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTING = "SERVICES_HOST"
 ALLOWED_HOSTS = "SERVICES_ALLOWED_HOSTS"
 """Further names under which both servers are asked, such as that of a proxy before them, with commas between them."""
 _NOWHERE = ("192.0.2.1", 9)
-"""An address that is nobody's (RFC 5737). Nothing is sent there: the system only says from which address it would be."""
+"""An address that no machine has (RFC 5737). Nothing is sent there: the system only says from which address it would be."""
 
 
 def resolve_host(host: str) -> str:

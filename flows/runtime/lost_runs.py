@@ -1,6 +1,6 @@
-"""Flow runs whose process was killed: nobody was left to tell Prefect, so that whoever looks next does.
+"""Flow runs whose process was killed: such a process cannot tell Prefect that it ended, so the next run or `make stop` does.
 
-Each run holds a sign of life in its output folder, as runs of MLflow do; a label of the flow run says which.
+Each flow run holds a liveness lock in its output folder, as runs of MLflow do; a label of the flow run names the lock's file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prefect.states import Crashed
 from flows.runtime.environment import check_writable
 from softgrpo.common.paths import stages_folder
 from softgrpo.pipeline.store import LocalStore
-from tasks.tracking.liveness import Signs
+from tasks.tracking.liveness import LivenessLocks
 
 LABEL = "softgrpo.sign_of_life"
 MESSAGE = "The process of this run was killed. The same run goes on from its finished stages."
@@ -26,8 +26,8 @@ RUNNING = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any
 
 
 @contextmanager
-def signed(output: Path) -> Iterator[None]:
-    """Lets others see whether the process of this flow run is alive, as long as the block lasts; ends runs that were lost before.
+def mark_alive(output: Path) -> Iterator[None]:
+    """Holds a liveness lock for this flow run until the block ends; marks runs that were lost before as Crashed.
 
     Args:
         output: Folder of all that the run writes.
@@ -36,21 +36,21 @@ def signed(output: Path) -> Iterator[None]:
         StoreError: The folder cannot be written.
     """
     check_writable(output)
-    signs = Signs.of(LocalStore(stages_folder(output)))
-    with signs.given() as sign:
+    locks = LivenessLocks.of(LocalStore(stages_folder(output)))
+    with locks.hold() as lock:
         with get_client(sync_client=True) as client:
-            client.update_flow_run_labels(flow_run.id, {LABEL: str(signs.folder / sign)})
+            client.update_flow_run_labels(flow_run.id, {LABEL: str(locks.folder / lock)})
             end_lost(client)
         try:
             yield
         finally:
-            signs.forget(sign)
+            locks.remove(lock)
 
 
 def end_lost(client: SyncPrefectClient) -> list[FlowRun]:
     """Marks runs as Crashed that say they are running although their process is gone, and returns them.
 
-    Nothing can be known of runs of other machines, whose sign is not found here; they stay as they are.
+    Runs of other machines, whose locks are not found here, stay as they are.
 
     Args:
         client: Of the server that is asked.
@@ -58,18 +58,18 @@ def end_lost(client: SyncPrefectClient) -> list[FlowRun]:
     lost = [run for run in client.read_flow_runs(flow_run_filter=RUNNING) if _is_lost(run)]
     for run in lost:
         client.set_flow_run_state(run.id, Crashed(message=MESSAGE), force=True)
-        signs, sign = _sign(run)
-        signs.forget(sign)
+        locks, lock = _lock_of(run)
+        locks.remove(lock)
     return lost
 
 
 def _is_lost(run: FlowRun) -> bool:
     if LABEL not in run.labels:
         return False
-    signs, sign = _sign(run)
-    return signs.is_dead(sign)
+    locks, lock = _lock_of(run)
+    return locks.is_dead(lock)
 
 
-def _sign(run: FlowRun) -> tuple[Signs, str]:
+def _lock_of(run: FlowRun) -> tuple[LivenessLocks, str]:
     path = Path(str(run.labels[LABEL]))
-    return Signs(path.parent), path.name
+    return LivenessLocks(path.parent), path.name

@@ -1,6 +1,6 @@
 """Prefect's server of one process, where the environment names none.
 
-Prefect would start such a server itself, but only when the flow begins, and behind an import of all the server's code into this
+Prefect would start such a server itself, but only when the flow begins, and after an import of all the server's code into this
 process. Here the server starts while this process imports.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import requests
 
-from flows.runtime.empty_database import lay
+from flows.runtime.empty_database import install_empty_database
 from softgrpo.common.paths import stages_folder
 from softgrpo.errors import StoreError
 from softgrpo.pipeline.store import LocalStore
@@ -37,7 +37,7 @@ class OwnServer:
     """Starts the server; it ends with this process, however that ends.
 
     The server has a process group of its own: a terminal sends Ctrl-C to the whole foreground group, and a flow still has to
-    report its end. After `kill -9` nobody is left to end the server but itself, see `flows.runtime.tether`.
+    report its end. After `kill -9` of this process the server ends itself, see `flows.runtime.tether`.
 
     Args:
         output: Folder of its log. Its database lies in PREFECT_HOME, which has to be set.
@@ -47,16 +47,16 @@ class OwnServer:
         self._log = output / "prefect-server.log"
         self._starting = ExitStack()  # two first runs at once must not both make the database
         self._starting.enter_context(LocalStore(stages_folder(output)).lock("prefect"))
-        lay(Path(os.environ["PREFECT_HOME"]))
+        install_empty_database(Path(os.environ["PREFECT_HOME"]))
         # -P: the folder of the two programs does not become a place of modules
         command = [sys.executable, "-P", str(HERE / "tether.py"), str(HERE / "server_program.py")]
-        with socket.create_server(("127.0.0.1", 0)) as listening, self._log.open("ab") as said:
+        with socket.create_server(("127.0.0.1", 0)) as listening, self._log.open("ab") as log:
             self.address = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
             self._process = subprocess.Popen(
                 [*command, "--descriptor", str(listening.fileno())],
                 env={**os.environ, **SLIM},
                 stdin=subprocess.PIPE,
-                stdout=said,
+                stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
                 pass_fds=[listening.fileno()],

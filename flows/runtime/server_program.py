@@ -1,4 +1,4 @@
-"""Prefect's server behind a check of who asks: `python -m flows.runtime.server_program`.
+"""Prefect's server, with a guard that checks each request: `python -m flows.runtime.server_program`.
 
 `make services` and the compose file give it `--host` and `--port`; `flows.runtime.own_server` a socket that is open already.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from flows.runtime.empty_database import room
+from flows.runtime.empty_database import reserve_disk_space
 from flows.runtime.failures import REFUSED
 from flows.runtime.hosts import ALLOWED_HOSTS, LOOPBACK, is_loopback, origins_of
 from softgrpo.common.redaction import hide_passwords
@@ -59,7 +59,7 @@ def check_password(host: str) -> None:
     if not is_loopback(host) and not os.environ.get(PASSWORD):
         raise ConfigError(
             f"--host {host} without {PASSWORD}",
-            "Whoever reaches Prefect's server can have a worker run anything, so other machines are asked for a password",
+            "Anyone who reaches Prefect's server can make a worker run anything, so other machines need a password",
             f"Set {PASSWORD} to user:password here, and PREFECT_API_AUTH_STRING to the same for clients; or bind to {LOOPBACK}",
         )
 
@@ -78,23 +78,23 @@ def _parsed(words: list[str] | None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     """Runs the server until it is ended."""
     hide_passwords()
-    given = _parsed(words)
+    arguments = _parsed(words)
     try:
-        check_password(given.host)
+        check_password(arguments.host)
     except ConfigError as error:
         print(f"softgrpo: {error}", file=sys.stderr)
         return REFUSED
-    hosts = given.allowed_hosts.split(",")
+    hosts = arguments.allowed_hosts.split(",")
     with ExitStack() as open_until_the_end:
-        sockets, port, level = None, given.port, "warning"
-        if given.descriptor is not None:
-            sockets = [socket.socket(fileno=given.descriptor)]
+        sockets, port, level = None, arguments.port, "warning"
+        if arguments.descriptor is not None:
+            sockets = [socket.socket(fileno=arguments.descriptor)]
             port, level = sockets[0].getsockname()[1], "error"
-            open_until_the_end.enter_context(room(Path(os.environ["PREFECT_HOME"])))
+            open_until_the_end.enter_context(reserve_disk_space(Path(os.environ["PREFECT_HOME"])))
         config = uvicorn.Config(
             guarded(hosts, port),
-            given.host,
-            given.port,
+            arguments.host,
+            arguments.port,
             log_level=level,
             lifespan="on",
             timeout_graceful_shutdown=GRACE_SECONDS,

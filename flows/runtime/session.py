@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import softgrpo
-from flows.runtime.environment import check_writable, expect, prepare
+from flows.runtime.environment import check_writable, mark_as_answering, prepare
 from flows.runtime.own_server import OwnServer
 from softgrpo.common.paths import stages_folder
 from softgrpo.pipeline.store import LocalStore
@@ -38,7 +38,7 @@ def begin_prefect(output: Path) -> None:
         raise RuntimeError("Prefect has read its settings already: call begin_prefect before Prefect is imported")
     server = OwnServer(output)
     os.environ["PREFECT_API_URL"] = server.address
-    expect(server.address)
+    mark_as_answering(server.address)
     _own_servers.append(server)
 
 
@@ -48,7 +48,7 @@ def has_own_server() -> bool:
 
 
 def open_prefect(output: Path, debug: bool = False) -> None:
-    """Readies Prefect and the console for a flow in this process; call it behind `begin_prefect` and the import of the flow.
+    """Readies Prefect and the console for a flow in this process; call it after `begin_prefect` and the import of the flow.
 
     Args:
         output: Folder of all that is written.

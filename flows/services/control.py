@@ -1,4 +1,4 @@
-"""Prefect's server, MLflow's server and a worker: started, asked after, ended. `make services` and its kin.
+"""Prefect's server, MLflow's server and a worker: start, status and stop. `make services`, `stop`, `deploy` and `env` run this.
 
 supervisord (deployments/supervisord.conf) keeps the three alive. What is running is known by its socket, so that `stop` ends
 exactly what `start` began, and two output folders have services of their own.
@@ -17,15 +17,15 @@ from pathlib import Path
 import httpx
 import requests
 
-from flows.runtime.empty_database import lay
-from flows.runtime.environment import check_writable, keep_off_proxy, quieten
+from flows.runtime.empty_database import install_empty_database
+from flows.runtime.environment import check_writable, keep_off_proxy, set_quiet_defaults
 from flows.runtime.failures import FAILED, INTERRUPTED, OK
 from flows.runtime.hosts import check_free, check_host, here, is_loopback
 from flows.services.health import wait_healthy
 from flows.services.password import FILE, USER, make_password
 from flows.services.places import CONFIGURATION, Services, find_services
 from flows.services.record import check_same_worker, error_warnings, worker_data_path, write_record
-from flows.services.registration import RECIPES, complete
+from flows.services.registration import DEPLOYMENTS_FILE, complete
 from flows.services.worker_environment import data_line, worker_datasets
 from softgrpo.common.files import make_private
 from softgrpo.common.paths import ROOT
@@ -66,7 +66,7 @@ def start(services: Services) -> str:
         except BaseException:  # broad: after Ctrl-C too nothing half-started stays; it goes on to the caller
             _end(services)
             raise
-    return "\n".join([_told(services), *error_warnings(services)])
+    return "\n".join([_describe(services), *error_warnings(services)])
 
 
 def _check_startable(services: Services) -> None:
@@ -85,10 +85,10 @@ def _check_startable(services: Services) -> None:
 def _begin(services: Services) -> None:
     """Starts supervisord, and with it both servers."""
     check_writable(services.output)
-    quieten()
+    set_quiet_defaults()
     for folder in (services.folder, services.output / "mlartifacts"):
         make_private(folder)
-    lay(Path(services.environment()["PREFECT_HOME"]))
+    install_empty_database(Path(services.environment()["PREFECT_HOME"]))
     if not is_loopback(services.host):
         make_password(services.folder)
     if "MLFLOW_BACKEND_STORE_URI" not in os.environ:
@@ -110,18 +110,18 @@ def _bring_up(services: Services) -> None:
 
 def _check_same(services: Services) -> None:
     """Checks that running services are where they are now asked to be."""
-    asked = {name: os.environ[name] for name in services.place if os.environ.get(name)}
-    other = [name for name, value in asked.items() if value != str(services.place[name])]
-    if other:
-        there = ", ".join(f"{name}={services.place[name]}" for name in other)
+    requested = {name: os.environ[name] for name in services.place if os.environ.get(name)}
+    differing = [name for name, value in requested.items() if value != str(services.place[name])]
+    if differing:
+        running = ", ".join(f"{name}={services.place[name]}" for name in differing)
         raise ConfigError(
-            ", ".join(f"{name}={asked[name]}" for name in other),
-            f"The services of '{services.output}' are running already, with {there}",
-            f"End them first ({services.make('stop')}), or unset {' and '.join(other)}",
+            ", ".join(f"{name}={requested[name]}" for name in differing),
+            f"The services of '{services.output}' are running already, with {running}",
+            f"End them first ({services.make('stop')}), or unset {' and '.join(differing)}",
         )
 
 
-def _told(services: Services) -> str:
+def _describe(services: Services) -> str:
     """Returns where the pages are, for the user of this machine and of others."""
     pages = {name: address.removesuffix("/api") for name, address in services.addresses.items()}
     lines = [
@@ -136,7 +136,7 @@ def _told(services: Services) -> str:
         lines += [
             f"For other machines: export {there}",
             f"Both servers ask for user {USER} and the password in {services.folder / FILE}",
-            "warning: whoever has that password can have the worker run anything, and nothing encrypts it on its way",
+            "warning: anyone who has that password can make the worker run anything, and it is sent unencrypted",
         ]
     return "\n".join(lines)
 
@@ -160,7 +160,7 @@ def stop(services: Services) -> str:
 def _end_runs(services: Services) -> list[str]:
     """Ends the runs of the worker, and returns what is to be said of each."""
     address = services.addresses["PREFECT_API_URL"]
-    quieten()
+    set_quiet_defaults()
     os.environ.setdefault("PREFECT_HOME", services.environment()["PREFECT_HOME"])
     try:
         requests.get(
@@ -171,7 +171,7 @@ def _end_runs(services: Services) -> list[str]:
         return end_runs(address, lambda: services.supervisor("stop", "worker", check=False))
     except (requests.RequestException, httpx.HTTPError) as error:  # which must not keep the services from ending
         return [
-            f"Prefect's server did not tell which runs are at work ({type(error).__name__}); they end with the worker."
+            f"Prefect's server did not say which runs are at work ({type(error).__name__}); they end with the worker."
         ]
 
 
@@ -214,8 +214,8 @@ def _run(
 ) -> None:
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stdout + done.stderr).strip().rpartition("\n")[2]
-        raise StoreError(f"{name}: {said[:MESSAGE_CHARACTERS]}", rule, f"Look into {log}")
+        message = (done.stdout + done.stderr).strip().rpartition("\n")[2]
+        raise StoreError(f"{name}: {message[:MESSAGE_CHARACTERS]}", rule, f"Look into {log}")
 
 
 def deploy(services: Services) -> str:
@@ -230,19 +230,19 @@ def deploy(services: Services) -> str:
     _check_running(services)
     keep_off_proxy(here(services.host))
     wait_healthy(services)  # supervisord answers before the servers do
-    prefect(services, "deploy", "--prefect-file", str(RECIPES), "--all")
+    prefect(services, "deploy", "--prefect-file", str(DEPLOYMENTS_FILE), "--all")
     from tasks.running.gpu import make_limit  # Prefect takes seconds, which the other orders need not wait for
 
     api = services.addresses["PREFECT_API_URL"]
     login = services.credentials.get("PREFECT_API_AUTH_STRING")
     make_limit(api, login)
     complete(api, worker_datasets(worker_data_path(services)), login)
-    told = (
+    registered = (
         f'Registered. In a shell, after eval "$({services.make("-s env")})": '
         "prefect deployment run softgrpo/full -p dataset=ml-1m\n"
         f"{api.removesuffix('/api')}/deployments"
     )
-    return "\n".join([told, *error_warnings(services)])
+    return "\n".join([registered, *error_warnings(services)])
 
 
 def _check_running(services: Services) -> None:

@@ -1,4 +1,4 @@
-"""What the logs of running services repeat: an error that comes again and again is told, since nobody reads a log that works."""
+"""Errors that the logs of running services repeat: they are reported, since users do not read the logs of services that run."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _message(record: list[str]) -> str:
 
 
 def log_ends(folder: Path) -> dict[str, int]:
-    """Returns how long each log is; what comes behind belongs to the next start.
+    """Returns how long each log is; what is written later belongs to the next start.
 
     Args:
         folder: Folder of the services' logs.

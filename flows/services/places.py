@@ -60,7 +60,7 @@ class Services:
 
     @property
     def addresses_elsewhere(self) -> dict[str, str]:
-        """The same for other machines; those of loopback lead to nothing there."""
+        """The addresses for other machines, where loopback would lead to nothing."""
         return self._addresses(elsewhere(self.host))
 
     def _addresses(self, host: str) -> dict[str, str]:
@@ -71,17 +71,17 @@ class Services:
 
     @property
     def place(self) -> dict[str, int | str]:
-        """What the environment can say of where they are to be."""
+        """Ports and host, by the environment variables that set them."""
         return {"PREFECT_PORT": self.prefect_port, "MLFLOW_PORT": self.mlflow_port, SETTING: self.host}
 
     def start_record(self) -> dict[str, Any]:
-        """Returns what was written down when the running services were started, see `flows.services.record.write_record`."""
+        """Returns the record of the start of the running services, see `flows.services.record.write_record`."""
         record: dict[str, Any] = json.loads((self.folder / PLACE_FILE).read_text(encoding="utf-8"))
         return record
 
     @property
     def credentials(self) -> dict[str, str]:
-        """What clients need besides, where other machines reach the servers: they ask for a password once it is made."""
+        """The variables that clients need where other machines reach the servers, which then ask for a password."""
         return client_variables(self.folder) if self._has_password else {}
 
     @property
@@ -102,11 +102,11 @@ class Services:
 
     def environment(self) -> dict[str, str]:
         """Returns the environment that deployments/supervisord.conf and deployments/prefect.yaml are read in."""
-        said = dict(os.environ)
+        inherited = dict(os.environ)
         for name in self.addresses:  # the servers are the addresses' other end, and the worker gets its own
-            said.pop(name, None)
-        if said.get(DATA_VARIABLE):  # a run of the worker works in another folder than this shell
-            said[DATA_VARIABLE] = str(Path(said[DATA_VARIABLE]).absolute())
+            inherited.pop(name, None)
+        if inherited.get(DATA_VARIABLE):  # a run of the worker works in another folder than this shell
+            inherited[DATA_VARIABLE] = str(Path(inherited[DATA_VARIABLE]).absolute())
         return {
             "PREFECT_HOME": str(self.output / "prefect"),
             "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.output / DATABASE}",
@@ -121,7 +121,7 @@ class Services:
             "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
             "PREFECT_WORKER_QUERY_SECONDS": "2",  # a run, or its refusal, would wait for up to 10 s otherwise
             **mlflow_guards(self.host, self.mlflow_port),
-            **said,
+            **inherited,
             **(server_variables(self.folder) | self.credentials if self._has_password else {}),
             "SOFTGRPO_MLFLOW_APP": "--app-name softgrpo" if self._has_password else "",
             "SOFTGRPO_ALLOWED_HOSTS": ",".join(names_of(self.host)),
@@ -143,14 +143,14 @@ class Services:
             StoreError: It says that it failed.
         """
         command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(CONFIGURATION), *words]
-        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, check=False)
-        if check and done.returncode:
+        completed = subprocess.run(command, env=self.environment(), capture_output=True, text=True, check=False)
+        if check and completed.returncode:
             raise StoreError(
-                f"supervisorctl {' '.join(words)}: {(done.stdout + done.stderr).strip()}",
+                f"supervisorctl {' '.join(words)}: {(completed.stdout + completed.stderr).strip()}",
                 "The services are ended and started through it",
                 f"Look into {self.folder}",
             )
-        return done
+        return completed
 
     def is_running(self) -> bool:
         """Whether supervisord answers at the socket."""
@@ -159,10 +159,10 @@ class Services:
 
 
 def _port(setting: str) -> int:
-    said = os.environ.get(setting) or str(PORTS[setting])
-    if not (said.isdecimal() and 0 < int(said) < 65536):
-        raise StoreError(f"{setting}={said}", "A port is a number from 1 to 65535", f"Correct or unset {setting}")
-    return int(said)
+    text = os.environ.get(setting) or str(PORTS[setting])
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        raise StoreError(f"{setting}={text}", "A port is a number from 1 to 65535", f"Correct or unset {setting}")
+    return int(text)
 
 
 def find_services(output: Path) -> Services:

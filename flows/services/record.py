@@ -1,4 +1,4 @@
-"""What is written down when services are started, and what that tells later: their worker's data path, errors in their logs."""
+"""The record of a start of services, and its uses: the worker's data path, a changed environment, repeated errors in logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flows.services.worker_environment import check_same_environment, named_data
 
 
 def write_record(services: Services) -> None:
-    """Writes down where services are started, in which environment, and where their records in the logs begin."""
+    """Writes where services are started, in which environment, and how long their logs are so far."""
     record = services.place | {
         "variables": worker_variables(os.environ),
         "data_path": named_data_path(os.environ),
@@ -21,7 +21,7 @@ def write_record(services: Services) -> None:
 
 
 def check_same_worker(services: Services) -> None:
-    """Checks that this shell names nothing that the worker of running services does not have.
+    """Checks that this shell sets no variable that the worker of running services lacks or has with another value.
 
     Raises:
         ConfigError: See `check_same_environment`.

@@ -23,10 +23,10 @@ from softgrpo.data.locate import known_datasets
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
 from tasks.servers.prefect_api import open_session
 
-RECIPES = ROOT / "deployments" / "prefect.yaml"
+DEPLOYMENTS_FILE = ROOT / "deployments" / "prefect.yaml"
 TIMEOUT_SECONDS = 30.0
 MESSAGE_CHARACTERS = 500
-RECORD = "softgrpo_schedules_added"
+ADDED_SLUGS = "softgrpo_schedules_added"
 """The variable of Prefect's server that keeps a schedule which a user deleted from being added again."""
 FLOWS = {
     "flows.pipeline:softgrpo_flow": "softgrpo",
@@ -73,13 +73,13 @@ class _Server:
         return answer.json() if answer.content else None
 
 
-def deployment_names(recipes: Mapping[str, Any]) -> list[str]:
+def deployment_names(definitions: Mapping[str, Any]) -> list[str]:
     """Returns the full name of each deployment, such as `softgrpo/full`.
 
     Args:
-        recipes: What deployments/prefect.yaml holds.
+        definitions: What deployments/prefect.yaml holds.
     """
-    return [f"{FLOWS[each['entrypoint']]}/{each['name']}" for each in recipes["deployments"]]
+    return [f"{FLOWS[each['entrypoint']]}/{each['name']}" for each in definitions["deployments"]]
 
 
 def missing_schedules(
@@ -155,36 +155,36 @@ def complete(api: str, datasets: Iterable[str], login: str | None = None) -> Non
     Raises:
         StoreError: The server does not answer, or refuses.
     """
-    recipes = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
+    definitions = yaml.safe_load(DEPLOYMENTS_FILE.read_text(encoding="utf-8"))
     names, server = list(datasets), _Server(api, login)
-    record = _read_record(server)
-    for name in deployment_names(recipes):
+    added = _read_added_slugs(server)
+    for name in deployment_names(definitions):
         deployment = server.ask("GET", f"deployments/name/{name}")
         key = deployment["id"]
         schema = form_schema(deployment["parameter_openapi_schema"], names)
         server.ask("PATCH", f"deployments/{key}", {"parameter_openapi_schema": schema})
-        if not (ours := recipes["definitions"]["schedules"].get(name, [])):
+        if not (ours := definitions["definitions"]["schedules"].get(name, [])):
             continue
-        if schedules := missing_schedules(ours, deployment["schedules"], record.get(key, [])):
+        if schedules := missing_schedules(ours, deployment["schedules"], added.get(key, [])):
             server.ask("POST", f"deployments/{key}/schedules", schedules)
-        if (slugs := sorted({*record.get(key, []), *(schedule["slug"] for schedule in ours)})) != record.get(key):
-            record[key] = slugs
-            _write_record(server, record)
+        if (slugs := sorted({*added.get(key, []), *(schedule["slug"] for schedule in ours)})) != added.get(key):
+            added[key] = slugs
+            _write_added_slugs(server, added)
 
 
-def _read_record(server: _Server) -> dict[str, list[str]]:
+def _read_added_slugs(server: _Server) -> dict[str, list[str]]:
     """Returns the slugs of the schedules that each deployment was ever given, by its id."""
-    stored = server.ask("POST", "variables/filter", {"variables": {"name": {"any_": [RECORD]}}})
+    stored = server.ask("POST", "variables/filter", {"variables": {"name": {"any_": [ADDED_SLUGS]}}})
     return dict(stored[0]["value"]) if stored else {}
 
 
-def _write_record(server: _Server, record: Mapping[str, list[str]]) -> None:
-    """Stores the record as a variable of Prefect's server: what a deployment itself holds is replaced when it is registered."""
-    stored = server.ask("POST", "variables/filter", {"variables": {"name": {"any_": [RECORD]}}})
+def _write_added_slugs(server: _Server, slugs: Mapping[str, list[str]]) -> None:
+    """Stores them as a variable of Prefect's server: what a deployment itself holds is replaced when it is registered."""
+    stored = server.ask("POST", "variables/filter", {"variables": {"name": {"any_": [ADDED_SLUGS]}}})
     if stored:
-        server.ask("PATCH", f"variables/{stored[0]['id']}", {"value": record})
+        server.ask("PATCH", f"variables/{stored[0]['id']}", {"value": slugs})
     else:
-        server.ask("POST", "variables/", {"name": RECORD, "value": record})
+        server.ask("POST", "variables/", {"name": ADDED_SLUGS, "value": slugs})
 
 
 def main() -> int:

@@ -33,8 +33,9 @@ MESSAGE = "The services were ended."
 def end_runs(address: str, end_worker: Callable[[], object]) -> list[str]:
     """Cancels the runs that the worker is at, and ends the worker.
 
-    Prefect's worker says that a run is cancelled some time after its process has ended, and not at all once it has ended itself;
-    then it is said here. Whoever watches a run can still see how it ended. Runs whose process was killed are marked as Crashed.
+    Prefect's worker reports a run as cancelled some time after the run's process has ended, and not at all once the worker itself
+    has ended; then this function reports it, so that a user who watches a run sees how it ended. Runs whose process was killed are
+    marked as Crashed.
 
     Args:
         address: Of Prefect's server.

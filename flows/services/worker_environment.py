@@ -62,14 +62,14 @@ def worker_datasets(named: str | None) -> list[str]:
 
 
 def data_line(named: str | None) -> str:
-    """Returns what people are told of where a worker finds datasets."""
+    """Returns the line that says where a worker finds datasets."""
     folders = ", ".join(str(path) for path in worker_data_paths(named))
     origin = f"the first is {DATA_VARIABLE}" if named else f"{DATA_VARIABLE} was not set"
     return f"data     {', '.join(worker_datasets(named)) or 'none'} in {folders} ({origin})"
 
 
 def check_same_environment(services: Services, started: Mapping[str, str], named: str | None) -> None:
-    """Checks that this shell names nothing that the running worker does not have.
+    """Checks that this shell sets no variable that the running worker lacks or has with another value.
 
     Args:
         services: The running services.

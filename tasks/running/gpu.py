@@ -1,4 +1,4 @@
-"""One stage at a time on a machine's GPU: a slot that Prefect's server hands out. Other stages run on beside it."""
+"""One stage at a time on a machine's GPU: Prefect's server grants the slot. Stages on the CPU run on beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.servers.prefect_api import open_session
 TRAINED = frozenset({"sft", "grpo", "test"})  # `test` reads the models, which uses the GPU too
 TIMEOUT_SECONDS = 30.0
 MESSAGE_CHARACTERS = 500
-LEASE_SECONDS = 60.0  # after `kill -9` the slot is free again this much later; who works renews it
+LEASE_SECONDS = 60.0  # the holder renews it; after `kill -9` the slot is free again this much later
 
 
 def slot_name() -> str:
@@ -29,7 +29,7 @@ def slot_name() -> str:
 
 
 def make_limit(api: str, credentials: str | None = None) -> None:
-    """Lets one stage at a time use this machine's GPU; a limit that somebody has set stays.
+    """Lets one stage at a time use this machine's GPU; a limit that exists already is kept.
 
     Args:
         api: Address of Prefect's API.
@@ -54,12 +54,12 @@ def make_limit(api: str, credentials: str | None = None) -> None:
 def uses_gpu(node: Node, config: ExperimentConfig) -> bool:
     """Tells whether a stage computes on a GPU: the settings let it, and there is one."""
     if node.stage.name == "recall":
-        wanted = node.variant not in config.recall.files and bool(
+        allowed = node.variant not in config.recall.files and bool(
             config.recall.settings_of(node.variant).get("use_gpu", True)
         )
     else:
-        wanted = node.stage.name in TRAINED and config.train.device != "cpu"
-    if not wanted:
+        allowed = node.stage.name in TRAINED and config.train.device != "cpu"
+    if not allowed:
         return False
     import torch  # seconds that a run which reuses everything need not wait for
 
@@ -70,8 +70,8 @@ def uses_gpu(node: Node, config: ExperimentConfig) -> bool:
 def gpu_slot(node: Node, config: ExperimentConfig) -> Iterator[None]:
     """Waits until a stage may use the GPU, and keeps others off it until the block ends.
 
-    Nothing is waited for by a stage that stays on the CPU, nor where the server knows no limit for this machine
-    (`make deploy` makes it).
+    A stage that stays on the CPU does not wait, nor does any stage where the server knows no limit for this machine (`make deploy`
+    makes it).
     """
     if not uses_gpu(node, config) or not _is_limited():
         yield

@@ -1,9 +1,8 @@
-"""Stages in processes of their own, so that several can be at work at once.
+"""Stages in processes of their own, so that several can run at once.
 
 RecBole keeps global state (seeds, loggers, the command line), and each stage would take all cores. So stages that run at the same
-time share no process, and each gets its share of the cores. Only the stage itself is there (`tasks/running/stage_process.py`),
-which fills a folder; lock, commit, MLflow and Prefect stay with the process that started it, and so do log, curves and progress
-bars.
+time share no process, and each gets its share of the cores. The child (`tasks/running/stage_process.py`) only runs the stage, which
+fills a folder. The parent keeps the lock, the commit, MLflow and Prefect, and shows log, curves and progress bars.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ THREADS = "OMP_NUM_THREADS"
 
 
 def free_cores() -> int:
-    """Returns how many cores this process may use: OMP_NUM_THREADS where it says, else those that the system gives it."""
+    """Returns how many cores this process may use: OMP_NUM_THREADS if it is set, but no more than the system gives it."""
     cores = len(os.sched_getaffinity(0))
-    said = os.environ.get(THREADS, "")
-    return min(cores, int(said)) if said.isdecimal() and int(said) else cores
+    threads = os.environ.get(THREADS, "")
+    return min(cores, int(threads)) if threads.isdecimal() and int(threads) else cores
 
 
-class Apart:
-    """Runs stages in processes of their own. In another process it stands for the same, with no stage at work.
+class Isolation:
+    """Runs stages in processes of their own. A copy that is sent to another process has the same settings, and no stage at work.
 
     Args:
         threads: Threads of each process; None leaves that to the environment.
@@ -50,8 +49,8 @@ class Apart:
         self._children: set[subprocess.Popen[str]] = set()
         self._ended = False
 
-    def __reduce__(self) -> tuple[type[Apart], tuple[int | None]]:
-        return Apart, (self.threads,)
+    def __reduce__(self) -> tuple[type[Isolation], tuple[int | None]]:
+        return Isolation, (self.threads,)
 
     def node(self, node: Node) -> Node:
         """Returns a node whose stage runs in a process of its own."""
@@ -117,7 +116,7 @@ class Apart:
 
 
 class _Listener:
-    """Takes the lines of a stage's process."""
+    """Reads the messages of a stage's process."""
 
     def __init__(self, node: str, context: StageContext) -> None:
         self._node = node
@@ -126,7 +125,7 @@ class _Listener:
 
     def listen(self, child: subprocess.Popen[str], order: str) -> dict[str, float]:
         assert child.stdin is not None and child.stdout is not None
-        with suppress(BrokenPipeError):  # it has ended already; what it said last is still there
+        with suppress(BrokenPipeError):  # it has ended already; its last messages can still be read
             child.stdin.write(order + "\n")
             child.stdin.flush()
         try:
@@ -158,8 +157,8 @@ class _Listener:
             name, *words = values
             raise ERRORS[name](*words)
         else:
-            said, place = values
-            error = RuntimeError(said)
+            message, place = values
+            error = RuntimeError(message)
             error.add_note(place)
             raise error
 

@@ -1,4 +1,4 @@
-"""A long stage on Prefect's page: a progress artifact that is brought up to date now and then."""
+"""The progress of a long stage on Prefect's page: an artifact that is updated every 15 seconds."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from softgrpo.reporting import BEST_METRIC, ProgressBar, watched
 
 SECONDS_BEFORE_FIRST = 5.0
-"""A stage that is done sooner shows nothing."""
+"""A stage that ends sooner shows nothing."""
 SECONDS_BETWEEN_UPDATES = 15.0
 NUMBERS = {BEST_METRIC: "validation NDCG"}
-"""What people call the numbers that a bar carries; all others keep their names."""
+"""Labels of numbers that a bar carries; all others keep their names."""
 
 log = logging.getLogger("softgrpo.reporting")
 
 
 class ProgressPage:
-    """Sends how far a stage is to Prefect's server, in a thread of its own: the stage never waits for the server.
+    """Sends a stage's progress to Prefect's server, in a thread of its own: the stage never waits for the server.
 
     Args:
         node: Name of the stage's node.
@@ -42,7 +42,7 @@ class ProgressPage:
         self._percent = 0.0
 
     def look(self, bar: ProgressBar) -> None:
-        """Takes a bar; most of the time there is nothing to do. That of an evaluation, gone at its end, moves no percent."""
+        """Takes a bar; mostly there is nothing to do. The bar of an evaluation, which vanishes at its end, changes no percent."""
         now = time.monotonic()
         if now < self._due or not bar.total or (self._sending is not None and not self._sending.done()):
             return
@@ -67,21 +67,21 @@ class ProgressPage:
 
     def _send(self, percent: float, text: str) -> None:
         if self._artifact is None:
-            made = create_progress_artifact(percent, self._key, text)
-            assert isinstance(made, UUID)  # a coroutine in asynchronous code only
-            self._artifact = made
+            artifact = create_progress_artifact(percent, self._key, text)
+            assert isinstance(artifact, UUID)  # a coroutine in asynchronous code only
+            self._artifact = artifact
         else:
             update_progress_artifact(self._artifact, percent, text)
 
     def _complain(self) -> None:
-        """Says that the last update did not get through; a stage does not end for that."""
+        """Logs that the last update failed; the stage goes on."""
         error = None if self._sending is None else self._sending.exception()
         if error is not None:
             log.warning("Prefect's page does not show how far this is: %s", error)
 
 
 def in_words(bar: Mapping[str, Any]) -> str:
-    """Returns how far a bar is, such as `SFT: step 12 of 40, loss 0.5312, about 2 min left`.
+    """Returns the progress of a bar in words, such as `SFT: step 12 of 40, loss 0.5312, about 2 min left`.
 
     Args:
         bar: `format_dict` of a bar that has a total.
@@ -89,8 +89,8 @@ def in_words(bar: Mapping[str, Any]) -> str:
     numbers = [part.partition("=") for part in (bar["postfix"] or "").split(", ") if part]
     parts = [f"{bar['unit']} {bar['n']:,} of {bar['total']:,}"]
     parts += [f"{NUMBERS.get(name, name)} {value}" for name, _, value in numbers]
-    made = bar["n"] - bar["initial"]
-    rate = bar["rate"] or (made / bar["elapsed"] if bar["elapsed"] else 0.0)
+    steps = bar["n"] - bar["initial"]
+    rate = bar["rate"] or (steps / bar["elapsed"] if bar["elapsed"] else 0.0)
     if rate > 0:
         parts.append(f"about {duration((bar['total'] - bar['n']) / rate)} left")
     label = (bar["prefix"] or "").removesuffix(": ")
@@ -98,7 +98,7 @@ def in_words(bar: Mapping[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time as people say it: `40 s`, `3 min`, `1 h 20 min`."""
+    """Returns a time in words: `40 s`, `3 min`, `1 h 20 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,7 +1,8 @@
 """One stage in a process of its own. `tasks.running.isolation` starts it, as `python -m tasks.running.stage_process`.
 
-What to do is the first line of standard input, in JSON; what happens goes out as lines of JSON. Standard input stays open as long
-as the process at its other end lives, and the system closes it however that ends, `kill -9` included: then this one ends too.
+The first line of standard input says what to do, in JSON; messages are lines of JSON on standard output. Standard input stays open
+as long as the process at its other end lives. The system closes it however that process ends, `kill -9` included, and then this
+one ends too.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from softgrpo.reporting import ProgressBar, watched
 from softgrpo.stages.contract import StageContext
 
 
-class Teller(logging.Handler):
-    """Hands on what a stage reports, what it logs and how far it is.
+class MessageWriter(logging.Handler):
+    """Writes messages for the parent process: what a stage reports and logs, and how far it is.
 
     Args:
-        channel: Where the lines go.
+        channel: Standard output of this process.
     """
 
     def __init__(self, channel: TextIO) -> None:
         super().__init__()
         self._channel = channel
 
-    def tell(self, kind: str, *values: Any) -> None:
-        """Writes one line."""
+    def write(self, kind: str, *values: Any) -> None:
+        """Writes one message, as a line of JSON."""
         self.acquire()  # threads of a library log too
         try:
             self._channel.write(json.dumps([kind, *values]) + "\n")
@@ -47,38 +48,38 @@ class Teller(logging.Handler):
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Takes one point of each named curve."""
-        self.tell("metrics", {name: float(value) for name, value in values.items()}, step)
+        self.write("metrics", {name: float(value) for name, value in values.items()}, step)
 
     def info(self, message: str) -> None:
         """Takes one line for the log."""
-        self.tell("info", message)
+        self.write("info", message)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Takes what was logged."""
-        self.tell("log", record.name, record.levelno, self.format(record))
+        self.write("log", record.name, record.levelno, self.format(record))
 
     def bar(self, bar: ProgressBar) -> None:
-        """Takes a progress bar; one of an evaluation, which is gone when it ends, would hide that of the training."""
+        """Takes a progress bar; that of an evaluation, which vanishes at its end, would hide the training's and is left out."""
         if bar.leave:
-            self.tell("bar", [id(bar), bar.desc, bar.total, bar.unit], bar.n, bar.postfix)
+            self.write("bar", [id(bar), bar.desc, bar.total, bar.unit], bar.n, bar.postfix)
 
 
 def _end_with_parent() -> None:
-    """Waits for the end of standard input, then ends this process; nothing that it has not handed over counts."""
+    """Waits for the end of standard input, then ends this process; what it has not committed does not count."""
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _run(order: Mapping[str, Any], teller: Teller) -> dict[str, float]:
+def _run(order: Mapping[str, Any], writer: MessageWriter) -> dict[str, float]:
     config = ExperimentConfig.model_validate(order["config"])
     inputs = {name: Path(folder) for name, folder in order["inputs"].items()}
-    context = StageContext(config, order["variant"], inputs, Path(order["out"]), Path(order["work"]), teller)
+    context = StageContext(config, order["variant"], inputs, Path(order["out"]), Path(order["work"]), writer)
     limit, memory = (
         time_limit(config.limits.stage_hours * 3600, order["node"]),
         lack_of_memory_is_readable(order["node"]),
     )
-    with limit, full_disk_is_readable(), memory, watched(teller.bar):
+    with limit, full_disk_is_readable(), memory, watched(writer.bar):
         metrics: dict[str, float] = importlib.import_module(order["module"]).run(context)
         return metrics
 
@@ -91,19 +92,19 @@ def main() -> None:
         os.fdopen(os.dup(1), "w", encoding="utf-8") as channel,
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
     ):
-        os.dup2(2, 1)  # what libraries print is no message
-        sys.stderr = nowhere  # bars are drawn by the process that started this one, see `Teller.bar`
-        teller = Teller(channel)
+        os.dup2(2, 1)  # libraries may print, which is not a message
+        sys.stderr = nowhere  # bars are drawn by the process that started this one, see `MessageWriter.bar`
+        writer = MessageWriter(channel)
         hide_passwords()
         logging.captureWarnings(True)
-        logging.getLogger().addHandler(teller)
+        logging.getLogger().addHandler(writer)
         logging.getLogger("softgrpo").setLevel(logging.INFO)
         try:
-            teller.tell("done", _run(order, teller))
+            writer.write("done", _run(order, writer))
         except SoftGRPOError as error:
-            teller.tell("refused", type(error).__name__, *error.args)
-        except Exception as error:  # broad: whatever it was, the process that started this one raises it again
-            teller.tell("failed", without_password(f"{type(error).__name__}: {error}"), traceback_text(error))
+            writer.write("refused", type(error).__name__, *error.args)
+        except Exception as error:  # broad: the parent process raises it again
+            writer.write("failed", without_password(f"{type(error).__name__}: {error}"), traceback_text(error))
 
 
 if __name__ == "__main__":

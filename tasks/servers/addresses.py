@@ -1,6 +1,6 @@
-"""Whether somebody answers at an address, asked before MLflow or Prefect is imported, and how make starts who should.
+"""Checks that servers answer at their addresses, and the make commands that start them.
 
-Their own retries take minutes.
+The checks come before MLflow or Prefect is imported, whose own retries take minutes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ SERVERS = tuple(EXAMPLES)
 MLFLOW_CREDENTIALS = "SOFTGRPO_CREDENTIALS"
 """Environment variable with user and password, a colon between them, that MLflow's server asks for, see `tasks.tracking.app`."""
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
-"""What MLflow knows besides URLs."""
+"""Addresses that MLflow takes besides URLs."""
 
 
 def make_line(words: str, output: Path) -> str:
-    """Returns a command line of make that means the services of an output folder."""
+    """Returns the command line of make for the services of an output folder."""
     folder = output.resolve()
     there = "" if folder == ROOT / "outputs" else f" OUTPUT={shlex.quote(str(folder))}"
     return f"make {words}{there}"
@@ -44,13 +44,13 @@ def check_answers(uri: str, setting: str) -> None:
 
     Raises:
         ConfigError: It is no address, or the driver of such a database is not installed.
-        StoreError: Nobody answers within some seconds, or somebody of another kind.
+        StoreError: Nothing answers within some seconds, or a server of another kind does.
     """
     if not _is_address(uri):
         raise _no_url(setting, without_password(f"://{uri}").removeprefix("://"))
     shown = without_password(uri)
     from tasks.servers.server_kinds import (
-        within,  # requests takes a quarter of the time of `softgrpo --help`, which asks nobody
+        within,  # requests takes a quarter of the time of `softgrpo --help`, which asks no server
     )
 
     try:
@@ -58,7 +58,7 @@ def check_answers(uri: str, setting: str) -> None:
     except OSError as error:  # requests' errors are OSErrors too
         raise StoreError(
             f"{setting}={shown}",
-            f"nobody answers there within {TIMEOUT_SECONDS:g} s",
+            f"no server answers there within {TIMEOUT_SECONDS:g} s",
             f"Start the server, correct the address, or unset {setting} to use the output folder",
         ) from error
 
@@ -76,7 +76,7 @@ def _ask(uri: str, setting: str, shown: str) -> None:
     """Asks at an address; see `check_answers`.
 
     Raises:
-        OSError: Nobody answers.
+        OSError: Nothing answers.
     """
     from tasks.servers.server_kinds import check_database_server, check_driver, check_web_server
 
@@ -106,8 +106,8 @@ def _no_url(setting: str, shown: str) -> ConfigError:
     )
 
 
-def check_hands(parallel: int | None, dask: str | None) -> None:
-    """Checks what a run says about where its stages run.
+def check_workers(parallel: int | None, dask: str | None) -> None:
+    """Checks what a run says about the workers of its stages: processes here, or a cluster.
 
     Args:
         parallel: How many recallers are trained at once on this machine.

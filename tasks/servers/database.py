@@ -10,7 +10,7 @@ from softgrpo.errors import StoreError, chain, full_disk_is_readable
 
 DATABASE = "mlflow.db"
 MAGIC = b"SQLite format 3\0"
-"""What every SQLite file that is not empty begins with."""
+"""The beginning of every SQLite file that is not empty."""
 MOUNTS = Path("/proc/self/mounts")
 HERE = frozenset({"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
 """File systems of one machine, whose processes share memory; a database that is written ahead needs that."""
@@ -19,8 +19,8 @@ HERE = frozenset({"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "
 def make_database(output: Path) -> Path:
     """Returns the file, made if needed for its owner alone; on a file system of this machine it is written ahead.
 
-    It remembers that. A commit then takes about a tenth of the time and is as safe, and a reader does not wait for a writer.
-    Elsewhere, as over a network, it stays as SQLite makes it.
+    The file keeps that mode. A commit then takes about a tenth of the time and is as safe, and a reader does not wait for a writer.
+    On other file systems, as over a network, the file keeps SQLite's usual mode.
 
     Args:
         output: Folder of the file, which exists.
@@ -43,7 +43,7 @@ def make_database(output: Path) -> Path:
 
 
 def check_database(output: Path) -> None:
-    """Checks what stands where MLflow's database of an output folder belongs; nothing there is right.
+    """Checks MLflow's database in an output folder; a missing one is fine.
 
     Raises:
         StoreError: It is no SQLite file, or a damaged one.
@@ -56,7 +56,7 @@ def check_database(output: Path) -> None:
 
 
 def check_sqlite(path: Path, rule: str, remedy: str) -> None:
-    """Checks that a file, if it is there, is a SQLite database whose pages hang together; a megabyte takes about a millisecond.
+    """Checks that a file, if it is there, is an undamaged SQLite database; a megabyte takes about a millisecond.
 
     Args:
         path: The file.
@@ -79,15 +79,15 @@ def check_sqlite(path: Path, rule: str, remedy: str) -> None:
 
 
 def _damage(path: Path) -> str:
-    """Returns the first thing that is wrong with a database, empty where all is well or where it cannot be looked at now."""
+    """Returns the first damage of a database, empty where there is none or where it cannot be read now."""
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError:  # locked, or without the right to read: whoever opens it to work with it says so
+            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:  # locked, or without the right to read: opening it for work will say so
         return ""
     except sqlite3.DatabaseError as error:
         return str(error)
-    return "" if found == "ok" else str(found)
+    return "" if verdict == "ok" else str(verdict)
 
 
 def damaged_database(error: BaseException) -> StoreError | None:
@@ -113,8 +113,8 @@ def file_system(folder: Path, mounts: Path = MOUNTS) -> str | None:
     """
     if not mounts.is_file():
         return None
-    found = [line.split()[1:3] for line in mounts.read_text(encoding="utf-8").splitlines()]
-    places = [(Path(place.replace("\\040", " ")), kind) for place, kind in found]
+    entries = [line.split()[1:3] for line in mounts.read_text(encoding="utf-8").splitlines()]
+    places = [(Path(place.replace("\\040", " ")), kind) for place, kind in entries]
     around = [
         (len(place.parts), number, kind) for number, (place, kind) in enumerate(places) if folder.is_relative_to(place)
     ]

@@ -1,4 +1,4 @@
-"""What stands before a server's pages and interface: only requests that name the server, and come from its own pages, get through.
+"""Guards of a server's pages and API: only requests that name the server and come from its own pages get through.
 
 A web page can send requests to any address that its visitor's machine reaches. The browser then adds the page's own `Origin`.
 Where the domain name of the page itself leads to the server's address (DNS rebinding), `Host` names that domain.
@@ -28,7 +28,7 @@ class RequestGuard:
     page may show the server's pages in a frame.
 
     Args:
-        app: The application behind it.
+        app: The application that it guards.
         hosts: Names and addresses under which the server is asked, without a port.
         origins: Origins of pages, besides those that the server itself has delivered under the name it is asked for.
         remedy: What a person does whose request is refused.
@@ -65,7 +65,7 @@ class PasswordGuard:
     """ASGI middleware that asks for a user and a password (HTTP's basic authentication), but for the health check.
 
     Args:
-        app: The application behind it.
+        app: The application that it guards.
         credentials: `user:password`.
     """
 

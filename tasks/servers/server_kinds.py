@@ -1,6 +1,6 @@
-"""Whether what answers at an address is of the kind that is needed there: Prefect's server, MLflow's, or a database.
+"""Checks that the server at an address is of the kind that is needed there: Prefect's server, MLflow's, or a database.
 
-It is asked with a deadline, before MLflow or Prefect is imported: against a server of another kind their own retries take minutes.
+Each check has a deadline and comes before MLflow or Prefect is imported: their own retries against a wrong server take minutes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Kind:
     """A kind of web server.
 
     Attributes:
-        name: What people call it.
-        question: What is asked, behind the address.
+        name: Its name in messages.
+        question: What is asked; it is appended to the address.
         knows: Whether an answer in JSON is one of this kind.
         credentials: Environment variables from which its client takes credentials.
     """
@@ -71,7 +71,7 @@ DRIVERS = {
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:
-    """Returns what a function returns, and does not wait any longer than this, however slowly somebody answers.
+    """Returns what a function returns, or gives up after some seconds, however slowly an answer trickles in.
 
     Args:
         seconds: The limit.
@@ -85,7 +85,7 @@ def within(seconds: float, ask: Callable[[], T]) -> T:
     def work() -> None:
         try:
             outcome.set_result(ask())
-        except Exception as error:  # broad: whatever it was, the caller gets it
+        except Exception as error:  # broad: the caller gets it
             outcome.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -103,7 +103,7 @@ def check_web_server(uri: str, setting: str, shown: str, seconds: float) -> None
 
     Raises:
         StoreError: It is of another kind, or wants credentials.
-        OSError: Nobody answers.
+        OSError: Nothing answers.
     """
     kind = KINDS[setting]
     try:
@@ -187,9 +187,9 @@ def check_database_server(uri: str, setting: str, shown: str) -> None:
     try:
         create_engine(uri, poolclass=NullPool).connect().close()
     except SQLAlchemyError as error:
-        said = one_line(str(getattr(error, "orig", None) or error))
+        message = one_line(str(getattr(error, "orig", None) or error))
         raise StoreError(
-            f"{setting}={shown}: the database cannot be opened: {said}",
+            f"{setting}={shown}: the database cannot be opened: {message}",
             "MLflow's record of all runs is there",
             f"Correct the address, start or mend the database, or unset {setting} to use the output folder",
         ) from error

@@ -27,6 +27,6 @@ def create_app() -> ASGIApp:
             "MLflow's server asks for that user and password",
             "Set it to user:password",
         )
-    from mlflow.server.fastapi_app import app  # the whole server, which nobody needs who only reads this module
+    from mlflow.server.fastapi_app import app  # the whole server, which an import of this module does not need
 
     return PasswordGuard(app, credentials)

@@ -112,25 +112,25 @@ def store_errors(uri: str) -> Iterator[None]:
         with full_disk_is_readable():
             yield
     except MlflowException as error:
-        said = str(error).strip().splitlines()[0]
+        message = str(error).strip().splitlines()[0]
         raise StoreError(
-            f"MLflow at {without_password(uri)} said: {said}",
+            f"MLflow at {without_password(uri)} said: {message}",
             "Every stage is recorded there before it counts as done",
             "Check the server or the database and run the same command again; finished stages are reused",
         ) from error
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         return str(client.create_experiment(name, artifact_location=artifacts))
-    if found.lifecycle_stage == "deleted":
+    if experiment.lifecycle_stage == "deleted":
         raise StoreError(
             f"MLflow experiment '{name}' is deleted",
             "Runs cannot be added to a deleted experiment",
-            f"Restore it: mlflow experiments restore --experiment-id {found.experiment_id}",
+            f"Restore it: mlflow experiments restore --experiment-id {experiment.experiment_id}",
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def connect(output: Path) -> Tracking:

@@ -37,15 +37,15 @@ class Member:
 
 
 def _search(runs: Runs, query: str) -> list[Run]:
-    found: list[Run] = []
+    matches: list[Run] = []
     token = None
     with store_errors(runs.tracking.uri):
         while True:
             page = runs.tracking.client.search_runs([runs.tracking.experiment_id], query, page_token=token)
-            found += page
+            matches += page
             token = page.token
             if not token:
-                return found
+                return matches
 
 
 def _inside(runs: Runs, run_id: str) -> list[Run]:
@@ -76,8 +76,8 @@ def group_run(runs: Runs, kind: str, name: str, settings: Mapping[str, Any], *, 
         kind: What holds the members together, e.g. `tune`.
         name: Name of the run.
         settings: Its parameters, nested.
-        resume: Go on with the run of that kind and name, if there is one; nobody else may be working on it. What still says
-            that it is running inside it was lost, with `kill -9` or the machine, and is marked as killed.
+        resume: Go on with the run of that kind and name, if there is one; no other process may be working on it. Runs inside
+            it that are still at RUNNING were lost, by `kill -9` or with the machine, and are marked as killed.
     """
     query = f"tags.{GROUP} = '{kind}' and tags.{NAME} = '{name}'"
     if resume and (earlier := _search(runs, query)):
@@ -98,7 +98,7 @@ def publish_table(runs: Runs, run_id: str, table: pd.DataFrame, markdown: str, n
         runs: Access to the runs.
         run_id: The run.
         table: The table.
-        markdown: What people read of it.
+        markdown: The same as a page, for readers.
         name: Name of the files, without ending.
     """
     with TemporaryDirectory() as folder, store_errors(runs.tracking.uri):

@@ -1,4 +1,4 @@
-"""The few numbers of a pipeline's run that people look at first, of the hundreds that its stages have.
+"""The few numbers of a pipeline's run to look at first, of the hundreds that its stages have.
 
 MLflow groups charts by the text before the last `/` of a metric's name, in alphabetical order with capitals first, and the runs
 table shows names as headings of narrow columns. So the results are called `NDCG/SofT-GRPO` and come first; everything else is with
@@ -36,7 +36,7 @@ class Line:
     """One line of the small table that describes a run.
 
     Attributes:
-        label: What people read.
+        label: Name of the row on pages.
         ndcg: Mean NDCG over users.
         gains: Gain over the best single recaller and over the best static mixture, "" for what is compared with itself.
     """
@@ -76,7 +76,7 @@ def headline(
 
 
 def readable(table: pd.DataFrame, k: int) -> pd.DataFrame:
-    """Returns the comparison table for people: labels, NDCG at k and the differences first, numbers with four digits.
+    """Returns the comparison table for readers: labels, NDCG at k and the differences first, numbers with four digits.
 
     Args:
         table: `Comparison.table`.
@@ -96,13 +96,13 @@ def results(folders: Mapping[str, Path], k: int, recallers: Sequence[str]) -> di
         k: Cut-off of the run.
         recallers: The pool.
     """
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     if TEST in folders:
-        found |= headline(read_metrics(folders[TEST]), read_summary(folders[TEST]), k, recallers)
+        metrics |= headline(read_metrics(folders[TEST]), read_summary(folders[TEST]), k, recallers)
     for stage in POLICIES:
         if stage in folders:
-            found |= validation(read_metrics(folders[stage]), stage)
-    return found
+            metrics |= validation(read_metrics(folders[stage]), stage)
+    return metrics
 
 
 def validation(metrics: Mapping[str, float], stage: str) -> dict[str, float]:
@@ -161,13 +161,13 @@ def lines(metrics: Mapping[str, float], summary: Summary, recallers: Sequence[st
     rows = {name: f"{name}, the best single recaller" if name == summary.best_single else name for name in recallers}
     rows |= {summary.best_static: "Best static mixture"}
     rows |= {f"{stage}_multi": label for stage, label in POLICIES.items()}
-    found = []
+    table = []
     for key, label in rows.items():
         name = f"ndcg@{summary.k}/{key}"
         if name in metrics:
             single, static = (_gain(metrics, summary, key, vs) for vs in REFERENCES.values())
-            found.append(Line(label, metrics[name], (single, static)))
-    return found
+            table.append(Line(label, metrics[name], (single, static)))
+    return table
 
 
 def _gain(metrics: Mapping[str, float], summary: Summary, method: str, vs: str) -> str:

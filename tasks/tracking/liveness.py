@@ -1,4 +1,4 @@
-"""Signs of life: who works on a run of MLflow holds a lock on a file, which the system takes back however the process ends."""
+"""Liveness locks: a process that works on a run holds a lock on a file, which the system releases however the process ends."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from softgrpo.pipeline.store import LocalStore
 
 
 @dataclass(frozen=True)
-class Signs:
-    """The signs of one output folder. Nobody can tell anything of a sign that was given in another one.
+class LivenessLocks:
+    """The locks of one output folder. Nothing can be known here of a lock that was taken in another one.
+
+    The name of a lock is `<token>.<inode>`: the token is the name of its file, unique everywhere; the inode tells that file from a
+    copy of it. A copy that was made while the original was locked has the same bytes as the file of a dead process, and is
+    unlocked like that. A path would tell them apart too, but not after a folder was moved or mounted elsewhere. Where an inode
+    changes nonetheless, as on some network file systems, the run counts as alive, which is the harmless error.
 
     Attributes:
         folder: Folder of the files; it is made when it is needed.
@@ -25,36 +30,35 @@ class Signs:
     folder: Path
 
     @classmethod
-    def of(cls, local: LocalStore) -> Signs:
-        """Returns the signs of a folder of finished stages."""
+    def of(cls, local: LocalStore) -> LivenessLocks:
+        """Returns the locks of a folder of finished stages."""
         return cls(local.root / ".alive")
 
     @contextmanager
-    def given(self) -> Iterator[str]:
-        """Gives the name of a new sign, which says "alive" until the block or the process ends."""
+    def hold(self) -> Iterator[str]:
+        """Takes a new lock, which is held until the block or the process ends, and gives its name."""
         make_private(self.folder)
         path = self.folder / uuid.uuid4().hex
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # with its number on the disk: in a copy of the folder nobody holds the lock, however alive the process is
             yield f"{path.name}.{os.fstat(file.fileno()).st_ino}"
 
-    def is_dead(self, sign: str) -> bool:
-        """Tells whether a sign was given in this folder and nobody holds it any more."""
-        name, _, number = sign.partition(".")
+    def is_dead(self, name: str) -> bool:
+        """Tells whether a lock was taken in this folder and no process holds it any more."""
+        token, _, inode = name.partition(".")
         try:
-            file = (self.folder / name).open("r+")  # file systems of a network lock only what may be written
+            file = (self.folder / token).open("r+")  # file systems of a network lock only what may be written
         except FileNotFoundError:
             return False
         with file:
-            if os.fstat(file.fileno()).st_ino != int(number):
+            if os.fstat(file.fileno()).st_ino != int(inode):
                 return False
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            return (self.folder / name).exists()  # it had not just been taken back by whoever gave it
+            return (self.folder / token).exists()  # its holder did not remove it a moment ago
 
-    def forget(self, sign: str) -> None:
-        """Removes the file of a sign that nobody has to ask after."""
-        (self.folder / sign.partition(".")[0]).unlink(missing_ok=True)
+    def remove(self, name: str) -> None:
+        """Removes the file of a lock about which there is nothing left to ask."""
+        (self.folder / name.partition(".")[0]).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A run that somebody names: its store, and its stages, which stand for those that a plan's keys would find.
+"""A run that is named by its id: its store, and its stages, which replace those that a plan's keys would find.
 
 It needs no Prefect: commands ask here before anything is started.
 """
@@ -23,18 +23,18 @@ from softgrpo.errors import ConfigError
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import Node
 from tasks.tracking.connection import Tracking, connect, store_errors
-from tasks.tracking.liveness import Signs
+from tasks.tracking.liveness import LivenessLocks
 from tasks.tracking.runs import Runs
 from tasks.tracking.store import ArtifactStore, Reference
 
 PIPELINE_TAG = "stage_run."
 UPSTREAM_TAG = "upstream_run."
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
-"""What MLflow takes for the id of a run."""
+"""The form of MLflow's run ids."""
 FLOW_RUN_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-"""How Prefect writes the ids of its runs; MLflow's have no hyphens."""
+"""The form of Prefect's run ids; MLflow's have no hyphens."""
 BEGINNING = re.compile("[0-9a-f]{6,31}")
-"""What may stand for the id of a run: its first characters, at least as many as `softgrpo compare` shows."""
+"""Short form of a run's id: its first characters, at least as many as `softgrpo compare` shows."""
 MOST_SHOWN = 5
 
 
@@ -61,9 +61,9 @@ def open_store_of_run(run_id: str, output: Path) -> ArtifactStore:
         StoreError: MLflow does not answer.
     """
     local = LocalStore(stages_folder(output))
-    store = ArtifactStore(Runs(connect(output), Signs.of(local)), local)
+    store = ArtifactStore(Runs(connect(output), LivenessLocks.of(local)), local)
     tracking = replace(store.runs.tracking, experiment_id=read_run(store, run_id).info.experiment_id)
-    return ArtifactStore(Runs(tracking, store.runs.signs), local)
+    return ArtifactStore(Runs(tracking, store.runs.liveness), local)
 
 
 def read_run(store: ArtifactStore, run_id: str) -> Run:
@@ -74,7 +74,7 @@ def read_run(store: ArtifactStore, run_id: str) -> Run:
         run_id: Its id, or six or more characters from the beginning of it.
 
     Raises:
-        ConfigError: There is none of that id, or several begin so.
+        ConfigError: No run has that id, or several ids begin with it.
         StoreError: MLflow does not answer.
     """
     if not RUN_ID.fullmatch(run_id):
@@ -87,11 +87,11 @@ def read_run(store: ArtifactStore, run_id: str) -> Run:
     try:
         return tracking.client.get_run(run_id)
     except MlflowException as error:
-        found = _beginning_with(tracking, run_id) if BEGINNING.fullmatch(run_id) else []
-        if len(found) == 1:
-            return found[0]
-        if found:
-            ids = ", ".join(run.info.run_id for run in found)
+        matches = _beginning_with(tracking, run_id) if BEGINNING.fullmatch(run_id) else []
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            ids = ", ".join(run.info.run_id for run in matches)
             raise ConfigError(f"run '{run_id}'", f"Several runs begin so: {ids}", "Give more of the id") from error
         rule = f"MLflow has no such run ({error.error_code})"
         if FLOW_RUN_ID.fullmatch(run_id):
@@ -104,7 +104,7 @@ def read_run(store: ArtifactStore, run_id: str) -> Run:
 
 
 def _beginning_with(tracking: Tracking, beginning: str) -> list[Run]:
-    """Returns some of the runs, of whatever experiment, whose ids begin so."""
+    """Returns some of the runs, of any experiment, whose ids begin with these characters."""
     with store_errors(tracking.uri):
         experiments = [experiment.experiment_id for experiment in tracking.client.search_experiments()]
         query = f"attributes.run_id LIKE '{beginning}%'"
@@ -115,11 +115,11 @@ def stage_runs(store: ArtifactStore, run: Run) -> dict[str, str]:
     """Returns node name -> run id of a pipeline's run, or of a stage's run with all that it was made from."""
     tags: Mapping[str, str] = run.data.tags
     if tags.get("stage") == "pipeline":
-        return {name.removeprefix(PIPELINE_TAG): found for name, found in tags.items() if name.startswith(PIPELINE_TAG)}
-    upstream = {name: found for name, found in tags.items() if name.startswith(UPSTREAM_TAG)}
+        return {name.removeprefix(PIPELINE_TAG): value for name, value in tags.items() if name.startswith(PIPELINE_TAG)}
+    upstream = [value for name, value in tags.items() if name.startswith(UPSTREAM_TAG)]
     made_from: dict[str, str] = {}
-    for found in upstream.values():
-        made_from |= stage_runs(store, read_run(store, found))
+    for run_id in upstream:
+        made_from |= stage_runs(store, read_run(store, run_id))
     return made_from | {str(tags["node"]): str(run.info.run_id)}
 
 
@@ -142,15 +142,15 @@ def upstream_runs(
     if not {"stage", "node"} & set(run.data.tags):
         raise ConfigError(f"run '{run_id}'", "It must be one of softgrpo's", "Copy the id from a run's page")
     _check_same(store, run, config)
-    found = stage_runs(store, run)
-    wanted = [node.name for node in nodes if node.stage.name != nodes[-1].stage.name and node.name in found]
-    if not wanted:
+    runs = stage_runs(store, run)
+    names = [node.name for node in nodes if node.stage.name != nodes[-1].stage.name and node.name in runs]
+    if not names:
         raise ConfigError(
             f"run '{run_id}'",
             f"It has no stage that comes before {nodes[-1].stage.name}",
             "Name a run that got further, or leave from_run out",
         )
-    return {name: found[name] for name in wanted}
+    return {name: runs[name] for name in names}
 
 
 def upstream_of(
@@ -162,8 +162,8 @@ def upstream_of(
         ConfigError: See `upstream_runs`.
         StoreError: MLflow does not answer, or files are gone or damaged.
     """
-    found = upstream_runs(store, run_id, nodes, config)
-    return {name: store.fetch(name, read_run(store, stage)) for name, stage in found.items()}
+    runs = upstream_runs(store, run_id, nodes, config)
+    return {name: store.fetch(name, read_run(store, stage)) for name, stage in runs.items()}
 
 
 def _check_same(store: ArtifactStore, run: Run, config: ExperimentConfig) -> None:
@@ -173,10 +173,10 @@ def _check_same(store: ArtifactStore, run: Run, config: ExperimentConfig) -> Non
         "data.dataset": config.data.dataset,
         "recall.recallers": json.dumps(list(config.recall.recallers)),
     }
-    for name, wanted in settings.items():
-        if (there := pipeline.data.params.get(name)) != wanted:
+    for name, expected in settings.items():
+        if (actual := pipeline.data.params.get(name)) != expected:
             raise ConfigError(
-                f"run '{run.info.run_id}' with {name} = {there}",
-                f"The stages of a run can be used with the same {name} only, here {wanted}",
+                f"run '{run.info.run_id}' with {name} = {actual}",
+                f"The stages of a run can be used with the same {name} only, here {expected}",
                 "Name another run, or set the same",
             )

@@ -70,15 +70,15 @@ def start_page(server: str, login: tuple[str, str] | None = None) -> str:
             f"{base}/api/2.0/mlflow/experiments/search", json=body, auth=login, timeout=TIMEOUT_SECONDS
         )
         answer.raise_for_status()
-        found = answer.json().get("experiments", [])
-    except (requests.RequestException, ValueError):  # whoever asks wants an address, and this one is right too
-        found = []
-    pages = [page for experiment in found if (page := _newest_view(experiment)) is not None]
+        experiments = answer.json().get("experiments", [])
+    except (requests.RequestException, ValueError):  # the start page is a right address too
+        experiments = []
+    pages = [page for experiment in experiments if (page := _newest_view(experiment)) is not None]
     return f"{base}/{pages[0] if pages else '#/experiments'}"
 
 
 def _created(text: str) -> float:
-    """Returns when a view was made, in ms; 0 where its tag does not say, because somebody wrote another one."""
+    """Returns when a view was made, in ms; 0 where its tag does not say, as in a tag that softgrpo did not write."""
     try:
         return float(json.loads(text)["createdAt"])
     except (ValueError, KeyError, TypeError):
@@ -88,7 +88,7 @@ def _created(text: str) -> float:
 def _newest_view(experiment: dict[str, Any]) -> str | None:
     """Returns the page of the experiment's view that was made last."""
     tags = {tag["key"]: tag["value"] for tag in experiment.get("tags", [])}
-    made = {name: _created(text) for name, text in tags.items() if name.startswith(VIEW_TAG + VIEW)}
-    if not made:
+    created = {name: _created(text) for name, text in tags.items() if name.startswith(VIEW_TAG + VIEW)}
+    if not created:
         return None
-    return view_page(experiment["experiment_id"], max(made, key=lambda name: made[name]).removeprefix(VIEW_TAG))
+    return view_page(experiment["experiment_id"], max(created, key=lambda name: created[name]).removeprefix(VIEW_TAG))

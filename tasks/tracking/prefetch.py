@@ -1,6 +1,6 @@
-"""Looking ahead: the files of stages that a plan will find are verified, and fetched, while the plan comes to them.
+"""Prefetching: the files of stages that a plan will reuse are verified, and downloaded, before the plan reaches them.
 
-See `softgrpo.pipeline.plan.look_ahead` for what is on this machine. Nothing is decided here.
+See `softgrpo.pipeline.plan.look_ahead` for files that are on this machine. What is reused is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from softgrpo.pipeline.plan import look_ahead
 from softgrpo.stages.contract import Node
 from tasks.tracking.store import ArtifactStore
 
-HANDS = 4
+WORKERS = 4
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """What is being fetched.
+class Prefetched:
+    """Stages whose files are being fetched.
 
     Attributes:
-        fetched: One future per key.
+        futures: By key; each ends when the files are here.
     """
 
-    fetched: dict[str, Future[None]] = field(default_factory=dict)
+    futures: dict[str, Future[None]] = field(default_factory=dict)
 
     def wait(self, key: str) -> None:
         """Waits for a key's files if they are being fetched.
@@ -35,8 +35,8 @@ class Ahead:
         Raises:
             StoreError: No space is left.
         """
-        if key in self.fetched:
-            self.fetched.pop(key).result()
+        if key in self.futures:
+            self.futures.pop(key).result()
 
 
 def stored_digest(store: ArtifactStore, key: str) -> str | None:
@@ -48,20 +48,20 @@ def stored_digest(store: ArtifactStore, key: str) -> str | None:
 
 
 @contextmanager
-def looking_ahead(
+def prefetching(
     store: ArtifactStore, nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str, ...]
-) -> Iterator[Ahead]:
-    """Looks ahead as far as the plan seems to be stored, by the marks on this machine and in MLflow.
+) -> Iterator[Prefetched]:
+    """Prefetches as far as the plan seems to be stored, judging by the marks on this machine and in MLflow.
 
     Args:
         store: The open store.
         nodes: The plan.
         config: The resolved configuration.
-        force: Stages that will be repeated; what comes behind one is not known before.
+        force: Stages that will be repeated; what comes after one is not known before.
     """
-    ahead, digests = Ahead(), dict[str, str]()
+    prefetched, digests = Prefetched(), dict[str, str]()
     look_ahead(nodes, config, force, store.local)
-    with ThreadPoolExecutor(HANDS, thread_name_prefix="ahead") as hands:
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="prefetch") as pool:
         try:
             for node in nodes:
                 if node.stage.name in force:
@@ -70,11 +70,11 @@ def looking_ahead(
                 if mark := store.local.marked(key):
                     digests[node.name] = mark.digest
                 elif runs := store.committed(key):
-                    ahead.fetched[key] = hands.submit(store.fetch_ahead, node.name, runs[0])
+                    prefetched.futures[key] = pool.submit(store.prefetch, node.name, runs[0])
                     digests[node.name] = runs[0].data.tags["digest"]
                 else:
                     break
-            yield ahead
+            yield prefetched
         finally:
-            hands.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
             store.local.end_looking()

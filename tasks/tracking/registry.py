@@ -1,10 +1,10 @@
 """MLflow's model registry: every policy of one dataset, model, stage and pool is a version of one registered model.
 
-The alias `best` is on the version with the best validation NDCG. Versions are compared only where they were judged alike: on the
-same split, by the same cut-off. One that was judged otherwise takes the alias over if it was judged on as many windows or more.
+The alias `best` is on the version with the best validation NDCG. Versions are compared only if they were judged alike: on the
+same split, at the same cut-off. A version that was judged otherwise takes the alias if it was judged on as many windows or more.
 
-Several machines may do all this at the same time, and any of them may end in the middle. So each of them puts right what it finds:
-a run's second version goes, and who moves the alias looks again afterwards.
+Several machines may do all this at the same time, and any of them may stop half-way. So each of them repairs what it finds: it
+deletes a run's second version, and after moving the alias it looks again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NDCG, WINDOWS, JUDGE = "validation_ndcg", "validation_windows", "judged_by"
 
 
 def model_name(config: ExperimentConfig, stage: str) -> str:
-    """Returns `softgrpo-<dataset>-<model>-<stage>-<recallers>`; the model is the last part of its name that tells it apart."""
+    """Returns `softgrpo-<dataset>-<model>-<stage>-<recallers>`; the model is given by the last part of its name."""
     model = re.sub(r"^package:([^/]*).*$", r"\1", config.policy.model_name).rstrip("/").rpartition("/")[2]
     parts = ("softgrpo", config.data.dataset, model, stage, "_".join(config.recall.recallers))
     return re.sub(r"[^\w.-]", "_", "-".join(parts))
@@ -101,9 +101,9 @@ def _add(client: MlflowClient, name: str, run_id: str, tags: dict[str, str], des
             raise
     run = client.get_run(run_id)
     model = client.get_logged_model(run.data.tags["model_id"])
-    found = run.data.metrics
-    tags = {NDCG: repr(found["best_ndcg"]), WINDOWS: repr(found["validation_windows"]), **tags}
-    score = f"NDCG {found['best_ndcg']:.4f} on {found['validation_windows']:.0f} validation windows ({tags[JUDGE]})"
+    metrics = run.data.metrics
+    tags = {NDCG: repr(metrics["best_ndcg"]), WINDOWS: repr(metrics["validation_windows"]), **tags}
+    score = f"NDCG {metrics['best_ndcg']:.4f} on {metrics['validation_windows']:.0f} validation windows ({tags[JUDGE]})"
     mlflow.set_tracking_uri(client.tracking_uri)  # a SQLite registry looks for `models:/` there
     added = client.create_model_version(
         name, f"models:/{model.model_id}", run_id=run_id, model_id=model.model_id, tags=tags, description=score
@@ -114,7 +114,7 @@ def _add(client: MlflowClient, name: str, run_id: str, tags: dict[str, str], des
 
 
 def _settle(client: MlflowClient, name: str, versions: list[ModelVersion]) -> None:
-    """Puts the alias on the best version. Who writes it looks again, so that whoever writes last has seen all versions."""
+    """Puts the alias on the best version, and looks again after writing it, so that the last writer has seen all versions."""
     while best := best_version(versions):
         if str(client.get_registered_model(name).aliases.get(BEST)) == str(best.version):
             return

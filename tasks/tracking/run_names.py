@@ -1,4 +1,4 @@
-"""What a pipeline's run is called in MLflow and in Prefect, and its tags: all in which it may differ from the run beside it."""
+"""Names of a pipeline's run in MLflow and in Prefect, and its tags: all that may distinguish it from other runs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class About:
     """What is known about a pipeline's run before it begins.
 
     Attributes:
-        name: What people call it.
-        tags: By which they sort and filter.
+        name: Its name on pages.
+        tags: Pages sort and filter runs by them.
         links: Where to look further, label -> address.
     """
 
@@ -32,7 +32,7 @@ class About:
 
     @classmethod
     def of(cls, config: ExperimentConfig, until: str, member: str | None, page: str | None) -> About:
-        """Returns what a configuration says about its run.
+        """Returns name, tags and links of the run of a configuration.
 
         Args:
             config: The resolved configuration.
@@ -112,7 +112,7 @@ def short_path(path: str) -> str:
 
 
 def run_tags(config: ExperimentConfig, changes: Changes) -> dict[str, str]:
-    """Returns the tags of a pipeline's run that people sort and filter by."""
+    """Returns the tags of a pipeline's run that runs are sorted and filtered by."""
     return {
         "dataset": config.data.dataset,
         "size": config.policy.size,
@@ -125,7 +125,7 @@ def run_tags(config: ExperimentConfig, changes: Changes) -> dict[str, str]:
 
 
 def merge_text(fusion: FusionConfig) -> str:
-    """Returns how people call a merge, such as `rrf` or `score z_score`."""
+    """Returns the short name of a merge, such as `rrf` or `score z_score`."""
     return f"score {fusion.normalisation}" if fusion.method == "score" else fusion.method
 
 

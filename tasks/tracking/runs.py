@@ -26,7 +26,7 @@ from softgrpo.common.redaction import scrub
 from softgrpo.errors import StoreError
 from softgrpo.reporting import Pruned
 from tasks.tracking.connection import Tracking, store_errors
-from tasks.tracking.liveness import Signs
+from tasks.tracking.liveness import LivenessLocks
 
 PARAMS_PER_REQUEST = 100  # limits of MLflow's log_batch
 METRICS_PER_REQUEST = 1000
@@ -34,7 +34,7 @@ PARAM_CHARACTERS = 6000
 FLUSH_POINTS = 500
 FLUSH_SECONDS = 5.0
 LINE_SECONDS = 15.0
-SIGN = "sign_of_life"
+LIVENESS_TAG = "sign_of_life"
 COMMIT_TAG, LOGGED_ARTIFACTS_TAG = MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 
 curves_log = logging.getLogger("softgrpo.curves")
@@ -76,12 +76,12 @@ class Runs:
 
     Args:
         tracking: An open connection.
-        signs: Tell whether the process that works on a run is alive.
+        liveness: Tells whether the process that works on a run is alive.
     """
 
-    def __init__(self, tracking: Tracking, signs: Signs) -> None:
+    def __init__(self, tracking: Tracking, liveness: LivenessLocks) -> None:
         self.tracking = tracking
-        self.signs = signs
+        self.liveness = liveness
 
     @contextmanager
     def recorded(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> Iterator[str]:
@@ -93,69 +93,77 @@ class Runs:
             parent: Id of the run it is a child of.
         """
         client = self.tracking.client
-        with self.signs.given() as sign:
-            tags = {**tags, MLFLOW_SOURCE_NAME: "softgrpo", SIGN: sign}  # the page shows them in this order
+        with self.liveness.hold() as lock:
+            tags = {
+                **tags,
+                MLFLOW_SOURCE_NAME: "softgrpo",
+                LIVENESS_TAG: lock,
+            }  # MLflow's page shows them in this order
             if parent is not None:
                 tags[MLFLOW_PARENT_RUN_ID] = parent
             with store_errors(self.tracking.uri):
                 run_id = client.create_run(self.tracking.experiment_id, tags=tags, run_name=name).info.run_id
-            with self._ended(run_id, sign):
+            with self._ended(run_id, lock):
                 yield run_id
 
     @contextmanager
     def continued(self, run_id: str) -> Iterator[None]:
         """Opens a run that has ended, or was lost, and ends it as `recorded` does."""
-        with self.signs.given() as sign:
-            self.tag(run_id, {SIGN: sign})
+        with self.liveness.hold() as lock:
+            self.tag(run_id, {LIVENESS_TAG: lock})
             with store_errors(self.tracking.uri):
                 self.tracking.client.update_run(run_id, status="RUNNING")
-            with self._ended(run_id, sign):
+            with self._ended(run_id, lock):
                 yield
 
     def end_lost(self) -> None:
         """Marks runs of this output folder as KILLED that say they are running although their process is gone.
 
-        After `kill -9`, or when MLflow was away at the end of a run, nobody was left to say so. Runs of other folders and
-        machines, of which nothing can be known here, stay as they are.
+        A process that is ended by `kill -9` cannot report it, nor can a run while MLflow is down. Runs of other folders and
+        machines, of which nothing is known here, stay as they are.
         """
         client = self.tracking.client
         with store_errors(self.tracking.uri):
             for run in client.search_runs([self.tracking.experiment_id], "attributes.status = 'RUNNING'"):
-                sign = run.data.tags.get(SIGN)
-                if sign is None or not self.signs.is_dead(sign):
+                lock = run.data.tags.get(LIVENESS_TAG)
+                if lock is None or not self.liveness.is_dead(lock):
                     continue
-                if client.get_run(run.info.run_id).info.status == "RUNNING":  # it had not just ended by itself
+                if client.get_run(run.info.run_id).info.status == "RUNNING":  # it did not end by itself a moment ago
                     client.set_terminated(run.info.run_id, "KILLED")
                     log.info(
-                        "MLflow run %s (%s) ended without a word: marked as killed", run.info.run_id, run.info.run_name
+                        "MLflow run %s (%s) ended without reporting it: marked as killed",
+                        run.info.run_id,
+                        run.info.run_name,
                     )
-                self.signs.forget(sign)
+                self.liveness.remove(lock)
 
     @contextmanager
-    def _ended(self, run_id: str, sign: str) -> Iterator[None]:
-        status = "KILLED"  # what is neither a success nor an error came from outside: Ctrl-C, a signal
+    def _ended(self, run_id: str, lock: str) -> Iterator[None]:
+        status = "KILLED"  # neither a success nor an error: Ctrl-C or a signal
         try:
             yield
             status = "FINISHED"
         except Pruned as reason:
             self.tag(run_id, {"pruned": str(reason)})
             raise
-        except Exception as error:  # broad: whatever it was, the run failed; it goes on to the caller
+        except Exception as error:  # broad: the run failed, and the error goes on to the caller
             status = "FAILED"
             scrub(error)
             raise
-        except BaseException:  # broad: a signal or Ctrl-C; telling MLflow may take minutes, and a second one ends that
+        except (
+            BaseException
+        ):  # broad: a signal or Ctrl-C; reporting to MLflow may take minutes, and a second Ctrl-C ends that
             end_at_once_next_time()
             raise
         finally:
             try:
                 with store_errors(self.tracking.uri):
                     self.tracking.client.set_terminated(run_id, status)
-                self.signs.forget(sign)
+                self.liveness.remove(lock)
             except StoreError as error:
                 if status == "FINISHED":
                     raise
-                # what ended the run is what people and retries must see; `end_lost` of a later run tells MLflow
+                # the first error is the one to show and to judge retries by; `end_lost` of a later run tells MLflow
                 log.warning("MLflow could not be told that run %s is %s: %s", run_id, status, error)
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:

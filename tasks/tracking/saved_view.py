@@ -14,6 +14,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode
+
 from softgrpo.pipeline.store import LocalStore
 from tasks.tracking.connection import Tracking, store_errors
 from tasks.tracking.headline import GRPO, RESULT, SFT, SINGLE, STATIC, VS_SINGLE, VS_STATIC
@@ -80,12 +83,12 @@ def encode_view(name: str, state: Mapping[str, Any], moment: int) -> str:
 def decode_view(text: str) -> dict[str, Any] | None:
     """Returns the state in a tag, None where the tag is no view that can be read."""
     try:
-        state = json.loads(text)["state"]
-        plain = zlib.decompress(base64.b64decode(state.removeprefix(COMPRESSED), validate=True))
-        found = json.loads(plain)
+        packed = json.loads(text)["state"]
+        plain = zlib.decompress(base64.b64decode(packed.removeprefix(COMPRESSED), validate=True))
+        state = json.loads(plain)
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
         return None
-    return found if isinstance(found, dict) else None
+    return state if isinstance(state, dict) else None
 
 
 def columns_of(text: str | None) -> list[str]:
@@ -109,21 +112,33 @@ def keep_view(tracking: Tracking, local: LocalStore, k: int, recallers: Sequence
     Args:
         tracking: An open connection.
         local: Gives the lock that keeps runs of one output folder from dropping each other's columns. Runs of different folders
-            that end at the same moment can; the next run with such a recaller adds its column again.
+            on one server can do so if they end at the same moment; the next run with such a recaller adds its column again.
         k: Cut-off of the run.
         recallers: Its pool.
 
     Raises:
         StoreError: MLflow refuses.
     """
-    name = VIEW_TAG + view_id(k)
     with local.lock("saved-view"), store_errors(tracking.uri):
-        text = tracking.client.get_experiment(tracking.experiment_id).tags.get(name)
-        known = columns_of(text)
-        if text is not None and set(recallers) <= set(known):
-            return
-        moment, title = int(time.time() * 1000), f"Single against multi, NDCG@{k}"
-        pools = (list(dict.fromkeys([*known, *recallers])), recallers, ())
-        views = (encode_view(title, view_state(k, pool), moment) for pool in pools)
-        view = next(view for view in views if len(view) <= TAG_CHARACTERS)
-        tracking.client.set_experiment_tag(tracking.experiment_id, name, view)
+        try:
+            _add_columns(tracking, k, recallers)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(BAD_REQUEST):
+                raise
+            # MLflow inserts a new tag without looking again, so that the second of two runs that make it is refused. The tag is
+            # there now. Where the cause is another one, the same request is refused again.
+            _add_columns(tracking, k, recallers)
+
+
+def _add_columns(tracking: Tracking, k: int, recallers: Sequence[str]) -> None:
+    """Reads the view, and stores it with the missing columns if there are any; see `keep_view`."""
+    name = VIEW_TAG + view_id(k)
+    text = tracking.client.get_experiment(tracking.experiment_id).tags.get(name)
+    known = columns_of(text)
+    if text is not None and set(recallers) <= set(known):
+        return
+    moment, title = int(time.time() * 1000), f"Single against multi, NDCG@{k}"
+    pools = (list(dict.fromkeys([*known, *recallers])), recallers, ())
+    views = (encode_view(title, view_state(k, pool), moment) for pool in pools)
+    view = next(view for view in views if len(view) <= TAG_CHARACTERS)
+    tracking.client.set_experiment_tag(tracking.experiment_id, name, view)

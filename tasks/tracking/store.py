@@ -56,7 +56,7 @@ class ArtifactStore:
     def __init__(self, runs: Runs, local: LocalStore) -> None:
         self.runs = runs
         self.local = local
-        self._ahead: dict[str, Reference] = {}
+        self._prefetched: dict[str, Reference] = {}
         self._models: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[type[ArtifactStore], tuple[Runs, LocalStore]]:
@@ -71,10 +71,10 @@ class ArtifactStore:
         """Returns the runs that committed a key, the latest first."""
         query = f"tags.key = '{key}' and tags.committed = 'true' and attributes.status = 'FINISHED'"
         with store_errors(self._uri):
-            found = self.runs.tracking.client.search_runs(
+            runs = self.runs.tracking.client.search_runs(
                 [self.runs.tracking.experiment_id], query, max_results=CANDIDATES, order_by=["attributes.end_time DESC"]
             )
-            return list(found)
+            return list(runs)
 
     def _download(self, run: Run, stage: str) -> Reference | None:
         key, digest = run.data.tags["key"], run.data.tags["digest"]
@@ -101,7 +101,7 @@ class ArtifactStore:
             stage: Name of the node, for the reference.
             key: The stage's identity.
         """
-        fetched = self._ahead.pop(key, None)
+        fetched = self._prefetched.pop(key, None)
         if fetched is not None and (here := self.local.find(key)) is not None and here.digest == fetched["digest"]:
             return fetched
         runs = self.committed(key)
@@ -134,14 +134,14 @@ class ArtifactStore:
             here = self.local.find(key)
             if here is not None and here.digest == digest:
                 return Reference(stage=stage, key=key, digest=here.digest, run_id=run.info.run_id)
-            found = self._download(run, stage)
-        if found is None:
+            downloaded = self._download(run, stage)
+        if downloaded is None:
             raise StoreError(
                 f"files of run '{run.info.run_id}' of stage {stage}",
                 "They must be there and have the digest that was committed",
                 "Leave from_run out: the stage is then looked for elsewhere, or made again",
             )
-        return found
+        return downloaded
 
     def knows(self, key: str) -> bool:
         """Tells, quickly and without looking at files, whether a stage seems to be stored here or in MLflow."""
@@ -166,18 +166,18 @@ class ArtifactStore:
         tags, key = run.data.tags, reference["key"]
         if "model_id" in tags:
             self._models[reference["run_id"]] = tags["model_id"]
-        said = (run.info.status, tags.get("committed"), tags.get("key"), tags.get("digest"))
+        mark = (run.info.status, tags.get("committed"), tags.get("key"), tags.get("digest"))
         with self.local.lock(key):
             here = self.local.find(key)
-        return here is not None and said == ("FINISHED", "true", key, reference["digest"]) and here.digest == said[3]
+        return here is not None and mark == ("FINISHED", "true", key, reference["digest"]) and here.digest == mark[3]
 
-    def fetch_ahead(self, stage: str, run: Run) -> None:
+    def prefetch(self, stage: str, run: Run) -> None:
         """Downloads the files of a committed run, unless they are here; the search for its key then finds them."""
         key = run.data.tags["key"]
         with self.local.lock(key):
             if self.local.find(key) is None and (fetched := self._download(run, stage)) is not None:
                 self.local.saw(key, fetched["digest"])
-                self._ahead[key] = fetched
+                self._prefetched[key] = fetched
 
     def publish(
         self, node: Node, committed: Committed, run_id: str, settings: Mapping[str, Any], config: ExperimentConfig
@@ -234,8 +234,10 @@ class ArtifactStore:
         self.runs.tag(run_id, tags)
         client = self.runs.tracking.client
         with store_errors(self._uri):
-            found = [client.get_run(reference["run_id"]).data.tags.get("model_id") for reference in upstream.values()]
-            models = [LoggedModelInput(model_id) for model_id in found if model_id is not None]
+            model_ids = [
+                client.get_run(reference["run_id"]).data.tags.get("model_id") for reference in upstream.values()
+            ]
+            models = [LoggedModelInput(model_id) for model_id in model_ids if model_id is not None]
             if models:
                 client.log_inputs(run_id, models=models)
 

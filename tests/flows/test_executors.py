@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -18,8 +19,8 @@ from softgrpo.errors import ConfigError, RecallerError
 from softgrpo.pipeline.run import RunResult
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import Node
-from tasks.running.isolation import Apart
-from tasks.servers.addresses import check_hands
+from tasks.running.isolation import Isolation
+from tasks.servers.addresses import check_workers
 from tests.support.fake_stages import FakeStages
 from tests.support.isolated_stages import recaller, seen, waiting
 
@@ -39,7 +40,7 @@ def go(output: Path) -> Go:
     from prefect import flow
 
     from flows.pipeline import execute
-    from tasks.executors import opened
+    from tasks.executors import open_executor
 
     fakes = FakeStages()
 
@@ -47,8 +48,8 @@ def go(output: Path) -> Go:
     def trial(
         variants: tuple[str, ...], config: ExperimentConfig, parallel: int | None, force: tuple[str, ...], where: Path
     ) -> RunResult:
-        with opened(parallel):
-            return execute(plan(fakes, *variants), config, force, where)
+        with open_executor(parallel) as executor:
+            return execute(plan(fakes, *variants), config, force, where, executor=executor)
 
     def run(
         *variants: str,
@@ -103,10 +104,10 @@ def test_two_are_trained_at_once_and_the_third_after_them(
 def test_processes_are_started_only_for_two_or_more(go: Go, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go("A", "B")
 
-    def start(_: Apart) -> None:
+    def start(_: Isolation) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(Apart, "_start", start)
+    monkeypatch.setattr(Isolation, "_start", start)
     result, calls = go("A", "B")
     assert calls == [] and result.reused == ("split", "recall-A", "recall-B", "sft")
     result, _ = go("A", "B", "C")  # one is left to train: all cores are for it
@@ -169,18 +170,37 @@ def test_ctrl_c_ends_all_that_are_at_work(go: Go, output: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "parallel", "width"), [(1, None, 1), (2, None, 1), (4, None, 2), (16, None, 8), (2, 5, 5), (8, 1, 1)]
+    ("cores", "parallel", "recallers"), [(1, None, 1), (2, None, 1), (4, None, 2), (16, None, 8), (2, 5, 5), (8, 1, 1)]
 )
 def test_how_many_are_trained_at_once(
-    cores: int, parallel: int | None, width: int, monkeypatch: pytest.MonkeyPatch
+    cores: int, parallel: int | None, recallers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.executors import ALONE, Parallel, current, opened
+    from tasks.executors import SERIAL, ParallelExecutor, open_executor
 
     monkeypatch.setattr("tasks.executors.free_cores", lambda: cores)
-    with opened(parallel) as crew:
-        assert current() is crew
-        assert crew == (Parallel(width, parallel is not None) if width > 1 else ALONE)
-    assert current() is ALONE
+    with open_executor(parallel) as executor:
+        assert (executor.recallers_at_once, executor.pipelines_at_once) == (recallers, 1)
+        if recallers == 1:
+            assert executor is SERIAL
+        else:
+            assert isinstance(executor, ParallelExecutor) and executor.explicit == (parallel is not None)
+
+
+def test_prefect_stores_the_name_of_an_executor_and_hands_on_the_same_one() -> None:
+    from prefect import flow
+
+    from tasks.executors import SERIAL, DaskExecutor, Executor, ParallelExecutor
+
+    @flow(name="takes", validate_parameters=False)
+    def takes(executor: Executor) -> int:
+        return id(executor)
+
+    for executor in (SERIAL, ParallelExecutor(2), DaskExecutor(object(), 2)):
+        assert takes.serialize_parameters({"executor": executor}) == {"executor": f"<{type(executor).__name__}>"}
+        assert takes(executor) == id(executor)  # pipelines of one flow share what was submitted to a cluster
+        assert isinstance(
+            pickle.loads(pickle.dumps(executor)), Executor
+        )  # a task takes its flow's parameters to a worker
 
 
 def test_wrong_hands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,10 +213,10 @@ def test_wrong_hands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, address, "report to the same servers"),
     ):
         with pytest.raises(ConfigError, match=rule):
-            check_hands(parallel, dask)
+            check_workers(parallel, dask)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     with pytest.raises(ConfigError, match="without MLFLOW_TRACKING_URI"):
-        check_hands(None, address)
+        check_workers(None, address)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    check_hands(None, address)
-    check_hands(None, None)
+    check_workers(None, address)
+    check_workers(None, None)

@@ -17,7 +17,7 @@ import yaml
 
 import flows.runtime.console
 from flows.runtime import tether
-from flows.runtime.console import RUN_LOGGERS, let_runs_speak, make_readable
+from flows.runtime.console import RUN_LOGGERS, attach_run_logging, make_readable
 from flows.runtime.environment import check_writable, prepare
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, StoreError
@@ -121,7 +121,7 @@ def test_the_console_shows_no_traceback_unless_it_is_asked_for(tmp_path: Path) -
 def test_of_a_run_the_console_shows_what_stages_say_and_not_what_prefect_notes() -> None:
     ours, prefects = Path(flows.runtime.console.__file__), Path("site-packages/prefect/flow_engine.py")
     make_readable()
-    let_runs_speak()
+    attach_run_logging()
     with redirect_stderr(io.StringIO()) as shown:
         for name in RUN_LOGGERS:
             for file, message in ((ours, "sft: running"), (prefects, "Finished in state Completed()")):
@@ -161,24 +161,24 @@ def test_what_is_tethered_ends_with_the_process_that_started_it(how: str, tmp_pa
 def test_the_flow_itself_refuses_bad_input_and_the_command_checks_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import flows.pipeline as recipe
+    from flows import pipeline
 
     checked: list[str] = []
-    monkeypatch.setattr(recipe, "execute", lambda *arguments: checked.append("executed"))
-    monkeypatch.setattr(recipe, "preflight", lambda config, until: checked.append(until) or ["a note"])
-    recipe.softgrpo_flow(until="data", output=tmp_path)
-    recipe.softgrpo_flow(until="data", output=tmp_path, check=False)
+    monkeypatch.setattr(pipeline, "execute", lambda *arguments, **options: checked.append("executed"))
+    monkeypatch.setattr(pipeline, "preflight", lambda config, until: checked.append(until) or ["a note"])
+    pipeline.softgrpo_flow(until="data", output=tmp_path)
+    pipeline.softgrpo_flow(until="data", output=tmp_path, check=False)
     assert checked == ["data", "executed", "executed"]
     checked.clear()
-    recipe.softgrpo_flow(debug=True, output=tmp_path)
+    pipeline.softgrpo_flow(debug=True, output=tmp_path)
     assert checked == ["test", "executed"]
 
     def refuse(config: ExperimentConfig, until: str) -> list[str]:
         raise ConfigError("a", "b", "c")
 
-    monkeypatch.setattr(recipe, "preflight", refuse)
+    monkeypatch.setattr(pipeline, "preflight", refuse)
     with pytest.raises(ConfigError):
-        recipe.softgrpo_flow(output=tmp_path / "refused")
+        pipeline.softgrpo_flow(output=tmp_path / "refused")
     assert checked == ["test", "executed"]
     assert not (tmp_path / "refused").exists()
 

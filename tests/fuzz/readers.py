@@ -189,14 +189,14 @@ def check_overrides(values: Mapping[str, Any], folder: Path) -> None:
 def runs(folder: Path) -> tuple[Any, tuple[str, str]]:
     """Returns an open store with two runs, and their ids."""
     from tasks.tracking.connection import open_tracking
-    from tasks.tracking.liveness import Signs
+    from tasks.tracking.liveness import LivenessLocks
     from tasks.tracking.runs import Runs
     from tasks.tracking.store import ArtifactStore
 
     local = LocalStore(folder / "stages")
     tracking = open_tracking(folder, "softgrpo/x", local)
     ids = tuple(str(tracking.client.create_run(tracking.experiment_id).info.run_id) for _ in range(2))
-    return ArtifactStore(Runs(tracking, Signs.of(local)), local), (ids[0], ids[1])
+    return ArtifactStore(Runs(tracking, LivenessLocks.of(local)), local), (ids[0], ids[1])
 
 
 def check_run_id(text: str, folder: Path) -> None:

@@ -86,6 +86,27 @@ def test_make_without_the_modules_for_environments_says_so_in_one_line(tmp_path:
     assert "install python3.11-venv" in told[0]
 
 
+def test_make_shows_the_end_of_the_log_of_a_step_that_fails(tmp_path: Path) -> None:
+    """With a stand-in for Python, whose pip prints a thousand lines and refuses a version."""
+    python = tmp_path / "python3.11"
+    script = """#!/bin/sh
+    case "$*" in
+      "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+      *"pip install"*) seq 1000; echo "ERROR: No matching distribution found for numpy==99"; exit 1 ;;
+    esac
+    """
+    python.write_text(script, encoding="utf-8")
+    python.chmod(0o755)
+    done = make(tmp_path, "run", f"PYTHON={python}")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode != 0 and done.stdout == ""
+    assert lines[2] == "  installing the packages ... failed. The last lines of .venv/setup.log:"
+    assert lines[-1] == "ERROR: No matching distribution found for numpy==99"
+    assert len(lines) == 28
+    assert len((tmp_path / ".venv" / "setup.log").read_text(encoding="utf-8").splitlines()) == 1001
+    assert not (tmp_path / ".venv" / ".installed").exists()
+
+
 def test_make_sets_up_once(tmp_path: Path) -> None:
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     command = tmp_path / ".venv" / "bin" / "softgrpo"

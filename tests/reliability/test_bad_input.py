@@ -104,7 +104,7 @@ def test_an_address_that_does_not_answer(make_problem: Callable[..., Problem]) -
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         address = f"http://127.0.0.1:{free_port()}"
         said = refused(problem, stage="data", environment={name: address})
-        assert f"{name}={address}" in said and "Nobody answers" in said
+        assert f"{name}={address}" in said and "No server answers" in said
     assert contents(problem.output) == {}
 
 

@@ -467,7 +467,7 @@ def test_servers_that_do_not_answer_are_refused_before_anything_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda *given: pytest.fail("it came too late"))
-    for address, rule in (("http://127.0.0.1:9/api", "Nobody answers there"), ("rubbish", "It is no URL")):
+    for address, rule in (("http://127.0.0.1:9/api", "No server answers there"), ("rubbish", "It is no URL")):
         monkeypatch.setenv(name, address)
         assert main(shlex.split(words)) == 2
         said = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from flows.runtime.hosts import check_free, check_host
-from flows.services.control import ROOT, Services, _told, deploy, find_services, main
+from flows.services.control import ROOT, Services, _describe, deploy, find_services, main
 from flows.services.password import make_password
 from softgrpo.errors import ConfigError, StoreError
 from tests.reliability.runs import free_port
@@ -108,7 +109,7 @@ def test_loopback_is_where_services_are_unless_somebody_says_otherwise(
     assert services.host == services.environment()["SOFTGRPO_HOST"] == "127.0.0.1"
     assert services.addresses == services.addresses_elsewhere
     assert "MLFLOW_SERVER_ALLOWED_HOSTS" not in services.environment()  # its own default is loopback
-    assert "warning" not in _told(services)
+    assert "warning" not in _describe(services)
 
 
 def test_services_for_other_machines_are_told_to_them_with_a_warning(
@@ -129,11 +130,11 @@ def test_services_for_other_machines_are_told_to_them_with_a_warning(
     assert {"10.1.2.3:*", f"{socket.gethostname()}:*", "localhost:*", "127.0.0.1:*"} <= set(hosts)
     assert "http://10.1.2.3:5000" in environment["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
     assert environment["SOFTGRPO_ALLOWED_HOSTS"] == ",".join(host.removesuffix(":*") for host in hosts[1::2])
-    told = _told(services)
+    told = _describe(services)
     assert "Prefect  http://127.0.0.1:4200\n" in told
     assert "export PREFECT_API_URL=http://10.1.2.3:4200/api MLFLOW_TRACKING_URI=http://10.1.2.3:5000\n" in told
     assert f"Both servers ask for user softgrpo and the password in {tmp_path}/services/password" in told
-    assert "warning: whoever has that password can have the worker run anything" in told
+    assert "warning: anyone who has that password can make the worker run anything" in told
     monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "mine:*")
     assert services.environment()["MLFLOW_SERVER_ALLOWED_HOSTS"] == "mine:*"
 
@@ -220,12 +221,13 @@ def test_a_start_that_fails_ends_what_it_started(
 
 
 def test_setting_up_is_no_shell_code(tmp_path: Path) -> None:
-    """What the installer prints goes to the standard error: the standard output of `make env` is run by a shell."""
+    """What the installer prints goes to a log: the standard output of `make env` is run by a shell."""
     python = tmp_path / "python3.11"
     script = """#!/bin/sh
     case "$*" in
       *flows.services.control*) echo 'export FOUND=yes' ;;
       "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo 'touch made-by-the-output' ;;
+      "-c "*) ;;
       *) echo 'touch made-by-the-output' ;;
     esac
     """
@@ -234,4 +236,7 @@ def test_setting_up_is_no_shell_code(tmp_path: Path) -> None:
     order = ["make", "-s", "env", f"VENV={tmp_path / 'venv'}", f"PYTHON={python}"]
     done = subprocess.run(order, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "export FOUND=yes\n"
-    assert "Setting up" in done.stderr and "touch made-by-the-output" in done.stderr
+    first, *steps = done.stderr.splitlines()
+    assert first.startswith("Setting up") and len(steps) == 4
+    assert all(re.fullmatch(r"  [^.]+ \.\.\. \d+ s", step) for step in steps), steps
+    assert "touch made-by-the-output" in (tmp_path / "venv" / "setup.log").read_text()

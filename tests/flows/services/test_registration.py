@@ -11,7 +11,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.pipeline import softgrpo_flow
-from flows.services.registration import RECIPES, deployment_names, form_schema, missing_schedules
+from flows.services.registration import DEPLOYMENTS_FILE, deployment_names, form_schema, missing_schedules
 from flows.tune import tune_flow
 from flows.variants import ablate_flow, multi_recaller_flow
 
@@ -48,11 +48,11 @@ def test_a_schedule_that_a_user_deleted_stays_deleted() -> None:
 
 
 def test_no_schedule_stands_where_prefect_would_replace_those_of_users() -> None:
-    recipes = yaml.safe_load(Path(RECIPES).read_text(encoding="utf-8"))
-    assert recipes["definitions"]["schedules"] == {"softgrpo/full": [WEEKLY]}
-    assert [each["name"] for each in recipes["deployments"] if "schedules" in each] == []
-    names = deployment_names(recipes)
-    assert set(recipes["definitions"]["schedules"]) <= set(names)
+    definitions = yaml.safe_load(Path(DEPLOYMENTS_FILE).read_text(encoding="utf-8"))
+    assert definitions["definitions"]["schedules"] == {"softgrpo/full": [WEEKLY]}
+    assert [each["name"] for each in definitions["deployments"] if "schedules" in each] == []
+    names = deployment_names(definitions)
+    assert set(definitions["definitions"]["schedules"]) <= set(names)
     assert {name.partition("/")[0] for name in names} == {flow.name for flow in FLOWS}
 
 

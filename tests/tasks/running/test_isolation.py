@@ -20,7 +20,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import MemoryLimitError, ProcessError, RecallerError
 from softgrpo.reporting import ProgressBar, watched
 from softgrpo.stages.contract import StageContext
-from tasks.running.isolation import ROOT, Apart, free_cores
+from tasks.running.isolation import ROOT, Isolation, free_cores
 from tests.support.isolated_stages import recaller, seen, waiting
 
 
@@ -39,13 +39,13 @@ class Heard:
 
 
 def go(
-    root: Path, variant: str, apart: Apart, config: ExperimentConfig | None = None
+    root: Path, variant: str, isolation: Isolation, config: ExperimentConfig | None = None
 ) -> tuple[dict[str, float], Heard]:
     """Runs one stage; returns its metrics and what it said."""
     heard, out, work = Heard(), root / ".staging" / variant, root / ".work"
     for folder in (out, work):
         folder.mkdir(parents=True)
-    node = apart.node(recaller(variant))
+    node = isolation.node(recaller(variant))
     inputs = {"split": root}
     return node.stage.run(StageContext(config or ExperimentConfig(), variant, inputs, out, work, heard)), heard
 
@@ -59,7 +59,7 @@ def test_a_stage_fills_its_folder_and_is_heard(
         bars.append((bar.desc, bar.n))
 
     with caplog.at_level(logging.INFO), watched(look):
-        metrics, heard = go(tmp_path, "Loud", Apart(threads=3))
+        metrics, heard = go(tmp_path, "Loud", Isolation(threads=3))
     assert metrics == {"length": 4.0}
     assert (tmp_path / ".staging" / "Loud" / "made").read_text() == "Loud(['split'])"
     (found,) = seen(tmp_path).values()
@@ -77,28 +77,28 @@ def test_a_stage_fills_its_folder_and_is_heard(
 
 def test_errors_come_back_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(RecallerError) as refused:
-        go(tmp_path / "a", "Refused", Apart())
+        go(tmp_path / "a", "Refused", Isolation())
     assert (refused.value.received, refused.value.remedy) == ("the loss is NaN", "lower the rate")
     with pytest.raises(RuntimeError, match="ValueError: a bug") as broken:
-        go(tmp_path / "b", "Broken", Apart())
+        go(tmp_path / "b", "Broken", Isolation())
     assert "isolated_stages.py" in broken.value.__notes__[0]
     with pytest.raises(MemoryLimitError, match=r"recall-Hungry: no memory is left \(MemoryError"):
-        go(tmp_path / "c", "Hungry", Apart())
+        go(tmp_path / "c", "Hungry", Isolation())
     with pytest.raises(ProcessError, match=r"recall-Dead: its process ended with code -9.*where memory is short"):
-        go(tmp_path / "d", "Dead", Apart())
+        go(tmp_path / "d", "Dead", Isolation())
 
 
 def test_an_interrupt_ends_what_is_at_work_and_lets_nothing_begin(tmp_path: Path) -> None:
-    apart, raised = Apart(), []
+    isolation, raised = Isolation(), []
 
     def work() -> None:
         try:
-            go(tmp_path, "Slow", apart, waiting(Slow=["nobody"]))
+            go(tmp_path, "Slow", isolation, waiting(Slow=["nobody"]))
         except BaseException as error:
             raised.append(type(error))
 
     thread = threading.Thread(target=work)
-    with pytest.raises(KeyboardInterrupt), apart.until_interrupted():
+    with pytest.raises(KeyboardInterrupt), isolation.until_interrupted():
         thread.start()
         while not seen(tmp_path):
             assert thread.is_alive()
@@ -108,23 +108,23 @@ def test_an_interrupt_ends_what_is_at_work_and_lets_nothing_begin(tmp_path: Path
     assert raised == [KeyboardInterrupt]
     assert not psutil.pid_exists(seen(tmp_path)["Slow"]["pid"])
     with pytest.raises(KeyboardInterrupt):
-        go(tmp_path / "later", "A", apart)
+        go(tmp_path / "later", "A", isolation)
     assert not (tmp_path / "later" / "seen").exists()
-    assert go(tmp_path / "elsewhere", "A", pickle.loads(pickle.dumps(apart)))[0] == {"length": 1.0}
+    assert go(tmp_path / "elsewhere", "A", pickle.loads(pickle.dumps(isolation)))[0] == {"length": 1.0}
 
 
 def test_an_error_beside_it_leaves_a_stage_alone(tmp_path: Path) -> None:
-    apart = Apart()
-    with pytest.raises(ValueError), apart.until_interrupted():
+    isolation = Isolation()
+    with pytest.raises(ValueError), isolation.until_interrupted():
         raise ValueError
-    assert go(tmp_path, "A", apart)[0] == {"length": 1.0}
+    assert go(tmp_path, "A", isolation)[0] == {"length": 1.0}
 
 
 def test_kill_9_of_who_started_it_ends_a_stage(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from tests.tasks.running.test_isolation import go, waiting;"
-        "from tasks.running.isolation import Apart;"
-        f"go(Path({str(tmp_path)!r}), 'Slow', Apart(), waiting(Slow=['nobody']))"
+        "from tasks.running.isolation import Isolation;"
+        f"go(Path({str(tmp_path)!r}), 'Slow', Isolation(), waiting(Slow=['nobody']))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     while not seen(tmp_path):

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 
 from softgrpo.errors import ConfigError, StoreError, TimeLimitError, TrainingError, no_space
-from tasks.running.retries import may_pass
+from tasks.running.retries import is_transient
 from tasks.tracking.connection import store_errors
 
 
@@ -59,19 +59,19 @@ LASTING: list[Exception] = [
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
-def test_faults_of_input_and_output_may_pass(error: Exception) -> None:
-    assert may_pass(error)
+def test_faults_of_input_and_output_are_transient(error: Exception) -> None:
+    assert is_transient(error)
 
 
 @pytest.mark.parametrize("error", LASTING, ids=repr)
 def test_what_would_be_the_same_again_does_not_pass(error: Exception) -> None:
-    assert not may_pass(error)
+    assert not is_transient(error)
 
 
 def test_a_stage_that_took_too_long_is_not_tried_again_whatever_it_was_at() -> None:
     late = TimeLimitError("sft took longer than 24 hours", "a rule", "a remedy")
     late.__cause__ = requests.ConnectionError("interrupted")
-    assert not may_pass(late)
+    assert not is_transient(late)
     renamed = requests.ConnectionError("interrupted")
     renamed.__context__ = TimeLimitError("sft took longer than 24 hours", "a rule", "a remedy")
-    assert not may_pass(renamed)
+    assert not is_transient(renamed)

@@ -1,4 +1,4 @@
-"""Signs of life: held by whoever works, free when its process is gone, unknown in another folder."""
+"""Liveness locks: held while a process works, free when it has ended, unknown in another folder."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from pathlib import Path
 
 import pytest
 
-from tasks.tracking.liveness import Signs
+from tasks.tracking.liveness import LivenessLocks
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tasks.tracking.liveness import Signs
-with Signs(Path(sys.argv[1])).given() as sign:
-    print(sign, flush=True)
+from tasks.tracking.liveness import LivenessLocks
+with LivenessLocks(Path(sys.argv[1])).hold() as lock:
+    print(lock, flush=True)
     time.sleep(60)
 """
 
 
 @pytest.fixture
-def signs(tmp_path: Path) -> Signs:
-    return Signs(tmp_path / "alive")
+def locks(tmp_path: Path) -> LivenessLocks:
+    return LivenessLocks(tmp_path / "alive")
 
 
-def test_a_sign_is_alive_inside_its_block_and_dead_behind_it(signs: Signs) -> None:
-    with signs.given() as sign:
-        assert not signs.is_dead(sign)
-        with signs.given() as other:
-            assert other != sign
-    assert signs.is_dead(sign) and signs.is_dead(other)
+def test_a_lock_is_alive_inside_its_block_and_dead_after_it(locks: LivenessLocks) -> None:
+    with locks.hold() as lock:
+        assert not locks.is_dead(lock)
+        with locks.hold() as other:
+            assert other != lock
+    assert locks.is_dead(lock) and locks.is_dead(other)
 
 
-def test_a_sign_dies_with_its_process_however_that_ends(signs: Signs) -> None:
-    command = [sys.executable, "-c", HOLDER, str(signs.folder)]
+def test_a_lock_dies_with_its_process_however_that_ends(locks: LivenessLocks) -> None:
+    command = [sys.executable, "-c", HOLDER, str(locks.folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
-        sign = holder.stdout.readline().strip()
-        assert not signs.is_dead(sign)
+        lock = holder.stdout.readline().strip()
+        assert not locks.is_dead(lock)
         holder.kill()
-    assert signs.is_dead(sign)
+    assert locks.is_dead(lock)
 
 
-def test_nothing_is_known_of_signs_that_were_given_elsewhere_or_forgotten(signs: Signs, tmp_path: Path) -> None:
-    with signs.given() as sign:
-        shutil.copytree(signs.folder, tmp_path / "copy")
-        assert not Signs(tmp_path / "copy").is_dead(sign)  # nobody holds the copy, and its process is alive
-        signs.folder.rename(tmp_path / "moved")
-        assert not Signs(tmp_path / "moved").is_dead(sign)
-    assert Signs(tmp_path / "moved").is_dead(sign)
-    assert not Signs(tmp_path / "nowhere").is_dead(sign)
-    Signs(tmp_path / "moved").forget(sign)
-    assert not Signs(tmp_path / "moved").is_dead(sign)
+def test_nothing_is_known_of_locks_that_were_taken_elsewhere_or_removed(locks: LivenessLocks, tmp_path: Path) -> None:
+    with locks.hold() as lock:
+        shutil.copytree(locks.folder, tmp_path / "copy")
+        assert not LivenessLocks(tmp_path / "copy").is_dead(lock)  # nobody holds the copy, and its process is alive
+        locks.folder.rename(tmp_path / "moved")
+        assert not LivenessLocks(tmp_path / "moved").is_dead(lock)
+    assert LivenessLocks(tmp_path / "moved").is_dead(lock)
+    assert not LivenessLocks(tmp_path / "nowhere").is_dead(lock)
+    LivenessLocks(tmp_path / "moved").remove(lock)
+    assert not LivenessLocks(tmp_path / "moved").is_dead(lock)

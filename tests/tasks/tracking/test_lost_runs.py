@@ -12,7 +12,7 @@ import pytest
 
 from softgrpo.pipeline.store import LocalStore
 from tasks.tracking.connection import open_tracking
-from tasks.tracking.liveness import Signs
+from tasks.tracking.liveness import LivenessLocks
 from tasks.tracking.runs import Runs
 
 WORKER = """
@@ -25,14 +25,14 @@ with open_runs(Path(sys.argv[1]), sys.argv[2]).recorded("sft", {}) as run_id:
 """
 
 
-def open_runs(output: Path, signs: str = "stages/.alive") -> Runs:
-    return Runs(open_tracking(output, "trial", LocalStore(output / "stages")), Signs(output / signs))
+def open_runs(output: Path, locks: str = "stages/.alive") -> Runs:
+    return Runs(open_tracking(output, "trial", LocalStore(output / "stages")), LivenessLocks(output / locks))
 
 
 @contextmanager
-def working(output: Path, signs: str = "stages/.alive") -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def working(output: Path, locks: str = "stages/.alive") -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Gives the MLflow run that another process works on, and that process."""
-    command = [sys.executable, "-c", WORKER, str(output), signs]
+    command = [sys.executable, "-c", WORKER, str(output), locks]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -74,7 +74,7 @@ def test_a_run_whose_process_was_killed_is_marked_and_others_are_not(output: Pat
     assert list((output / "stages/.alive").iterdir()) == []
 
 
-def test_a_run_that_is_continued_has_a_new_sign(output: Path) -> None:
+def test_a_run_that_is_continued_has_a_new_lock(output: Path) -> None:
     runs = open_runs(output)
     with working(output) as (killed, process):
         process.kill()

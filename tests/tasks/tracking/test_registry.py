@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.store import LocalStore
 from tasks.tracking.connection import Tracking, open_tracking
-from tasks.tracking.liveness import Signs
+from tasks.tracking.liveness import LivenessLocks
 from tasks.tracking.registry import BEST, JUDGE, NDCG, WINDOWS, best_version, model_name, register
 from tasks.tracking.runs import Runs
 from tasks.tracking.store import ArtifactStore, Reference
@@ -61,7 +61,7 @@ def test_the_best_version_follows_from_all_versions(versions: list[ModelVersion]
 
 def open_store(output: Path) -> ArtifactStore:
     local = LocalStore(output / "stages")
-    return ArtifactStore(Runs(open_tracking(output, "trial", local), Signs(output / "alive")), local)
+    return ArtifactStore(Runs(open_tracking(output, "trial", local), LivenessLocks(output / "alive")), local)
 
 
 def make_policy(tracking: Tracking, ndcg: float) -> str:

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 
+from softgrpo.errors import StoreError
 from softgrpo.pipeline.store import LocalStore
 from tasks.tracking.connection import Tracking
 from tasks.tracking.saved_view import TAG_CHARACTERS, columns_of, encode_view, keep_view, view_state
@@ -67,6 +70,10 @@ class Experiments:
     written: int = 0
     seconds: float = 0.0
     """What an answer takes."""
+    refusals: list[MlflowException] = field(default_factory=list)
+    """What the next requests to set a tag fail with; the first of them finds that another run has just set it."""
+    meanwhile: dict[str, str] = field(default_factory=dict)
+    """Tags that another run sets at the moment of a refusal."""
 
     def get_experiment(self, experiment_id: str) -> Experiments:
         assert experiment_id == "3"
@@ -76,6 +83,9 @@ class Experiments:
 
     def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         assert experiment_id == "3" and len(value) <= TAG_CHARACTERS
+        if self.refusals:
+            self.tags |= self.meanwhile
+            raise self.refusals.pop(0)
         self.tags[key] = value
         self.written += 1
 
@@ -113,6 +123,28 @@ def test_runs_at_the_same_time_keep_each_others_columns(local: LocalStore) -> No
         list(threads.map(lambda name: keep(store, local, name), pools))
     (tag,) = store.tags.values()
     assert sorted(columns_of(tag)) == sorted(pools)
+
+
+COLLISION = "(sqlite3.IntegrityError) UNIQUE constraint failed: experiment_tags.key, experiment_tags.experiment_id"
+
+
+def test_two_output_folders_on_one_server_may_set_the_tag_at_the_same_moment(local: LocalStore) -> None:
+    name, other = (
+        "mlflow.sharedViewState.softgrpo-single-against-multi-at-10",
+        encode_view("x", view_state(10, ["Pop"]), 1),
+    )
+    store = Experiments(refusals=[MlflowException(COLLISION, BAD_REQUEST)], meanwhile={name: other})
+    assert keep(store, local, "BPR") == ["Pop", "BPR"]
+    same = Experiments(refusals=[MlflowException(COLLISION, BAD_REQUEST)], meanwhile={name: other})
+    assert keep(same, local, "Pop") == ["Pop"] and same.written == 0  # the other run has set all that was missing
+
+
+@pytest.mark.parametrize(("code", "tries"), [(BAD_REQUEST, 2), (INTERNAL_ERROR, 1)])
+def test_a_refusal_for_another_reason_is_an_error(code: int, tries: int, local: LocalStore) -> None:
+    store = Experiments(refusals=[MlflowException("the experiment is deleted", code) for _ in range(3)])
+    with pytest.raises(StoreError, match="the experiment is deleted"):
+        keep(store, local, "BPR")
+    assert len(store.refusals) == 3 - tries
 
 
 def test_more_recallers_than_a_tag_holds_are_left_out(local: LocalStore) -> None:
