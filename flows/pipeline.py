@@ -47,7 +47,7 @@ StageName = Literal["recall", "data", "check", "sft", "grpo", "test"]
 Repeatable = Literal["split", "recall", "data", "check", "sft", "grpo", "test"]
 
 
-def tell_notes(config: ExperimentConfig, until: str = "test") -> None:
+def log_preflight_notes(config: ExperimentConfig, until: str = "test") -> None:
     """Looks for all that would fail later, and logs what is worth a note.
 
     Raises:
@@ -57,15 +57,15 @@ def tell_notes(config: ExperimentConfig, until: str = "test") -> None:
         get_run_logger().warning("note: %s", note)
 
 
-def tell_cost(
+def log_cost_estimate(
     nodes: Sequence[Node],
     config: ExperimentConfig,
     force: tuple[str, ...],
     store: ArtifactStore,
-    given: Mapping[str, Reference],
+    upstream: Mapping[str, Reference],
 ) -> None:
     """Logs about how long the stages of a plan will take that are not stored, if one of them trains something."""
-    digests = {name: reference["digest"] for name, reference in given.items()}
+    digests = {name: reference["digest"] for name, reference in upstream.items()}
     left = missing(nodes, config, force, partial(stored_digest, store), digests)
     crew = current()
     if line := cost_line(left, config, crew.most if isinstance(crew, Parallel) else 1):
@@ -116,34 +116,34 @@ def execute(
     """
     store = begin(config, output)
     records = make_private(output.resolve() / "records")
-    given = upstream_of(store, from_run, nodes, config) if from_run else {}
+    upstream = upstream_of(store, from_run, nodes, config) if from_run else {}
     about = About.of(config, nodes[-1].stage.name, member.name if member else None, prefect_page())
     watch = member.watch if member else unwatched
-    expected = () if given else nodes
+    expected = () if upstream else nodes
     with (
         looking_ahead(store, expected, config, force) as ahead,
         pipeline_run(store, config, nodes, about, member) as run_id,
     ):
         progress = Progress(config, store, run_id, force, records, watch, ahead, about=about)
         if watch is unwatched:  # a study has many trials, of a known length
-            tell_cost(nodes, config, force, store, given)
+            log_cost_estimate(nodes, config, force, store, upstream)
         crew = current()
-        found: list[Node] = []
+        finished: list[Node] = []
         for piece in crew.waves(nodes):
             for node in piece:
-                if node.name in given:
-                    progress.references[node.name] = given[node.name]
+                if node.name in upstream:
+                    progress.references[node.name] = upstream[node.name]
                     get_run_logger().info("%s: taken from run %s", node.name, from_run)
-            wanted = [node for node in piece if node.name not in given]
-            if found and not all(map(progress.seems_stored, wanted)):
-                note_nodes(progress, found)  # before what takes long, or fails
-                found = []
-            crew.advance(progress, wanted)
+            to_run = [node for node in piece if node.name not in upstream]
+            if finished and not all(map(progress.seems_stored, to_run)):
+                note_nodes(progress, finished)  # before what takes long, or fails
+                finished = []
+            crew.advance(progress, to_run)
             for node in piece:
-                found.append(node)
+                finished.append(node)
                 if watch is unwatched:  # what a study tries is no result yet
                     show_model(output, config, node, progress.folders()[node.name])
-        note_nodes(progress, found, whole=True)
+        note_nodes(progress, finished, whole=True)
         page = publish_page(progress, output) if "test" in progress.references else None
     result = recorded(progress, read_table(progress.folders()), page)
     create_markdown_artifact(result_page(progress, result), key="result", description=about.name)
@@ -194,15 +194,15 @@ def softgrpo_flow(
     """
     tags = [dataset, size, *(["debug"] if debug else [])]
     tag_run(*tags)
-    said = gather_overrides(
+    form_settings = gather_overrides(
         dataset, size, overrides, frequent=frequent, config=config, data_path=data_path, recallers=recallers
     )
-    resolved = resolve(dataset, size, "debug" if debug else "full", said)
+    resolved = resolve(dataset, size, "debug" if debug else "full", form_settings)
     changes = find_changes(resolved)  # which tell of debug where the command gives all settings one by one
     tag_run(*tags, *(["debug"] if changes.debug else []), name=flow_run_name(resolved, changes, until))
     check_dataset(resolved)
     nodes, repeated = plan(resolved, until), check_force(tuple(force or ()))
     if check:
-        tell_notes(resolved, until)
+        log_preflight_notes(resolved, until)
     with interruptible(TerminationSignal), signed(output), opened(parallel, dask):
         return execute(nodes, resolved, repeated, output, from_run)

@@ -18,7 +18,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.pipeline import Size, begin, execute, tell_notes
+from flows.pipeline import Size, begin, execute, log_preflight_notes
 from flows.results.failed_runs import fails_readably
 from flows.results.report_page import write_group_page
 from flows.results.tune_page import StudyParts, study_html, study_page, study_sentences
@@ -174,17 +174,17 @@ def tune_flow(
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run, and as many
-            trials at once as it has hands.
+            trials at once as it has workers.
     """
     tags = [dataset, size, *(["debug"] if debug else [])]
     tag_run(*tags)
     ranges, stage = space or SearchSpace(), "debug" if debug else "full"
-    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
-    start = plan_study(dataset, size, stage, said, trials, ranges)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    start = plan_study(dataset, size, stage, form_settings, trials, ranges)
     tag_run(*tags, name=flow_run_name(start, find_changes(start)))
     check_dataset(start)
     if check:
-        tell_notes(start)
+        log_preflight_notes(start)
     store = begin(start, output)
     name = study_name(plan(start, STAGE), start, ranges)
     with (
@@ -198,18 +198,18 @@ def tune_flow(
         with group_run(store.runs, KIND, name, settings, resume=True) as group:
             _search(study, start, ranges, trials, output, group, crew)
             best = best_trial(study)
-            found, value = as_overrides(best.params), float(best.values[0])
-            command = command_line(dataset, stage, size, said | found, output)
+            best_settings, value = as_overrides(best.params), float(best.values[0])
+            command = command_line(dataset, stage, size, form_settings | best_settings, output)
             tried = trial_table(study, members(store.runs, group))
             link = store.runs.tracking.run_link(group)
             place = f"[{group}]({link})" if store.runs.tracking.has_pages else f"`{link}`"
-            page = study_page(tried, found, start.fusion.k, command, place)
-            _publish(store, group, tried, found, value, command, page)
-            parts = StudyParts(name, group, tried, found, start.fusion.k, command)
+            page = study_page(tried, best_settings, start.fusion.k, command, place)
+            _publish(store, group, tried, best_settings, value, command, page)
+            parts = StudyParts(name, group, tried, best_settings, start.fusion.k, command)
             html = _show_page(store, f"{dataset} {size}: {len(tried)} trials", parts, link)
             chosen = with_values(start, best.params)
             result = final_flow(f"tuned by {trial_name(best.number)}", chosen, output, group) if final else None
-    return Tuned(name, found, value, tried, command, link, result, start.fusion.k, html)
+    return Tuned(name, best_settings, value, tried, command, link, result, start.fusion.k, html)
 
 
 def command_line(dataset: str, stage: str, size: str, overrides: Mapping[str, Any], output: Path) -> str:
@@ -242,18 +242,19 @@ def _publish(
     store: ArtifactStore,
     group: str,
     tried: pd.DataFrame,
-    found: Mapping[str, float],
+    best_settings: Mapping[str, float],
     value: float,
     command: str,
     page: str,
 ) -> None:
     """Writes down what was found: to MLflow's run of the study, and on a page of Prefect's."""
     runs = store.runs
-    best = yaml.safe_dump(dict(found), sort_keys=False)
-    runs.metrics(group, {OBJECTIVE: value, "trials": len(tried), **{f"best/{path}": found[path] for path in found}})
+    as_yaml = yaml.safe_dump(dict(best_settings), sort_keys=False)
+    chosen = {f"best/{path}": best_value for path, best_value in best_settings.items()}
+    runs.metrics(group, {OBJECTIVE: value, "trials": len(tried), **chosen})
     publish_table(runs, group, tried, page, "trials")
-    publish_text(runs, group, best, "best.yaml")
-    rows = [f"| {plain(path)} | {best_value:g} |" for path, best_value in found.items()]
+    publish_text(runs, group, as_yaml, "best.yaml")
+    rows = [f"| {plain(path)} | {best_value:g} |" for path, best_value in best_settings.items()]
     settings = "\n".join(["| best settings | value |", "|---|---|", *rows])
     describe(
         runs,

@@ -16,7 +16,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.pipeline import Size, begin, execute, tell_notes
+from flows.pipeline import Size, begin, execute, log_preflight_notes
 from flows.results.comparison import ComparedRuns
 from flows.results.differences import differing, differing_settings
 from flows.results.failed_runs import fails_readably
@@ -82,7 +82,7 @@ def run_variants(
     """
     if check:
         for config in dict.fromkeys([whole.model_dump_json(), *(each.model_dump_json() for each in configs.values())]):
-            tell_notes(ExperimentConfig.model_validate_json(config))
+            log_preflight_notes(ExperimentConfig.model_validate_json(config))
     store = begin(whole, output)
     name = f"{whole.data.dataset} {whole.policy.size} {len(configs)} {kind}"
     with (
@@ -207,8 +207,8 @@ def multi_recaller_flow(
     """
     tags = [dataset, size, *(["debug"] if debug else [])]
     tag_run(*tags)
-    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
-    whole, configs = resolve_pools(dataset, size, "debug" if debug else "full", pools, said)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    whole, configs = resolve_pools(dataset, size, "debug" if debug else "full", pools, form_settings)
     tag_run(*tags, name=flow_run_name(whole, find_changes(whole)))
     check_dataset(whole)
     settings = {"pools": list(configs)}
@@ -270,8 +270,8 @@ def ablate_flow(
     """
     tags = [dataset, size, name, *(["debug"] if debug else [])]
     tag_run(*tags)
-    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
-    configs = resolve_ablation(name, dataset, size, "debug" if debug else "full", said)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    configs = resolve_ablation(name, dataset, size, "debug" if debug else "full", form_settings)
     settings = {"ablation": name, "variants": list(configs)}
     whole = configs[REFERENCE]
     tag_run(*tags, name=f"{name}, {flow_run_name(whole, find_changes(whole))}")

@@ -19,7 +19,7 @@ from softgrpo.errors import ConfigError, ProcessError, StoreError
 from softgrpo.stages.contract import Node
 from tasks.running.gpu import uses_gpu
 from tasks.running.isolation import Apart, free_cores
-from tasks.servers.addresses import check_hands
+from tasks.servers.addresses import check_workers
 from tasks.stage import Obtained, Order, Progress
 
 PATIENCE_SECONDS = 8
@@ -202,10 +202,10 @@ def opened(parallel: int | None = None, dask: str | None = None) -> Iterator[Cre
         dask: Address of the scheduler of a Dask cluster, on which every stage is run that is not stored.
 
     Raises:
-        ConfigError: See `check_hands`; or the packages for Dask are missing.
+        ConfigError: See `check_workers`; or the packages for Dask are missing.
         StoreError: Nobody answers at the address, or the cluster has no worker.
     """
-    check_hands(parallel, dask)
+    check_workers(parallel, dask)
     if dask is not None:
         with _cluster(dask) as cluster, _current(cluster):
             yield cluster

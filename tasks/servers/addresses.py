@@ -106,8 +106,8 @@ def _no_url(setting: str, shown: str) -> ConfigError:
     )
 
 
-def check_hands(parallel: int | None, dask: str | None) -> None:
-    """Checks what a run says about where its stages run.
+def check_workers(parallel: int | None, dask: str | None) -> None:
+    """Checks what a run says about the workers of its stages: processes here, or a cluster.
 
     Args:
         parallel: How many recallers are trained at once on this machine.

@@ -19,7 +19,7 @@ from softgrpo.pipeline.run import RunResult
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import Node
 from tasks.running.isolation import Apart
-from tasks.servers.addresses import check_hands
+from tasks.servers.addresses import check_workers
 from tests.support.fake_stages import FakeStages
 from tests.support.isolated_stages import recaller, seen, waiting
 
@@ -193,10 +193,10 @@ def test_wrong_hands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, address, "report to the same servers"),
     ):
         with pytest.raises(ConfigError, match=rule):
-            check_hands(parallel, dask)
+            check_workers(parallel, dask)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     with pytest.raises(ConfigError, match="without MLFLOW_TRACKING_URI"):
-        check_hands(None, address)
+        check_workers(None, address)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    check_hands(None, address)
-    check_hands(None, None)
+    check_workers(None, address)
+    check_workers(None, None)
