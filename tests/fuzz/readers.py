@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from flows.cli import COMMANDS, build_parser
+from flows.cli import build_parser
 from flows.command.flags import complete_switches, overrides, refuse_unknown
 from flows.command.parser import sub_parsers
 from softgrpo.common.records import CandidateLists, Corpus, Windows
@@ -167,7 +167,7 @@ def check_words(words: Sequence[str], folder: Path) -> None:
 
 def _given(words: Sequence[str]) -> dict[str, Any]:
     completed = complete_switches(["config", *words])
-    parser = build_parser(completed, COMMANDS)
+    parser = build_parser(completed, ["config"])
     arguments, unknown = parser.parse_known_args(completed)
     refuse_unknown(unknown, ["config", *words], "config", sub_parsers(parser))
     return overrides(arguments)
