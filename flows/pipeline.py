@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
-from prefect import flow, get_run_logger
+from prefect import Flow, flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
@@ -42,6 +42,8 @@ from tasks.tracking.prefetch import prefetching, stored_digest
 from tasks.tracking.run_names import About, flow_run_name
 from tasks.tracking.store import ArtifactStore, Reference
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Size = Literal["tiny", "mini", "small", "large"]
 StageName = Literal["recall", "data", "check", "sft", "grpo", "test"]
 Repeatable = Literal["split", "recall", "data", "check", "sft", "grpo", "test"]
@@ -151,6 +153,44 @@ def execute(
     return result
 
 
+def run_softgrpo(
+    config: ExperimentConfig,
+    until: str,
+    force: tuple[str, ...],
+    output: Path,
+    from_run: str | None,
+    *,
+    check: bool,
+    parallel: int | None,
+    dask: str | None,
+) -> RecordedRun:
+    """Runs a resolved configuration, inside a flow; for the other arguments see `softgrpo_flow`."""
+    changes = find_changes(config)  # which tell of debug where the configuration has all settings one by one
+    tags = [config.data.dataset, config.policy.size, *(["debug"] if changes.debug else [])]
+    tag_run(*tags, name=flow_run_name(config, changes, until))
+    check_dataset(config)
+    nodes, repeated = plan(config, until), check_force(force)
+    if check:
+        log_preflight_notes(config, until)
+    with interruptible(TerminationSignal), mark_alive(output), open_executor(parallel, dask) as executor:
+        return execute(nodes, config, repeated, output, from_run, executor=executor)
+
+
+def with_body(form: Flow[P, R], body: Callable[[], R]) -> Flow[P, R]:
+    """Returns a flow that Prefect shows like another, and that has no form to resolve.
+
+    Args:
+        form: The flow of the deployments: its name and its parameters, which Prefect shows and which could be given to it again.
+        body: What runs instead of its function.
+    """
+
+    @wraps(form.fn)
+    def flow_function(*_: P.args, **__: P.kwargs) -> R:
+        return body()
+
+    return Flow(fails_readably(flow_function), name=form.name, flow_run_name=form.flow_run_name)
+
+
 @flow(name="softgrpo", flow_run_name="{dataset} {size}")
 @fails_readably
 def softgrpo_flow(
@@ -191,17 +231,10 @@ def softgrpo_flow(
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run.
     """
-    tags = [dataset, size, *(["debug"] if debug else [])]
-    tag_run(*tags)
+    tag_run(dataset, size, *(["debug"] if debug else []))
     form_settings = gather_overrides(
         dataset, size, overrides, frequent=frequent, config=config, data_path=data_path, recallers=recallers
     )
     resolved = resolve(dataset, size, "debug" if debug else "full", form_settings)
-    changes = find_changes(resolved)  # which tell of debug where the command gives all settings one by one
-    tag_run(*tags, *(["debug"] if changes.debug else []), name=flow_run_name(resolved, changes, until))
-    check_dataset(resolved)
-    nodes, repeated = plan(resolved, until), check_force(tuple(force or ()))
-    if check:
-        log_preflight_notes(resolved, until)
-    with interruptible(TerminationSignal), mark_alive(output), open_executor(parallel, dask) as executor:
-        return execute(nodes, resolved, repeated, output, from_run, executor=executor)
+    repeated = tuple(force or ())
+    return run_softgrpo(resolved, until, repeated, output, from_run, check=check, parallel=parallel, dask=dask)

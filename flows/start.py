@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -48,18 +49,19 @@ def run_pipeline(
     begin_prefect(output)
     if from_run is None:  # files are read on another core than that which imports
         look_ahead(plan(config, until), config, force, LocalStore(stages_folder(output)))
-    from flows.pipeline import Repeatable, StageName, softgrpo_flow
+    from flows.pipeline import Repeatable, StageName, run_softgrpo, softgrpo_flow, with_body
 
     open_prefect(output, debug)
-    dataset, size = config.data.dataset, config.policy.size
-    overrides = as_overrides(config)
-    stage, repeated = cast("StageName", check_stage(until)), cast("list[Repeatable]", list(force))
-    return softgrpo_flow(
-        dataset,
-        size=size,
+    stage = cast("StageName", check_stage(until))
+    body = partial(
+        run_softgrpo, config, stage, force, output, from_run, check=False, parallel=parallel, dask=dask
+    )  # the parameters below are for Prefect's page alone
+    return with_body(softgrpo_flow, body)(
+        config.data.dataset,
+        size=config.policy.size,
         until=stage,
-        overrides=overrides,
-        force=repeated,
+        overrides=as_overrides(config),
+        force=cast("list[Repeatable]", list(force)),
         from_run=from_run,
         output=output,
         check=False,

@@ -248,18 +248,19 @@ def _publish(
     store: ArtifactStore,
     group: str,
     tried: pd.DataFrame,
-    found: Mapping[str, float],
+    best_settings: Mapping[str, float],
     value: float,
     command: str,
     page: str,
 ) -> None:
     """Writes down what was found: to MLflow's run of the study, and on a page of Prefect's."""
     runs = store.runs
-    best = yaml.safe_dump(dict(found), sort_keys=False)
-    runs.metrics(group, {OBJECTIVE: value, "trials": len(tried), **{f"best/{path}": found[path] for path in found}})
+    as_yaml = yaml.safe_dump(dict(best_settings), sort_keys=False)
+    chosen = {f"best/{path}": best_value for path, best_value in best_settings.items()}
+    runs.metrics(group, {OBJECTIVE: value, "trials": len(tried), **chosen})
     publish_table(runs, group, tried, page, "trials")
-    publish_text(runs, group, best, "best.yaml")
-    rows = [f"| {plain(path)} | {best_value:g} |" for path, best_value in found.items()]
+    publish_text(runs, group, as_yaml, "best.yaml")
+    rows = [f"| {plain(path)} | {best_value:g} |" for path, best_value in best_settings.items()]
     settings = "\n".join(["| best settings | value |", "|---|---|", *rows])
     describe(
         runs,

@@ -8,46 +8,81 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import argcomplete
 from argcomplete.shell_integration import shellcode
 
+from flows.command.common import Job
 from flows.command.flags import ALIASES
-from flows.command.parser import REPEATABLE, build_parser, sub_parsers
+from flows.command.groups import STAGES as GROUP_STAGES
+from flows.command.parser import Commands, Parser, add_words, sub_parsers
+from flows.command.pipeline import REPEATABLE
+from flows.command.run import KNOWN as RUN_STAGES
+from flows.runtime.failures import OK
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import known_datasets
+from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import dataset_names, settings, size_names
 from softgrpo.presets.ablations import ABLATIONS
 
-VARIABLE = "_ARGCOMPLETE"
 SHELLS = ("bash", "zsh", "fish")
 Words = Callable[..., Iterable[str]]
 
 
-def script(shell: str) -> str:
-    """Returns what a shell evaluates to complete `softgrpo`."""
-    return str(shellcode(["softgrpo"], shell="bash" if shell == "zsh" else shell))
+DESCRIPTION = """\
+Prints the lines that let a shell complete commands, stages, datasets, flags and their values with the tab key.
+
+  SHELL  bash, zsh or fish
+
+In the file that your shell reads at its start:
+  ~/.bashrc                   eval "$(softgrpo completion bash)"
+  ~/.zshrc                    autoload -Uz compinit && compinit && eval "$(softgrpo completion zsh)"
+  ~/.config/fish/config.fish  softgrpo completion fish | source"""
 
 
-def complete(stages: Iterable[str], group_stages: Iterable[str]) -> None:
-    """Answers a shell that asks for completions, and ends the process; returns at once where no shell asks.
+def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
+    """Adds the parser of this command."""
+    usage = "softgrpo completion SHELL"
+    parser = commands.add_parser("completion", prog="softgrpo completion", description=DESCRIPTION, usage=usage)
+    add_words(parser, "SHELL")
+
+
+def prepare(arguments: argparse.Namespace) -> Job:
+    """Checks the command line and returns what prints the lines for a shell.
+
+    Raises:
+        ConfigError: The completion of that shell is not known.
+    """
+    if arguments.SHELL not in SHELLS:
+        raise ConfigError(f"Shell '{arguments.SHELL}'", "Its completion is not known", nearest(arguments.SHELL, SHELLS))
+
+    def job() -> int:
+        print(shellcode(["softgrpo"], shell="bash" if arguments.SHELL == "zsh" else arguments.SHELL))
+        return OK
+
+    return job
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answers a shell that asks for completions, and ends the process.
 
     Args:
-        stages: What STAGE may be in `run`.
-        group_stages: What it may be in the commands of several pipelines.
+        parser: Of the whole command line, with all commands.
     """
-    if VARIABLE not in os.environ:
-        return
-    parser = build_parser(_words(os.environ.get("COMP_LINE", "")))
     for command, sub in sub_parsers(parser).items():
-        known = group_stages if command in ("tune", "multi-recaller", "ablate") else stages
+        stages = RUN_STAGES if command == "run" else GROUP_STAGES
         for action in sub._actions:
-            words = _completer(action, known)
+            words = _completer(action, stages)
             if words is not None:
                 action.completer = words  # type: ignore[attr-defined]  # argcomplete's documented way
     argcomplete.autocomplete(parser, always_complete_options=False, exclude=_second_spellings(), print_suppressed=True)
+
+
+def typed_words() -> list[str]:
+    """Returns the words of the command line that the shell asks about, which is still being typed."""
+    return _words(os.environ.get("COMP_LINE", ""))
 
 
 def _words(line: str) -> list[str]:
@@ -62,7 +97,7 @@ def _words(line: str) -> list[str]:
 
 def _completer(action: argparse.Action, stages: Iterable[str]) -> Words | None:
     """Returns what completes the value of an argument, None where files do."""
-    given: dict[str, Words] = {
+    by_name: dict[str, Words] = {
         "DATASET": _datasets,
         "data.dataset": _datasets,
         "STAGE": _always(stages),
@@ -72,8 +107,8 @@ def _completer(action: argparse.Action, stages: Iterable[str]) -> Words | None:
         "SHELL": _always(SHELLS),
         "recall.recallers": _recallers,
     }
-    if action.dest in given:
-        return given[action.dest]
+    if action.dest in by_name:
+        return by_name[action.dest]
     setting = settings().get(action.dest)
     if setting is None:
         return None

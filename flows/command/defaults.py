@@ -51,6 +51,22 @@ def data_named(arguments: argparse.Namespace) -> DataConfig:
     return DataConfig(dataset=named.get("data.dataset", words.get("DATASET", "ml-100k")), **path)
 
 
+def resolve_named(arguments: argparse.Namespace, dataset: str, stage: str, size: str) -> ExperimentConfig:
+    """Returns the configuration of a command line; --dataset and --size win over the positions, with their presets.
+
+    Args:
+        arguments: The parsed command line, whose settings are overrides.
+        dataset: Named by position, or the command's own.
+        stage: `debug` selects the preset of that name.
+        size: Named by position, or the command's own.
+
+    Raises:
+        SoftGRPOError: A name or a value is wrong, or the data cannot be read.
+    """
+    named = overrides(arguments)
+    return resolve(named.get("data.dataset", dataset), named.get("policy.size", size), stage, named)
+
+
 def usual_config(arguments: argparse.Namespace) -> ExperimentConfig:
     """Returns the configuration of a command line without the settings that it names.
 

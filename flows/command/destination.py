@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from flows.runtime.environment import check_takes_files
 from softgrpo.common.paths import STAGES
 from softgrpo.errors import ConfigError, StoreError
 from tasks.servers.database import DATABASE
@@ -33,6 +34,32 @@ def check_destination(files: Iterable[Path], *, overwrite: bool) -> None:
             raise StoreError(
                 f"--to: '{path}' exists", "Nothing is written over unasked", "Add --overwrite, or name another"
             )
+
+
+def check_copy(folder: Path, files: Sequence[str], what: str, *, overwrite: bool) -> None:
+    """Checks where a copy is to go, before the run is looked for.
+
+    Args:
+        folder: Where.
+        files: What an earlier copy there has.
+        what: What people call it.
+        overwrite: An earlier copy may be written over.
+
+    Raises:
+        StoreError: Something of that name is there and holds other things than an earlier copy, it holds one that may not be
+            written over, it belongs to stored stages, or no folder can be made there.
+    """
+    check_outside_stores(folder)
+    earlier = all((folder / name).is_file() for name in files)
+    if folder.exists() and not earlier and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(
+            f"--to {folder}",
+            f"It must be a new folder, an empty one, or with --overwrite one with an earlier {what} "
+            f"({', '.join(files[:-1])} and {files[-1]})",
+            "Name another",
+        )
+    check_destination([folder / name for name in files], overwrite=overwrite)
+    check_takes_files("--to", folder)
 
 
 def check_outside_stores(path: Path) -> None:

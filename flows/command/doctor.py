@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import importlib.util
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.command.common import Job, print_json
+from flows.command.parser import Commands, Parser, add_json, add_output
 from flows.runtime.environment import takes_files
+from flows.runtime.failures import FAILED, OK
 from flows.services.places import find_services
 from flows.services.record import error_warnings
 from softgrpo import __version__
@@ -33,6 +38,28 @@ CORE = (
     "gguf",
 )
 EXTRAS = ("recbole", "prefect", "mlflow")
+
+
+def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
+    """Adds the parser of this command."""
+    parser = commands.add_parser("doctor", prog="softgrpo doctor", description="Says what is installed and found.")
+    add_json(parser)
+    parser.add_argument("--data-path", "--data_path", type=Path, metavar="FOLDER", help="where to look for datasets")
+    add_output(parser)
+
+
+def prepare(arguments: argparse.Namespace) -> Job:
+    """Returns the examination; it fails where something is missing that the main job needs."""
+
+    def job() -> int:
+        findings = examine(arguments.data_path, arguments.output)
+        if arguments.json:
+            print_json(findings)
+        else:
+            print(as_text(findings))
+        return OK if is_healthy(findings) else FAILED
+
+    return job
 
 
 def _version(distribution: str) -> str | None:
@@ -64,8 +91,8 @@ def _model(name: str, longest_prompt: int) -> str:
     package, _, inside = name.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(package)
     folders = (spec.submodule_search_locations or []) if spec is not None else []
-    found = next((path for path in (Path(folder) / inside for folder in folders) if path.exists()), None)
-    return str(found) if found is not None else f"missing: pip package {package.replace('_', '-')}"
+    place = next((path for path in (Path(folder) / inside for folder in folders) if path.exists()), None)
+    return str(place) if place is not None else f"missing: pip package {package.replace('_', '-')}"
 
 
 def examine(data_path: Path | None, output: Path) -> dict[str, Any]:
@@ -98,26 +125,26 @@ def examine(data_path: Path | None, output: Path) -> dict[str, Any]:
     }
 
 
-def is_healthy(found: dict[str, Any]) -> bool:
+def is_healthy(findings: dict[str, Any]) -> bool:
     """Returns whether everything that the main job needs is there."""
-    return all(found["versions"].values()) and bool(found["datasets"]) and found["output"]["writable"]
+    return all(findings["versions"].values()) and bool(findings["datasets"]) and findings["output"]["writable"]
 
 
-def as_text(found: dict[str, Any]) -> str:
+def as_text(findings: dict[str, Any]) -> str:
     """Returns the findings as lines for people."""
-    versions = "  ".join(f"{name} {version or 'MISSING'}" for name, version in found["versions"].items())
-    device, output = found["device"], found["output"]
+    versions = "  ".join(f"{name} {version or 'MISSING'}" for name, version in findings["versions"].items())
+    device, output = findings["device"], findings["output"]
     gpus = ", ".join(device["gpus"]) or "no GPU"
-    nothing = f"none; looked in {', '.join(found['data_paths'])}"
+    nothing = f"none; looked in {', '.join(findings['data_paths'])}"
     lines = [
-        f"softgrpo   {found['softgrpo']} on Python {found['python']}, {found['platform']}",
+        f"softgrpo   {findings['softgrpo']} on Python {findings['python']}, {findings['platform']}",
         f"installed  {versions}",
         f"device     {device['name'] or 'unknown: torch is missing'} ({device['cpu_threads']} CPU threads, {gpus})",
-        *(f"dataset    {name}: {folder}" for name, folder in (found["datasets"] or {"-": nothing}).items()),
-        *(f"model      {size}: {where}" for size, where in found["models"].items()),
-        f"mlflow     {found['mlflow']}",
-        f"prefect    {found['prefect']}",
+        *(f"dataset    {name}: {folder}" for name, folder in (findings["datasets"] or {"-": nothing}).items()),
+        *(f"model      {size}: {where}" for size, where in findings["models"].items()),
+        f"mlflow     {findings['mlflow']}",
+        f"prefect    {findings['prefect']}",
         f"output     {output['folder']} ({'writable' if output['writable'] else 'NOT WRITABLE'})",
-        *found["warnings"],
+        *findings["warnings"],
     ]
     return "\n".join(lines)

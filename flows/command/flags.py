@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
@@ -47,15 +46,6 @@ The common ones, given as --flag VALUE with hyphens or underscores; every other 
 shows the values of a run."""
 
 
-def _folder(text: str) -> Path:
-    """Returns a folder; Path("") would be the working directory, which an unset shell variable does not mean."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("'' is no folder; . is the working directory")
-    if "\0" in text:
-        raise argparse.ArgumentTypeError(f"'{text}' is no path: it holds a zero byte")
-    return Path(text)
-
-
 def _numbers(value: Any) -> Any:
     """Returns what YAML read with the numbers that YAML 1.1 takes for texts, such as 1e-3."""
     if isinstance(value, dict):
@@ -85,26 +75,7 @@ def _yaml_value(text: str) -> Any:
         ) from error
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser that reports a wrong command line as a ConfigError and completes no flags."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
-
-        self.register("type", Path, _folder)  # every flag that takes a folder
-
-    def error(self, message: str) -> NoReturn:
-        """Raises what argparse has to say as a ConfigError."""
-        usage = " ".join(self.format_usage().removeprefix("usage: ").split())
-        remedy = f"`{self.prog} --help` explains it"
-        if "arguments are required" in message:
-            remedy = f"Flags go behind the words in capitals. {remedy}"
-        elif "expected one argument" in message:
-            remedy = f"A value that begins with - is written --flag=VALUE. {remedy}"
-        raise ConfigError(f"Command line: {message}", f"The form is: {usage}", remedy)
-
-
-def add_settings(parser: Parser, arguments: Sequence[str]) -> None:
+def add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     """Gives a parser one flag for each setting; the original flags are shown in its help, the others work unseen.
 
     Args:
@@ -177,12 +148,12 @@ def _add(group: argparse._ActionsContainer, setting: Setting, name: str, *, hidd
     group.add_argument(name, **options)
 
 
-def _value(setting: Setting, given: str | list[str]) -> Any:
+def _value(setting: Setting, typed: str | list[str]) -> Any:
     """Returns what a flag's words mean; whether it is legal is for the configuration to say, which reads numbers from text."""
-    words = given if isinstance(given, list) else [given]
+    words = typed if isinstance(typed, list) else [typed]
     if setting.nullable and words == ["null"]:
         return None
-    return _yaml_value(words[0]) if dict in setting.kinds else given
+    return _yaml_value(words[0]) if dict in setting.kinds else typed
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -191,18 +162,18 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigError: The value of a mapping is no YAML.
     """
-    found: dict[str, Any] = {}
-    for path, given in sorted(vars(arguments).items()):  # `recall.settings` before what lies below it
+    by_path: dict[str, Any] = {}
+    for path, typed in sorted(vars(arguments).items()):  # `recall.settings` before what lies below it
         if path in settings():
             try:
-                found[path] = _value(settings()[path], given)
+                by_path[path] = _value(settings()[path], typed)
             except argparse.ArgumentTypeError as error:
                 raise ConfigError(
                     f"--{path}: {error}", "The value must be YAML, such as {SASRec: {epochs: 5}}", "Correct it"
                 ) from error
         elif "." in path:
-            found[path] = given
-    return found
+            by_path[path] = typed
+    return by_path
 
 
 def refuse_unknown(
@@ -240,38 +211,6 @@ def refuse_unknown(
 def _flags(parser: argparse.ArgumentParser) -> set[str]:
     options = [option for action in parser._actions for option in action.option_strings]
     return {_spelt(option) for option in options if option.startswith("--")}
-
-
-def listing(values: Mapping[str, Any]) -> str:
-    """Returns settings as YAML with their descriptions as comments.
-
-    Args:
-        values: Value by dotted path, JSON-able.
-    """
-    lines: list[str] = []
-    section = ""
-    for path, value in values.items():
-        *parents, key = path.split(".")
-        if parents and parents[0] != section:
-            section = parents[0]
-            lines.append(f"{section}:")
-        setting, indent = settings()[path], "  " * len(parents)
-        choices = f" [{', '.join(setting.choices)}]" if setting.choices else ""
-        lines.append(f"{indent}# {setting.description}{choices}")
-        if isinstance(value, dict) and value:
-            written = f"{key}:\n" + _yaml(value, block=True)
-        else:
-            written = f"{key}: {_yaml(value, block=False)}"
-        lines.append("\n".join(indent + line for line in written.splitlines()))
-    return "\n".join(lines)
-
-
-def _yaml(value: Any, *, block: bool) -> str:
-    """Returns a value in YAML on one line, or a mapping with one line for each key."""
-    if block:
-        return "\n".join(f"  {key}: {_yaml(inner, block=False)}" for key, inner in value.items())
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _spelt(flag: str) -> str:

@@ -6,6 +6,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
@@ -17,6 +18,8 @@ from softgrpo.common.text import visible
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from flows.results.comparison import ComparedRuns
 
 WIDEST = 10_000
 LEAST_CHARACTERS = 16
@@ -47,6 +50,23 @@ def print_comparison(
     names = [str(column.header) for column in rendered.columns]
     metrics = [name for name in names if "@" in name and name != f"NDCG@{k}"]
     print_table(rendered, [*reversed(metrics), *(name for name in UNTESTED if name in names)], everything)
+
+
+def print_compared(compared: ComparedRuns, output: Path) -> None:
+    """Prints several runs side by side: where they differ, their table, where it can be seen, and the verdicts.
+
+    Args:
+        compared: The comparison; its page is named where it was written.
+        output: Folder whose services would show it.
+    """
+    from tasks.servers.addresses import make_line
+
+    print_sentences(compared.changes)
+    print_comparison(compared.table, compared.k, compared.references[compared.tested], "--json", compared.tested)
+    if compared.page is not None:
+        print(f"page  {compared.page}")
+    print(compared.link or f"{make_line('services', output)} shows the runs side by side")
+    print_sentences(compared.verdicts)
 
 
 def print_table(table: Table, dispensable: Sequence[str] = (), everything: str = "") -> None:
@@ -84,7 +104,7 @@ def wrapped(sentence: str, width: int) -> str:
         sentence: The sentence.
         width: Characters of a line.
     """
-    whole = re.sub(r" = |\[[^\]]*\]", lambda found: found[0].replace(" ", "\xa0"), sentence)
+    whole = re.sub(r" = |\[[^\]]*\]", lambda match: match[0].replace(" ", "\xa0"), sentence)
     lines = textwrap.fill(whole, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return lines.replace("\xa0", " ")
 

@@ -1,83 +1,108 @@
-"""`softgrpo recommend RUN`: what a trained run recommends to whom, from what it stored."""
+"""`softgrpo recommend RUN`: the lists that a trained run recommends, written or shown."""
 
 from __future__ import annotations
 
-import time
+import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from flows.results.finished import FinishedRun, open_finished
-from softgrpo.common.columns import Columns
+from flows.command.common import Job, counted, print_json, print_notes
+from flows.command.destination import check_destination, check_overwrite
+from flows.command.parser import Commands, Parser, add_json, add_output, add_overwrite, add_words
+from flows.runtime.environment import check_takes_files, prepare_to_read
+from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
-from softgrpo.serving.recommend import recommend, stored_weights
-from softgrpo.serving.recommended import Recommended
-from softgrpo.stages.inputs import Prepared
 
-STORED = ("split", "data", "test", "grpo")
-NEEDED = ("split", "data", "grpo")
-SHOWN = 5
+if TYPE_CHECKING:
+    from flows.results.recommendation import Recommendation
+
 MOST_USERS_SHOWN = 10
 """Users whose lists are shown on the screen."""
 
+DESCRIPTION = """\
+Merges the candidate lists that a trained run stored with the weights that its policy gave to each user: the next items at the
+time of the user's test window, and how much of each item's score came from which recaller. A user without a test window gets
+the best static mixture, and the output says so. The lists of chosen users, up to ten, are shown and written only where --to says.
 
-@dataclass(frozen=True)
-class Recommendation:
-    """What was recommended, and how fast.
-
-    Attributes:
-        recommended: Users and items.
-        seconds: Of reading the stored lists and merging, without finding the run.
-        run: The run.
-    """
-
-    recommended: Recommended
-    seconds: float
-    run: FinishedRun
+  RUN  id of the MLflow run of a pipeline that trained a policy, as `softgrpo run` prints it"""
 
 
-def recommend_from_run(run_id: str, output: Path, users: Sequence[str] | None, k: int | None) -> Recommendation:
-    """Recommends from a run that trained a policy.
+def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
+    """Adds the parser of this command."""
+    usage = "softgrpo recommend RUN [--users USER ...] [--k N] [--to FILE [--overwrite]] [--json]"
+    parser = commands.add_parser("recommend", prog="softgrpo recommend", description=DESCRIPTION, usage=usage)
+    parser.add_argument(
+        "--users",
+        nargs="+",
+        metavar="USER",
+        help="for these users, with spaces between them; all of the run without it",
+    )
+    parser.add_argument(
+        "--users-from", "--users_from", type=Path, metavar="FILE", help="for the users in a text file, one per line"
+    )
+    parser.add_argument("--k", type=int, metavar="N", help="length of the lists (default: fusion.k of the run)")
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="FILE",
+        help="a .parquet or .json file (default: for all users recommendations/RUN.parquet in the output folder, else none)",
+    )
+    add_words(parser, "RUN")
+    add_json(parser)
+    add_output(parser)
+    add_overwrite(parser)
 
-    Args:
-        run_id: MLflow run of a pipeline.
-        output: Folder of finished stages, and of MLflow's database unless the environment names another.
-        users: Users by name; None takes all of the run.
-        k: Length of the lists; None takes the run's `fusion.k`.
+
+def prepare(arguments: argparse.Namespace) -> Job:
+    """Checks the command line, makes the recommendations and returns what prints or writes them.
 
     Raises:
-        SoftGRPOError: The run is unknown, has no policy, or cannot give what is wanted; nothing was written.
+        SoftGRPOError: The run cannot give them; nothing was written.
     """
-    run = open_finished(run_id, output, STORED, NEEDED)
-    start = time.perf_counter()
-    prepared = Prepared.of(run.config, run.folders)
-    _check_no_lists(users or (), set(prepared.corpus.users[Columns.Token]))
-    recommended = recommend(prepared, _weights(run, prepared), users, run.config.fusion.k if k is None else k)
-    return Recommendation(recommended, time.perf_counter() - start, run)
+    _check_flags(arguments)
+    users = read_users(arguments.users, arguments.users_from)
+    to: Path | None = arguments.to
+    default = arguments.output / "recommendations" if to is None and users is None and not arguments.json else None
+    if default is not None:
+        check_takes_files("--output", default)
+    elif to is None and not arguments.json:
+        check_shown(users)
+    from flows.results.recommendation import notes, recommend_from_run  # imports torch, which takes seconds
+
+    recommendation = recommend_from_run(arguments.RUN, arguments.output, users, arguments.k)
+    if default is not None:
+        to = default / f"{recommendation.run.run_id}.parquet"
+
+    def job() -> int:
+        from softgrpo.serving.recommended import as_records, write_recommended
+
+        if to is not None:
+            write_recommended(to, recommendation.recommended)
+        if arguments.json:
+            print_json(list(as_records(recommendation.recommended)))
+        else:
+            _print_recommendation(recommendation, to, chosen=users is not None)
+        print_notes(notes(recommendation.recommended))
+        return OK
+
+    return job
 
 
-def _check_no_lists(users: Sequence[str], known: set[str]) -> None:
-    """Refuses a name such as `7,42` that the run does not know, where it knows all of its parts."""
-    for name in users:
-        parts = [part.strip() for part in name.split(",") if part.strip()]
-        if "," in name and name not in known and parts and known.issuperset(parts):
-            raise ConfigError(
-                f"user '{name}'",
-                f"The run knows no such user, but {' and '.join(parts)}",
-                f"Users are separated by spaces: --users {' '.join(parts)}; in a file each has a line",
-            )
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Checks --k and --to, and that the output folder can be read."""
+    if arguments.k is not None and arguments.k < 1:
+        raise ConfigError(f"--k {arguments.k}", "A list has at least one item", "Give a larger number")
+    check_overwrite(arguments.to, overwrite=arguments.overwrite)
+    if arguments.to is not None:
+        from softgrpo.serving.recommended import check_format
 
-
-def _weights(run: FinishedRun, prepared: Prepared) -> NDArray[np.float64]:
-    """Returns the policy's outputs on the test windows: stored by the stage test, else made now."""
-    if "test" in run.folders:
-        return stored_weights(run.folders["test"], prepared.lists.recallers)
-    from softgrpo.stages.test import policy_weights
-
-    return policy_weights(run.folders["grpo"], run.config, prepared, "policy on test windows").numpy()
+        check_format(arguments.to)
+        if arguments.to.is_dir():
+            raise ConfigError(f"--to {arguments.to}", "It is a folder, and must be a file", "Name a file in it")
+        check_takes_files("--to", arguments.to.parent)
+        check_destination([arguments.to], overwrite=arguments.overwrite)
+    prepare_to_read(arguments.output)
 
 
 def read_users(words: Sequence[str] | None, file: Path | None) -> list[str] | None:
@@ -102,10 +127,10 @@ def read_users(words: Sequence[str] | None, file: Path | None) -> list[str] | No
             "It must be a text file with one user per line",
             "Save it as UTF-8, or name another",
         ) from error
-    found = [line.strip() for line in text.splitlines() if line.strip()]
-    if not found:
+    users = [line.strip() for line in text.splitlines() if line.strip()]
+    if not users:
         raise ConfigError(f"--users-from {file}", "It names nobody", "Write one user per line")
-    return found
+    return users
 
 
 def check_shown(users: Sequence[str] | None) -> None:
@@ -122,20 +147,28 @@ def check_shown(users: Sequence[str] | None) -> None:
         )
 
 
-def notes(recommended: Recommended) -> list[str]:
-    """Returns one line for each reason for which users got the static mixture, and one for those that got nothing."""
-    lines = [
-        f"{len(users):,} of {len(recommended.users):,} users get the static mixture ({reason}): {_few(users)}"
-        for reason, users in recommended.fallbacks.items()
-    ]
-    served = set(recommended.items["user"])
-    empty = [user for user in recommended.users["user"] if user not in served]
-    if empty:
-        lines.append(
-            f"{len(empty):,} of {len(recommended.users):,} users get nothing, no recaller has an item for them: {_few(empty)}"
-        )
-    return lines
+def _print_recommendation(recommendation: Recommendation, to: Path | None, *, chosen: bool) -> None:
+    """Prints the lists of chosen users as far as they are few, how many lists there are, and where they were written."""
+    count = len(recommendation.recommended.users)
+    if chosen and count <= MOST_USERS_SHOWN:
+        _show_lists(recommendation, "--json" if to is None else str(to))
+    # of a few users the rate would say how long reading the files takes
+    rate = "" if chosen else f", {count / recommendation.seconds:,.0f} users/s"
+    print(f"{counted(count, 'user')}, {counted(len(recommendation.recommended.items), 'item')}{rate}")
+    if to is not None:
+        print(f"{to}")
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+def _show_lists(recommendation: Recommendation, everything: str) -> None:
+    """Prints a table with one row for each item; `everything` says what has all columns."""
+    from rich.table import Column, Table
+
+    from flows.command.output import foreign, print_table
+
+    parts = [f"from {name}" for name in recommendation.recommended.recallers]
+    numbers = [Column(foreign(name), justify="right", no_wrap=True) for name in ("score", *parts)]
+    table = Table("user", Column("rank", justify="right", no_wrap=True), "item", "title", *numbers)
+    for user, rank, item, title, *values in recommendation.recommended.items.itertuples(index=False):
+        texts = (foreign(str(text)) for text in (user, rank, item, title))
+        table.add_row(*texts, *(f"{value:.4f}" for value in values))
+    print_table(table, parts[::-1], everything)

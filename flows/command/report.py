@@ -2,117 +2,69 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import argparse
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from flows.command.destination import check_destination, check_outside_stores
-from flows.results.finished import FinishedRun, open_finished
-from flows.results.report_page import PAGE, TEXT, RunFacts, complete
+from flows.command.common import Job, print_json
+from flows.command.destination import check_copy, check_destination, check_overwrite
+from flows.command.parser import Commands, Parser, add_json, add_output, add_overwrite, add_words
 from flows.runtime.environment import check_takes_files
-from softgrpo.errors import StoreError
+from flows.runtime.failures import OK
 
-TABLE = "table.parquet"
+DESCRIPTION = """\
+Shows the comparison table of a run and says where its report is: an HTML page with figures, and the same in Markdown.
 
-
-def open_report(run_id: str, output: Path) -> FinishedRun:
-    """Finds a run's report, fetching it if it is not here.
-
-    Args:
-        run_id: MLflow run of a whole pipeline.
-        output: Folder of finished stages, and of MLflow's database unless the environment names another.
-
-    Raises:
-        ConfigError: There is no such run, or it did not reach the stage test.
-        StoreError: MLflow does not answer, or files are gone or damaged.
-    """
-    return open_finished(run_id, output, ("test",), ("test",))
+  RUN  id of the MLflow run of a whole pipeline, as `softgrpo run` prints it"""
 
 
-def check_copy(
-    folder: Path, files: Sequence[str] = (PAGE, TEXT, TABLE), what: str = "report", *, overwrite: bool
-) -> None:
-    """Checks where a copy of a report is to go, before the run is looked for.
+def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
+    """Adds the parser of this command."""
+    usage = "softgrpo report RUN [--to FOLDER [--overwrite]] [--open] [--json]"
+    parser = commands.add_parser("report", prog="softgrpo report", description=DESCRIPTION, usage=usage)
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="copy the report with its figures and tables there")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    add_words(parser, "RUN")
+    add_json(parser)
+    add_output(parser)
+    add_overwrite(parser)
 
-    Args:
-        folder: Where.
-        files: What an earlier copy there has.
-        what: What people call it.
-        overwrite: An earlier copy may be written over.
+
+def prepare(arguments: argparse.Namespace) -> Job:
+    """Checks the command line, finds the report and returns what shows, copies or opens it.
 
     Raises:
-        StoreError: Something of that name is there and holds other things than an earlier copy, it holds one that may not be
-            written over, it belongs to stored stages, or no folder can be made there.
+        SoftGRPOError: There is none; nothing was written.
     """
-    check_outside_stores(folder)
-    earlier = all((folder / name).is_file() for name in files)
-    if folder.exists() and not earlier and (not folder.is_dir() or any(folder.iterdir())):
-        raise StoreError(
-            f"--to {folder}",
-            f"It must be a new folder, an empty one, or with --overwrite one with an earlier {what} "
-            f"({', '.join(files[:-1])} and {files[-1]})",
-            "Name another",
-        )
-    check_destination([folder / name for name in files], overwrite=overwrite)
-    check_takes_files("--to", folder)
+    from flows.results.report_page import FOLDER
+    from flows.results.stored_report import FILES, files_of, open_report
 
+    check_overwrite(arguments.to, overwrite=arguments.overwrite)
+    if arguments.to is not None:
+        check_copy(arguments.to, FILES, "report", overwrite=arguments.overwrite)
+    else:
+        check_takes_files("--output", arguments.output / FOLDER)
+    run = open_report(arguments.RUN, arguments.output)
+    if arguments.to is not None:
+        check_destination([arguments.to / name for name in files_of(run)], overwrite=arguments.overwrite)
 
-def check_files(run: FinishedRun, folder: Path, *, overwrite: bool) -> None:
-    """Checks every file that `copy_report` will write.
+    def job() -> int:
+        from flows.results.stored_report import as_record, copy_report, publish_report
 
-    Raises:
-        StoreError: See `flows.command.destination.check_destination`.
-    """
-    source = run.folders["test"]
-    files = (path for path in sorted(source.rglob("*")) if path.is_file())
-    check_destination([folder / path.relative_to(source) for path in files], overwrite=overwrite)
+        page, text = copy_report(run, arguments.to) if arguments.to else publish_report(run, arguments.output)
+        record = as_record(run, page, text)
+        if arguments.open:
+            webbrowser.open(page.resolve().as_uri())
+        if arguments.json:
+            print_json(record)
+            return OK
+        from flows.command.output import print_comparison, print_sentences
+        from flows.results.stored_report import summary_of, table_of
 
+        print_comparison(table_of(run), run.config.fusion.k)
+        print(f"report      {record['html']}\nMarkdown    {record['markdown']}\nMLflow run  {run.link}")
+        print_sentences(summary_of(run))
+        return OK
 
-def copy_report(run: FinishedRun, folder: Path) -> Path:
-    """Copies a run's report with its figures and tables into a folder that passed both checks, and returns the folder.
-
-    Raises:
-        StoreError: A file cannot be written.
-    """
-    try:
-        shutil.copytree(run.folders["test"], folder, dirs_exist_ok=True)
-    except (
-        shutil.Error
-    ) as error:  # holds (source, target, reason) of each file, or what it says of one, letter by letter
-        failed = error.args[0]
-        words = [str(part[-1]) for part in failed if isinstance(part, tuple)] or ["".join(map(str, failed))]
-        raise StoreError(
-            f"--to {folder}: {words[0]}", "All files of the report are copied", "Mend that, or name another folder"
-        ) from error
-    for name, text in complete(run.folders["test"], facts_of(run)).items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return folder
-
-
-def facts_of(run: FinishedRun) -> RunFacts:
-    """Returns what the page of a run says of it besides its results."""
-    return RunFacts(run.config, run.started, run.run_id, run.name, run.commit, run.link, run.costs)
-
-
-def as_record(run: FinishedRun, page: Path, text: Path) -> dict[str, Any]:
-    """Returns what a machine reads of a report: the table's rows and where the files are.
-
-    Args:
-        run: The run.
-        page: The HTML page.
-        text: The same in Markdown.
-    """
-    table = pd.read_parquet(run.folders["test"] / TABLE)
-    return {
-        "run_id": run.run_id,
-        "name": run.name,
-        "k": run.config.fusion.k,
-        "rows": json.loads(table.to_json(orient="records")),
-        "html": str(page),
-        "markdown": str(text),
-        "link": run.link,
-    }
+    return job

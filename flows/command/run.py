@@ -1,176 +1,47 @@
-"""What `softgrpo run`, `standalone` and `pure` do: checked here before anything runs, then run, then told."""
+"""`softgrpo run DATASET STAGE SIZE`: the pipeline, or its first stages."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-from flows.command.parser import REPEATABLE
-from flows.command.result_commands import Job, print_json
-from flows.runtime.environment import check_output, check_servers, prepare_to_read
-from flows.runtime.failures import OK
-from softgrpo.common.paths import stages_folder
-from softgrpo.common.text import visible
-from softgrpo.config import ExperimentConfig
-from softgrpo.errors import ConfigError, nearest
+from flows.command import pipeline
+from flows.command.common import Job
+from flows.command.defaults import resolve_named
+from flows.command.parser import Commands, Parser, add_words
+from softgrpo.presets import DEBUG
+from softgrpo.stages.contract import STAGES, check_stage
 
-if TYPE_CHECKING:
-    from softgrpo.pipeline.run import RunResult
+WHOLE = ("full", "standalone", DEBUG)
+"""What STAGE may be besides the name of a stage: the whole pipeline, in three ways."""
+KNOWN = (*STAGES, *WHOLE)
 
+DESCRIPTION = """\
+Runs the pipeline recall -> data -> check -> sft -> grpo -> test. Finished stages are reused.
 
-def check_stage(name: str, known: tuple[str, ...]) -> str:
-    """Returns the name of a stage. `softgrpo.pipeline.run` checks it too, but takes seconds to import.
-
-    Args:
-        name: What was given.
-        known: The stages that it may be.
-
-    Raises:
-        ConfigError: There is no such stage.
-    """
-    if name not in known:
-        raise ConfigError(f"Stage '{name}'", "There is no such stage", nearest(name, known))
-    return name
+  DATASET  a dataset with a preset, or any folder of RecBole atomic files in the data path
+  STAGE    the last stage wanted: recall, data, check (nothing leaks), sft, grpo or test
+           full         everything
+           standalone   everything, without Prefect and MLflow
+           debug        everything on a small subset
+  SIZE     the language model: tiny, mini, small or large (`softgrpo doctor` says where they come from)"""
 
 
-def run_record(result: RunResult, config: ExperimentConfig, output: Path) -> dict[str, Any]:
-    """Returns what a machine reads of a run.
-
-    Args:
-        result: What it gave back.
-        config: The resolved configuration.
-        output: Folder of all that was written.
-
-    Returns:
-        `run_id` and `tracking`, null without MLflow; `report`, null before the stage test; `models` and `pure_models`, folders of
-        finished policies by stage, as the store and as people call them; `k`, the cut-off that the comparison is about; `rows` of
-        the table, or null; `folders` by stage; `reused` stages; `links` as people read them.
-    """
-    from flows.results.recorded import RecordedRun
-    from softgrpo.serving.pure_models import FOLDER, STAGES, model_path
-
-    folders = {name: str(folder) for name, folder in result.folders.items()}
-    policies = [name for name in STAGES if name in folders]
-    return {
-        "run_id": result.run_id if isinstance(result, RecordedRun) else None,
-        "tracking": result.tracking if isinstance(result, RecordedRun) else None,
-        "report": result.links.get("report"),
-        "models": {name: folders[name] for name in policies},
-        "pure_models": {name: str(output.resolve() / FOLDER / model_path(config, name)) for name in policies},
-        "k": config.fusion.k,
-        "rows": None if result.table is None else json.loads(result.table.to_json(orient="records")),
-        "folders": folders,
-        "reused": list(result.reused),
-        "links": dict(result.links),
-    }
+def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
+    """Adds the parser of this command."""
+    usage = "softgrpo run DATASET STAGE SIZE [--flag value ...]"
+    parser = commands.add_parser("run", prog="softgrpo run", description=DESCRIPTION, usage=usage)
+    add_words(parser, "DATASET", "STAGE", "SIZE")
+    pipeline.add_pipeline_flags(parser, words)
 
 
-def announce(result: RunResult, k: int) -> None:
-    """Prints the comparison, where things are, and last the verdict; k is the cut-off that the comparison is about."""
-    from flows.command.output import print_comparison, print_sentences
-    from softgrpo.evaluation.summary import read_summary
-
-    if result.table is not None:
-        print_comparison(result.table, k)
-    rows = dict(result.links)
-    rows |= {f"{name} model": str(result.folders[name]) for name in ("sft", "grpo") if name in result.folders}
-    rows["stages run"] = ", ".join(name for name in result.folders if name not in result.reused) or "none"
-    rows["stages reused"] = ", ".join(result.reused) or "none"
-    width = max(map(len, rows))
-    for label, value in rows.items():
-        print(f"{label:<{width}}  {visible(value)}")
-    summary = read_summary(result.folders["test"]) if "test" in result.folders else None
-    print_sentences(summary.sentences if summary else ())
-
-
-def _check_source(run_id: str, output: Path, config: ExperimentConfig, until: str) -> None:
-    """Checks that a run has stages that may stand before the last one wanted.
-
-    Raises:
-        ConfigError: See `tasks.tracking.lookup.upstream_runs`.
-        StoreError: No run is stored there, or MLflow does not answer.
-    """
-    prepare_to_read(output)
-    from softgrpo.pipeline.plan import plan
-    from tasks.tracking.lookup import open_store_of_run, upstream_runs
-
-    upstream_runs(open_store_of_run(run_id, output), run_id, plan(config, until), config)
-
-
-def _with_page(result: RunResult, config: ExperimentConfig, output: Path) -> RunResult:
-    """Writes the report of a run without MLflow, with its date, command and costs on it, and links to it."""
-    from flows.results.report_page import RunFacts, write_page
-    from softgrpo.pipeline.run import local_costs
-    from softgrpo.pipeline.store import LocalStore
-
-    if "test" not in result.folders:
-        return result
-    costs = local_costs(LocalStore(stages_folder(output)), result.folders)
-    page = write_page(result.folders["test"], output, RunFacts(config, datetime.now(UTC), costs=costs))
-    return replace(result, links={**result.links, "report": str(page)})
-
-
-def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
-    """Returns the run of a checked configuration.
-
-    Args:
-        arguments: The parsed command line.
-        config: The resolved configuration.
-        until: Last stage wanted.
-        standalone: Run without Prefect and MLflow.
+def prepare(arguments: argparse.Namespace) -> Job:
+    """Checks the command line and returns the run.
 
     Raises:
         SoftGRPOError: Something would fail later; nothing was written.
     """
-    from softgrpo.pipeline.preflight import preflight
-
-    force = tuple(check_stage(name, REPEATABLE) for name in arguments.force)
-    check_output(arguments.output)
-    if standalone and (arguments.parallel or arguments.dask):
-        raise ConfigError(
-            "--parallel or --dask", "A standalone run is one process", "Leave it out, or run the stage full"
-        )
-    if standalone and arguments.from_run:
-        raise ConfigError("--from-run", "A standalone run knows no MLflow", "Leave it out, or run the stage full")
-    if not standalone:
-        from tasks.servers.addresses import check_workers
-
-        check_workers(arguments.parallel, arguments.dask)
-        check_servers()
-    if arguments.from_run:
-        _check_source(arguments.from_run, arguments.output, config, until)
-    for note in preflight(config, until):
-        print(f"note: {visible(note)}", file=sys.stderr)
-
-    def job() -> int:
-        if standalone:
-            from flows.runtime.console import make_readable
-            from softgrpo.pipeline.run import run_standalone
-
-            make_readable(arguments.debug)
-            result = _with_page(run_standalone(config, until, force, arguments.output), config, arguments.output)
-        else:
-            from flows.start import run_pipeline
-
-            result = run_pipeline(
-                config,
-                until,
-                force,
-                arguments.output,
-                arguments.from_run,
-                arguments.debug,
-                parallel=arguments.parallel,
-                dask=arguments.dask,
-            )
-        if arguments.json:
-            print_json(run_record(result, config, arguments.output))
-        else:
-            announce(result, config.fusion.k)
-        return OK
-
-    return job
+    stage = check_stage(arguments.STAGE, known=KNOWN)
+    config = resolve_named(arguments, arguments.DATASET, stage, arguments.SIZE)
+    until = STAGES[-1] if stage in WHOLE else stage
+    return pipeline.pipeline_job(arguments, config, until, standalone=stage == "standalone")

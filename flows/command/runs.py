@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.command.result_commands import Job, print_json
+from flows.command.common import Job, print_json
+from flows.command.parser import Commands, Parser, add_json, add_output
 from flows.runtime.environment import prepare_to_read
+from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,6 +21,20 @@ if TYPE_CHECKING:
 DIFFERING = ("changed settings", "seed", "size", "merge", "dataset", "recallers")
 """Columns in which the listed runs may differ. A narrow terminal does without them, the first one first, those last in which
 the runs do differ."""
+
+
+DESCRIPTION = """\
+Lists the runs of pipelines that are stored, the newest first: the beginnings of their ids, which other commands take as RUN, when
+they were started, their recallers and seeds, how they ended, and what SofT-GRPO multi got on the test windows."""
+
+
+def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
+    """Adds the parser of this command."""
+    usage = "softgrpo runs [--most N] [--json]"
+    parser = commands.add_parser("runs", prog="softgrpo runs", description=DESCRIPTION, usage=usage)
+    parser.add_argument("--most", type=int, default=20, metavar="N", help="how many at most (default 20)")
+    add_json(parser)
+    add_output(parser)
 
 
 def newest_runs(output: Path, most: int) -> list[Listed]:
@@ -38,7 +54,7 @@ def newest_runs(output: Path, most: int) -> list[Listed]:
     return list_pipelines(connect(output), most)
 
 
-def runs_job(arguments: argparse.Namespace) -> Job:
+def prepare(arguments: argparse.Namespace) -> Job:
     """Returns the list of stored runs.
 
     Raises:
@@ -46,24 +62,24 @@ def runs_job(arguments: argparse.Namespace) -> Job:
     """
     if arguments.most < 1:
         raise ConfigError(f"--most {arguments.most}", "A list has at least one run", "Give a larger number")
-    found = newest_runs(arguments.output, arguments.most)
+    runs = newest_runs(arguments.output, arguments.most)
 
     def job() -> int:
         if arguments.json:
-            print_json(found)
-        elif found:
+            print_json(runs)
+        elif runs:
             from flows.command.output import print_table
 
-            table = as_table(found)
+            table = as_table(runs)
             print_table(table, dispensable(table), "--json")
         else:
             print("No pipeline has run here yet: softgrpo run starts one")
-        return 0
+        return OK
 
     return job
 
 
-def as_table(found: Sequence[Listed]) -> Table:
+def as_table(runs: Sequence[Listed]) -> Table:
     """Returns the list of runs as a table; the NDCG of a debug run is marked."""
     from rich.table import Column, Table
 
@@ -85,7 +101,7 @@ def as_table(found: Sequence[Listed]) -> Table:
         Column("state", **whole),
         Column("SofT-GRPO multi", **number),
     )
-    for run, label in zip(found, short_ids([run["run_id"] for run in found]), strict=True):
+    for run, label in zip(runs, short_ids([run["run_id"] for run in runs]), strict=True):
         earned = [] if run["ndcg"] is None else [f"NDCG@{run['k']} {run['ndcg']:.4f}"]
         texts = (
             run["name"],

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import flows.cli as cli
+from flows.command.common import Job
 from flows.command.flags import ALIASES
 from softgrpo import __version__
 from softgrpo.config import ExperimentConfig
@@ -162,14 +163,14 @@ def test_settings_exist(path: Path) -> None:
     ("document", "words"), list(commands()), ids=lambda part: part if isinstance(part, str) else ""
 )
 def test_commands_are_accepted(document: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> cli.Job:
+    def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
         return lambda: 0
 
-    monkeypatch.setattr(cli, "pipeline_job", job)
+    monkeypatch.setattr("flows.command.pipeline.pipeline_job", job)
     monkeypatch.setattr("flows.command.runs.newest_runs", lambda output, most: [])
     for name in SERVERS if "--dask" in words else ():
         monkeypatch.setenv(name, "http://127.0.0.1")  # where nobody answers
-    monkeypatch.setattr(cli, "check_servers", lambda: None)
+    monkeypatch.setattr("flows.command.groups.check_servers", lambda: None)
     if "--help" in words or "--version" in words:
         with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(io.StringIO()):
             cli.prepare(words)
@@ -307,12 +308,12 @@ def test_the_example_prompt_is_what_the_command_writes(tmp_path: Path, monkeypat
     arguments = shell_lines(fenced[place][1])[0][1:]
     seen: list[ExperimentConfig] = []
 
-    def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> cli.Job:
+    def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
         assert until == "data"
         seen.append(config)
         return lambda: 0
 
-    monkeypatch.setattr(cli, "pipeline_job", job)
+    monkeypatch.setattr("flows.command.pipeline.pipeline_job", job)
     cli.prepare(arguments)
     folder = run_standalone(seen[0], "data", output=tmp_path).folders["data"]
     assert fenced[place + 1] == ("text", (folder / "example_prompt.txt").read_text(encoding="utf-8") + "\n")
@@ -350,7 +351,7 @@ def test_the_example_of_own_data_is_accepted_and_split(shop: Path, monkeypatch: 
         ran.append(config)
 
     monkeypatch.setattr("flows.start.run_pipeline", record)
-    monkeypatch.setattr("flows.command.run.announce", lambda result, k: None)
+    monkeypatch.setattr("flows.command.pipeline.announce", lambda result, k: None)
     assert cli.main(shell_lines(example)[0][1:]) == 0
     store = LocalStore(shop / "stages")
     split = plan(ran[0])[0]

@@ -14,7 +14,7 @@ from flows.runtime.environment import prepare
 
 
 @pytest.fixture(scope="session", autouse=True)
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def prefect_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     prepare(tmp_path_factory.mktemp("environment"))
     from prefect.testing.utilities import prefect_test_harness
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,30 @@ def test_the_flow_itself_refuses_bad_input_and_the_command_checks_once(
         pipeline.softgrpo_flow(output=tmp_path / "refused")
     assert checked == ["test", "executed"]
     assert not (tmp_path / "refused").exists()
+
+
+def test_the_command_passes_its_configuration_and_shows_the_parameters_of_the_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.runtime import flow_run
+
+    import flows.pipeline as recipe
+
+    shown: list[Any] = []
+    monkeypatch.setattr(recipe, "resolve", lambda *words: pytest.fail("a resolved configuration is not resolved again"))
+    monkeypatch.setattr(recipe, "execute", lambda nodes, config, *others: shown.append((config, flow_run.parameters)))
+    config = resolve("ml-1m", "mini", overrides={"seed": 7})
+    nowhere = {"check": False, "parallel": None, "dask": None}
+    body = partial(recipe.run_softgrpo, config, "data", (), tmp_path, None, **nowhere)
+    command_flow = recipe.with_body(recipe.softgrpo_flow, body)
+    command_flow("ml-1m", size="mini", until="data", overrides={"seed": 7}, output=tmp_path, check=False)
+    ((passed, parameters),) = shown
+    assert passed is config
+    form = {"data_path", "debug", "recallers", "frequent", "config", "force", "from_run", *nowhere}
+    assert parameters.keys() == form | {"dataset", "size", "until", "overrides", "output"}
+    assert (parameters["dataset"], parameters["size"], parameters["until"]) == ("ml-1m", "mini", "data")
+    assert parameters["overrides"] == {"seed": 7}
+    assert command_flow.name == recipe.softgrpo_flow.name
 
 
 def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from flows.cli import COMMANDS, build_parser
 from flows.command.flags import overrides
-from flows.command.parser import build_parser
 from softgrpo.errors import ConfigError, StoreError, TrainingError
 from softgrpo.pipeline.tuning import as_overrides
 from softgrpo.presets import resolve
@@ -220,6 +220,6 @@ def test_the_command_runs_what_was_found() -> None:
     } | as_overrides({"learning_rate": 1.23456789e-5, "top_p": 0.5})
     words = shlex.split(command_line("ml-100k", "debug", "tiny", said, Path("my outputs")))
     assert words[:5] == ["softgrpo", "run", "ml-100k", "debug", "tiny"] and words[-2:] == ["--output", "my outputs"]
-    parsed = build_parser(words[1:]).parse_args(words[1:])
+    parsed = build_parser(words[1:], COMMANDS).parse_args(words[1:])
     assert resolve("ml-100k", "tiny", "debug", overrides(parsed)) == resolve("ml-100k", "tiny", "debug", said)
     assert "--grpo.learning_rate 1.235e-05" in " ".join(words)

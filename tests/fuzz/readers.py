@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from flows.command.flags import as_flags, complete_switches, overrides, refuse_unknown
-from flows.command.parser import build_parser, sub_parsers
+from flows.cli import build_parser
+from flows.command.flags import complete_switches, overrides, refuse_unknown
+from flows.command.parser import sub_parsers
 from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.common.text import visible
 from softgrpo.config import DataConfig, ExperimentConfig, SplitConfig
@@ -29,6 +30,7 @@ from softgrpo.pipeline.store import FORMAT, LocalStore
 from softgrpo.policy.card import CARD, load_card
 from softgrpo.presets import resolve
 from softgrpo.presets.bounds import read_yaml
+from softgrpo.presets.settings import as_flags
 from softgrpo.recallers.candidates import check_candidates
 from softgrpo.recallers.from_file import read_lists
 from tests.softgrpo.recallers.cases import corpus_of, windows_of
@@ -165,7 +167,7 @@ def check_words(words: Sequence[str], folder: Path) -> None:
 
 def _given(words: Sequence[str]) -> dict[str, Any]:
     completed = complete_switches(["config", *words])
-    parser = build_parser(completed)
+    parser = build_parser(completed, ["config"])
     arguments, unknown = parser.parse_known_args(completed)
     refuse_unknown(unknown, ["config", *words], "config", sub_parsers(parser))
     return overrides(arguments)

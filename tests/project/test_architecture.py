@@ -45,7 +45,7 @@ WINGS = {
     "flows.variants": "form pipeline results runtime",
     "flows.tune": "form pipeline results runtime study",
     "flows.command": "pipeline results runtime services start tune variants",
-    "flows.cli": "command runtime services",
+    "flows.cli": "command runtime",
 }
 """The arrows between the wings of one layer: a wing, and those that it may import. Each comes after all that it imports, so there
 is no circle. `softgrpo/__init__.py` is the public face and imports lazily; layers below are open to those above."""

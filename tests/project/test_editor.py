@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 import flows.cli as cli
+from flows.command.common import Job
 from softgrpo.config import DataConfig, ExperimentConfig
 from softgrpo.data.locate import locate
 from softgrpo.presets import resolve, size_names
@@ -86,11 +87,11 @@ def sized() -> Iterator[tuple[str, str]]:
 def test_the_command_line_takes_it(name: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[ExperimentConfig] = []
 
-    def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> cli.Job:
+    def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
         seen.append(config)
         return lambda: 0
 
-    monkeypatch.setattr(cli, "pipeline_job", job)
+    monkeypatch.setattr("flows.command.pipeline.pipeline_job", job)
     monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config, *until: seen.append(config) or [])
     assert callable(cli.prepare(words(name, size)))
     assert all(config.policy.size == size for config in seen) and seen
@@ -101,11 +102,11 @@ def test_the_command_line_takes_it(name: str, size: str, monkeypatch: pytest.Mon
 def test_the_stages_of_one_experiment_share_what_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, ExperimentConfig]] = []
 
-    def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> cli.Job:
+    def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
         seen.append((until, config))
         return lambda: 0
 
-    monkeypatch.setattr(cli, "pipeline_job", job)
+    monkeypatch.setattr("flows.command.pipeline.pipeline_job", job)
     for name in NAMES[:4]:
         cli.prepare(words(name))
     assert [until for until, _ in seen] == ["data", "sft", "grpo", "test"]

@@ -128,7 +128,7 @@ COMMAND_LINE = [
         "ablate prompt ml-100k debug tiny --force sft",
         "'--force'",
         "`softgrpo ablate` has no",
-        "It is a flag of `softgrpo run`, `softgrpo pure`, `softgrpo standalone`",
+        "It is a flag of `softgrpo run`, `softgrpo standalone`, `softgrpo pure`",
     ),
     Case(
         "a flag of run",
@@ -436,6 +436,7 @@ def test_bad_input_is_refused(
     case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where the default output folder would be
+    monkeypatch.delenv("PREFECT_HOME", raising=False)  # of the server that all tests of flows share
     data = tmp_path / "data"
     write_shop(data / "shop")
     case.spoil(data / "shop")

@@ -46,7 +46,7 @@ def test_help_shows_what_dataset_and_size_use(
 @pytest.mark.parametrize("words", ["run", "run ml-100k", "run ml-100k full tinny", "run nowhere full tiny"])
 def test_help_is_given_whatever_is_wrong(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     printed = help_of(words, capsys)
-    assert "sft.num_train_epochs (default 3)" in printed and "below are those of" not in printed
+    assert "sft.num_train_epochs (default 3)" in printed and " with size " not in printed
 
 
 def test_commands_without_settings_keep_their_help(capsys: pytest.CaptureFixture[str]) -> None:

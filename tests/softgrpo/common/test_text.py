@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.command.result_commands import print_json
+from flows.command.common import print_json
 from flows.results.prefect_page import escape, run_page
 from flows.runtime.console import Short, Visible
 from flows.runtime.failures import readable

@@ -15,7 +15,7 @@ from softgrpo.errors import ConfigError
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.plan import plan
 from softgrpo.presets import resolve, settings
-from tests.flows.test_cli import another_value
+from tests.flows.command.test_flags import another_value
 
 # where the data are, whether they may be fetched and how long a stage may take changes no number; the size only chooses a preset
 NO_NUMBERS = {"data.data_path", "data.download", "policy.size", "limits.stage_hours"}
