@@ -67,7 +67,7 @@ def argmax_one_hot(weights: Tensor) -> Tensor:
 
 def merge_name(fusion: FusionConfig) -> str:
     """Returns how people call a merge."""
-    return f"score, {fusion.normalisation}" if fusion.method == "score" else fusion.method
+    return f"score, {fusion.normalisation}" if fusion.reads_normalisation else fusion.method
 
 
 def uniform_methods(judged: JudgedLists, merges: Mapping[MergeMethod, JudgedLists]) -> list[Method]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from softgrpo.config import ExperimentConfig, Normalisation
+from softgrpo.config import ExperimentConfig, MergeMethod, Normalisation
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import resolve
 
@@ -32,7 +32,7 @@ ABLATIONS: dict[str, Variants] = {
         "without both": {"sft.num_train_epochs": 0, "grpo.num_train_epochs": 0},
     },
     "prior": _without(static_prior="policy.static_prior"),
-    "merge": _each("fusion.method", "score", "quota", "rrf"),
+    "merge": _each("fusion.method", *get_args(MergeMethod)),
     "normalisation": {
         f"score, {name}": {"fusion.method": "score", "fusion.normalisation": name} for name in get_args(Normalisation)
     },

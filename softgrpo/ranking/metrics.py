@@ -1,7 +1,7 @@
 """Ranking metrics with binary relevance, from the ranks of the targets. Standard definitions, one function each.
 
 `ranks` (..., T) are 1-based ranks of a window's targets in one list; a target that is not in the list, and padding, has a rank
-beyond every cut-off (`softgrpo.ranking.fusion.ABSENT`).
+beyond every cut-off (`softgrpo.ranking.aligned.ABSENT`).
 `num_targets` broadcasts against `ranks` without its last axis and counts all
 targets of the window, also those that no list holds. All results are float64 in [0, 1].
 """

@@ -22,8 +22,7 @@ from softgrpo.common.records import CandidateLists, Part
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
 from softgrpo.evaluation.report_files import WEIGHTS
 from softgrpo.evaluation.summary import FOCUS
-from softgrpo.ranking.contributions import contributions
-from softgrpo.ranking.fusion import align, merged_lists
+from softgrpo.ranking.fusion import align, contributions, merged_lists
 from softgrpo.recallers.candidates import NO_ITEM
 from softgrpo.serving.recommended import POLICY, STATIC, Recommended
 from softgrpo.stages.inputs import Prepared
