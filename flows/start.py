@@ -12,7 +12,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.plan import look_ahead, plan
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.presets.changes import as_overrides
-from softgrpo.stages.contract import check_stage
+from softgrpo.stages.contract import AnyStage, StageName, check_stage
 
 
 def run_pipeline(
@@ -48,12 +48,12 @@ def run_pipeline(
     begin_prefect(output)
     if from_run is None:  # files are read on another core than that which imports
         look_ahead(plan(config, until), config, force, LocalStore(stages_folder(output)))
-    from flows.pipeline import Repeatable, StageName, softgrpo_flow
+    from flows.pipeline import softgrpo_flow
 
     open_prefect(output, debug)
     dataset, size = config.data.dataset, config.policy.size
     overrides = as_overrides(config)
-    stage, repeated = cast("StageName", check_stage(until)), cast("list[Repeatable]", list(force))
+    stage, repeated = cast("StageName", check_stage(until)), cast("list[AnyStage]", list(force))
     return softgrpo_flow(
         dataset,
         size=size,

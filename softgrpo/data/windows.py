@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from softgrpo.common.artifacts import WINDOWS
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import SplitConfig
@@ -153,13 +154,13 @@ def write_windows(folder: Path, windows: Windows) -> None:
         Columns.Start: windows.start,
         Columns.End: windows.end,
     }
-    pd.DataFrame(table).to_parquet(folder / "windows.parquet", index=False)
+    pd.DataFrame(table).to_parquet(folder / WINDOWS, index=False)
     pd.DataFrame({Columns.End: windows.train_end}).to_parquet(folder / "train_end.parquet", index=False)
 
 
 def load_windows(folder: Path) -> Windows:
     """Reads what `write_windows` wrote."""
-    table = pd.read_parquet(folder / "windows.parquet")
+    table = pd.read_parquet(folder / WINDOWS)
     train_end = pd.read_parquet(folder / "train_end.parquet")
     return Windows(
         user=table[Columns.User].to_numpy(np.int32),

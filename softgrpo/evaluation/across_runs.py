@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from softgrpo.common.artifacts import TABLE, WINDOWS
 from softgrpo.common.columns import Columns
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import DataError
@@ -36,7 +37,7 @@ class EvaluatedRun:
             name: What people call the run.
             folder: The stage's payload.
         """
-        return cls(name, pd.read_parquet(folder / "table.parquet"), pd.read_parquet(folder / "windows.parquet"))
+        return cls(name, pd.read_parquet(folder / TABLE), pd.read_parquet(folder / WINDOWS))
 
     @property
     def best_single(self) -> str:

@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from softgrpo.baselines.static_mixture import StaticMixture
+from softgrpo.common.artifacts import REPORT, REPORT_PAGE, TABLE, WEIGHTS, WINDOWS
 from softgrpo.common.columns import Columns
 from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.errors import ConfigError, DataError
@@ -30,7 +31,6 @@ from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.summary import write_summary
 from softgrpo.evaluation.table import Comparison, tabulate
 
-REPORT, TABLE, WINDOWS, WEIGHTS = "report.json", "table.parquet", "windows.parquet", "weights.parquet"
 SHOWN_SETTINGS: dict[str, Any] = {
     "seed": True,
     "data": {"dataset"},
@@ -164,7 +164,7 @@ def rewrite_report(folder: Path, out: Path, bootstrap: int | None = None, confid
     report = load_report(folder, {name: value for name, value in wanted.items() if value is not None})
     out.mkdir(parents=True, exist_ok=True)
     write_report(report, out)
-    return out / "report.html"
+    return out / REPORT_PAGE
 
 
 def _changed(settings: EvaluationConfig, changes: Mapping[str, Any]) -> EvaluationConfig:

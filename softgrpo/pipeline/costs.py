@@ -25,10 +25,9 @@ from softgrpo.pipeline.keys import stage_key
 from softgrpo.policy.model_size import layer_weights
 from softgrpo.recallers.kinds import Kind, kind_of
 from softgrpo.recallers.registry import TRAINING_SETTINGS
-from softgrpo.stages.contract import Node
+from softgrpo.stages.contract import ALL_STAGES, LANGUAGE_MODEL_STAGES, POLICY_STAGES, Node
 
-TRAINING_STAGES = frozenset({"recall", "sft", "grpo"})
-STAGES = ("split", "recall", "data", "check", "sft", "grpo", "test")
+TRAINING_STAGES = frozenset({"recall", *POLICY_STAGES})
 REFERENCE_SPEED = 1.0e11
 """What `core_speed` is on the machine of the constants, in floating point operations per second."""
 PROBE_ROWS, PRODUCTS, PROBES = 64, 200, 10
@@ -191,7 +190,9 @@ def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, 
     """
     size = data_size(config)
     slower = REFERENCE_SPEED / machine.speed
-    seconds = dict.fromkeys((name for name in STAGES if any(node.stage.name == name for node in nodes)), 0.0)
+    seconds: dict[str, float] = dict.fromkeys(
+        (name for name in ALL_STAGES if any(node.stage.name == name for node in nodes)), 0.0
+    )
     longest = 0.0
     for node in nodes:
         name = node.stage.name
@@ -199,7 +200,7 @@ def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, 
         if name == "recall" and node.variant not in config.recall.files:
             own += slower * recaller_seconds(node.variant, config, size)
             longest = max(longest, own)
-        elif name in ("sft", "grpo", "test"):
+        elif name in LANGUAGE_MODEL_STAGES:
             own += operations(name, config, size) / _model_speed(machine, config.train.device)
         seconds[name] += own
     if "recall" in seconds:

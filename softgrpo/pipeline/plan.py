@@ -15,7 +15,7 @@ from softgrpo.config.experiment import ExperimentConfig
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.catalogue import CHECK, DATA, GRPO, RECALL, RECALL_FILE, SFT, SPLIT, TEST
-from softgrpo.stages.contract import STAGES, Node, check_stage
+from softgrpo.stages.contract import ALL_STAGES, Node, check_stage
 
 HANDS = 2  # that verify files ahead
 
@@ -53,7 +53,7 @@ def check_force(force: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         ConfigError: One of them is not a stage.
     """
-    return tuple(check_stage(name, known=("split", *STAGES)) for name in force)
+    return tuple(check_stage(name, known=ALL_STAGES) for name in force)
 
 
 def look_ahead(nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str, ...], store: LocalStore) -> None:

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from softgrpo.common.files import make_private
 from softgrpo.config import ExperimentConfig, PolicyConfig
 from softgrpo.errors import StoreError
-from softgrpo.stages.contract import Node
+from softgrpo.stages.contract import POLICY_STAGES, Node
 
 if TYPE_CHECKING:
     from softgrpo.policy.model import Policy
 
 FOLDER = "pure_models"
-STAGES = ("sft", "grpo")
 HIDING = "._~"
 """What a name must not begin with: it would be hidden, or strange."""
 NAME_BYTES = 255
@@ -75,7 +74,7 @@ def show_model(output: Path, config: ExperimentConfig, node: Node, payload: Path
     Raises:
         StoreError: Something that is no link has the name.
     """
-    if node.stage.name not in STAGES:
+    if node.stage.name not in POLICY_STAGES:
         return
     link = output / FOLDER / model_path(config, node.stage.name)
     make_private(link.parent)

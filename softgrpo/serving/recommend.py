@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from softgrpo.common.artifacts import WEIGHTS
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import CandidateLists, Part
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
-from softgrpo.evaluation.report_files import WEIGHTS
 from softgrpo.evaluation.summary import FOCUS
 from softgrpo.ranking.fusion import align, contributions, merged_lists
 from softgrpo.recallers.candidates import NO_ITEM

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 
+from softgrpo.common.artifacts import CANDIDATES, FEATURES, PROMPTS
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import check_no_leak, load_windows
 from softgrpo.policy.features import load_features
@@ -25,9 +26,9 @@ from softgrpo.stages.leakage import (
 def run(context: StageContext) -> dict[str, float]:
     config, inputs = context.config, context.inputs
     corpus, windows = load_corpus(inputs["split"]), load_windows(inputs["split"])
-    lists = read_candidates(inputs["data"] / "candidates.parquet")
-    features = load_features(inputs["data"] / "features.safetensors")
-    stored = inputs["data"] / "prompts.parquet"
+    lists = read_candidates(inputs["data"] / CANDIDATES)
+    features = load_features(inputs["data"] / FEATURES)
+    stored = inputs["data"] / PROMPTS
     prompts = load_prompts(stored, np.arange(pq.read_metadata(stored).num_rows))
     check_no_leak(corpus, windows)
     trained = [name for name in config.recall.recallers if name not in config.recall.files]

@@ -19,6 +19,7 @@ from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logi
 from softgrpo.baselines.gates import GATES, fit_gates
 from softgrpo.baselines.inputs import gate_numbers
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
+from softgrpo.common.artifacts import CONFUSION, CURVES, RECALLER_CURVES
 from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
 from softgrpo.common.records import Part
@@ -41,8 +42,8 @@ from softgrpo.policy.model import load_policy, starting_weights
 from softgrpo.ranking.fusion import merged_lists
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.reporting import BEST_METRIC, Reporter
-from softgrpo.stages.contract import CURVES, MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
-from softgrpo.stages.inputs import CONFUSION, RECALLER_CURVES, Prepared
+from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
+from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.leakage import check_everyone_is_tested
 from softgrpo.stages.teacher import gate_data
 
