@@ -98,6 +98,27 @@ def align(items: Tensor, scores: Tensor, fusion: FusionConfig, platt: Tensor | N
     return over_union(items, list_values(scores, valid, fusion, platt))
 
 
+def fuse(items: Tensor, scores: Tensor, weights: Tensor, fusion: FusionConfig | None = None) -> Tensor:
+    """Merges the candidate lists of each window with one weight per recaller.
+
+    Args:
+        items: (B, M, D) item ids of M recallers, best first, -1 behind the end of a shorter list.
+        scores: (B, M, D) raw scores; anything behind the end of a list.
+        weights: (B, M), finite, not negative, not all zero.
+        fusion: How lists are merged, and the length of the result; None takes the defaults.
+
+    Returns:
+        (B, `fusion.k`) int64 item ids, best first, -1 behind the end of a shorter list.
+
+    Raises:
+        CandidateError: A list has a gap, repeats an item, or holds an item without a finite score; or the normalisation is
+            `platt`, whose parameters `align` takes.
+        TrainingError: The weights break a rule.
+    """
+    fusion = fusion or FusionConfig()
+    return merged_lists(align(items, scores, fusion), weights[:, None], fusion, fusion.k)[:, 0]
+
+
 def merged_lists(aligned: Aligned, weights: Tensor, fusion: FusionConfig, k: int) -> Tensor:
     """Merges the lists, best item first.
 

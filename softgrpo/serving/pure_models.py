@@ -90,7 +90,7 @@ def show_model(output: Path, config: ExperimentConfig, node: Node, payload: Path
         aside.unlink(missing_ok=True)
 
 
-def load_model(folder: Path | str) -> Policy:
+def load_policy(folder: Path | str) -> Policy:
     """Loads a finished policy, prior and adapters included, ready to be asked (dropout is off).
 
     Args:
@@ -103,7 +103,7 @@ def load_model(folder: Path | str) -> Policy:
     from peft import LoraConfig
 
     from softgrpo.policy.card import load_card
-    from softgrpo.policy.model import load_policy
+    from softgrpo.policy.model import load_policy as load_with_settings
 
     place = Path(folder)
     card = load_card(place)
@@ -111,6 +111,10 @@ def load_model(folder: Path | str) -> Policy:
     if card.adapter == "lora":
         stored = LoraConfig.from_pretrained(str(place))
         settings |= {"lora_r": stored.r, "lora_alpha": stored.lora_alpha}
-    policy = load_policy(place, PolicyConfig(**settings))
+    policy = load_with_settings(place, PolicyConfig(**settings))
     policy.model.eval()
     return policy
+
+
+load_model = load_policy
+"""The same under the name that the models' descriptions in MLflow give."""

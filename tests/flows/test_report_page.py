@@ -60,7 +60,7 @@ def test_stages_keep_their_times_on_this_machine(tmp_path: Path, monkeypatch: py
         return {}
 
     stage = Stage("recall", fill, lambda config, variant: {}, "softgrpo.common.columns", ())
-    monkeypatch.setattr("softgrpo.pipeline.plan.plan", lambda config, until: (Node("recall-A", stage, "A", ()),))
+    monkeypatch.setattr("softgrpo.pipeline.run.plan", lambda config, until: (Node("recall-A", stage, "A", ()),))
     for reused in ((), ("recall-A",)):
         result = run_standalone(ExperimentConfig(), output=tmp_path)
         assert result.reused == reused

@@ -144,7 +144,7 @@ def test_a_run_says_its_estimate_before_it_begins(
         real, fakes = {node.name: node for node in plan(config)}, FakeStages().nodes()
         return (fakes[0], *(Node(name, fakes[1].stage, real[name].variant, ("split",)) for name in ("recall-BPR",)))
 
-    monkeypatch.setattr("softgrpo.pipeline.plan.plan", some)
+    monkeypatch.setattr("softgrpo.pipeline.run.plan", some)
     config = resolve("ml-100k", "tiny")
     with caplog.at_level(logging.INFO, logger="softgrpo"):
         run_standalone(config, output=tmp_path)

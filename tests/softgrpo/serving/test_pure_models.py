@@ -117,7 +117,7 @@ def test_the_run_without_servers_shows_its_policies(tmp_path: Path, monkeypatch:
     def plan(config: ExperimentConfig, until: str) -> tuple[Node, ...]:
         return FakeStages().nodes()
 
-    monkeypatch.setattr("softgrpo.pipeline.plan.plan", plan)
+    monkeypatch.setattr("softgrpo.pipeline.run.plan", plan)
     config = ExperimentConfig()
     result = run_standalone(config, output=tmp_path)
     link = tmp_path / "pure_models" / model_path(config, "sft")
