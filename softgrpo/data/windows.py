@@ -103,13 +103,23 @@ def history_of(corpus: Corpus, windows: Windows, window: int) -> NDArray[np.int3
     return corpus.sequence(int(windows.user[window]))[: windows.start[window]]
 
 
-def tied_target_share(corpus: Corpus, windows: Windows) -> float:
-    """Returns the share of targets whose time equals that of another interaction of the same user; NaN without times."""
-    if np.isnan(corpus.time).any():
+def tied_target_share(corpus: Corpus, windows: Windows, part: Part | None = None) -> float:
+    """Returns the share of targets whose time equals that of another interaction of the same user, in [0, 1].
+
+    The order of such targets is not known from the data. NaN where times are missing, or there is no target.
+
+    Args:
+        corpus: All interactions.
+        windows: All windows.
+        part: Only the targets of this part; None takes those of all windows.
+    """
+    positions = _target_positions(corpus, windows)
+    if part is not None:
+        positions = positions[np.repeat(windows.part == part, windows.end - windows.start)]
+    if len(positions) == 0 or np.isnan(corpus.time).any():
         return float("nan")
     same = (np.diff(corpus.time) == 0) & (np.diff(corpus.user) == 0)
     tied = np.concatenate([[False], same]) | np.concatenate([same, [False]])  # (N,)
-    positions = _target_positions(corpus, windows)
     return float(tied[positions].mean())
 
 

@@ -9,8 +9,7 @@ from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
 from softgrpo.errors import ConfigError, DataError, RecallerError
 from softgrpo.policy.model_files import check_reachable
 from softgrpo.presets.changes import starting_point
-from softgrpo.recallers.names import check_pool
-from softgrpo.recallers.registry import check_settings
+from softgrpo.recallers.registry import check_pool, check_settings
 from softgrpo.stages.contract import LANGUAGE_MODEL_STAGES
 
 TIED_SHARE_WORTH_A_NOTE = 0.5

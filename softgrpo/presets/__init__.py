@@ -21,7 +21,7 @@ from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets.bounds import check_bounds
 from softgrpo.presets.problems import as_config_error
 from softgrpo.presets.settings import Setting, settings
-from softgrpo.recallers.names import check_pool
+from softgrpo.recallers.registry import check_pool
 
 __all__ = ["Setting", "dataset_names", "preset_config", "recall_files", "resolve", "settings", "size_names", "validate"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, SoftGRPOError
 from softgrpo.presets import recall_files, resolve, validate
-from softgrpo.recallers.names import check_pool
+from softgrpo.recallers.registry import check_pool
 
 RECALLERS = "recall.recallers"
 Pool = tuple[str, ...]

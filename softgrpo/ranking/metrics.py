@@ -66,6 +66,21 @@ def all_metrics(ranks: Tensor, num_targets: Tensor, ks: Iterable[int], depth: in
     return values | {"mrr": mrr(ranks, depth)}
 
 
+def check_any_window(part: str, count: int, rule: str) -> None:
+    """Checks that a part of the split has a window.
+
+    Args:
+        part: How people call the part: policy, validation or test.
+        count: Its number of windows.
+        rule: What they are needed for.
+
+    Raises:
+        DataError: There is none.
+    """
+    if count == 0:
+        raise DataError(f"no {part} window", rule, "use more users, longer histories or other shares of the split")
+
+
 def check_targets(num_targets: Tensor) -> None:
     """Checks that every window has a target.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,33 @@ def check_recallers(names: Iterable[str]) -> tuple[str, ...]:
             f"Recallers {', '.join(found)}", "A pool holds each recaller once", "Drop the repeated name"
         )
     return tuple(found)
+
+
+def check_pool(names: Iterable[str], files: Collection[str] = ()) -> tuple[str, ...]:
+    """Returns the names of a pool; upper and lower case may be mixed.
+
+    Args:
+        names: RecBole models and names of files.
+        files: The names of the recallers that come from files.
+
+    Raises:
+        RecallerError: A name is unknown, not usable here, or given twice; or a file has the name of a RecBole model.
+    """
+    taken = {name.lower(): name for name in (*known_recallers(), *UNSUPPORTED)}
+    for name in files:
+        if name.lower() in taken:
+            raise RecallerError(
+                f"recall.files names a recaller '{name}'",
+                f"RecBole has a model {taken[name.lower()]}, and a table must tell the two apart",
+                f"Give the file another name, such as My{name}",
+            )
+    by_lower = {name.lower(): name for name in files}
+    names = list(names)
+    ours = iter(check_recallers(name for name in names if name.lower() not in by_lower))
+    pool = tuple(by_lower[name.lower()] if name.lower() in by_lower else next(ours) for name in names)
+    if len(set(pool)) < len(pool):
+        raise RecallerError(f"Recallers {', '.join(pool)}", "A pool holds each recaller once", "Drop the repeated name")
+    return pool
 
 
 def known_settings(name: str) -> dict[str, Any]:

@@ -24,8 +24,7 @@ from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
 from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig, MergeMethod, PolicyConfig
-from softgrpo.data.windows import targets_of
-from softgrpo.errors import DataError
+from softgrpo.data.windows import targets_of, tied_target_share
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
@@ -40,6 +39,7 @@ from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.card import load_card
 from softgrpo.policy.model import load_policy, starting_weights
 from softgrpo.ranking.fusion import merged_lists
+from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.reporting import BEST_METRIC, Reporter
 from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
@@ -162,20 +162,6 @@ def _gates(config: ExperimentConfig, prepared: Prepared) -> dict[str, Gate]:
     return {name: Gate(GATES[name][0], gate.weights, gate.valid_ndcg, gate.choice) for name, gate in found.items()}
 
 
-def check_test_windows(rows: NDArray[np.int64]) -> None:
-    """Checks that there is something to test on.
-
-    Raises:
-        DataError: There is no test window.
-    """
-    if not len(rows):
-        raise DataError(
-            "no test window",
-            "the stage test needs users with at least one item in the test part",
-            "use more users, longer histories or other shares of the split",
-        )
-
-
 def foreign_note(config: ExperimentConfig) -> dict[str, str]:
     """Returns what a reader must know about recallers from files."""
     names = ", ".join(name for name in config.recall.recallers if name in config.recall.files)
@@ -221,7 +207,8 @@ def run(context: StageContext) -> dict[str, float]:
     config, out = context.config, context.out
     prepared = Prepared.of(config, context.inputs)
     rows = prepared.windows.of(Part.TEST)
-    check_test_windows(rows)
+    check_any_window("test", len(rows), "the stage test needs users with at least one item in the test part")
+    tied = tied_target_share(prepared.corpus, prepared.windows, Part.TEST)
     learned, notes = learned_weights(context, prepared)
     gates = _gates(config, prepared)
     judged, recallers = prepared.judged(rows), prepared.lists.recallers
@@ -238,7 +225,7 @@ def run(context: StageContext) -> dict[str, float]:
         comparison=comparison,
         static=prepared.static,
         gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values()),
-        facts=data_facts(prepared.corpus, prepared.windows) | floor_note(config) | notes | foreign_note(config),
+        facts=data_facts(prepared.corpus, prepared.windows, tied) | floor_note(config) | notes | foreign_note(config),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, config.policy.static_prior),
         head={"language model": describe_model(config.policy)},
