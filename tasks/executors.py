@@ -82,17 +82,22 @@ class Parallel(Crew):
 
     def advance(self, progress: Progress, nodes: Sequence[Node]) -> None:
         """Brings nodes to their end; processes are started only where at least two stages have to be run."""
+        # one stage, or several that would share a GPU unasked, go one after the other in this process
         orders = {order.key(): order for order in map(progress.order, nodes)}
         missing = [key for key, order in orders.items() if order.forced or not progress.store.knows(key)]
         shared = len(missing) > 1 and not self.asked and any(uses_gpu(node, progress.config) for node in nodes)
         if len(missing) < 2 or shared:
             super().advance(progress, nodes)
             return
+
+        # what is stored needs no process
         super().advance(progress, [order.node for key, order in orders.items() if key not in missing])
-        hands = min(self.most, len(missing))
-        apart = Apart(max(1, free_cores() // hands))
+
+        # the cores are shared out among the processes
+        workers = min(self.most, len(missing))
+        apart = Apart(max(1, free_cores() // workers))
         # twice: while they are waited for, and while the pool waits for those that are at work after an error of one
-        with apart.until_interrupted(), ThreadPoolTaskRunner[Any](hands) as pool, apart.until_interrupted():
+        with apart.until_interrupted(), ThreadPoolTaskRunner[Any](workers) as pool, apart.until_interrupted():
             placed = [(key, replace(orders[key], apart=apart)) for key in missing]
             futures = [(order, key, _submit(pool, progress, order, key)) for key, order in placed]
             for order, key, future in futures:

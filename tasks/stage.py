@@ -161,6 +161,7 @@ class Progress:
             state: How the task ended.
             mine: The task was run for this pipeline, not for another one beside it.
         """
+        # what Prefect remembers is taken only where the files still have the digest it remembers; else the stage is made again
         node, obtained = order.node, state.result()
         if state.name == CACHED:
             if self.store.holds(_reference(obtained)):
@@ -168,9 +169,11 @@ class Progress:
                 obtained["ran"] = False
             else:
                 obtained = self.task(order).with_options(refresh_cache=True)(order, key)
+        # a stage of the cluster was made on another machine: its files are brought here for the stages that come after it
         if order.away:
             self.store.bring(_reference(obtained))
             get_run_logger().info("%s: %s on the cluster", node.name, "done" if obtained["ran"] else "found")
+        # a stage counts as run in the one pipeline that asked for it first
         if obtained["ran"] and mine:
             self.ran.append(node.name)
         self.references[node.name] = _reference(obtained)

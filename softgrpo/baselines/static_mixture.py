@@ -211,9 +211,9 @@ def best_static_mixture(
     grid = weight_grid(len(recallers), grid_steps, seed)
     on_grid = score(grid)
     rows = [*range(len(recallers) + 1), int(on_grid.argmax())]
-    found = [SEARCH_FUNCTIONS[name](score, len(recallers), seed) for name in searches]
-    points = torch.stack([*grid[rows], *found])
-    scores = [*on_grid[rows].tolist(), *(float(score(point[None])[0]) for point in found)]
+    searched = [SEARCH_FUNCTIONS[name](score, len(recallers), seed) for name in searches]
+    points = torch.stack([*grid[rows], *searched])
+    scores = [*on_grid[rows].tolist(), *(float(score(point[None])[0]) for point in searched)]
     candidates = tuple(
         Candidate(name, tuple(point.tolist()), on_policy, on_valid)
         for name, point, on_policy, on_valid in zip(

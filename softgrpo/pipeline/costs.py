@@ -176,14 +176,14 @@ def missing(
     return [node for node in nodes if node.name not in digests]
 
 
-def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, hands: int = 1) -> Estimate:
+def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, workers: int = 1) -> Estimate:
     """Returns what stages will take.
 
     Args:
         nodes: The stages that will run.
         config: The resolved configuration.
         machine: What they run on.
-        hands: Recallers trained at once.
+        workers: Recallers trained at once.
 
     Raises:
         SoftGRPOError: Data or model cannot be read, which the stages would say too.
@@ -204,22 +204,22 @@ def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, 
             own += operations(name, config, size) / _model_speed(machine, config.train.device)
         seconds[name] += own
     if "recall" in seconds:
-        seconds["recall"] = max(longest, seconds["recall"] / hands)
+        seconds["recall"] = max(longest, seconds["recall"] / workers)
     return Estimate(seconds)
 
 
-def cost_line(left: Sequence[Node], config: ExperimentConfig, hands: int = 1) -> str | None:
+def cost_line(left: Sequence[Node], config: ExperimentConfig, workers: int = 1) -> str | None:
     """Returns the line that is told before anything is trained, None where nothing will be.
 
     Args:
         left: The stages that will run.
         config: The resolved configuration.
-        hands: Recallers trained at once.
+        workers: Recallers trained at once.
     """
     if not any(node.stage.name in TRAINING_STAGES for node in left):
         return None
     try:
-        return estimate(left, config, this_machine(), hands).line()
+        return estimate(left, config, this_machine(), workers).line()
     except SoftGRPOError as error:  # what is wrong is for the stages to say: an estimate ends no run
         return f"estimate: none ({error.received})"
 

@@ -28,11 +28,11 @@ def order(aligned: Aligned, weights: Tensor, k: int) -> Tensor:
 
 def ranks(aligned: Aligned, positions: Tensor, weights: Tensor, max_rank: int) -> Tensor:
     """Returns the ranks of targets, (B, G, T), see `softgrpo.ranking.fusion.target_ranks`; nothing is sorted."""
-    wanted = positions[:, None, :]  # (B, 1, T)
+    targets = positions[:, None, :]  # (B, 1, T)
     keys = _sort_keys(aligned, weights)
-    own = keys.gather(2, wanted.clamp(min=0).expand(-1, weights.shape[1], -1))  # (B, G, T)
+    own = keys.gather(2, targets.clamp(min=0).expand(-1, weights.shape[1], -1))  # (B, G, T)
     counted = 1 + _count_larger(keys, own)
-    return counted.masked_fill((wanted < 0) | (own < -_OUTSIDE) | (counted > max_rank), ABSENT)
+    return counted.masked_fill((targets < 0) | (own < -_OUTSIDE) | (counted > max_rank), ABSENT)
 
 
 def contenders(aligned: Aligned, k: int) -> Aligned:

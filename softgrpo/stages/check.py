@@ -36,7 +36,7 @@ def run(context: StageContext) -> dict[str, float]:
         check_training_input(name, *training_input(inputs[f"recall-{name}"]), corpus, windows) for name in trained
     ]
     check_candidates(lists, corpus, windows)
-    found = {
+    checked = {
         "targets_looked_for_in_training_inputs": sum(looked_for),
         "candidates_not_in_histories": int((lists.items >= 0).sum()),
         "users_with_a_test_window": check_nobody_left_out(corpus, windows, config.split),
@@ -46,11 +46,11 @@ def run(context: StageContext) -> dict[str, float]:
         ),
         "recallers_trained_elsewhere": len(config.recall.files),
     }
-    (context.out / "leakage.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
+    (context.out / "leakage.json").write_text(json.dumps(checked, indent=2), encoding="utf-8")
     context.reporter.info(
-        "no leak: " + ", ".join(f"{number:,} {what.replace('_', ' ')}" for what, number in found.items())
+        "no leak: " + ", ".join(f"{number:,} {what.replace('_', ' ')}" for what, number in checked.items())
     )
     if config.recall.files:
         names = ", ".join(config.recall.files)
         context.reporter.info(f"what {names} was trained on is not known here and was not checked")
-    return {what: float(number) for what, number in found.items()}
+    return {what: float(number) for what, number in checked.items()}

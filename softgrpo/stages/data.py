@@ -43,8 +43,8 @@ def run(context: StageContext) -> dict[str, float]:
     policy, valid = windows.of(Part.POLICY), windows.of(Part.VALID)
     platt = None
     if config.fusion.normalisation == "platt":
-        wanted = np.where(targets[policy] < 0, -2, targets[policy])[:, None, None, :]
-        hits = (lists.items[policy][..., None] == wanted).any(-1)  # (W, M, D)
+        window_targets = np.where(targets[policy] < 0, -2, targets[policy])[:, None, None, :]
+        hits = (lists.items[policy][..., None] == window_targets).any(-1)  # (W, M, D)
         platt = fit_platt(torch.from_numpy(lists.scores[policy]), torch.from_numpy(hits))
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
     features = make_features(lists, windows, targets, config.fusion.k)

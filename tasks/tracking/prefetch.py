@@ -16,7 +16,7 @@ from softgrpo.pipeline.plan import look_ahead
 from softgrpo.stages.contract import Node
 from tasks.tracking.store import ArtifactStore
 
-HANDS = 4
+WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def looking_ahead(
     """
     ahead, digests = Ahead(), dict[str, str]()
     look_ahead(nodes, config, force, store.local)
-    with ThreadPoolExecutor(HANDS, thread_name_prefix="ahead") as hands:
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="ahead") as workers:
         try:
             for node in nodes:
                 if node.stage.name in force:
@@ -70,11 +70,11 @@ def looking_ahead(
                 if mark := store.local.marked(key):
                     digests[node.name] = mark.digest
                 elif runs := store.committed(key):
-                    ahead.fetched[key] = hands.submit(store.fetch_ahead, node.name, runs[0])
+                    ahead.fetched[key] = workers.submit(store.fetch_ahead, node.name, runs[0])
                     digests[node.name] = runs[0].data.tags["digest"]
                 else:
                     break
             yield ahead
         finally:
-            hands.shutdown(wait=True, cancel_futures=True)
+            workers.shutdown(wait=True, cancel_futures=True)
             store.local.end_looking()
