@@ -87,7 +87,8 @@ def check_nobody_left_out(corpus: Corpus, windows: Windows, split: SplitConfig) 
     if stored != of_split:
         lost = len({row[0] for row in of_split} - {row[0] for row in stored})
         raise LeakageError(
-            f"{len(of_split - stored)} windows are missing ({lost} users have none) and {len(stored - of_split)} are not of the split",
+            f"{len(of_split - stored)} windows are missing ({lost} users have none) "
+            f"and {len(stored - of_split)} are not of the split",
             "Windows follow from positions alone; leaving some out by what the recallers found would choose the users by outcome",
             _DEFECT,
         )
