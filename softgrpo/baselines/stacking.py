@@ -38,8 +38,8 @@ def normal_equations(aligned: Aligned, positions: Tensor, numbers: Tensor) -> tu
         values, seen = aligned.values[part].double(), numbers[part]
         products += torch.einsum("wmn,wj,wk->mjnk", torch.einsum("wmc,wnc->wmn", values, values), seen, seen)
         place = positions[part]
-        found = values.gather(2, place.clamp(min=0)[:, None].expand(-1, recallers, -1)) * (place >= 0)[:, None]
-        hits += torch.einsum("wmt,wj->mj", found, seen)
+        target_values = values.gather(2, place.clamp(min=0)[:, None].expand(-1, recallers, -1)) * (place >= 0)[:, None]
+        hits += torch.einsum("wmt,wj->mj", target_values, seen)
     size = recallers * count
     return products.reshape(size, size), hits.reshape(size)
 

@@ -83,15 +83,15 @@ def resolve_ablation(
         ConfigError: The ablation, the size or a setting is wrong.
     """
     variants: Variants = {REFERENCE: {}, **ABLATIONS[check_ablation(name)]}
-    found: dict[str, ExperimentConfig] = {}
+    configs: dict[str, ExperimentConfig] = {}
     for variant, changes in variants.items():
         config = resolve(dataset, size, stage, {**(overrides or {}), **changes})
-        if config not in found.values():
-            found[variant] = config
-    if len(found) == 1:
+        if config not in configs.values():
+            configs[variant] = config
+    if len(configs) == 1:
         raise ConfigError(
             f"Ablation '{name}' with these settings",
             "Each of its variants is the same as the run without it, so there is nothing to compare",
             "Leave out the setting that it varies",
         )
-    return found
+    return configs

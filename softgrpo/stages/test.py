@@ -151,15 +151,13 @@ def _final_metrics(comparison: Comparison) -> dict[str, float]:
 
 
 def _gates(config: ExperimentConfig, prepared: Prepared) -> dict[str, Gate]:
-    wanted = [name for name in config.evaluation.baselines if name in GATES]
-    found = (
-        fit_gates(wanted, gate_data(prepared, prepared.rewarded_rows(), prepared.windows.of(Part.TEST)))
-        if wanted
-        else {}
+    names = [name for name in config.evaluation.baselines if name in GATES]
+    fitted = (
+        fit_gates(names, gate_data(prepared, prepared.rewarded_rows(), prepared.windows.of(Part.TEST))) if names else {}
     )
-    for name, gate in found.items():
+    for name, gate in fitted.items():
         logger.info("%s: %s, NDCG %.4f on validation windows", GATES[name][0], gate.choice, gate.valid_ndcg)
-    return {name: Gate(GATES[name][0], gate.weights, gate.valid_ndcg, gate.choice) for name, gate in found.items()}
+    return {name: Gate(GATES[name][0], gate.weights, gate.valid_ndcg, gate.choice) for name, gate in fitted.items()}
 
 
 def foreign_note(config: ExperimentConfig) -> dict[str, str]:

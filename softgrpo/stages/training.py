@@ -179,8 +179,8 @@ def last_checkpoint(folder: Path) -> Path | None:
 
     Unusable: incomplete (the process died while writing), or the best model that it speaks of is gone.
     """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for checkpoint in found:
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in checkpoints:
         try:
             state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
