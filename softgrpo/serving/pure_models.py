@@ -116,5 +116,6 @@ def load_policy(folder: Path | str) -> Policy:
     return policy
 
 
-load_model = load_policy
-"""The same under the name that the models' descriptions in MLflow give."""
+def load_model(folder: Path | str) -> Policy:
+    """Loads a finished policy: `load_policy` under the name that the models' descriptions in MLflow give."""
+    return load_policy(folder)
