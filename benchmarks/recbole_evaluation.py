@@ -27,7 +27,7 @@ from softgrpo.data.windows import make_windows
 from softgrpo.errors import ConfigError
 from softgrpo.policy.features import own_ranks
 from softgrpo.presets import resolve
-from softgrpo.ranking.fusion import ABSENT
+from softgrpo.ranking.aligned import ABSENT
 from softgrpo.ranking.metrics import ndcg
 from softgrpo.recallers.candidates import build_candidates
 

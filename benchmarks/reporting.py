@@ -85,7 +85,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.baselines.gates import GATES
     from softgrpo.common.records import Part
     from softgrpo.config import MergeMethod
-    from softgrpo.data.windows import targets_of
+    from softgrpo.data.windows import targets_of, tied_target_share
     from softgrpo.evaluation.cases import data_facts, extreme_cases
     from softgrpo.evaluation.coverage import coverage_of
     from softgrpo.evaluation.drivers import drivers_of
@@ -121,7 +121,11 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         comparison=comparison,
         static=static,
         gates=(),
-        facts=data_facts(prepared.corpus, prepared.windows),
+        facts=data_facts(
+            prepared.corpus,
+            prepared.windows,
+            tied_target_share(prepared.corpus, prepared.windows, Part.TEST),
+        ),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, static_prior=True),
         head={},

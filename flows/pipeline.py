@@ -32,7 +32,7 @@ from softgrpo.pipeline.run import read_table
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import find_changes
 from softgrpo.serving.pure_models import show_model
-from softgrpo.stages.contract import Node, unwatched
+from softgrpo.stages.contract import AnyStage, Node, StageName, unwatched
 from tasks.executors import SERIAL, Executor, open_executor
 from tasks.pipeline_run import note_nodes, open_store, pipeline_run
 from tasks.stage import Progress
@@ -45,8 +45,6 @@ from tasks.tracking.store import ArtifactStore, Reference
 P = ParamSpec("P")
 R = TypeVar("R")
 Size = Literal["tiny", "mini", "small", "large"]
-StageName = Literal["recall", "data", "check", "sft", "grpo", "test"]
-Repeatable = Literal["split", "recall", "data", "check", "sft", "grpo", "test"]
 
 
 def log_preflight_notes(config: ExperimentConfig, until: str = "test") -> None:
@@ -203,7 +201,7 @@ def softgrpo_flow(
     frequent: FrequentSettings | None = None,
     overrides: dict[str, Any] | None = None,
     config: Path | None = None,
-    force: list[Repeatable] | None = None,
+    force: list[AnyStage] | None = None,
     from_run: str | None = None,
     output: Path = Path("outputs"),
     check: bool = True,

@@ -13,7 +13,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.plan import look_ahead, plan
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.presets.changes import as_overrides
-from softgrpo.stages.contract import check_stage
+from softgrpo.stages.contract import AnyStage, StageName, check_stage
 
 
 def run_pipeline(
@@ -49,7 +49,7 @@ def run_pipeline(
     begin_prefect(output)
     if from_run is None:  # files are read on another core than that which imports
         look_ahead(plan(config, until), config, force, LocalStore(stages_folder(output)))
-    from flows.pipeline import Repeatable, StageName, run_softgrpo, softgrpo_flow, with_body
+    from flows.pipeline import run_softgrpo, softgrpo_flow, with_body
 
     open_prefect(output, debug)
     stage = cast("StageName", check_stage(until))
@@ -61,7 +61,7 @@ def run_pipeline(
         size=config.policy.size,
         until=stage,
         overrides=as_overrides(config),
-        force=cast("list[Repeatable]", list(force)),
+        force=cast("list[AnyStage]", list(force)),
         from_run=from_run,
         output=output,
         check=False,

@@ -35,6 +35,7 @@ from flows.study import (
     trial_name,
     trial_table,
 )
+from softgrpo.common.artifacts import CURVES
 from softgrpo.common.interruption import interruptible
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import TrainingError
@@ -124,7 +125,7 @@ def trial_flow(
     except BaseException:  # broad: Ctrl-C too must not leave a trial that seems to run; it goes on to the caller
         trial.study.tell(trial, state=TrialState.FAIL)  # tried again by the next run
         raise
-    reached = validation_ndcg(json.loads((result.folders[STAGE] / "curves.json").read_text(encoding="utf-8")))
+    reached = validation_ndcg(json.loads((result.folders[STAGE] / CURVES).read_text(encoding="utf-8")))
     report(trial, reached)
     value = max(reached.values())
     trial.study.tell(trial, value)

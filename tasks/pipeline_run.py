@@ -11,6 +11,8 @@ from pathlib import Path
 import yaml
 
 import softgrpo
+from softgrpo.common import artifacts
+from softgrpo.common.artifacts import FIGURES, REPORT_PAGE, REPORT_TEXT
 from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import SoftGRPOError, StoreError
@@ -41,8 +43,8 @@ from tasks.tracking.runs import COMMIT_TAG, LOGGED_ARTIFACTS_TAG, Runs, git_comm
 from tasks.tracking.saved_view import keep_view
 from tasks.tracking.store import MODEL_STAGES, ArtifactStore, dataset
 
-REPORT = ("report.html", "report.md", "figures")
-"""Files of a stage that are copied to the pipeline's run, if the stage has them."""
+REPORT = (REPORT_PAGE, REPORT_TEXT, FIGURES)
+"""What is shown with the pipeline's run of the files of a stage that has them."""
 TABLE = "comparison.json"
 """The table of all methods, which MLflow's page shows as one."""
 
@@ -196,5 +198,5 @@ def _show_report(runs: Runs, run_id: str, folder: Path, k: int) -> None:
                 client.log_artifacts(run_id, str(path), path.name)
             elif path.is_file():
                 client.log_artifact(run_id, str(path))
-        if (folder / "table.parquet").is_file() and (table := read_table({TEST: folder})) is not None:
+        if (folder / artifacts.TABLE).is_file() and (table := read_table({TEST: folder})) is not None:
             client.log_text(run_id, readable(table, k).to_json(orient="split", index=False), TABLE)

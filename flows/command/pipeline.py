@@ -68,10 +68,11 @@ def run_record(result: RunResult, config: ExperimentConfig, output: Path) -> dic
         the table, or null; `folders` by stage; `reused` stages; `links` as people read them.
     """
     from flows.results.recorded import RecordedRun
-    from softgrpo.serving.pure_models import FOLDER, STAGES, model_path
+    from softgrpo.serving.pure_models import FOLDER, model_path
+    from softgrpo.stages.contract import POLICY_STAGES
 
     folders = {name: str(folder) for name, folder in result.folders.items()}
-    policies = [name for name in STAGES if name in folders]
+    policies = [name for name in POLICY_STAGES if name in folders]
     return {
         "run_id": result.run_id if isinstance(result, RecordedRun) else None,
         "tracking": result.tracking if isinstance(result, RecordedRun) else None,

@@ -32,7 +32,7 @@ class ComparedRuns:
     """What a comparison gives.
 
     Attributes:
-        table: See `softgrpo.evaluation.across_runs.compare_runs`, of seeds `softgrpo.evaluation.across_seeds.average_seeds`.
+        table: See `softgrpo.evaluation.across_runs.compare_runs`, of seeds `softgrpo.evaluation.across_runs.average_seeds`.
         verdicts: One sentence for each run after the first, of seeds for each reference.
         k: Cut-off of the NDCG of the differences.
         link: Page of MLflow that compares the runs, None where no server shows one.
@@ -223,14 +223,14 @@ def compare_stored_runs(run_ids: Sequence[str], output: Path) -> ComparedRuns:
 
 
 def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
-    """Averages runs of one experiment with different seeds, see `softgrpo.evaluation.across_seeds`.
+    """Averages runs of one experiment with different seeds, see `softgrpo.evaluation.across_runs`.
 
     Raises:
         ConfigError: See `read_stored_runs`; or the runs differ in more than the seed, or not in the seed.
         DataError: They were not tested on the same users.
         StoreError: See `read_stored_runs`.
     """
-    from softgrpo.evaluation.across_seeds import BEST_SINGLE, LABELS, STATIC, average_seeds
+    from softgrpo.evaluation.across_runs import BEST_SINGLE, LABELS, STATIC, average_seeds
     from softgrpo.evaluation.formatting import least_p, verdict
 
     stored = read_stored_runs(run_ids, output)

@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
+from softgrpo.common.artifacts import FIGURES
 from softgrpo.common.text import visible
 from softgrpo.evaluation.formatting import percent, signed, table_rows
 from softgrpo.evaluation.summary import Summary
 
-FIGURE = Path("figures") / "comparison.png"
+FIGURE = Path(FIGURES) / "comparison.png"
 """Where the stage test keeps the figure of its table. It has a white ground, and Prefect's page may be dark."""
 MAIN_ROWS = ("static", "sft_multi", "grpo_multi")
 """Keys of the rows that a comparison of several runs shows beside the recallers."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from softgrpo.common.artifacts import REPORT_PAGE, REPORT_TEXT, TABLE
 from softgrpo.common.files import make_private
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.store import LocalStore, write_atomic
@@ -23,7 +24,7 @@ from softgrpo.stages.contract import LIST_MILLISECONDS, MERGE_MILLISECONDS, POLI
 if TYPE_CHECKING:
     from softgrpo.evaluation.pages.costs import Cost
 
-PAGE, TEXT, FOLDER = "report.html", "report.md", "reports"
+PAGE, TEXT, FOLDER = REPORT_PAGE, REPORT_TEXT, "reports"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _costs(folder: Path, facts: RunFacts) -> tuple[Cost, ...]:
     from softgrpo.evaluation.pages.costs import costs_of
 
     lists = {name: facts.costs[key] for name, key in _list_times(facts.config).items()}
-    table = pd.read_parquet(folder / "table.parquet")
+    table = pd.read_parquet(folder / TABLE)
     return costs_of(table, facts.config.fusion.k, lists, facts.costs[MERGE], facts.costs[POLICY])
 
 

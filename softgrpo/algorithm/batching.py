@@ -221,7 +221,7 @@ def predict_logits(
     model.train(training)
     taken = list(order)
     logger.info("%s: padding_share = %.3f", label, padding_share(lengths[taken], batch_size))
-    found = torch.cat(logits)
-    result = torch.empty(found.shape)
-    result[taken] = found
+    in_batch_order = torch.cat(logits)
+    result = torch.empty(in_batch_order.shape)
+    result[taken] = in_batch_order
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from trl.trainer.base_config import _BaseConfig
@@ -19,35 +19,39 @@ class SoftGRPOConfig(_BaseConfig):
     Other than in TRL, activation checkpointing is off unless asked for: a prompt is short and there is no completion. Prompts of
     similar length share a batch (`train_sampling_strategy`; random is the other choice).
 
+    The settings are described here, in the words of `softgrpo.config.GRPOConfig`; a test compares the two.
+
     Args:
-        num_generations: Soft samples per prompt (G), at least 2.
-        num_iterations: Optimiser steps per set of samples.
-        sampling: soft (points on the simplex) or discrete (one class per sample: ordinary GRPO, for comparison).
-        tau_gumbel: Temperature of the samples, positive (soft only).
-        top_p: Mass of the classes that are sampled, in (0, 1].
-        importance_ratio: noise or concrete (soft only).
-        epsilon: Lower clip range, and the upper one where epsilon_high is None.
-        epsilon_high: Upper clip range.
+        num_generations: Soft samples per prompt (G).
+        num_iterations: Optimiser steps per set of samples; from the second on the importance ratio differs from 1 and
+            clipping acts.
+        sampling: soft: weights from the Gumbel-softmax; discrete: one class per sample, ordinary GRPO for comparison.
+        tau_gumbel: Temperature of the Gumbel-softmax samples (soft only).
+        top_p: Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all.
+        importance_ratio: Density behind the ratio: the Gumbel noise, or the Concrete distribution of the weights (same mean, less
+            variance); soft only.
+        epsilon: Lower clip range of the importance ratio, and the upper one where epsilon_high is None.
+        epsilon_high: Upper clip range of the importance ratio; None takes epsilon.
         beta: Weight of the exact KL divergence from the model as it is before training.
-        scale_rewards: What advantages are divided by: the standard deviation of the group, of the batch (all prompts of one
-            optimiser step; with accumulation or several processes this takes one more forward pass), or none.
+        scale_rewards: Standard deviation that advantages are divided by: of a prompt's samples, of all prompts of an optimiser
+            step, or none.
         disable_dropout: Switch dropout off, so that old and new policy are the same function.
     """
 
-    num_generations: int = field(default=4, metadata={"help": "Soft samples per prompt (G)."})
-    num_iterations: int = field(default=1, metadata={"help": "Optimiser steps per set of samples."})
-    sampling: Literal["soft", "discrete"] = field(default="soft", metadata={"help": "soft or discrete."})
-    tau_gumbel: float = field(default=1.0, metadata={"help": "Temperature of the samples."})
-    top_p: float = field(default=0.9, metadata={"help": "Mass of the classes that are sampled."})
-    importance_ratio: ImportanceRatio = field(default="noise", metadata={"help": "noise or concrete."})
-    epsilon: float = field(default=0.2, metadata={"help": "Lower clip range of the ratio."})
-    epsilon_high: float | None = field(default=None, metadata={"help": "Upper clip range; None takes epsilon."})
-    beta: float = field(default=0.01, metadata={"help": "Weight of the exact KL divergence."})
-    scale_rewards: ScaleRewards = field(default="group", metadata={"help": "group, batch or none."})
-    disable_dropout: bool = field(default=True, metadata={"help": "Switch dropout off."})
-    activation_checkpointing: bool | None = field(default=False, metadata={"help": "Recompute activations."})
-    train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "group_by_length or random."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The reward needs all columns."})
+    num_generations: int = 4
+    num_iterations: int = 1
+    sampling: Literal["soft", "discrete"] = "soft"
+    tau_gumbel: float = 1.0
+    top_p: float = 0.9
+    importance_ratio: ImportanceRatio = "noise"
+    epsilon: float = 0.2
+    epsilon_high: float | None = None
+    beta: float = 0.01
+    scale_rewards: ScaleRewards = "group"
+    disable_dropout: bool = True
+    activation_checkpointing: bool | None = False
+    train_sampling_strategy: str = "group_by_length"
+    remove_unused_columns: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values that the base class does not know.

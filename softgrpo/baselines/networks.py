@@ -125,8 +125,8 @@ def fit_network(data: GateData, action: Action) -> GateWeights:
         network = Network(data.numbers[0].shape[1], start)
         best = GateWeights.worst()
         for step in _train(network, data, action):
-            found = _evaluate(network, data, action, step)
-            best = found if found.valid_ndcg > best.valid_ndcg else best
+            latest = _evaluate(network, data, action, step)
+            best = latest if latest.valid_ndcg > best.valid_ndcg else best
     return best
 
 

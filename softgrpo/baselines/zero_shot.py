@@ -115,11 +115,11 @@ def zero_shot_weights(
     options = option_tokens(recallers, tokenizer)
     device = model.device
     order = np.argsort([-len(prompt) for prompt in prompts], kind="stable")  # prompts of similar length together
-    found = torch.empty(len(prompts), len(recallers), dtype=torch.float64)
+    weights = torch.empty(len(prompts), len(recallers), dtype=torch.float64)
     batches = [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         for rows in ProgressBar(batches, desc="zero-shot on test windows", unit="batch", mininterval=1.0):
             padded = tokenizer.pad({"input_ids": [list(prompts[row]) for row in rows]}, return_tensors="pt").to(device)
             scores = answer_likelihoods(model, padded["input_ids"], padded["attention_mask"], options)
-            found[rows] = scores.double().softmax(-1).cpu()
-    return found
+            weights[rows] = scores.double().softmax(-1).cpu()
+    return weights

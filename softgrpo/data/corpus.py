@@ -54,14 +54,14 @@ def read_corpus(config: DataConfig, seed: int) -> Corpus:
 
 def _read_interactions(path: Path, config: DataConfig, seed: int) -> pd.DataFrame:
     raw = read_atomic(path)
-    wanted = {"data.user_field": config.user_field, "data.item_field": config.item_field}
+    columns = {"data.user_field": config.user_field, "data.item_field": config.item_field}
     if config.time_field is not None:
-        wanted["data.time_field"] = config.time_field
+        columns["data.time_field"] = config.time_field
     if config.min_rating is not None:
         if config.rating_field is None:
             raise DataError("data.min_rating without data.rating_field", "a rating filter needs ratings", "Set both")
-        wanted["data.rating_field"] = config.rating_field
-    require_columns(path, raw, wanted)
+        columns["data.rating_field"] = config.rating_field
+    require_columns(path, raw, columns)
     table = pd.DataFrame(
         {
             Columns.User: tokens(path, raw, config.user_field),
@@ -116,18 +116,18 @@ def _pick(path: Path, table: pd.DataFrame, setting: str, named: str | None, usua
     return next((name for name in usual if name in table.columns), None)
 
 
-def _aligned(table: pd.DataFrame, key: str, wanted: NDArray[np.object_]) -> pd.DataFrame:
-    return table.drop_duplicates(key, keep="first").set_index(key).reindex(wanted).fillna("")
+def _aligned(table: pd.DataFrame, key: str, tokens: NDArray[np.object_]) -> pd.DataFrame:
+    return table.drop_duplicates(key, keep="first").set_index(key).reindex(tokens).fillna("")
 
 
-def _read_items(path: Path, wanted: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
-    items = pd.DataFrame({Columns.Token: wanted, Columns.Title: "", Columns.Genres: ""}, dtype=object)
+def _read_items(path: Path, tokens: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
+    items = pd.DataFrame({Columns.Token: tokens, Columns.Title: "", Columns.Genres: ""}, dtype=object)
     if not path.is_file():
         return items
     table = read_atomic(path)
     key = config.item_key_field or config.item_field
     require_columns(path, table, {"data.item_key_field": key})
-    rows = _aligned(table, key, wanted)
+    rows = _aligned(table, key, tokens)
     title = _pick(path, table, "data.title_field", config.title_field, TITLE_FIELDS)
     genres = _pick(path, table, "data.genre_field", config.genre_field, GENRE_FIELDS)
     if title is not None:
@@ -137,8 +137,8 @@ def _read_items(path: Path, wanted: NDArray[np.object_], config: DataConfig) -> 
     return items
 
 
-def _read_users(path: Path, wanted: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
-    users = pd.DataFrame({Columns.Token: wanted}, dtype=object)
+def _read_users(path: Path, tokens: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
+    users = pd.DataFrame({Columns.Token: tokens}, dtype=object)
     if not path.is_file():
         if config.user_fields:
             raise DataError(
@@ -147,7 +147,7 @@ def _read_users(path: Path, wanted: NDArray[np.object_], config: DataConfig) -> 
         return users
     table = read_atomic(path)
     require_columns(path, table, {"data.user_field": config.user_field})
-    rows = _aligned(table, config.user_field, wanted)
+    rows = _aligned(table, config.user_field, tokens)
     if config.user_fields is None:
         fields = [name for name in USER_FIELDS if name in table.columns]
     else:

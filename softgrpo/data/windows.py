@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from softgrpo.common.artifacts import WINDOWS
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import SplitConfig
@@ -102,13 +103,23 @@ def history_of(corpus: Corpus, windows: Windows, window: int) -> NDArray[np.int3
     return corpus.sequence(int(windows.user[window]))[: windows.start[window]]
 
 
-def tied_target_share(corpus: Corpus, windows: Windows) -> float:
-    """Returns the share of targets whose time equals that of another interaction of the same user; NaN without times."""
-    if np.isnan(corpus.time).any():
+def tied_target_share(corpus: Corpus, windows: Windows, part: Part | None = None) -> float:
+    """Returns the share of targets whose time equals that of another interaction of the same user, in [0, 1].
+
+    The order of such targets is not known from the data. NaN where times are missing, or there is no target.
+
+    Args:
+        corpus: All interactions.
+        windows: All windows.
+        part: Only the targets of this part; None takes those of all windows.
+    """
+    positions = _target_positions(corpus, windows)
+    if part is not None:
+        positions = positions[np.repeat(windows.part == part, windows.end - windows.start)]
+    if len(positions) == 0 or np.isnan(corpus.time).any():
         return float("nan")
     same = (np.diff(corpus.time) == 0) & (np.diff(corpus.user) == 0)
     tied = np.concatenate([[False], same]) | np.concatenate([same, [False]])  # (N,)
-    positions = _target_positions(corpus, windows)
     return float(tied[positions].mean())
 
 
@@ -153,13 +164,13 @@ def write_windows(folder: Path, windows: Windows) -> None:
         Columns.Start: windows.start,
         Columns.End: windows.end,
     }
-    pd.DataFrame(table).to_parquet(folder / "windows.parquet", index=False)
+    pd.DataFrame(table).to_parquet(folder / WINDOWS, index=False)
     pd.DataFrame({Columns.End: windows.train_end}).to_parquet(folder / "train_end.parquet", index=False)
 
 
 def load_windows(folder: Path) -> Windows:
     """Reads what `write_windows` wrote."""
-    table = pd.read_parquet(folder / "windows.parquet")
+    table = pd.read_parquet(folder / WINDOWS)
     train_end = pd.read_parquet(folder / "train_end.parquet")
     return Windows(
         user=table[Columns.User].to_numpy(np.int32),

@@ -1,4 +1,7 @@
-"""Several runs in one table: the rows of each, on the same test windows, against one reference."""
+"""Several runs in one table: the rows of each on the same test windows against one reference, or the average over seeds.
+
+An average says what a method reaches, and how much that depends on the seed.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from softgrpo.common.artifacts import TABLE, WINDOWS
 from softgrpo.common.columns import Columns
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import DataError
@@ -36,7 +41,7 @@ class EvaluatedRun:
             name: What people call the run.
             folder: The stage's payload.
         """
-        return cls(name, pd.read_parquet(folder / "table.parquet"), pd.read_parquet(folder / "windows.parquet"))
+        return cls(name, pd.read_parquet(folder / TABLE), pd.read_parquet(folder / WINDOWS))
 
     @property
     def best_single(self) -> str:
@@ -72,8 +77,8 @@ def compare_runs(
     rows["label"] = rows["run"] + ": " + rows["label"]
     windows = pd.concat([_named(run, run.windows[shared]) for run in runs], ignore_index=True).drop(columns="run")
     references = {"vs_single": f"{first.name}/{first.best_single}", "vs_first": f"{first.name}/{focus}"}
-    asked = [f"{run.name}/{focus}" for run in runs]
-    return tabulate(rows, windows, references, primary, settings, seed, asked)
+    tested = [f"{run.name}/{focus}" for run in runs]
+    return tabulate(rows, windows, references, primary, settings, seed, tested)
 
 
 def _named(run: EvaluatedRun, frame: pd.DataFrame) -> pd.DataFrame:
@@ -100,4 +105,70 @@ def _check_comparable(first: EvaluatedRun, run: EvaluatedRun, focus: str, primar
             f"run '{run.name}' on {len(tested[1]):,} test windows and run '{first.name}' on {len(tested[0]):,}",
             "A paired comparison needs the same windows of the same users",
             "Compare runs of one dataset with equal data and split settings",
+        )
+
+
+BEST_SINGLE, STATIC = "best_single", "static"
+LABELS = {BEST_SINGLE: "Best single recaller of each seed", STATIC: "Best static mixture of each seed"}
+
+
+def average_seeds(
+    runs: Sequence[EvaluatedRun], primary: str, settings: EvaluationConfig, seed: int
+) -> pd.DataFrame:  # fmt: skip
+    """Returns one table of the rows that all runs have, seeds averaged for each user before anything else.
+
+    Every seed is compared with its own references: its best single recaller and its best static mixture, which its own validation
+    windows chose. The bootstrap draws users; what seeds differ in is beside it.
+
+    Args:
+        runs: Runs of one experiment with different seeds, at least two.
+        primary: The metric of the differences, e.g. `ndcg@10`.
+        settings: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        Columns as in `Comparison.table`, with the row `best_single` before all others, and `<primary>_spread`: the standard
+        deviation over seeds (n - 1) of the mean over users.
+
+    Raises:
+        DataError: The runs lack the metric or the row of the best static mixture, or were not tested on the same users.
+    """
+    frames = [_with_best_single(run) for run in runs]
+    for run, frame in zip(runs, frames, strict=True):
+        _check_seed(runs[0], frames[0], run, frame, primary)
+    shared = [key for key in frames[0]["method"].unique() if all((frame["method"] == key).any() for frame in frames)]
+    first = runs[0].table.set_index("method")
+    rows = pd.DataFrame({"method": shared})
+    rows["label"] = [LABELS.get(key) or str(first.loc[key, "label"]).replace(" (best single)", "") for key in shared]
+    rows["kind"] = ["single" if key == BEST_SINGLE else first.loc[key, "kind"] for key in shared]
+    common = [name for name in frames[0].columns if all(name in frame.columns for frame in frames)]
+    windows = pd.concat([frame[common] for frame in frames], ignore_index=True)
+    references = {"vs_single": BEST_SINGLE, "vs_static": STATIC}
+    table = tabulate(rows, windows, references, primary, settings, seed)
+    means = [frame.groupby(["method", Columns.User])[primary].mean().groupby("method").mean() for frame in frames]
+    table[f"{primary}_spread"] = np.std([mean.loc[shared].to_numpy() for mean in means], axis=0, ddof=1)
+    return table
+
+
+def _with_best_single(run: EvaluatedRun) -> pd.DataFrame:
+    """Returns a run's windows, its best single recaller once more in front, under a name that all seeds share."""
+    best = run.windows[run.windows["method"] == run.best_single]
+    return pd.concat([best.assign(method=BEST_SINGLE), run.windows], ignore_index=True)
+
+
+def _check_seed(
+    first: EvaluatedRun, first_windows: pd.DataFrame, run: EvaluatedRun, windows: pd.DataFrame, primary: str
+) -> None:
+    if primary not in windows.columns or not (windows["method"] == STATIC).any():
+        raise DataError(
+            f"run '{run.name}' without {primary} or without the row {STATIC}",
+            "Seeds are averaged over what all of them have",
+            "Name runs of whole pipelines with equal settings",
+        )
+    users = [set(each[Columns.User]) for each in (first_windows, windows)]
+    if users[0] != users[1]:
+        raise DataError(
+            f"run '{run.name}' on {len(users[1]):,} test users and run '{first.name}' on {len(users[0]):,}",
+            "Seeds are averaged for each user, who must be in all of them",
+            "Name runs of one dataset with equal data and split settings; data.max_users draws other users for each seed",
         )

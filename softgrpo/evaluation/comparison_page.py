@@ -31,7 +31,7 @@ class ComparisonPage:
         runs: Label of each run in the table -> what people call it.
         differences: Setting -> label of the run -> value, of the settings in which the runs differ.
         verdicts: What the comparison shows, one sentence each.
-        table: See `softgrpo.evaluation.across_runs.compare_runs` or `softgrpo.evaluation.across_seeds.average_seeds`.
+        table: See `softgrpo.evaluation.across_runs.compare_runs` or `softgrpo.evaluation.across_runs.average_seeds`.
         k: Cut-off of the NDCG of the differences.
         references: Prefix of the columns of differences -> what people call the reference.
         note: What a reader of the table must know.

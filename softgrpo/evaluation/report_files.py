@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from softgrpo.baselines.static_mixture import StaticMixture
+from softgrpo.common.artifacts import REPORT, REPORT_PAGE, TABLE, WEIGHTS, WINDOWS
 from softgrpo.common.columns import Columns
 from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.errors import ConfigError, DataError
@@ -30,7 +31,6 @@ from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.summary import write_summary
 from softgrpo.evaluation.table import Comparison, tabulate
 
-REPORT, TABLE, WINDOWS, WEIGHTS = "report.json", "table.parquet", "windows.parquet", "weights.parquet"
 SHOWN_SETTINGS: dict[str, Any] = {
     "seed": True,
     "data": {"dataset"},
@@ -59,7 +59,7 @@ def save_report(report: Report, folder: Path) -> None:
         for method in comparison.methods
     ]
     pd.concat(frames, ignore_index=True).to_parquet(folder / WEIGHTS, index=False)
-    told = {
+    stored = {
         "config": report.config.model_dump(mode="json", include=SHOWN_SETTINGS),
         "best_single": comparison.best_single,
         "best_static": comparison.best_static,
@@ -79,7 +79,7 @@ def save_report(report: Report, folder: Path) -> None:
         "lift": report.lift and report.lift.as_record(),
         "drivers": report.drivers and report.drivers.as_record(),
     }
-    (folder / REPORT).write_text(json.dumps(told, indent=1), encoding="utf-8")
+    (folder / REPORT).write_text(json.dumps(stored, indent=1), encoding="utf-8")
     write_summary(folder, summarise(report))
 
 
@@ -101,31 +101,31 @@ def load_report(folder: Path, changes: Mapping[str, Any] | None = None) -> Repor
             "a report is written from what the stage test stored",
             "Run the pipeline again; stages that have not changed are reused",
         )
-    told = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    config = ExperimentConfig.model_validate(told["config"])
+    stored = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    config = ExperimentConfig.model_validate(stored["config"])
     evaluation = _changed(config.evaluation, changes or {})
-    comparison = _comparison(folder, told, config)
+    comparison = _comparison(folder, stored, config)
     if evaluation != config.evaluation:
         config = config.model_copy(update={"evaluation": evaluation})
         comparison = _with_other_draws(comparison, config)
     return Report(
         config=config,
         comparison=comparison,
-        static=StaticMixture.of(told["static"]),
-        gates=tuple(Choice(**gate) for gate in told["gates"]),
-        facts=told["facts"],
-        head=told.get("head", {}),
-        focus=told["focus"],
-        learnt=told.get("learnt", ""),  # an earlier version stored less
-        history=np.array(told["history"], dtype=np.int64),
-        curves=_frames(told["curves"]),
-        sft_curves=_frames(told.get("sft_curves", {})),
-        recaller_curves={name: _frames(curves) for name, curves in told.get("recaller_curves", {}).items()},
-        confusion=pd.DataFrame(**told["confusion"]).rename_axis("best"),
-        cases=tuple(_case(case) for case in told["cases"]),
-        coverage=_coverage(told.get("coverage")),
-        lift=Lift.of(told["lift"]) if told.get("lift") else None,
-        drivers=Drivers.of(told["drivers"]) if told.get("drivers") else None,
+        static=StaticMixture.of(stored["static"]),
+        gates=tuple(Choice(**gate) for gate in stored["gates"]),
+        facts=stored["facts"],
+        head=stored.get("head", {}),
+        focus=stored["focus"],
+        learnt=stored.get("learnt", ""),  # an earlier version stored less
+        history=np.array(stored["history"], dtype=np.int64),
+        curves=_frames(stored["curves"]),
+        sft_curves=_frames(stored.get("sft_curves", {})),
+        recaller_curves={name: _frames(curves) for name, curves in stored.get("recaller_curves", {}).items()},
+        confusion=pd.DataFrame(**stored["confusion"]).rename_axis("best"),
+        cases=tuple(_case(case) for case in stored["cases"]),
+        coverage=_coverage(stored.get("coverage")),
+        lift=Lift.of(stored["lift"]) if stored.get("lift") else None,
+        drivers=Drivers.of(stored["drivers"]) if stored.get("drivers") else None,
     )
 
 
@@ -137,11 +137,11 @@ def _frames(curves: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     return {name: pd.DataFrame(points) for name, points in curves.items()}
 
 
-def _coverage(told: Mapping[str, Any] | None) -> Coverage | None:
-    if told is None:
+def _coverage(stored: Mapping[str, Any] | None) -> Coverage | None:
+    if stored is None:
         return None
-    lists = {name: tuple(told[name]) for name in ("recallers", "hits", "unique")}
-    return Coverage(**{**told, **lists, "shared": tuple(map(tuple, told["shared"]))})
+    lists = {name: tuple(stored[name]) for name in ("recallers", "hits", "unique")}
+    return Coverage(**{**stored, **lists, "shared": tuple(map(tuple, stored["shared"]))})
 
 
 def rewrite_report(folder: Path, out: Path, bootstrap: int | None = None, confidence: float | None = None) -> Path:
@@ -164,20 +164,20 @@ def rewrite_report(folder: Path, out: Path, bootstrap: int | None = None, confid
     report = load_report(folder, {name: value for name, value in wanted.items() if value is not None})
     out.mkdir(parents=True, exist_ok=True)
     write_report(report, out)
-    return out / "report.html"
+    return out / REPORT_PAGE
 
 
 def _changed(settings: EvaluationConfig, changes: Mapping[str, Any]) -> EvaluationConfig:
     try:
         return EvaluationConfig.model_validate({**settings.model_dump(), **changes})
     except ValidationError as error:
-        given = ", ".join(f"{name} = {value}" for name, value in changes.items())
+        settings_text = ", ".join(f"{name} = {value}" for name, value in changes.items())
         raise ConfigError(
-            given, error.errors()[0]["msg"], "`softgrpo config --settings` lists what is legal"
+            settings_text, error.errors()[0]["msg"], "`softgrpo config --settings` lists what is legal"
         ) from error
 
 
-def _comparison(folder: Path, told: Mapping[str, Any], config: ExperimentConfig) -> Comparison:
+def _comparison(folder: Path, stored: Mapping[str, Any], config: ExperimentConfig) -> Comparison:
     table, windows = pd.read_parquet(folder / TABLE), pd.read_parquet(folder / WINDOWS)
     weights = dict(tuple(pd.read_parquet(folder / WEIGHTS).groupby("method", sort=False)))
     recallers = list(config.recall.recallers)
@@ -185,7 +185,7 @@ def _comparison(folder: Path, told: Mapping[str, Any], config: ExperimentConfig)
         Method(row["method"], row["label"], row["kind"], torch.tensor(weights[row["method"]][recallers].to_numpy()))
         for row in table.to_dict("records")
     )
-    return Comparison(table, windows, methods, told["best_single"], told["best_static"])
+    return Comparison(table, windows, methods, stored["best_single"], stored["best_static"])
 
 
 def _with_other_draws(comparison: Comparison, config: ExperimentConfig) -> Comparison:
@@ -196,7 +196,7 @@ def _with_other_draws(comparison: Comparison, config: ExperimentConfig) -> Compa
     return replace(comparison, table=table)
 
 
-def _case(told: Mapping[str, Any]) -> Case:
-    lists = {name: tuple(Shown(**shown) for shown in told[name]) for name in ("merged", "reference")}
-    texts = {name: tuple(told[name]) for name in ("latest", "targets", "weights")}
-    return Case(**{**told, **lists, **texts})
+def _case(stored: Mapping[str, Any]) -> Case:
+    lists = {name: tuple(Shown(**shown) for shown in stored[name]) for name in ("merged", "reference")}
+    texts = {name: tuple(stored[name]) for name in ("latest", "targets", "weights")}
+    return Case(**{**stored, **lists, **texts})

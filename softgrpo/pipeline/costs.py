@@ -25,10 +25,9 @@ from softgrpo.pipeline.keys import stage_key
 from softgrpo.policy.model_size import layer_weights
 from softgrpo.recallers.kinds import Kind, kind_of
 from softgrpo.recallers.registry import TRAINING_SETTINGS
-from softgrpo.stages.contract import Node
+from softgrpo.stages.contract import ALL_STAGES, LANGUAGE_MODEL_STAGES, POLICY_STAGES, Node
 
-TRAINING_STAGES = frozenset({"recall", "sft", "grpo"})
-STAGES = ("split", "recall", "data", "check", "sft", "grpo", "test")
+TRAINING_STAGES = frozenset({"recall", *POLICY_STAGES})
 REFERENCE_SPEED = 1.0e11
 """What `core_speed` is on the machine of the constants, in floating point operations per second."""
 PROBE_ROWS, PRODUCTS, PROBES = 64, 200, 10
@@ -177,21 +176,23 @@ def missing(
     return [node for node in nodes if node.name not in digests]
 
 
-def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, hands: int = 1) -> Estimate:
+def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, workers: int = 1) -> Estimate:
     """Returns what stages will take.
 
     Args:
         nodes: The stages that will run.
         config: The resolved configuration.
         machine: What they run on.
-        hands: Recallers trained at once.
+        workers: Recallers trained at once.
 
     Raises:
         SoftGRPOError: Data or model cannot be read, which the stages would say too.
     """
     size = data_size(config)
     slower = REFERENCE_SPEED / machine.speed
-    seconds = dict.fromkeys((name for name in STAGES if any(node.stage.name == name for node in nodes)), 0.0)
+    seconds: dict[str, float] = dict.fromkeys(
+        (name for name in ALL_STAGES if any(node.stage.name == name for node in nodes)), 0.0
+    )
     longest = 0.0
     for node in nodes:
         name = node.stage.name
@@ -199,26 +200,26 @@ def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, 
         if name == "recall" and node.variant not in config.recall.files:
             own += slower * recaller_seconds(node.variant, config, size)
             longest = max(longest, own)
-        elif name in ("sft", "grpo", "test"):
+        elif name in LANGUAGE_MODEL_STAGES:
             own += operations(name, config, size) / _model_speed(machine, config.train.device)
         seconds[name] += own
     if "recall" in seconds:
-        seconds["recall"] = max(longest, seconds["recall"] / hands)
+        seconds["recall"] = max(longest, seconds["recall"] / workers)
     return Estimate(seconds)
 
 
-def cost_line(left: Sequence[Node], config: ExperimentConfig, hands: int = 1) -> str | None:
+def cost_line(left: Sequence[Node], config: ExperimentConfig, workers: int = 1) -> str | None:
     """Returns the line that is told before anything is trained, None where nothing will be.
 
     Args:
         left: The stages that will run.
         config: The resolved configuration.
-        hands: Recallers trained at once.
+        workers: Recallers trained at once.
     """
     if not any(node.stage.name in TRAINING_STAGES for node in left):
         return None
     try:
-        return estimate(left, config, this_machine(), hands).line()
+        return estimate(left, config, this_machine(), workers).line()
     except SoftGRPOError as error:  # what is wrong is for the stages to say: an estimate ends no run
         return f"estimate: none ({error.received})"
 

@@ -15,9 +15,9 @@ from softgrpo.config.experiment import ExperimentConfig
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.catalogue import CHECK, DATA, GRPO, RECALL, RECALL_FILE, SFT, SPLIT, TEST
-from softgrpo.stages.contract import STAGES, Node, check_stage
+from softgrpo.stages.contract import ALL_STAGES, Node, check_stage
 
-HANDS = 2  # that verify files ahead
+WORKERS = 2  # threads that verify files ahead
 
 
 def plan(config: ExperimentConfig, until: str = "test") -> tuple[Node, ...]:
@@ -53,7 +53,7 @@ def check_force(force: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         ConfigError: One of them is not a stage.
     """
-    return tuple(check_stage(name, known=("split", *STAGES)) for name in force)
+    return tuple(check_stage(name, known=ALL_STAGES) for name in force)
 
 
 def look_ahead(nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str, ...], store: LocalStore) -> None:
@@ -68,11 +68,11 @@ def look_ahead(nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str
         force: Stages that will be repeated; what comes behind one is not known before.
         store: Where finished stages are.
     """
-    hands, digests = ThreadPoolExecutor(HANDS, thread_name_prefix="ahead"), dict[str, str]()
+    workers, digests = ThreadPoolExecutor(WORKERS, thread_name_prefix="ahead"), dict[str, str]()
     for node in nodes:
         key = stage_key(node, config, digests)
         if node.stage.name in force or (mark := store.marked(key)) is None:
             break
-        store.look_ahead(key, hands)
+        store.look_ahead(key, workers)
         digests[node.name] = mark.digest
-    hands.shutdown(wait=False)
+    workers.shutdown(wait=False)

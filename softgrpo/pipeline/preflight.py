@@ -9,8 +9,8 @@ from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
 from softgrpo.errors import ConfigError, DataError, RecallerError
 from softgrpo.policy.model_files import check_reachable
 from softgrpo.presets.changes import starting_point
-from softgrpo.recallers.names import check_pool
-from softgrpo.recallers.registry import check_settings
+from softgrpo.recallers.registry import check_pool, check_settings
+from softgrpo.stages.contract import LANGUAGE_MODEL_STAGES
 
 TIED_SHARE_WORTH_A_NOTE = 0.5
 
@@ -32,7 +32,7 @@ def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
     for name in check_pool(config.recall.recallers, files):
         if name not in files:
             _check_settings(name, config)
-    needs_model = until not in ("recall", "data", "check")
+    needs_model = until in LANGUAGE_MODEL_STAGES
     if needs_model:
         check_reachable(config.policy.model_name, config.prompt.max_length)
     notes = _check_data(config)

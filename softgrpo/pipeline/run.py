@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from softgrpo.common.artifacts import METRICS, REPORT_PAGE, TABLE
 from softgrpo.common.files import make_private
 from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
@@ -97,7 +98,7 @@ def run_node(
     with full_disk_is_readable(), memory, store.staging(key) as folder, time:
         context = StageContext(config, node.variant, inputs, folder, store.work(key), timed)
         metrics = node.stage.run(context)
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True), encoding="utf-8")
+        (folder / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True), encoding="utf-8")
         committed = store.commit(key, folder)
         store.keep_costs(key, timed.costs)
         return committed
@@ -117,13 +118,13 @@ def local_costs(store: LocalStore, folders: Mapping[str, Path]) -> dict[str, flo
 
 def read_metrics(folder: Path) -> dict[str, float]:
     """Returns the final metrics of a committed stage."""
-    metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics: dict[str, float] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     return metrics
 
 
 def read_table(folders: Mapping[str, Path]) -> pd.DataFrame | None:
     """Returns the comparison table of a run that reached the test stage."""
-    return pd.read_parquet(folders["test"] / "table.parquet") if "test" in folders else None
+    return pd.read_parquet(folders["test"] / TABLE) if "test" in folders else None
 
 
 def run_standalone(
@@ -163,5 +164,5 @@ def run_standalone(
         digests[node.name] = committed.digest
         folders[node.name] = store.payload(key)
         show_model(output, config, node, folders[node.name])
-    links = {"report": str(folders["test"] / "report.html")} if "test" in folders else {}
+    links = {"report": str(folders["test"] / REPORT_PAGE)} if "test" in folders else {}
     return RunResult(read_table(folders), folders, tuple(reused), links)

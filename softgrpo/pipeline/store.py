@@ -179,11 +179,11 @@ class LocalStore:
         values = _read_mark(path) if path.is_file() else {}
         return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
-    def look_ahead(self, key: str, hands: Executor) -> None:
+    def look_ahead(self, key: str, workers: Executor) -> None:
         """Lets others read a payload already, if none does; the next `find` of its key in this process takes what they found."""
         payload = self.payload(key)
         if payload not in _ahead:
-            _ahead[payload] = hands.submit(digest_folder, payload)
+            _ahead[payload] = workers.submit(digest_folder, payload)
 
     def saw(self, key: str, digest: str) -> None:
         """Takes the digest that a payload was put into place with just now; the next `find` of its key does not read it again."""

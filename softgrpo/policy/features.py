@@ -58,14 +58,17 @@ def own_ranks(items: NDArray[np.int32], targets: NDArray[np.int32]) -> Floats:
     ranks = np.full((*items.shape[:2], targets.shape[1]), np.inf, dtype=np.float32)
     for begin in range(0, len(items), CHUNK):
         part = slice(begin, begin + CHUNK)
-        wanted = np.where(targets[part] < 0, -2, targets[part])  # padding of the lists is -1
-        hits = items[part][:, :, :, None] == wanted[:, None, None, :]  # (w, M, D, T)
+        window_targets = np.where(targets[part] < 0, -2, targets[part])  # padding of the lists is -1
+        hits = items[part][:, :, :, None] == window_targets[:, None, None, :]  # (w, M, D, T)
         ranks[part] = np.where(hits.any(2), hits.argmax(2) + 1, np.inf)
     return ranks
 
 
 def own_ndcg(ranks: Floats, num_targets: NDArray[np.int64], k: int) -> Floats:
     """Returns NDCG@k of each recaller's own list, (W, M): binary gains, ideal over min(k, targets).
+
+    The formula is that of `softgrpo.ranking.metrics.ndcg`, and a test holds the two together. This one adds up in float32: labels
+    and prompts are made of its numbers, and those of another rounding would be other numbers in the last digit.
 
     Args:
         ranks: (W, M, T) from `own_ranks`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from softgrpo.config import ExperimentConfig, Normalisation
+from softgrpo.config import ExperimentConfig, MergeMethod, Normalisation
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import resolve
 
@@ -32,7 +32,7 @@ ABLATIONS: dict[str, Variants] = {
         "without both": {"sft.num_train_epochs": 0, "grpo.num_train_epochs": 0},
     },
     "prior": _without(static_prior="policy.static_prior"),
-    "merge": _each("fusion.method", "score", "quota", "rrf"),
+    "merge": _each("fusion.method", *get_args(MergeMethod)),
     "normalisation": {
         f"score, {name}": {"fusion.method": "score", "fusion.normalisation": name} for name in get_args(Normalisation)
     },
@@ -83,15 +83,15 @@ def resolve_ablation(
         ConfigError: The ablation, the size or a setting is wrong.
     """
     variants: Variants = {REFERENCE: {}, **ABLATIONS[check_ablation(name)]}
-    found: dict[str, ExperimentConfig] = {}
+    configs: dict[str, ExperimentConfig] = {}
     for variant, changes in variants.items():
         config = resolve(dataset, size, stage, {**(overrides or {}), **changes})
-        if config not in found.values():
-            found[variant] = config
-    if len(found) == 1:
+        if config not in configs.values():
+            configs[variant] = config
+    if len(configs) == 1:
         raise ConfigError(
             f"Ablation '{name}' with these settings",
             "Each of its variants is the same as the run without it, so there is nothing to compare",
             "Leave out the setting that it varies",
         )
-    return found
+    return configs

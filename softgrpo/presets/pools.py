@@ -10,7 +10,7 @@ from typing import Any
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, SoftGRPOError
 from softgrpo.presets import recall_files, resolve, validate
-from softgrpo.recallers.names import check_pool
+from softgrpo.recallers.registry import check_pool
 
 RECALLERS = "recall.recallers"
 Pool = tuple[str, ...]
@@ -37,29 +37,33 @@ def check_pools(pools: Sequence[Sequence[str]], files: Collection[str] = ()) -> 
         ConfigError: There are fewer than two pools; one has an unknown, an unusable or a repeated recaller or fewer than two; or
             two hold the same recallers. All problems are listed.
     """
-    found: list[Pool] = []
+    checked: list[Pool] = []
     problems: list[SoftGRPOError] = []
     for names in pools:
         try:
-            found.append(check_pool(names, files))
+            checked.append(check_pool(names, files))
         except SoftGRPOError as error:
             problems.append(error)
         if len(names) < 2:
-            said = f"Pool '{pool_name(tuple(names))}'"
+            received = f"Pool '{pool_name(tuple(names))}'"
             problems.append(
-                ConfigError(said, "A pool needs at least two recallers to weigh", "Add one, or drop the pool")
+                ConfigError(received, "A pool needs at least two recallers to weigh", "Add one, or drop the pool")
             )
-    for pool, count in Counter(frozenset(pool) for pool in found).items():
+    for pool, count in Counter(frozenset(pool) for pool in checked).items():
         if count > 1:
-            said = f"Pool '{pool_name(tuple(sorted(pool)))}', {count} times"
-            problems.append(ConfigError(said, "Every pool is compared once, in whatever order", "Drop the repetition"))
+            received = f"Pool '{pool_name(tuple(sorted(pool)))}', {count} times"
+            problems.append(
+                ConfigError(received, "Every pool is compared once, in whatever order", "Drop the repetition")
+            )
     if len(pools) < 2:
-        said = f"{len(pools)} pool{'' if len(pools) == 1 else 's'}"
-        problems.append(ConfigError(said, "A comparison takes at least two", "Name the pools, or recallers to pair"))
+        received = f"{len(pools)} pool{'' if len(pools) == 1 else 's'}"
+        problems.append(
+            ConfigError(received, "A comparison takes at least two", "Name the pools, or recallers to pair")
+        )
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
         raise ConfigError("The pools", f"Each must be a choice of its own:{lines}", "\nNothing was run")
-    return tuple(found)
+    return tuple(checked)
 
 
 def resolve_pools(

@@ -1,7 +1,7 @@
 """Ranking metrics with binary relevance, from the ranks of the targets. Standard definitions, one function each.
 
 `ranks` (..., T) are 1-based ranks of a window's targets in one list; a target that is not in the list, and padding, has a rank
-beyond every cut-off (`softgrpo.ranking.fusion.ABSENT`).
+beyond every cut-off (`softgrpo.ranking.aligned.ABSENT`).
 `num_targets` broadcasts against `ranks` without its last axis and counts all
 targets of the window, also those that no list holds. All results are float64 in [0, 1].
 """
@@ -64,6 +64,21 @@ def all_metrics(ranks: Tensor, num_targets: Tensor, ks: Iterable[int], depth: in
     values |= {f"recall@{k}": recall(ranks, num_targets, k) for k in cuts}
     values |= {f"hit@{k}": hit(ranks, k) for k in cuts}
     return values | {"mrr": mrr(ranks, depth)}
+
+
+def check_any_window(part: str, count: int, rule: str) -> None:
+    """Checks that a part of the split has a window.
+
+    Args:
+        part: How people call the part: policy, validation or test.
+        count: Its number of windows.
+        rule: What they are needed for.
+
+    Raises:
+        DataError: There is none.
+    """
+    if count == 0:
+        raise DataError(f"no {part} window", rule, "use more users, longer histories or other shares of the split")
 
 
 def check_targets(num_targets: Tensor) -> None:

@@ -4,17 +4,19 @@ Legend: B windows, M recallers, D depth; n is the length of one list and r = 1..
 
 Every function takes `scores` (B, M, D) float64, best first, and `valid` (B, M, D) bool, True on the first n entries of each
 list, and returns (B, M, D) float64 that never increases along a list, so that a list keeps its own order. Entries behind the
-end of a list have no meaning until `list_values` sets them to 0. Empty lists are legal. A list with one item, or with equal
-scores throughout, has no scale: each function says what it gives then.
+end of a list have no meaning until `softgrpo.ranking.fusion.list_values` sets them to 0. Empty lists are legal. A list with one
+item, or with equal scores throughout, has no scale: each function says what it gives then.
 """
 
 from __future__ import annotations
+
+from typing import assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from softgrpo.config import FusionConfig, Normalisation
+from softgrpo.config import FusionConfig
 from softgrpo.errors import CandidateError
 
 
@@ -100,54 +102,48 @@ def platt(scores: Tensor, valid: Tensor, parameters: Tensor) -> Tensor:
     return torch.sigmoid(slope[:, None] * scores + intercept[:, None])
 
 
-def list_values(scores: Tensor, valid: Tensor, fusion: FusionConfig, parameters: Tensor | None) -> Tensor:
-    """Returns what one unit of a recaller's weight gives to each of its items.
+def reciprocal_ranks(scores: Tensor, valid: Tensor, fusion: FusionConfig, parameters: Tensor | None) -> Tensor:
+    """Returns `reciprocal_rank_fusion` with the constant of the settings, (B, M, D); the scores themselves are not read."""
+    return reciprocal_rank_fusion(scores, valid, fusion.rrf_k)
+
+
+def normalised_scores(scores: Tensor, valid: Tensor, fusion: FusionConfig, parameters: Tensor | None) -> Tensor:
+    """Returns the scores under `fusion.normalisation`, (B, M, D).
 
     Args:
-        scores: (B, M, D) raw scores, best first; anything behind the end of a list.
-        valid: (B, M, D) bool.
-        fusion: Method `rrf` takes the reciprocal rank; `score` the normalisation; `quota` reads no values, only ranks,
-            and gets the reciprocal rank too.
+        scores: See the module.
+        valid: See the module.
+        fusion: Names the normalisation.
         parameters: (M, 2) from `fit_platt`; None for all other normalisations.
-
-    Returns:
-        (B, M, D) float32, 0 behind the end of a list. Computed in float64: rounding to float32 can make neighbours equal
-        but cannot swap them.
 
     Raises:
         CandidateError: Normalisation `platt` without its parameters.
     """
-    exact = scores.double().masked_fill(~valid, 0.0)
-    if fusion.method != "score":
-        values = reciprocal_rank_fusion(exact, valid, fusion.rrf_k)
-    else:
-        values = _normalised(fusion.normalisation, exact, valid, fusion, parameters)
-    return values.masked_fill(~valid, 0.0).float()
-
-
-def _normalised(
-    name: Normalisation, scores: Tensor, valid: Tensor, fusion: FusionConfig, parameters: Tensor | None
-) -> Tensor:
-    if name == "none":
-        return scores
-    if name == "rank_exp":
-        return rank_exp(scores, valid, fusion.rank_exp_tau)
-    if name == "platt":
-        if parameters is None:
-            raise CandidateError(
-                "normalisation platt without its parameters",
-                "platt needs a slope and an intercept per recaller",
-                "fit them on policy windows with fit_platt",
-            )
-        return platt(scores, valid, parameters)
-    functions = {
-        "minmax": minmax,
-        "zscore": zscore,
-        "softmax": softmax,
-        "percentile": percentile,
-        "rank_reciprocal": rank_reciprocal,
-    }
-    return functions[name](scores, valid)
+    match fusion.normalisation:
+        case "none":
+            return scores
+        case "minmax":
+            return minmax(scores, valid)
+        case "zscore":
+            return zscore(scores, valid)
+        case "softmax":
+            return softmax(scores, valid)
+        case "percentile":
+            return percentile(scores, valid)
+        case "rank_reciprocal":
+            return rank_reciprocal(scores, valid)
+        case "rank_exp":
+            return rank_exp(scores, valid, fusion.rank_exp_tau)
+        case "platt":
+            if parameters is None:
+                raise CandidateError(
+                    "normalisation platt without its parameters",
+                    "platt needs a slope and an intercept per recaller",
+                    "fit them on policy windows with fit_platt",
+                )
+            return platt(scores, valid, parameters)
+        case _:
+            assert_never(fusion.normalisation)
 
 
 def _ranks(scores: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from softgrpo.config import FusionConfig
 from softgrpo.errors import TrainingError
-from softgrpo.ranking.fusion import ABSENT, Aligned, align, target_positions, target_ranks
+from softgrpo.ranking.aligned import ABSENT, Aligned, target_positions
+from softgrpo.ranking.fusion import align, contenders, target_ranks
 from softgrpo.ranking.metrics import all_metrics, check_targets, ndcg
-from softgrpo.ranking.pruning import contenders
 
 PROBES = 64
 """Weights that `JudgedLists.responsive` tries."""
@@ -91,7 +91,7 @@ class JudgedLists:
             (W, G) float64 NDCG@`fusion.k`.
 
         Raises:
-            TrainingError: The weights break a rule of `softgrpo.ranking.fusion.check_weights`.
+            TrainingError: The weights break a rule of `softgrpo.ranking.aligned.check_weights`.
         """
         ranked = self.contending._ranked(weights, self.fusion.k)
         return torch.cat([ndcg(ranks, num_targets, self.fusion.k) for ranks, num_targets in ranked])

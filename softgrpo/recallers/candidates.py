@@ -1,4 +1,4 @@
-"""Candidate lists: each recaller's best unseen items per window, computed once and stored as one Parquet file.
+"""What a trained recaller can do, and its candidate lists: the best unseen items per window, stored as one Parquet file.
 
 Legend: W windows, M recallers, D depth, B windows of a batch, I items.
 """
@@ -27,15 +27,34 @@ _META = b"softgrpo.recallers.candidates"
 _REBUILD = "Run the recall stage again"
 
 
-class Scorer(Protocol):
-    """The part of `softgrpo.recallers.model.RecallerModel` that is needed here."""
+class RecallerModel(Protocol):
+    """A trained recaller. Legend: B windows, I items of the corpus."""
+
+    @property
+    def name(self) -> str:
+        """RecBole's name of the model."""
 
     def score(self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]) -> torch.Tensor:
-        """Returns scores (B, I) in a new tensor, which the caller may change; -inf where there is none."""
+        """Scores every item of the corpus for B users.
+
+        Args:
+            users: (B,) user ids.
+            histories: B arrays of item ids, oldest first: everything before the window.
+
+        Returns:
+            (B, I) float32 in a new tensor, which the caller may change; higher is better; -inf for items that the recaller was
+            never trained on, and in the whole row of a user about whom it knows nothing.
+
+        Raises:
+            RecallerError: A score is NaN or infinite.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Writes the recaller into a folder (safetensors and JSON)."""
 
 
 def build_candidates(
-    model: Scorer, corpus: Corpus, windows: Windows, depth: int, batch_size: int, progress_label: str
+    model: RecallerModel, corpus: Corpus, windows: Windows, depth: int, batch_size: int, progress_label: str
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Returns the top `depth` unseen items of every window.
 
@@ -63,9 +82,9 @@ def build_candidates(
             mask_history(values, histories)
             best, order = top_items(values, depth)
             width = best.shape[1]
-            found = torch.isfinite(best)
-            items[rows, :width] = torch.where(found, order, NO_ITEM).cpu().numpy()
-            scores[rows, :width] = torch.where(found, best, torch.nan).cpu().numpy()
+            retrieved = torch.isfinite(best)
+            items[rows, :width] = torch.where(retrieved, order, NO_ITEM).cpu().numpy()
+            scores[rows, :width] = torch.where(retrieved, best, torch.nan).cpu().numpy()
             bar.update(len(users))
     return items, scores
 
@@ -89,11 +108,11 @@ def top_items(scores: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Ten
     equal = (values[:, 1:] == values[:, :-1]) & torch.isfinite(values[:, 1:])
     if (tied := equal.any(1)).any():
         ids, by_id = items[tied].sort(dim=1)
-        found, by_score = values[tied].gather(1, by_id).sort(dim=1, descending=True, stable=True)
-        values[tied], items[tied] = found, ids.gather(1, by_score)
+        best_first, by_score = values[tied].gather(1, by_id).sort(dim=1, descending=True, stable=True)
+        values[tied], items[tied] = best_first, ids.gather(1, by_score)
     if values.shape[1] > width and (contested := equal[:, width - 1]).any():  # some of the equal ones were left out
-        found, order = scores[contested].sort(dim=1, descending=True, stable=True)
-        values[contested], items[contested] = found[:, : width + 1], order[:, : width + 1]
+        best_first, order = scores[contested].sort(dim=1, descending=True, stable=True)
+        values[contested], items[contested] = best_first[:, : width + 1], order[:, : width + 1]
     return values[:, :width], items[:, :width]
 
 
@@ -103,18 +122,23 @@ def _topk(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]
     Columns are looked at in groups. A group whose best score is not among the `count` best of all groups holds nothing that is
     greater than the last of the `count` best scores, so only the columns of the best groups are sorted.
     """
+    # the size of a group balances the number of groups against the number of columns in the best of them
     width = scores.shape[1]
-    size = math.isqrt(
-        width // count
-    )  # columns of a group: few enough groups, and few enough columns in the best of them
+    size = math.isqrt(width // count)
     if size < 2:
         return scores.topk(count, dim=1)
+
+    # column c is in group c % groups, in row c // groups of `grouped`; the last few columns are in no group
     groups = width // size
     inside = size * groups
     grouped = scores[:, :inside].reshape(-1, size, groups)
     best = grouped.amax(1).topk(count, dim=1, sorted=False).indices
-    chosen = grouped.gather(2, best.unsqueeze(1).expand(-1, size, -1)).flatten(1)  # row by row of the groups
+
+    # sort what is in the best groups, row by row, and the columns in no group
+    chosen = grouped.gather(2, best.unsqueeze(1).expand(-1, size, -1)).flatten(1)
     values, places = torch.cat([chosen, scores[:, inside:]], dim=1).topk(count, dim=1)
+
+    # from places among those back to columns
     row = places.div(count, rounding_mode="floor")
     columns = row * groups + best.gather(1, places - row * count)
     return values, torch.where(row < size, columns, places - size * count + inside)
@@ -249,7 +273,7 @@ class Positions:
         self._num_items = corpus.num_items
 
     def __call__(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.int64]:
-        wanted = users.astype(np.int64) * self._num_items + items
-        found = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-        place = self._place[self._order[found]]
-        return np.where(self._keys[found] == wanted, place, np.iinfo(np.int64).max)
+        keys = users.astype(np.int64) * self._num_items + items
+        nearest = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        place = self._place[self._order[nearest]]
+        return np.where(self._keys[nearest] == keys, place, np.iinfo(np.int64).max)

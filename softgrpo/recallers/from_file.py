@@ -167,15 +167,15 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _fits(kind: pa.DataType, wanted: str) -> bool:
+def _fits(kind: pa.DataType, expected: str) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_null(kind):  # a column without any value has no type of its own
         return True
     whole = pa.types.is_integer(kind)
-    if wanted == "numbers":
+    if expected == "numbers":
         return bool(whole or pa.types.is_floating(kind))
-    return bool(whole or (wanted != "whole numbers" and _is_text(kind)))
+    return bool(whole or (expected != "whole numbers" and _is_text(kind)))
 
 
 def _numbered(table: pa.Table, corpus: Corpus, windows: Windows) -> _Rows:

@@ -21,7 +21,7 @@ from recbole.utils import get_model, init_seed
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Corpus, Windows
 from softgrpo.errors import RecallerError, StoreError
-from softgrpo.recallers.model import RecallerModel
+from softgrpo.recallers.candidates import RecallerModel
 from softgrpo.recallers.recbole_compat import Printed, import_models, restore_aliases, shielded
 from softgrpo.recallers.recbole_data import (
     TrainingData,

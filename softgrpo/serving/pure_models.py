@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from softgrpo.common.files import make_private
 from softgrpo.config import ExperimentConfig, PolicyConfig
 from softgrpo.errors import StoreError
-from softgrpo.stages.contract import Node
+from softgrpo.stages.contract import POLICY_STAGES, Node
 
 if TYPE_CHECKING:
     from softgrpo.policy.model import Policy
 
 FOLDER = "pure_models"
-STAGES = ("sft", "grpo")
 HIDING = "._~"
 """What a name must not begin with: it would be hidden, or strange."""
 NAME_BYTES = 255
@@ -75,7 +74,7 @@ def show_model(output: Path, config: ExperimentConfig, node: Node, payload: Path
     Raises:
         StoreError: Something that is no link has the name.
     """
-    if node.stage.name not in STAGES:
+    if node.stage.name not in POLICY_STAGES:
         return
     link = output / FOLDER / model_path(config, node.stage.name)
     make_private(link.parent)
@@ -91,7 +90,7 @@ def show_model(output: Path, config: ExperimentConfig, node: Node, payload: Path
         aside.unlink(missing_ok=True)
 
 
-def load_model(folder: Path | str) -> Policy:
+def load_policy(folder: Path | str) -> Policy:
     """Loads a finished policy, prior and adapters included, ready to be asked (dropout is off).
 
     Args:
@@ -104,7 +103,7 @@ def load_model(folder: Path | str) -> Policy:
     from peft import LoraConfig
 
     from softgrpo.policy.card import load_card
-    from softgrpo.policy.model import load_policy
+    from softgrpo.policy.model import load_policy as load_with_settings
 
     place = Path(folder)
     card = load_card(place)
@@ -112,6 +111,11 @@ def load_model(folder: Path | str) -> Policy:
     if card.adapter == "lora":
         stored = LoraConfig.from_pretrained(str(place))
         settings |= {"lora_r": stored.r, "lora_alpha": stored.lora_alpha}
-    policy = load_policy(place, PolicyConfig(**settings))
+    policy = load_with_settings(place, PolicyConfig(**settings))
     policy.model.eval()
     return policy
+
+
+def load_model(folder: Path | str) -> Policy:
+    """Loads a finished policy: `load_policy` under the name that the models' descriptions in MLflow give."""
+    return load_policy(folder)

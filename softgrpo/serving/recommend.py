@@ -17,13 +17,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from softgrpo.common.artifacts import WEIGHTS
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import CandidateLists, Part
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
-from softgrpo.evaluation.report_files import WEIGHTS
 from softgrpo.evaluation.summary import FOCUS
-from softgrpo.ranking.contributions import contributions
-from softgrpo.ranking.fusion import align, merged_lists
+from softgrpo.ranking.fusion import align, contributions, merged_lists
 from softgrpo.recallers.candidates import NO_ITEM
 from softgrpo.serving.recommended import POLICY, STATIC, Recommended
 from softgrpo.stages.inputs import Prepared
@@ -81,9 +80,9 @@ def recommend(prepared: Prepared, learned: NDArray[np.float64], users: Sequence[
     numbers = tokens.get_indexer(pd.Index(names, dtype=object))  # (U,) -1 where the run does not know the user
     chosen = _choose(prepared, learned, numbers)
     parts = [_merge(prepared, chosen, slice(at, at + _CHUNK), k) for at in range(0, len(names), _CHUNK)]
-    merged, given = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    merged, shares = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
     return Recommended(
-        _users_table(names, chosen, lists.recallers), _items_table(names, merged, given, prepared), lists.recallers
+        _users_table(names, chosen, lists.recallers), _items_table(names, merged, shares, prepared), lists.recallers
     )
 
 
@@ -107,8 +106,8 @@ def _choose(prepared: Prepared, learned: NDArray[np.float64], numbers: NDArray[n
         items[at], scores[at] = _without(there, prepared.corpus.sequence(numbers[at]) if numbers[at] >= 0 else None)
     weights = np.where(own[:, None] >= 0, learned[own], np.asarray(prepared.static.best.weights))
     reason = np.full(len(numbers), NOT_IN_DATA, dtype=object)
-    for found, why in ((numbers, NO_WINDOW), (window, NO_TEST_WINDOW), (own, "")):
-        reason[found >= 0] = why
+    for row_of_user, why in ((numbers, NO_WINDOW), (window, NO_TEST_WINDOW), (own, "")):
+        reason[row_of_user >= 0] = why
     return _Chosen(items, scores, weights, reason)
 
 
@@ -122,9 +121,9 @@ def _common_lists(lists: CandidateLists, rows: NDArray[np.int64]) -> tuple[NDArr
     scores = np.full((count, depth), np.nan, dtype=np.float32)
     worth = 1.0 / np.arange(1, depth + 1)
     for recaller in range(count):
-        found, values = lists.items[rows, recaller], lists.scores[rows, recaller]
-        filled = found != NO_ITEM
-        total = np.bincount(found[filled], weights=np.broadcast_to(worth, found.shape)[filled])
+        retrieved, values = lists.items[rows, recaller], lists.scores[rows, recaller]
+        filled = retrieved != NO_ITEM
+        total = np.bincount(retrieved[filled], weights=np.broadcast_to(worth, retrieved.shape)[filled])
         best = np.argsort(-total, kind="stable")[: min(depth, int((total > 0).sum()))]
         listed = filled.sum(0)  # (D,) lists that are at least as long
         mean = np.where(filled, values, 0.0).sum(0) / np.maximum(listed, 1)
@@ -164,20 +163,20 @@ def _users_table(names: Sequence[str], chosen: _Chosen, recallers: tuple[str, ..
 
 
 def _items_table(
-    names: Sequence[str], merged: NDArray[np.int64], given: NDArray[np.float64], prepared: Prepared
+    names: Sequence[str], merged: NDArray[np.int64], shares: NDArray[np.float64], prepared: Prepared
 ) -> pd.DataFrame:  # fmt: skip
     user, place = np.nonzero(merged >= 0)
     items = prepared.corpus.items
-    wanted = merged[user, place]
+    item_numbers = merged[user, place]
     table: dict[str, Any] = {
         Columns.User: np.asarray(names, dtype=object)[user],
         "rank": (place + 1).astype(np.int32),
-        Columns.Item: items[Columns.Token].to_numpy(object)[wanted],
-        Columns.Title: items[Columns.Title].to_numpy(object)[wanted],
-        Columns.Score: given[user, place].sum(1),
+        Columns.Item: items[Columns.Token].to_numpy(object)[item_numbers],
+        Columns.Title: items[Columns.Title].to_numpy(object)[item_numbers],
+        Columns.Score: shares[user, place].sum(1),
     }
     return pd.DataFrame(
-        table | {f"from_{name}": given[user, place, index] for index, name in enumerate(prepared.lists.recallers)}
+        table | {f"from_{name}": shares[user, place, index] for index, name in enumerate(prepared.lists.recallers)}
     )
 
 

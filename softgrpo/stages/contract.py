@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.reporting import Reporter
 
-CURVES = "curves.json"
-"""File with the curves of a training, name to `step` and `value`."""
 COST = "cost/"
 """Beginning of the names of measured times."""
 LIST_MILLISECONDS = f"{COST}list_ms"
@@ -83,7 +81,18 @@ class Node:
     upstream: tuple[str, ...]
 
 
-STAGES = ("recall", "data", "check", "sft", "grpo", "test")
+StageName = Literal["recall", "data", "check", "sft", "grpo", "test"]
+"""A stage that a run can end with."""
+AnyStage = Literal["split", StageName]
+"""Every stage; `split` is part of `recall` for those who ask for a stage, and can be repeated on its own."""
+STAGES: tuple[StageName, ...] = get_args(StageName)
+"""The stages that a run can end with, in their order."""
+ALL_STAGES: tuple[AnyStage, ...] = get_args(AnyStage)
+"""All stages, in their order."""
+POLICY_STAGES: tuple[StageName, ...] = ("sft", "grpo")
+"""Those that train and store a policy."""
+LANGUAGE_MODEL_STAGES: tuple[StageName, ...] = (*POLICY_STAGES, "test")
+"""Those that compute with the language model."""
 
 
 def check_stage(name: str, *, known: tuple[str, ...] = STAGES) -> str:

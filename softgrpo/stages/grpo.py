@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from softgrpo.algorithm.batching import PromptRows
 from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
+from softgrpo.common.artifacts import CURVES
 from softgrpo.policy.model import Policy, head_parameters, load_policy, store_policy
 from softgrpo.stages.callbacks import training_callbacks
-from softgrpo.stages.contract import CURVES, StageContext
+from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import AskedRows, Prepared
 from softgrpo.stages.training import (
     common_arguments,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from softgrpo.baselines.static_mixture import StaticMixture
+from softgrpo.common.artifacts import CANDIDATES, FEATURES, PLATT, PROMPTS, STATIC
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.data.corpus import load_corpus
@@ -27,7 +28,6 @@ from softgrpo.recallers.candidates import read_candidates
 
 logger = logging.getLogger(__name__)
 
-STATIC, PLATT, CONFUSION, RECALLER_CURVES = "static.json", "platt.json", "confusion.csv", "recaller_curves.json"
 FEW_WINDOWS, SMALL_SHARE = 100, 0.2
 
 
@@ -122,12 +122,12 @@ class Prepared:
     @cached_property
     def lists(self) -> CandidateLists:
         """Candidate lists of all windows."""
-        return read_candidates(self.data / "candidates.parquet")
+        return read_candidates(self.data / CANDIDATES)
 
     @cached_property
     def features(self) -> Features:
         """Features of all windows."""
-        return load_features(self.data / "features.safetensors")
+        return load_features(self.data / FEATURES)
 
     @cached_property
     def static(self) -> StaticMixture:
@@ -161,7 +161,7 @@ class Prepared:
 
     def encoded(self, rows: NDArray[np.int64], tokenizer: PreTrainedTokenizerBase) -> EncodedPrompts:
         """Returns the token ids of the prompts of some windows, in their order."""
-        return encode(load_prompts(self.data / "prompts.parquet", rows), tokenizer, self.config.prompt.max_length)
+        return encode(load_prompts(self.data / PROMPTS, rows), tokenizer, self.config.prompt.max_length)
 
     def labelled_rows(self) -> NDArray[np.int64]:
         """Returns the policy windows that SFT trains on, ascending.

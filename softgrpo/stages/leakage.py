@@ -47,13 +47,14 @@ def check_training_input(
     targets = targets_of(corpus, windows)
     real = targets >= 0
     owners = np.broadcast_to(windows.user[:, None], targets.shape)
-    wanted = owners[real].astype(np.int64) * corpus.num_items + targets[real]
-    given = users.astype(np.int64) * corpus.num_items + items
-    leaked = np.isin(wanted, given)
+    target_pairs = owners[real].astype(np.int64) * corpus.num_items + targets[real]
+    training_pairs = users.astype(np.int64) * corpus.num_items + items
+    leaked = np.isin(target_pairs, training_pairs)
     if leaked.any():
         window = int(np.nonzero(real)[0][np.flatnonzero(leaked)[0]])
         raise LeakageError(
-            f"{name} was trained on {int(leaked.sum())} of {len(wanted)} targets, the first in {_named(window, corpus, windows)}",
+            f"{name} was trained on {int(leaked.sum())} of {len(target_pairs)} targets, "
+            f"the first in {_named(window, corpus, windows)}",
             "Recallers train on nothing that later serves as a target",
             _DEFECT,
         )
@@ -66,7 +67,7 @@ def check_training_input(
             "Recallers train on the beginning of each user's sequence and on nothing else",
             _DEFECT,
         )
-    return len(wanted)
+    return len(target_pairs)
 
 
 def check_nobody_left_out(corpus: Corpus, windows: Windows, split: SplitConfig) -> int:
@@ -79,14 +80,15 @@ def check_nobody_left_out(corpus: Corpus, windows: Windows, split: SplitConfig) 
         LeakageError: There are fewer, more or other ones.
     """
     expected = make_windows(corpus, split)
-    there, wanted = (
+    stored, of_split = (
         set(zip(each.user.tolist(), each.part.tolist(), each.start.tolist(), each.end.tolist(), strict=True))
         for each in (windows, expected)
     )
-    if there != wanted:
-        lost = len({row[0] for row in wanted} - {row[0] for row in there})
+    if stored != of_split:
+        lost = len({row[0] for row in of_split} - {row[0] for row in stored})
         raise LeakageError(
-            f"{len(wanted - there)} windows are missing ({lost} users have none) and {len(there - wanted)} are not of the split",
+            f"{len(of_split - stored)} windows are missing ({lost} users have none) "
+            f"and {len(stored - of_split)} are not of the split",
             "Windows follow from positions alone; leaving some out by what the recallers found would choose the users by outcome",
             _DEFECT,
         )
@@ -106,14 +108,15 @@ def check_everyone_is_tested(tested: NDArray[np.integer], windows: Windows) -> i
     Raises:
         LeakageError: Some are left out, or repeated.
     """
-    wanted = windows.of(Part.TEST)
-    if not np.array_equal(np.sort(tested), wanted):
+    test_windows = windows.of(Part.TEST)
+    if not np.array_equal(np.sort(tested), test_windows):
         raise LeakageError(
-            f"{len(tested)} evaluated windows, {len(np.setdiff1d(wanted, tested))} of {len(wanted)} test windows left out",
+            f"{len(tested)} evaluated windows, "
+            f"{len(np.setdiff1d(test_windows, tested))} of {len(test_windows)} test windows left out",
             "Every user that has a test window is evaluated, once",
             _DEFECT,
         )
-    return len(wanted)
+    return len(test_windows)
 
 
 def check_track_record(features: Features, windows: Windows) -> int:

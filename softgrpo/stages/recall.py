@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from softgrpo.common.artifacts import CANDIDATES, CURVES
 from softgrpo.common.records import CandidateLists, Part
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
@@ -16,7 +17,7 @@ from softgrpo.errors import RecallerError
 from softgrpo.recallers.candidates import build_candidates, check_candidates, write_candidates
 from softgrpo.recallers.evidence import keep_training_input
 from softgrpo.reporting import Reporter
-from softgrpo.stages.contract import CURVES, LIST_MILLISECONDS, StageContext
+from softgrpo.stages.contract import LIST_MILLISECONDS, StageContext
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,6 @@ def run(context: StageContext) -> dict[str, float]:
     check_candidates(lists, corpus, windows)
     if not (lists.items[windows.of(Part.VALID)] >= 0).any():
         raise RecallerError(f"{name} gives no candidate at all", "a recaller ranks at least one unseen item", "Drop it")
-    write_candidates(context.out / "candidates.parquet", lists)
+    write_candidates(context.out / CANDIDATES, lists)
     # how good the lists are is a number of the stage `data`: it depends on fusion.k, which must not train recallers anew
     return {"mean_list_length": float(np.mean((lists.items >= 0).sum(2)))}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import EvalPrediction, PrinterCallback, Trainer
+from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerState
 
 from softgrpo.config import TrainConfig
 from softgrpo.policy.model import restore_state, trainable_state
 from softgrpo.reporting import BEST_METRIC, Reporter
 from softgrpo.stages.callbacks import best_evaluation, evaluations
-from softgrpo.stages.resume import has_ended, last_checkpoint
 
 
 def ranking_metrics(
@@ -168,3 +169,29 @@ def evaluation_at(drawn: Mapping[str, Mapping[str, Sequence[float]]], step: floa
         if name.startswith("eval_")
     }
     return {name: values[step] for name, values in points.items() if step in values}
+
+
+STATE_FILE = "trainer_state.json"
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Returns the newest usable checkpoint; the others are removed.
+
+    Unusable: incomplete (the process died while writing), or the best model that it speaks of is gone.
+    """
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in checkpoints:
+        try:
+            state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            state = None
+        if state is not None and Path(state.get("best_model_checkpoint") or checkpoint).is_dir():
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def has_ended(checkpoint: Path) -> bool:
+    """Tells whether the training that wrote a checkpoint was to make no further step."""
+    control = TrainerState.load_from_json(str(checkpoint / STATE_FILE)).stateful_callbacks["TrainerControl"]
+    return bool(control["args"]["should_training_stop"])

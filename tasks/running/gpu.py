@@ -14,10 +14,10 @@ from prefect.exceptions import ObjectNotFound
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import StoreError
-from softgrpo.stages.contract import Node
+from softgrpo.stages.contract import LANGUAGE_MODEL_STAGES, Node
 from tasks.servers.prefect_api import open_session
 
-TRAINED = frozenset({"sft", "grpo", "test"})  # `test` reads the models, which uses the GPU too
+TRAINED = frozenset(LANGUAGE_MODEL_STAGES)
 TIMEOUT_SECONDS = 30.0
 MESSAGE_CHARACTERS = 500
 LEASE_SECONDS = 60.0  # the holder renews it; after `kill -9` the slot is free again this much later

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from softgrpo.common.artifacts import CURVES
 from softgrpo.evaluation.summary import Summary, read_summary
 from softgrpo.pipeline.run import read_metrics
 from softgrpo.reporting import BEST_METRIC
@@ -117,7 +118,7 @@ def learning_curve(folder: Path, stage: str) -> list[tuple[str, float, int]]:
         folder: Payload of the stage.
         stage: sft or grpo.
     """
-    path = folder / "curves.json"
+    path = folder / CURVES
     points = json.loads(path.read_text(encoding="utf-8")).get(BEST_METRIC) if path.is_file() else None
     if points is None:
         return []

@@ -126,7 +126,7 @@ def run_tags(config: ExperimentConfig, changes: Changes) -> dict[str, str]:
 
 def merge_text(fusion: FusionConfig) -> str:
     """Returns the short name of a merge, such as `rrf` or `score z_score`."""
-    return f"score {fusion.normalisation}" if fusion.method == "score" else fusion.method
+    return f"score {fusion.normalisation}" if fusion.reads_normalisation else fusion.method
 
 
 def _short(text: str) -> str:

@@ -23,14 +23,14 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import StoreError, is_full_disk
 from softgrpo.pipeline.run import read_metrics
 from softgrpo.pipeline.store import Committed, LocalStore
-from softgrpo.stages.contract import Node
+from softgrpo.stages.contract import POLICY_STAGES, Node
 from tasks.tracking.connection import store_errors
 from tasks.tracking.model_metadata import model_tags, write_model_file
 from tasks.tracking.runs import Runs, flatten
 
 logger = logging.getLogger("softgrpo.store")
 
-MODEL_STAGES = frozenset({"sft", "grpo"})
+MODEL_STAGES = frozenset(POLICY_STAGES)
 PAYLOAD = "payload"
 DIGEST_CHARACTERS = 36  # MLflow stores no more of a dataset's digest
 CANDIDATES = 5  # committed runs of one key that are tried, the latest first

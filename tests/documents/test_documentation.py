@@ -12,6 +12,7 @@ from urllib.parse import unquote, urldefrag, urlparse
 
 import pytest
 
+import softgrpo
 from softgrpo.presets import settings
 
 ROOT = Path(__file__).parents[2]
@@ -46,13 +47,24 @@ def test_every_package_and_module_has_its_place() -> None:
         path.parent for room in ("softgrpo", "tasks", "flows") for path in (ROOT / room).rglob("__init__.py")
     }
     packages = {path.relative_to(ROOT).as_posix().replace("/", ".") for path in initialised}
-    assert set(GENERATE.PACKAGES) == packages
+    assert set(GENERATE.packages()) == packages
     listed = re.findall(
         r"^generated/([\w.]+)$", (PAGES / "reference/index.md").read_text(encoding="utf-8"), re.MULTILINE
     )
-    assert set(listed) == packages | {"settings"}
+    assert set(listed) == packages | {"public", "settings"}
     page = GENERATE.package_page("softgrpo.data")
     assert page.count(".. automodule:: softgrpo.data.windows\n") == 1
+
+
+def test_every_public_name_is_described() -> None:
+    page = GENERATE.face_page()
+    for name in softgrpo.__all__:
+        thing = getattr(softgrpo, name)
+        assert len(str(thing.__doc__)) >= 40, name
+        assert (
+            f"| [`{name}`](#{name.lower()}) | {str(thing.__doc__).strip().partition(chr(10))[0].rstrip('.')} |" in page
+        )
+        assert f":: {softgrpo.HOMES[name]}.{name}\n" in page
 
 
 def test_pages_are_written_once(tmp_path: Path) -> None:
@@ -111,3 +123,5 @@ def test_all_pages_build_without_a_warning_and_lead_to_each_other(tmp_path: Path
                 assert f'id="{unquote(anchor)}"' in found.read_text(encoding="utf-8"), f"{name} leads to {target}"
     assert "SoftGRPOTrainer" in pages["reference/generated/softgrpo.algorithm.html"]
     assert "load_model" in pages["reference/generated/softgrpo.serving.html"]
+    public = pages["reference/generated/public.html"]
+    assert all(f'id="{name.lower()}"' in public for name in softgrpo.__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +18,12 @@ from softgrpo.baselines.networks import Network, fit_network, read
 from softgrpo.baselines.stacking import linear_weights, normal_equations, solve
 from softgrpo.common.records import Part
 from softgrpo.errors import DataError
+from softgrpo.pipeline.run import LogReporter
 from softgrpo.policy.features import Features
+from softgrpo.stages.contract import StageContext
+from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.teacher import gate_data
-from softgrpo.stages.test import check_test_windows
+from softgrpo.stages.test import run as evaluate
 from tests.softgrpo.baselines.cases import FUSION, small_config, small_prepared, switch, switch_data
 from tests.softgrpo.data.cases import windows_of
 
@@ -96,10 +100,14 @@ def test_no_windows_is_an_error(place: int, name: str) -> None:
         fit_gates(["stacking"], replace(data, numbers=tuple(numbers)))
 
 
-def test_a_stage_without_test_windows_ends_before_it_asks_any_model() -> None:
+def test_a_stage_without_test_windows_ends_before_it_asks_any_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared = small_prepared(small_config(), test=False)
+    monkeypatch.setattr(Prepared, "of", lambda config, inputs: prepared)
+    context = StageContext(prepared.config, "", {}, tmp_path, tmp_path, LogReporter("test"))  # no folder of a model
     with pytest.raises(DataError, match="no test window"):
-        check_test_windows(prepared.windows.of(Part.TEST))
+        evaluate(context)
 
 
 # ---------------------------------------------------------------- numbers

@@ -9,8 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from softgrpo.baselines.search import Score, bayesian_optimisation, cross_entropy_method, from_cube
-from softgrpo.baselines.static_mixture import best_static_mixture, mean_ndcg
+from softgrpo.baselines.static_mixture import (
+    Score,
+    bayesian_optimisation,
+    best_static_mixture,
+    cross_entropy_method,
+    from_cube,
+    mean_ndcg,
+)
 from tests.softgrpo.baselines.test_static_mixture import A, B, M, judged
 
 Search = Callable[[Score, int, int], Tensor]

@@ -8,7 +8,7 @@ import torch
 from softgrpo.baselines.static_mixture import DIRICHLET_POINTS, best_static_mixture, weight_grid
 from softgrpo.config import FusionConfig
 from softgrpo.errors import DataError
-from softgrpo.evaluation.oracle import oracle_recaller, oracle_weights
+from softgrpo.evaluation.rows import oracle_recaller, oracle_weights
 from softgrpo.ranking.rewards import JudgedLists
 
 FUSION = FusionConfig(method="score", normalisation="rank_reciprocal", k=1)

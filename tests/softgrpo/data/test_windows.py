@@ -169,6 +169,8 @@ def test_tied_targets() -> None:
     assert tied_target_share(corpus, windows) == 2 / 4
     # a target also is tied where its twin is in the history
     assert tied_target_share(corpus, windows_of([(0, TEST, 3, 4)], [3, 1])) == 1
+    assert tied_target_share(corpus, windows, Part.TEST) == 2 / 4
+    assert np.isnan(tied_target_share(corpus, windows, Part.VALID)), "there is no such target"
     assert np.isnan(tied_target_share(user_of(5), windows_of([(0, TEST, 3, 4)], [3])))
 
 

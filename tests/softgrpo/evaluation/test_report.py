@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 
 from softgrpo.common.records import Part
-from softgrpo.evaluation.cases import data_facts, extreme_cases, tied_target_share
+from softgrpo.data.windows import tied_target_share
+from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
 from softgrpo.evaluation.formatting import render_terminal, verdict
@@ -34,7 +35,7 @@ def make_report(case: Small) -> Report:
         case.comparison, case.judged, case.corpus, case.windows, "grpo_multi", case.comparison.best_single, count=2
     )
     curve = pd.DataFrame({"step": [0, 1, 2], "value": [0.1, 0.2, 0.3]})
-    facts = data_facts(case.corpus, case.windows)
+    facts = data_facts(case.corpus, case.windows, 0.0)
     history = np.full(USERS, HISTORY)
     confusion = pd.DataFrame([[9.0, 3.0], [2.0, 11.0]], index=["Left", "Right"], columns=["Left", "Right"])
     return Report(
@@ -252,7 +253,7 @@ def test_tied_targets(case: Small) -> None:
     assert tied_target_share(tied, case.windows, Part.TEST) == 1 / (2 * USERS)
     timeless = dataclasses.replace(case.corpus, time=np.full_like(time, np.nan))
     assert math.isnan(tied_target_share(timeless, case.windows, Part.TEST))
-    assert data_facts(timeless, case.windows)["test targets with a tied time"] == "no usable times"
+    assert data_facts(timeless, case.windows, math.nan)["test targets with a tied time"] == "no usable times"
 
 
 def test_no_control_character_reaches_a_report(case: Small, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_faster_machine_and_more_cores_take_less() -> None:
     assert fast.total == pytest.approx(slow.total / 2)
     more = estimate(plan(config), config, Machine(4, costs.REFERENCE_SPEED, gpu=False))
     assert more.seconds["recall"] == slow.seconds["recall"] and more.seconds["sft"] < slow.seconds["sft"]
-    together = estimate(plan(config), config, REFERENCE, hands=3)
+    together = estimate(plan(config), config, REFERENCE, workers=3)
     assert (
         max(slow.seconds["recall"] / 3, 20) < together.seconds["recall"] < slow.seconds["recall"]
     )  # SASRec is the longest

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from typing import get_args
 
 import numpy as np
@@ -9,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softgrpo.config import FusionConfig, Normalisation
+from softgrpo.config import FusionConfig, MergeMethod, Normalisation
 from softgrpo.errors import CandidateError, TrainingError
-from softgrpo.ranking.fusion import ABSENT, align, merged_lists, target_positions, target_ranks
+from softgrpo.ranking.aligned import ABSENT, target_positions
+from softgrpo.ranking.fusion import align, merged_lists, target_ranks
 from tests.support.fusion_cases import Lists, merge_by_quota, merge_by_value, pad, weights_for, windows
 
 NORMALISATIONS = [name for name in get_args(Normalisation) if name != "platt"]
@@ -204,3 +207,22 @@ def test_ranx_gives_the_same_values(ranx_lists, fusion: FusionConfig, norm: str 
         in_our_order = [theirs[f"d{item}"] for item in merged[b].tolist() if item >= 0]
         assert len(in_our_order) == len(union)
         assert all(later <= earlier + 1e-6 for earlier, later in itertools.pairwise(in_our_order))
+
+
+def test_a_method_that_nothing_handles_is_refused_at_import() -> None:
+    code = (
+        "import typing, softgrpo.config as config\n"
+        "config.MergeMethod = typing.Literal[(*typing.get_args(config.MergeMethod), 'borda')]\n"
+        "import softgrpo.ranking.fusion"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith("AssertionError") and "borda" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("method", get_args(MergeMethod))
+def test_only_methods_that_read_the_normalisation_change_with_it(method: MergeMethod) -> None:
+    items, scores = pad([[[5, 2, 7]]], [[[9.0, 8.0, 1.0]]])
+    fusions = [FusionConfig(method=method, normalisation=name) for name in ("minmax", "zscore")]
+    values = [align(items, scores, fusion).values for fusion in fusions]
+    assert torch.equal(*values) is not fusions[0].reads_normalisation

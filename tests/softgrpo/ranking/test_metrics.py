@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from softgrpo.errors import DataError
 from softgrpo.ranking import metrics
-from softgrpo.ranking.fusion import ABSENT
+from softgrpo.ranking.aligned import ABSENT
 
 # Three targets: ranks 2 and 5, and one that is not in the list.
 RANKS = torch.tensor([2, ABSENT, 5])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from softgrpo.config import FusionConfig, Normalisation
 from softgrpo.errors import CandidateError
 from softgrpo.ranking import normalisation
+from softgrpo.ranking.fusion import list_values
 from tests.support.fusion_cases import pad, windows
 
 # Three lists: four scores, one score, none.
@@ -21,7 +22,7 @@ def values(name: Normalisation, scores: list[list[list[float]]] = SCORES) -> lis
     items = [[list(range(len(row))) for row in window] for window in scores]
     ids, padded = pad(items, scores)
     config = FusionConfig(method="score", normalisation=name, rank_exp_tau=2.0)
-    return normalisation.list_values(padded, ids >= 0, config, PLATT)[0].tolist()
+    return list_values(padded, ids >= 0, config, PLATT)[0].tolist()
 
 
 Z = math.sqrt(((4 - 2) ** 2 + (3 - 2) ** 2 + (1 - 2) ** 2 + (0 - 2) ** 2) / 4)
@@ -54,7 +55,7 @@ def test_formulas_and_short_lists(name: Normalisation, first: list[float], secon
 
 def test_rrf_takes_its_constant() -> None:
     ids, scores = pad([[[7, 8]]], [[[5.0, 1.0]]])
-    result = normalisation.list_values(scores, ids >= 0, FusionConfig(method="rrf", rrf_k=60), None)
+    result = list_values(scores, ids >= 0, FusionConfig(method="rrf", rrf_k=60), None)
     assert result[0, 0].tolist() == pytest.approx([1 / 61, 1 / 62])
 
 
@@ -70,7 +71,7 @@ def test_every_normalisation_is_finite_and_keeps_the_order(name: Normalisation, 
     ids, scores = pad(*case)
     valid = ids >= 0
     parameters = torch.tensor([[0.7, -1.0]] * ids.shape[1], dtype=torch.float64)
-    result = normalisation.list_values(scores, valid, FusionConfig(method="score", normalisation=name), parameters)
+    result = list_values(scores, valid, FusionConfig(method="score", normalisation=name), parameters)
     assert result.dtype == torch.float32
     assert result.isfinite().all()
     assert (result[~valid] == 0).all()
@@ -81,7 +82,7 @@ def test_every_normalisation_is_finite_and_keeps_the_order(name: Normalisation, 
 def test_platt_without_parameters_is_refused() -> None:
     ids, scores = pad([[[1]]], [[[1.0]]])
     with pytest.raises(CandidateError, match="fit_platt"):
-        normalisation.list_values(scores, ids >= 0, FusionConfig(method="score", normalisation="platt"), None)
+        list_values(scores, ids >= 0, FusionConfig(method="score", normalisation="platt"), None)
 
 
 def test_fit_platt_recovers_a_known_curve() -> None:

@@ -23,7 +23,7 @@ from softgrpo.presets import resolve
 from softgrpo.presets.pools import resolve_pools
 from softgrpo.recallers.candidates import check_candidates
 from softgrpo.recallers.from_file import read_lists
-from softgrpo.recallers.names import check_pool
+from softgrpo.recallers.registry import check_pool
 from tests.softgrpo.recallers.cases import corpus_of, windows_of
 
 DEPTH = 3

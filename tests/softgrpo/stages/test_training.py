@@ -25,11 +25,11 @@ from softgrpo.errors import TrainingError
 from softgrpo.policy.model import create_policy, trainable_state
 from softgrpo.reporting import BEST_METRIC
 from softgrpo.stages.callbacks import training_callbacks
-from softgrpo.stages.resume import last_checkpoint
 from softgrpo.stages.training import (
     common_arguments,
     curves,
     evaluation_at,
+    last_checkpoint,
     ranking_metrics,
     train_keeping_best,
 )

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softgrpo.config import FusionConfig
-from softgrpo.ranking.fusion import align, merged_lists, target_positions, target_ranks
+from softgrpo.ranking.aligned import target_positions
+from softgrpo.ranking.fusion import align, contenders, merged_lists, target_ranks
 from softgrpo.ranking.metrics import ndcg
-from softgrpo.ranking.pruning import contenders
 from softgrpo.ranking.rewards import JudgedLists
 from tests.support.fusion_cases import pad, weights_for, windows
 
@@ -79,7 +79,7 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     fusion = FusionConfig(method="score", k=5)
     aligned = align(items, scores, fusion)
     whole = contenders(aligned, fusion)
-    monkeypatch.setattr("softgrpo.ranking.pruning._PAIRS", 1)
+    monkeypatch.setattr("softgrpo.ranking.by_value._PAIRS", 1)
     for one, other in zip(vars(whole).values(), vars(contenders(aligned, fusion)).values(), strict=True):
         assert torch.equal(one, other)
 

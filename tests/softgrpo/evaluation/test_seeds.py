@@ -7,8 +7,7 @@ import pytest
 
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import DataError
-from softgrpo.evaluation.across_runs import EvaluatedRun
-from softgrpo.evaluation.across_seeds import average_seeds
+from softgrpo.evaluation.across_runs import EvaluatedRun, average_seeds
 from softgrpo.evaluation.formatting import render_terminal
 from tests.softgrpo.evaluation.test_across_runs import make_run
 
