@@ -155,8 +155,8 @@ class _Listener:
         elif kind == "bar":
             self._draw(*values)
         elif kind == "refused":
-            name, *words = values
-            raise ERRORS[name](*words)
+            name, code, *words = values
+            raise ERRORS[name](*words, code=code)
         else:
             said, place = values
             error = RuntimeError(said)

@@ -101,7 +101,7 @@ def main() -> None:
         try:
             teller.tell("done", _run(order, teller))
         except SoftGRPOError as error:
-            teller.tell("refused", type(error).__name__, *error.args)
+            teller.tell("refused", type(error).__name__, error.code, *error.args)
         except Exception as error:  # broad: whatever it was, the process that started this one raises it again
             teller.tell("failed", without_password(f"{type(error).__name__}: {error}"), traceback_text(error))
 
