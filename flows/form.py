@@ -123,7 +123,7 @@ def check_dataset(config: ExperimentConfig) -> None:
         searched = " and ".join(str(path.resolve()) for path in data_paths(config.data))
         missing = f"dataset '{name}' has no {name}/{name}.inter in {searched}, where the worker looks"
         received = missing if folder is None or folder.is_dir() else f"data_path = {folder} is no folder on the worker"
-        raise DataError(received, error.rule, _worker_remedy(config.data)) from error
+        raise DataError(received, error.rule, _worker_remedy(config.data), code=error.code) from error
 
 
 def _worker_remedy(data: DataConfig) -> str:

@@ -1,4 +1,8 @@
-"""One error type per boundary. Every message says what was received, the rule, and the remedy."""
+"""One error type per boundary. Every message says what was received, the rule, the remedy, and a stable code.
+
+A new error takes the next number of its class, which tests/documents/test_error_codes.py names; `python -m tests.documents.errors`
+then writes its row into docs/reference/errors.md.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from softgrpo.common.redaction import without_password
 from softgrpo.common.text import one_line, shortened, visible
@@ -20,19 +26,26 @@ class SoftGRPOError(Exception):
         received: What was received, with the value.
         rule: The rule that it breaks.
         remedy: What to do about it.
+        code: Stable name of this error, such as `DATA-012`: the class and a number that no other error gets, not even after this
+            one is gone. docs/reference/errors.md lists all codes.
     """
 
-    def __init__(self, received: str, rule: str, remedy: str) -> None:
+    def __init__(self, received: str, rule: str, remedy: str, *, code: str) -> None:
         received, rule, remedy = map(without_password, (received, rule, remedy))
         self.received = received.rstrip(".")
         self.rule = rule.rstrip(".")
         self.remedy = remedy.rstrip(".")
+        self.code = code
         super().__init__(received, rule, remedy)
 
     def __str__(self) -> str:
         received = shortened(visible(self.received))
         rule, remedy = (shortened(visible(_sentence(part), kept="\n")) for part in (self.rule, self.remedy))
-        return f"{received}. {rule}. {remedy}."
+        return f"{received}. {rule}. {remedy}. [{self.code}]"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns what pickle makes the same error of: `args` alone lack the code."""
+        return partial(type(self), code=self.code), self.args, self.__dict__
 
 
 def _sentence(text: str) -> str:

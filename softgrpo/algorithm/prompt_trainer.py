@@ -221,7 +221,7 @@ class PromptTrainer(Trainer):
             return super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
         except TrainingError as problem:
             received = f"{problem.received}, after {self.state.global_step} finished steps"
-            raise TrainingError(received, problem.rule, problem.remedy) from problem
+            raise TrainingError(received, problem.rule, problem.remedy, code=problem.code) from problem
 
     def prepare(self, checkpoint: Path | None) -> None:
         """Makes ready what training needs, before a checkpoint is loaded, and checks that the checkpoint belongs here."""

@@ -51,7 +51,7 @@ def _check_settings(name: str, config: ExperimentConfig) -> None:
             if key not in usual:
                 raise
             used = f"The default for {config.data.dataset} with size {config.policy.size} is {usual[key]!r}"
-            raise RecallerError(error.received, error.rule, used) from error
+            raise RecallerError(error.received, error.rule, used, code=error.code) from error
 
 
 def _check_data(config: ExperimentConfig) -> list[str]:

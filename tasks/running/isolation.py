@@ -154,8 +154,8 @@ class _Listener:
         elif kind == "bar":
             self._draw(*values)
         elif kind == "refused":
-            name, *words = values
-            raise ERRORS[name](*words)
+            name, code, *words = values
+            raise ERRORS[name](*words, code=code)
         else:
             message, place = values
             error = RuntimeError(message)

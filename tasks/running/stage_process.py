@@ -102,7 +102,7 @@ def main() -> None:
         try:
             writer.write("done", _run(order, writer))
         except SoftGRPOError as error:
-            writer.write("refused", type(error).__name__, *error.args)
+            writer.write("refused", type(error).__name__, error.code, *error.args)
         except Exception as error:  # broad: the parent process raises it again
             writer.write("failed", without_password(f"{type(error).__name__}: {error}"), traceback_text(error))
 

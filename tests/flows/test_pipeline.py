@@ -155,7 +155,7 @@ def test_force_repeats_a_stage_and_keeps_what_does_not_change(go: Any, output: P
 
 
 def test_a_failing_stage_commits_nothing_and_stops_the_run(go: Any, fakes: FakeStages, output: Path) -> None:
-    error = TrainingError("the loss is NaN", "it must be finite", "Lower the learning rate")
+    error = TrainingError("the loss is NaN", "it must be finite", "Lower the learning rate", code="TRAINING-000")
 
     def fail(context: StageContext) -> None:
         (context.out / "half").write_text("x")
@@ -217,7 +217,7 @@ def test_no_space_is_one_readable_error(go: Any, fakes: FakeStages, output: Path
         raise OSError(errno.ENOSPC, "No space left on device")
 
     fakes.before["test"] = full
-    with pytest.raises(StoreError, match="no space is left"):
+    with pytest.raises(StoreError, match=r"\[STORE-021\]"):
         go()
 
 
@@ -284,8 +284,8 @@ def test_a_named_run_gives_the_stages_before_the_last(go: Any, output: Path) -> 
 @pytest.mark.parametrize(
     ("sections", "rule"),
     [
-        ({"data": {"dataset": "ml-1m"}}, "data.dataset = ml-100k"),
-        ({"recall": {"recallers": ("BPR", "Pop")}}, "same recall.recallers only"),
+        ({"data": {"dataset": "ml-1m"}}, r"data\.dataset = ml-100k.*\[CONFIG-086\]"),
+        ({"recall": {"recallers": ("BPR", "Pop")}}, r"recall\.recallers.*\[CONFIG-086\]"),
     ],
 )
 def test_a_run_of_other_data_or_another_pool_is_refused(
@@ -302,20 +302,20 @@ def test_a_run_of_other_data_or_another_pool_is_refused(
 
 def test_runs_that_cannot_be_started_from_are_named(go: Any, output: Path) -> None:
     go()
-    with pytest.raises(ConfigError, match="no such run"):
+    with pytest.raises(ConfigError, match=r"'0+'.*\[CONFIG-083\]"):
         go(from_run="0" * 32)
     experiment = client(output).get_experiment_by_name("softgrpo/ml-100k").experiment_id
     stranger = client(output).create_run(experiment).info.run_id
-    with pytest.raises(ConfigError, match="must be one of softgrpo's"):
+    with pytest.raises(ConfigError, match=rf"{stranger}.*\[CONFIG-084\]"):
         go(from_run=stranger)
     (test,) = runs(output, "tags.node = 'test'")
     (pipeline,) = runs(output, "tags.stage = 'pipeline'")
     for path in _files(output, "sft"):
         path.write_text("other")
-    with pytest.raises(StoreError, match="files of run"):
+    with pytest.raises(StoreError, match=r"\[STORE-042\]"):
         go(from_run=test.info.run_id)
     client(output).set_tag(runs(output, "tags.node = 'sft'")[0].info.run_id, "committed", "false")
-    with pytest.raises(StoreError, match="Only a finished run"):
+    with pytest.raises(StoreError, match=r"\[STORE-041\]"):
         go(from_run=pipeline.info.run_id)
 
 

@@ -75,16 +75,10 @@ def test_hooks_are_the_pinned_tools_and_the_checks_of_make() -> None:
     assert all(any(entry.startswith(tool) for entry in entries) for tool in checked)
 
 
-def test_there_are_six_decisions_and_each_says_how_to_take_it_back() -> None:
-    notes = sorted((ROOT / "docs/decisions").glob("*.md"))
-    index = next(path for path in notes if path.stem == "index").read_text(encoding="utf-8")
-    notes = [path for path in notes if path.stem != "index"]
-    assert len(notes) == 6
-    for note in notes:
-        text = note.read_text(encoding="utf-8")
-        assert f"({note.name})" in index
-        headings = re.findall(r"^\*\*([^*]+)\.\*\*", text, re.MULTILINE)
-        assert headings == ["Decided", "Why", "What else there was", "What follows", "The way back"]
+def test_every_decision_is_in_the_index() -> None:
+    notes = {path.name for path in (ROOT / "docs/decisions").glob("*.md")} - {"index.md"}
+    index = (ROOT / "docs/decisions/index.md").read_text(encoding="utf-8")
+    assert {name for name in notes if f"({name})" not in index} == set()
 
 
 def test_contributing_is_one_page() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import pickle
 import sqlite3
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +14,7 @@ from flows.runtime.failures import explained, readable
 from softgrpo.errors import (
     MemoryLimitError,
     RecallerError,
+    SoftGRPOError,
     StoreError,
     TrainingError,
     full_disk_is_readable,
@@ -19,6 +23,25 @@ from softgrpo.errors import (
     lack_of_memory_is_readable,
     no_space,
 )
+
+
+def passed_on(error: SoftGRPOError) -> SoftGRPOError:
+    """Returns the error that another process gets."""
+    again: SoftGRPOError = pickle.loads(pickle.dumps(error))
+    return again
+
+
+@pytest.mark.parametrize("kind", SoftGRPOError.__subclasses__())
+@pytest.mark.parametrize("copied", [passed_on, copy.copy, copy.deepcopy])
+def test_an_error_shows_its_code_and_keeps_it(
+    kind: type[SoftGRPOError], copied: Callable[[SoftGRPOError], SoftGRPOError]
+) -> None:
+    error = kind("user '7,42'.", "users are separated by spaces", "Write --users 7 42", code="DATA-000")
+    error.add_note("from far away")
+    again = copied(error)
+    assert type(again) is kind and again.code == "DATA-000" and again.__notes__ == ["from far away"]
+    assert str(again) == "user '7,42'. Users are separated by spaces. Write --users 7 42. [DATA-000]" == readable(error)
+
 
 TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"
 
@@ -54,7 +77,8 @@ def test_a_full_disk_in_the_words_of_each_library(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [FileNotFoundError(errno.ENOENT, "x"), RuntimeError(TORCH), TrainingError("a", "b", "c")]
+    "error",
+    [FileNotFoundError(errno.ENOENT, "x"), RuntimeError(TORCH), TrainingError("a", "b", "c", code="TRAINING-000")],
 )
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
     assert not is_full_disk(error)
@@ -73,7 +97,10 @@ SHORT_OF_MEMORY = [
     RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("can't start new thread"),
     ImportError("libtorch_cpu.so: failed to map segment from shared object"),
-    after(MemoryError(), RecallerError("RecBole refuses to train BPR", "b", "Correct recall.settings")),
+    after(
+        MemoryError(),
+        RecallerError("RecBole refuses to train BPR", "b", "Correct recall.settings", code="RECALLER-000"),
+    ),
 ]
 
 

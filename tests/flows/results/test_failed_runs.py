@@ -13,7 +13,7 @@ from flows.results.failed_runs import MessageFirst, Once, fails_readably, tell_f
 from flows.runtime.console import RUN_LOGGERS
 from softgrpo.errors import DataError
 
-MESSAGE = "A file. It must be another. Give another."
+MESSAGE = "A file. It must be another. Give another. [DATA-000]"
 
 
 def record(error: BaseException, logger: str = "prefect.flow_runs", flow_run: str = "one") -> logging.LogRecord:
@@ -27,7 +27,7 @@ def record(error: BaseException, logger: str = "prefect.flow_runs", flow_run: st
 
 
 def refusal() -> DataError:
-    return DataError("A file", "it must be another", "Give another")
+    return DataError("A file", "it must be another", "Give another", code="DATA-000")
 
 
 def test_an_error_of_ours_is_its_message_and_no_traceback() -> None:
@@ -106,7 +106,7 @@ def test_the_state_is_the_message_and_the_caller_gets_the_error() -> None:
     def outer(error: Any) -> int:
         return inner(error)
 
-    with pytest.raises(DataError, match="It must be another"):
+    with pytest.raises(DataError, match=r"\[DATA-000\]"):
         outer(refusal())
     state = outer(refusal(), return_state=True)
     assert state.is_failed() and state.message == MESSAGE

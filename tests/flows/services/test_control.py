@@ -48,7 +48,7 @@ def test_hints_name_the_output_folder_where_it_is_another(tmp_path: Path) -> Non
     assert Services(ROOT / "outputs", 4200, 5000).make("-s env") == "make -s env"
     elsewhere = Services(tmp_path / "my results", 4200, 5000)
     assert shlex.split(elsewhere.make("-s env"))[2:] == ["env", f"OUTPUT={tmp_path}/my results"]
-    with pytest.raises(StoreError, match=r"make services OUTPUT='.*my results'"):
+    with pytest.raises(StoreError, match=r"make services OUTPUT='.*my results'.*\[STORE-014\]"):
         deploy(elsewhere)
 
 
@@ -72,7 +72,7 @@ def test_both_ports_the_same_are_refused_at_once(
 def test_a_port_that_is_taken_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(StoreError, match=rf"port {port} of 127\.0\.0\.1.*Set MLFLOW_PORT to another"):
+        with pytest.raises(StoreError, match=rf"port {port} of 127\.0\.0\.1.*MLFLOW_PORT.*\[STORE-011\]"):
             check_free("127.0.0.1", port, "MLFLOW_PORT")
         with pytest.raises(StoreError, match=rf"port {port} of 0\.0\.0\.0"):
             check_free("0.0.0.0", port, "MLFLOW_PORT")
@@ -94,7 +94,7 @@ def test_a_name_that_is_loopback_here_is_refused(monkeypatch: pytest.MonkeyPatch
     """Debian gives a machine's own name an address that no other machine reaches."""
     names = {"mine": "127.0.1.1", "localhost": "127.0.0.1", "127.0.0.1": "127.0.0.1", "127.0.1.1": "127.0.1.1"}
     monkeypatch.setattr("socket.gethostbyname", names.__getitem__)
-    with pytest.raises(ConfigError, match=r"SERVICES_HOST=mine, which is 127\.0\.1\.1 here.*address in its network"):
+    with pytest.raises(ConfigError, match=r"SERVICES_HOST=mine, which is 127\.0\.1\.1 here.*\[CONFIG-033\]"):
         check_host("mine")
     for host in ("localhost", "127.0.0.1", "127.0.1.1"):
         check_host(host)
@@ -163,7 +163,7 @@ def test_services_for_other_machines_ask_for_the_password_that_only_the_owner_ca
     assert services.environment()["SOFTGRPO_MLFLOW_APP"] == "--app-name softgrpo"
     assert Services(tmp_path, 4200, 5000).credentials == {}  # on loopback nobody is asked
     file.write_text("\n")
-    with pytest.raises(ConfigError, match=r"services/password' is empty.*Write one, or delete the file"):
+    with pytest.raises(ConfigError, match=r"services/password' is empty.*\[CONFIG-038\]"):
         services.environment()
 
 

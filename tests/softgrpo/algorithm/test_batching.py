@@ -113,7 +113,7 @@ def test_the_collator_pads_on_the_side_of_the_tokenizer(side: str) -> None:
 
 
 def test_a_tokenizer_that_cannot_pad_is_refused() -> None:
-    with pytest.raises(TrainingError, match="without a padding token"):
+    with pytest.raises(TrainingError, match=r"\[TRAINING-002\]"):
         PromptCollator(toy_tokenizer(pad=False))
     tokenizer = toy_tokenizer(pad=False)
     tokenizer.pad_token = tokenizer.eos_token
@@ -160,7 +160,7 @@ def test_logits_that_are_not_finite_are_named(bad: float) -> None:
     model = toy_encoder()
     with torch.no_grad():
         model.classifier.bias[0] = bad
-    with pytest.raises(TrainingError, match="logits hold 8 NaN or infinite values of 24"):
+    with pytest.raises(TrainingError, match=r"logits hold 8 NaN or infinite values of 24.*\[TRAINING-011\]"):
         predict_logits(model, toy_rows(8), PromptCollator(toy_tokenizer()), 8, False, "test")
 
 

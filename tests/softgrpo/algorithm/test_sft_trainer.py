@@ -151,7 +151,7 @@ def test_labels_that_are_no_distributions_are_refused(labels: list[Any], message
 def test_the_trainer_refuses_labels_that_are_no_distributions(tmp_path: Path) -> None:
     trainer = make(tmp_path, num_train_epochs=1)
     trainer.train_dataset.columns["label"][5] *= 2
-    with pytest.raises(TrainingError, match=r"a label of 1\.6"):
+    with pytest.raises(TrainingError, match=r"a label of 1\.6.*\[TRAINING-009\]"):
         trainer.train()
 
 

@@ -83,7 +83,7 @@ def test_k_core_is_repeated_until_nothing_changes(tmp_path: Path) -> None:
     core = [("d", "p", 1), ("d", "q", 2), ("e", "p", 1), ("e", "q", 2)]
     assert sequences(read_corpus(dataset(tmp_path, chain + core, k_core=2), 1)) == {"d": ["p", "q"], "e": ["p", "q"]}
     assert len(sequences(read_corpus(dataset(tmp_path, chain + core, k_core=1), 1))) == 5
-    with pytest.raises(DataError, match="keeps no user"):
+    with pytest.raises(DataError, match=r"'toy'.*\[DATA-007\]"):
         read_corpus(dataset(tmp_path, chain, k_core=2), 1)
 
 
@@ -103,9 +103,9 @@ def test_min_rating_keeps_that_rating_and_comes_before_repeats(tmp_path: Path) -
     corpus = read_corpus(dataset(tmp_path, rows, RATED, min_rating=3), 1)
     assert sequences(corpus) == {"a": ["x", "y"], "b": ["x"]}
     assert corpus.time.tolist() == [2, 3, 1]
-    with pytest.raises(DataError, match=r"toy.inter, line 3: rating is '\?'"):
+    with pytest.raises(DataError, match=r"toy.inter, line 3: rating is '\?'.*\[DATA-004\]"):
         read_corpus(dataset(tmp_path, [rows[0], ("a", "x", "?", 2)], RATED, min_rating=3), 1)
-    with pytest.raises(DataError, match="A rating filter needs ratings"):
+    with pytest.raises(DataError, match=r"\[DATA-006\]"):
         read_corpus(dataset(tmp_path, rows, RATED, min_rating=3, rating_field=None), 1)
 
 
@@ -148,7 +148,7 @@ def test_user_fields(tmp_path: Path) -> None:
     config = dataset(tmp_path, [("a", "x", 1), ("b", "x", 2)])
     assert read_corpus(config, 1).users.columns.tolist() == ["token"]
     wanted = DataConfig.model_validate(config.model_dump() | {"user_fields": ["age"]})
-    with pytest.raises(DataError, match=r"toy.user is missing.*data.user_fields"):
+    with pytest.raises(DataError, match=r"toy\.user.*data\.user_fields.*\[DATA-008\]"):
         read_corpus(wanted, 1)
     write_table(tmp_path / "toy" / "toy.user", "user_id:token\tgender:token\tage:token\tzip:token", [("b", "F", 7, 1)])
     assert read_corpus(config, 1).users.to_dict("list") == {"token": ["a", "b"], "age": ["", "7"], "gender": ["", "F"]}

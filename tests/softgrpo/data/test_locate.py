@@ -109,9 +109,9 @@ def test_a_dataset_is_a_folder_and_a_file_of_one_name(tmp_path: Path) -> None:
 def test_unknown_datasets_are_refused_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("nothing is fetched"))
     put(tmp_path, "shop")
-    with pytest.raises(DataError, match=r"no download address.*--data-path or SOFTGRPO_DATA.*Did you mean 'shop'"):
+    with pytest.raises(DataError, match=r"--data-path.*SOFTGRPO_DATA.*'shop'.*\[DATA-010\]"):
         locate(DataConfig(dataset="shopp", data_path=tmp_path))
-    with pytest.raises(DataError, match=r"Downloads are switched off"):
+    with pytest.raises(DataError, match=r"'steam'.*\[DATA-011\]"):
         locate(DataConfig(dataset=NAME, data_path=tmp_path, download=False))
 
 
@@ -171,7 +171,7 @@ def test_a_broken_answer_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.
         raise http.client.BadStatusLine("no status")
 
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
-    with pytest.raises(DataError, match="no status"):
+    with pytest.raises(DataError, match=r"no status.*\[DATA-012\]"):
         locate(DataConfig(dataset=NAME, data_path=tmp_path))
 
 

@@ -105,7 +105,7 @@ def test_a_newer_format_is_refused_and_not_overwritten(tmp_path: Path) -> None:
     fill(store, "k")
     mark = tmp_path / "k.json"
     mark.write_text(json.dumps(json.loads(mark.read_text()) | {"format": FORMAT + 1}))
-    with pytest.raises(StoreError, match="format"):
+    with pytest.raises(StoreError, match=r"format.*\[STORE-022\]"):
         store.find("k")
 
 

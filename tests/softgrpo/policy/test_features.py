@@ -97,7 +97,7 @@ def test_track_record_by_hand() -> None:
 )
 def test_planted_leaks_are_caught(rows: list[tuple[int, Part, int, int]]) -> None:
     values = np.ones((len(rows), 2), dtype=np.float32)
-    with pytest.raises(LeakageError, match="windows out of time order"):
+    with pytest.raises(LeakageError, match=r"\[LEAKAGE-003\]"):
         track_record(windows_of(rows, [1, 1]), values, values)
 
 

@@ -54,7 +54,7 @@ def flip(path: Path) -> None:
 def test_a_whole_folder_passes(tokenizer: tuple[str, ...], tmp_path: Path) -> None:
     name = write_model(tmp_path / "model", "tokenizer.json")
     for file in tokenizer:
-        with pytest.raises(PolicyError, match="without a tokenizer"):
+        with pytest.raises(PolicyError, match=r"tokenizer.*\[POLICY-015\]"):
             check_reachable(name, 64)
         (tmp_path / "model" / file).write_bytes(b"{}")
     check_reachable(name, 64)
@@ -79,7 +79,7 @@ def test_what_a_folder_lacks_is_named(missing: str, message: str, tmp_path: Path
 def test_a_broken_config_is_refused(content: bytes, tmp_path: Path) -> None:
     name = write_model(tmp_path / "model")
     (tmp_path / "model" / "config.json").write_bytes(content)
-    with pytest.raises(PolicyError, match=r"config\.json is a JSON object"):
+    with pytest.raises(PolicyError, match=r"config\.json.*\[POLICY-018\]"):
         check_reachable(name, 64)
 
 
@@ -87,7 +87,7 @@ def test_a_broken_config_is_refused(content: bytes, tmp_path: Path) -> None:
 def test_a_gguf_file_starts_with_its_magic_bytes(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
-    with pytest.raises(PolicyError, match="starts with b'GGUF'"):
+    with pytest.raises(PolicyError, match=r"'GGUF'.*\[POLICY-017\]"):
         check_reachable(str(path), 64)
     path.write_bytes(b"GGUF" + content)
     check_reachable(str(path), 64)
@@ -96,12 +96,12 @@ def test_a_gguf_file_starts_with_its_magic_bytes(content: bytes, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("package:", "python package"),
-        ("package:/model", "python package"),
-        ("package:foo.bar/x", "Python package foo carries"),
-        ("package:json.no_such/x", "not installed"),
-        ("package:.x", "not installed"),
-        ("package:__main__", "not installed"),
+        ("package:", r"\[POLICY-011\]"),
+        ("package:/model", r"\[POLICY-011\]"),
+        ("package:foo.bar/x", r" foo .*\[POLICY-012\]"),
+        ("package:json.no_such/x", r" json .*\[POLICY-012\]"),
+        ("package:.x", r"\[POLICY-012\]"),
+        ("package:__main__", r"\[POLICY-012\]"),
     ],
 )
 def test_a_package_that_is_none_is_refused(name: str, message: str) -> None:
@@ -113,7 +113,7 @@ def test_a_package_that_is_none_is_refused(name: str, message: str) -> None:
 @pytest.mark.parametrize("name", ["~nosuchuser/model", "~/no/such/model", "~nosuchuser/m.gguf"])
 def test_a_home_folder_that_is_not_there_is_refused(name: str) -> None:
     for call in (lambda: check_reachable(name, 64), lambda: identify_weights(name)):
-        with pytest.raises(PolicyError, match="no such folder or file"):
+        with pytest.raises(PolicyError, match=r"\[POLICY-013\]"):
             call()
 
 
@@ -122,7 +122,7 @@ def test_an_error_of_the_hub_without_a_message_is_told_by_its_type(monkeypatch: 
         raise TimeoutError
 
     monkeypatch.setattr(model_files, "get_hf_file_metadata", refuse)
-    with pytest.raises(PolicyError, match=r"on the hub \(TimeoutError\)"):
+    with pytest.raises(PolicyError, match=r"\(TimeoutError\).*\[POLICY-019\]"):
         check_reachable("nobody/no-such-model", 64)
 
 

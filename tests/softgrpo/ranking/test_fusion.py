@@ -157,9 +157,9 @@ def test_bad_lists_are_refused(items: list[Lists], scores: list[list[list[float]
 def test_bad_weights_are_refused(bad: list[float]) -> None:
     fusion = FusionConfig()
     aligned = align(*pad([[[1], [2]]], [[[1.0], [1.0]]]), fusion)
-    with pytest.raises(TrainingError, match="1 of 2 weight vectors"):
+    with pytest.raises(TrainingError, match=r"1 of 2 weight vectors.*\[TRAINING-017\]"):
         merged_lists(aligned, torch.tensor([[bad, [0.5, 0.5]]]), fusion, 2)
-    with pytest.raises(TrainingError, match="shape"):
+    with pytest.raises(TrainingError, match=r"shape.*\[TRAINING-016\]"):
         merged_lists(aligned, torch.tensor([[0.5, 0.5]]), fusion, 2)
 
 

@@ -58,7 +58,7 @@ def test_names_of_all_metrics() -> None:
 
 
 def test_a_window_without_targets_is_refused() -> None:
-    with pytest.raises(DataError, match="1 windows without a target"):
+    with pytest.raises(DataError, match=r"1 windows without a target.*\[DATA-024\]"):
         metrics.ndcg(RANKS, torch.tensor([0]), 5)
 
 

@@ -81,7 +81,7 @@ def test_every_normalisation_is_finite_and_keeps_the_order(name: Normalisation, 
 
 def test_platt_without_parameters_is_refused() -> None:
     ids, scores = pad([[[1]]], [[[1.0]]])
-    with pytest.raises(CandidateError, match="fit_platt"):
+    with pytest.raises(CandidateError, match=r"\[CANDIDATE-002\]"):
         list_values(scores, ids >= 0, FusionConfig(method="score", normalisation="platt"), None)
 
 

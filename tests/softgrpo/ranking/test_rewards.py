@@ -49,28 +49,29 @@ def test_weights_with_a_gradient_and_in_bf16_are_accepted(reward: RankingReward)
 
 
 @pytest.mark.parametrize(
-    ("weights", "index", "message"),
+    ("weights", "index", "code"),
     [
-        ([[[math.nan, 1.0]]], [0], "NaN"),
-        ([[[0.0, 0.0]]], [0], "only zero"),
-        ([[[-1.0, 2.0]]], [0], "negative"),
-        ([[[0.5, 0.5]]], [0, 1], "shape"),
-        ([[[0.2, 0.3, 0.5]]], [0], "shape"),
-        ([[0.5, 0.5]], [0], "shape"),
-        ([[[0.5, 0.5]]], [3], "index"),
-        ([[[0.5, 0.5]]], [-1], "index"),
+        ([[[math.nan, 1.0]]], [0], "TRAINING-017"),
+        ([[[0.0, 0.0]]], [0], "TRAINING-017"),
+        ([[[-1.0, 2.0]]], [0], "TRAINING-017"),
+        ([[[0.5, 0.5]]], [0, 1], "TRAINING-016"),
+        ([[[0.2, 0.3, 0.5]]], [0], "TRAINING-016"),
+        ([[0.5, 0.5]], [0], "TRAINING-016"),
+        ([[[0.5, 0.5]]], [3], "TRAINING-020"),
+        ([[[0.5, 0.5]]], [-1], "TRAINING-020"),
     ],
 )
-def test_failures_raise_instead_of_scoring_zero(reward: RankingReward, weights, index, message: str) -> None:
-    with pytest.raises(TrainingError, match=message):
+def test_failures_raise_instead_of_scoring_zero(reward: RankingReward, weights, index, code: str) -> None:
+    with pytest.raises(TrainingError) as caught:
         reward(torch.tensor(weights), {"index": torch.tensor(index)})
+    assert caught.value.code == code
 
 
 def test_targets_must_fit_the_lists() -> None:
     aligned = align(*pad(ITEMS, SCORES), FUSION)
-    with pytest.raises(TrainingError, match="one row of targets"):
+    with pytest.raises(TrainingError, match=r"\[TRAINING-019\]"):
         RankingReward(aligned, TARGETS[:2], FUSION)
-    with pytest.raises(DataError, match="without a target"):
+    with pytest.raises(DataError, match=r"\[DATA-024\]"):
         RankingReward(aligned, torch.full((3, 2), -1), FUSION)
 
 
@@ -90,7 +91,7 @@ def test_chunks_change_nothing(method, monkeypatch: pytest.MonkeyPatch) -> None:
     picked = judged.select(torch.tensor([4, 4]))
     for row, g in itertools.product(range(2), range(6)):
         assert picked.ndcg(grid)[row, g] == whole[4, g]
-    with pytest.raises(TrainingError, match="There are 11 windows"):
+    with pytest.raises(TrainingError, match=r"11.*\[TRAINING-018\]"):
         judged.ndcg(grid.expand(3, -1, -1))
 
 

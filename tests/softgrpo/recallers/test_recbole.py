@@ -175,13 +175,13 @@ def test_users_with_few_training_items_are_legal(tmp_path: Path) -> None:
 
 def test_a_sequential_recaller_needs_two_training_items(tmp_path: Path) -> None:
     corpus = corpus_of([[0, 1, 2], [1, 2, 0]], 3)
-    with pytest.raises(RecallerError, match="two training items"):
+    with pytest.raises(RecallerError, match=r"\[RECALLER-006\]"):
         train("SASRec", tmp_path, world=(corpus, windows_of([(0, 1, 2)], [1, 1])))
 
 
 def test_no_training_interaction_is_an_error(tmp_path: Path) -> None:
     corpus = corpus_of([[0, 1, 2], [1, 2, 0]], 3)
-    with pytest.raises(RecallerError, match="No training interaction"):
+    with pytest.raises(RecallerError, match=r"\[RECALLER-004\]"):
         train("BPR", tmp_path, world=(corpus, windows_of([(0, 1, 2)], [0, 0])))
 
 
@@ -233,19 +233,19 @@ def test_the_weights_of_the_best_epoch_are_kept(tmp_path: Path) -> None:
 
 
 def test_divergence_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RecallerError, match="training loss of BPR became"):
+    with pytest.raises(RecallerError, match=r"training loss of BPR became.*\[RECALLER-008\]"):
         train("BPR", tmp_path, {"epochs": 50, "learning_rate": 1e38, "train_batch_size": 16, "learner": "sgd"})
 
 
 def test_what_recbole_refuses_is_an_error_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(RecallerError, match="RecBole refuses to train SASRec: ValueError"):
+    with pytest.raises(RecallerError, match=r"RecBole refuses to train SASRec: ValueError.*\[RECALLER-005\]"):
         train("SASRec", tmp_path, {"n_heads": 7})
 
 
 def test_a_folder_without_a_recaller(tmp_path: Path) -> None:
     from softgrpo.recallers.recbole_adapter import load_recaller
 
-    with pytest.raises(StoreError, match=r"recaller\.json is missing"):
+    with pytest.raises(StoreError, match=r"recaller\.json is missing.*\[STORE-023\]"):
         load_recaller(tmp_path, cycles()[0])
 
 

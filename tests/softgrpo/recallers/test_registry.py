@@ -63,12 +63,12 @@ def test_spelling_is_made_canonical_in_the_given_order() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["BPR", "SASRek"], "Did you mean 'SASRec'"),
-        (["DeepFM"], "A recaller is a general or sequential RecBole model"),
-        (["s3rec"], "item or user features"),
-        (["Random"], "draws new scores"),
-        (["BPR", "bpr"], "each recaller once"),
-        ([""], "by name"),
+        (["BPR", "SASRek"], r"'SASRek'.*'SASRec'.*\[RECALLER-011\]"),
+        (["DeepFM"], r"'DeepFM'.*\[RECALLER-011\]"),
+        (["s3rec"], r"'s3rec'.*features.*\[RECALLER-010\]"),
+        (["Random"], r"'Random'.*scores.*\[RECALLER-010\]"),
+        (["BPR", "bpr"], r"BPR, BPR.*\[RECALLER-012\]"),
+        ([""], r"''.*\[RECALLER-011\]"),
     ],
 )
 def test_wrong_names(names: list[str], message: str) -> None:
@@ -185,7 +185,7 @@ def test_what_recbole_fails_with_is_a_refusal(error: Exception) -> None:
         raise error
 
 
-@pytest.mark.parametrize("error", [TrainingError("a", "b", "c"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [TrainingError("a", "b", "c", code="TRAINING-000"), KeyboardInterrupt()])
 def test_what_is_no_refusal_passes(error: BaseException) -> None:
     from softgrpo.recallers.recbole_adapter import _refusals_of
     from softgrpo.recallers.recbole_model import Recipe

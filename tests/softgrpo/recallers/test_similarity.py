@@ -43,7 +43,7 @@ def test_an_offset_gives_every_trained_item_a_score() -> None:
 
 
 def test_a_score_that_is_not_a_number_is_an_error() -> None:
-    with pytest.raises(RecallerError, match="not a number"):
+    with pytest.raises(RecallerError, match=r"\[RECALLER-015\]"):
         recaller([np.nan, 0, 0, 0]).score(np.zeros(1, np.int64), histories([0]))
 
 

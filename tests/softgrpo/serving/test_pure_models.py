@@ -109,7 +109,7 @@ def test_a_folder_of_somebody_elses_is_not_touched(tmp_path: Path) -> None:
     config = ExperimentConfig()
     taken = tmp_path / "pure_models" / model_path(config, "sft")
     taken.mkdir(parents=True)
-    with pytest.raises(StoreError, match="Move that folder away"):
+    with pytest.raises(StoreError, match=r"\[STORE-024\]"):
         show_model(tmp_path, config, NODES["sft"], made(tmp_path, "sft-1"))
     assert list(taken.parent.iterdir()) == [taken] and not taken.is_symlink()
 

@@ -75,7 +75,7 @@ def test_a_database_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: py
         raise sqlite3.OperationalError("unable to open database file")
 
     monkeypatch.setattr("sqlite3.connect", refuse)
-    with pytest.raises(StoreError, match=r"mlflow.db.*unable to open.*Choose another --output"):
+    with pytest.raises(StoreError, match=r"mlflow\.db.*unable to open.*--output.*\[STORE-030\]"):
         make_database(tmp_path)
 
 
@@ -85,7 +85,7 @@ def test_a_server_that_is_not_there_is_named_within_seconds(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://127.0.0.1:{closed_port}/db")
     began = time.monotonic()
-    with pytest.raises(StoreError, match=r"MLFLOW_TRACKING_URI.*No server answers.*unset"):
+    with pytest.raises(StoreError, match=r"MLFLOW_TRACKING_URI.*\[STORE-029\]"):
         open_tracking(tmp_path, "softgrpo/x", LocalStore(tmp_path / "stages"))
     assert time.monotonic() - began < 10
 
@@ -95,7 +95,7 @@ def test_a_server_that_accepts_and_says_nothing_is_named_within_ten_seconds(monk
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        with pytest.raises(StoreError, match="No server answers"):
+        with pytest.raises(StoreError, match=r"\[STORE-029\]"):
             check_answers(f"http://127.0.0.1:{silent.getsockname()[1]}", "PREFECT_API_URL")
 
 
@@ -105,7 +105,7 @@ def test_files_and_local_databases_need_no_answer() -> None:
 
 @pytest.mark.parametrize("address", ["rubbish", "localhost:5000", "me:secret@there:5000"])
 def test_an_address_without_a_scheme_is_no_url(address: str) -> None:
-    with pytest.raises(ConfigError, match=r"It is no URL. Write one, such as http://127\.0\.0\.1:5000") as raised:
+    with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:5000.*\[CONFIG-073\]") as raised:
         check_answers(address, "MLFLOW_TRACKING_URI")
     assert "secret" not in str(raised.value)
     check_answers("file:/somewhere", "MLFLOW_TRACKING_URI")
@@ -127,7 +127,10 @@ def test_the_default_address_is_a_database_in_the_output_folder(
 
 @pytest.mark.parametrize(
     ("error", "rule"),
-    [(MlflowException("broken\ndetails"), "said: broken"), (OSError(errno.ENOSPC, "full"), "no space is left")],
+    [
+        (MlflowException("broken\ndetails"), r"said: broken\. .*\[STORE-039\]"),
+        (OSError(errno.ENOSPC, "full"), r"\[STORE-021\]"),
+    ],
 )
 def test_errors_become_readable(error: Exception, rule: str) -> None:
     with pytest.raises(StoreError, match=rule) as raised, store_errors("sqlite:///x.db"):
