@@ -83,7 +83,12 @@ def by_recbole(name: str, config: ExperimentConfig, rows: dict[str, list[Row]], 
     import_models()
     sequential = get_model(name).type == ModelType.SEQUENTIAL
     if sequential and len({user for user, _, _ in rows["test"]}) < len(rows["test"]):
-        raise ConfigError(name, "RecBole evaluates each target of a sequential model by itself", "Take split.window 1")
+        raise ConfigError(
+            name,
+            "RecBole evaluates each target of a sequential model by itself",
+            "Take split.window 1",
+            code="CONFIG-001",
+        )
     settings = dict(config.recall.settings_of(name))
     length, own = int(settings.get("MAX_ITEM_LIST_LENGTH", 50)), folder / NAME
     own.mkdir(parents=True, exist_ok=True)

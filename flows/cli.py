@@ -90,11 +90,11 @@ def prepare(words: Sequence[str]) -> Job:
     """
     if not words:
         known = f"The form is: softgrpo COMMAND; known: {', '.join(COMMANDS)}"
-        raise ConfigError("No COMMAND", known, "`softgrpo --help` explains them")
+        raise ConfigError("No COMMAND", known, "`softgrpo --help` explains them", code="CONFIG-005")
     first = words[0]
     if not first.startswith("-") and first not in COMMANDS:
         rule = "There is no such command; `softgrpo --help` explains them"
-        raise ConfigError(f"Command '{first}'", rule, nearest(first, COMMANDS))
+        raise ConfigError(f"Command '{first}'", rule, nearest(first, COMMANDS), code="CONFIG-004")
     if first in ENDING:
         build_parser(words, ()).parse_args(words)  # ends the process, before settings are imported
     from flows.command.defaults import explain_usual

@@ -93,6 +93,7 @@ def gather_overrides(
                 f"{names[path]} = {shown(fields[path])}, and {path} = {shown(others[path])} in overrides",
                 "A setting is given once",
                 "Leave one of them out",
+                code="CONFIG-025",
             )
     return {**(read_settings(config, dataset, size) if config is not None else {}), **fields, **others}
 

@@ -156,6 +156,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
             f"study {study.study_name}: none of {count_done(study)} trials came to its end",
             "The best settings are those of a whole training",
             "Ask for more trials, or start from a smaller grpo.learning_rate",
+            code="TRAINING-001",
         )
     return max(complete, key=lambda trial: (trial.values[0], -trial.number))
 

@@ -161,11 +161,13 @@ def no_space() -> StoreError:
             f"{NO_SPACE} of temporary files, '{temporary}'",
             "Libraries write there what they upload",
             "Make room there, or name another folder with TMPDIR, and run the same command again; finished stages are reused",
+            code="STORE-020",
         )
     return StoreError(
         NO_SPACE,
         "A stage counts only when all its files are written",
         "Make room, or choose another --output, and run the same command again; finished stages are reused",
+        code="STORE-021",
     )
 
 
@@ -183,6 +185,7 @@ def out_of_memory(error: BaseException, what: str = "") -> MemoryLimitError:
         "Make it smaller: in training halve train.per_device_train_batch_size and double train.gradient_accumulation_steps, of a"
         " recaller lower sizes in recall.settings; or let fewer stages run at once (--parallel 1), or raise the limit."
         " docs/troubleshooting.md has more; the same command goes on from what is stored",
+        code="MEMORY-001",
     )
 
 

@@ -193,12 +193,14 @@ class DaskExecutor(Executor):
                 f"{node.name}: {error}",
                 "A stage that takes one worker after another down is given up; perhaps it needs more memory than they have",
                 "Look into the workers' logs, give them more, and run the same command again",
+                code="PROCESS-001",
             ) from error
         except FutureCancelledError as error:
             raise StoreError(
                 f"{node.name}: {error}",
                 "The Dask scheduler must be there for as long as the run",
                 "Start it again and run the same command; finished stages are reused",
+                code="STORE-025",
             ) from error
 
     def map_pipelines(self, run_pipeline: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
@@ -256,18 +258,27 @@ def _open_cluster(address: str) -> Iterator[DaskExecutor]:
         from prefect_dask.task_runners import DaskTaskRunner
     except ImportError as error:
         raise ConfigError(
-            f"--dask {address}", "A package for Dask is missing", "pip install -c constraints.txt -e '.[dask]'"
+            f"--dask {address}",
+            "A package for Dask is missing",
+            "pip install -c constraints.txt -e '.[dask]'",
+            code="CONFIG-072",
         ) from error
     with DaskTaskRunner(address=address, client_kwargs={"timeout": PATIENCE_SECONDS}) as runner:
         try:
             stages = sum(runner.client.nthreads().values())
         except (OSError, ValueError) as error:  # nothing answers; or it is no address
             raise StoreError(
-                f"--dask {address}: {error}", "A Dask scheduler must answer there", "Start it, or correct the address"
+                f"--dask {address}: {error}",
+                "A Dask scheduler must answer there",
+                "Start it, or correct the address",
+                code="STORE-026",
             ) from error
         if not stages:
             raise StoreError(
-                f"The Dask cluster at {address}", "It must have a worker", "Start one: dask worker ADDRESS"
+                f"The Dask cluster at {address}",
+                "It must have a worker",
+                "Start one: dask worker ADDRESS",
+                code="STORE-027",
             )
         get_run_logger().info("stages run on the Dask cluster at %s, %d at once", address, stages)
         yield DaskExecutor(runner, stages)

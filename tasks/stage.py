@@ -233,6 +233,7 @@ def _make(order: Order, key: str, reporter: Reporter) -> Committed:
             f"{node.name} on {socket.gethostname()} has another identity than where the run was started",
             "Code, libraries and data must be the same on all machines of a run",
             "Bring the machines to the same state and run the same command again",
+            code="STORE-038",
         )
     try:
         with gpu_slot(node, order.config), on_progress_page(node.name):

@@ -56,7 +56,12 @@ def prepare(arguments: argparse.Namespace) -> Job:
         ConfigError: The completion of that shell is not known.
     """
     if arguments.SHELL not in SHELLS:
-        raise ConfigError(f"Shell '{arguments.SHELL}'", "Its completion is not known", nearest(arguments.SHELL, SHELLS))
+        raise ConfigError(
+            f"Shell '{arguments.SHELL}'",
+            "Its completion is not known",
+            nearest(arguments.SHELL, SHELLS),
+            code="CONFIG-003",
+        )
 
     def job() -> int:
         print(shellcode(["softgrpo"], shell="bash" if arguments.SHELL == "zsh" else arguments.SHELL))

@@ -41,6 +41,7 @@ def check_known(data: DataConfig) -> None:
         f"dataset '{data.dataset}'",
         f"there is no preset of that name, and no {data.dataset}/{data.dataset}.inter in {searched}",
         f"{fetched}Name the folder that holds the dataset's own with --data-path. {nearest(data.dataset, known)}",
+        code="DATA-001",
     )
 
 

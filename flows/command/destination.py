@@ -28,11 +28,17 @@ def check_destination(files: Iterable[Path], *, overwrite: bool) -> None:
         check_outside_stores(path)
         if path.is_dir():
             raise StoreError(
-                f"--to: '{path}'", "It is a folder, and must be a file", "Move it away, or name another place"
+                f"--to: '{path}'",
+                "It is a folder, and must be a file",
+                "Move it away, or name another place",
+                code="STORE-001",
             )
         if not overwrite and (path.exists() or path.is_symlink()):
             raise StoreError(
-                f"--to: '{path}' exists", "Nothing is written over unasked", "Add --overwrite, or name another"
+                f"--to: '{path}' exists",
+                "Nothing is written over unasked",
+                "Add --overwrite, or name another",
+                code="STORE-002",
             )
 
 
@@ -57,6 +63,7 @@ def check_copy(folder: Path, files: Sequence[str], what: str, *, overwrite: bool
             f"It must be a new folder, an empty one, or with --overwrite one with an earlier {what} "
             f"({', '.join(files[:-1])} and {files[-1]})",
             "Name another",
+            code="STORE-004",
         )
     check_destination([folder / name for name in files], overwrite=overwrite)
     check_takes_files("--to", folder)
@@ -69,7 +76,12 @@ def check_outside_stores(path: Path) -> None:
         StoreError: It does.
     """
     if (stages := store_around(path)) is not None:
-        raise StoreError(f"--to {path}", f"What is in {stages} is stored and never written over", "Name another place")
+        raise StoreError(
+            f"--to {path}",
+            f"What is in {stages} is stored and never written over",
+            "Name another place",
+            code="STORE-003",
+        )
 
 
 def store_around(path: Path) -> Path | None:
@@ -94,5 +106,8 @@ def check_overwrite(to: Path | None, *, overwrite: bool) -> None:
     """
     if overwrite and to is None:
         raise ConfigError(
-            "--overwrite without --to", "It is about the files that --to names", "Leave it out, or add --to"
+            "--overwrite without --to",
+            "It is about the files that --to names",
+            "Leave it out, or add --to",
+            code="CONFIG-006",
         )

@@ -169,7 +169,10 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
                 by_path[path] = _value(settings()[path], typed)
             except argparse.ArgumentTypeError as error:
                 raise ConfigError(
-                    f"--{path}: {error}", "The value must be YAML, such as {SASRec: {epochs: 5}}", "Correct it"
+                    f"--{path}: {error}",
+                    "The value must be YAML, such as {SASRec: {epochs: 5}}",
+                    "Correct it",
+                    code="CONFIG-008",
                 ) from error
         elif "." in path:
             by_path[path] = typed
@@ -196,15 +199,21 @@ def refuse_unknown(
         known = {other: _flags(parser) for other, parser in parsers.items()}
         owners = [f"`softgrpo {other}`" for other, names in known.items() if _spelt(name) in names]
         remedy = f"It is a flag of {', '.join(owners)}" if owners else nearest(_spelt(name), known[command])
-        raise ConfigError(f"Flag '{name}'", f"`softgrpo {command}` has no such flag", remedy)
+        raise ConfigError(f"Flag '{name}'", f"`softgrpo {command}` has no such flag", remedy, code="CONFIG-009")
     before = dict(zip(words[1:], words, strict=False)).get(arguments[0], "") if arguments else ""
     if before in _switches():
-        raise ConfigError(f"{before} {arguments[0]}", "It is a switch: true, false or nothing follows", "Correct it")
+        raise ConfigError(
+            f"{before} {arguments[0]}",
+            "It is a switch: true, false or nothing follows",
+            "Correct it",
+            code="CONFIG-010",
+        )
     if arguments:
         raise ConfigError(
             f"'{' '.join(arguments)}' at the end of the command line",
             "Nothing is expected there",
             "Values with spaces need quotes",
+            code="CONFIG-011",
         )
 
 

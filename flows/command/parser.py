@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
             remedy = f"Flags go behind the words in capitals. {remedy}"
         elif "expected one argument" in message:
             remedy = f"A value that begins with - is written --flag=VALUE. {remedy}"
-        raise ConfigError(f"Command line: {message}", f"The form is: {usage}", remedy)
+        raise ConfigError(f"Command line: {message}", f"The form is: {usage}", remedy, code="CONFIG-007")
 
 
 def sub_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

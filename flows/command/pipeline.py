@@ -150,10 +150,15 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
     check_output(arguments.output)
     if standalone and (arguments.parallel or arguments.dask):
         raise ConfigError(
-            "--parallel or --dask", "A standalone run is one process", "Leave it out, or run the stage full"
+            "--parallel or --dask",
+            "A standalone run is one process",
+            "Leave it out, or run the stage full",
+            code="CONFIG-022",
         )
     if standalone and arguments.from_run:
-        raise ConfigError("--from-run", "A standalone run knows no MLflow", "Leave it out, or run the stage full")
+        raise ConfigError(
+            "--from-run", "A standalone run knows no MLflow", "Leave it out, or run the stage full", code="CONFIG-023"
+        )
     if not standalone:
         from tasks.servers.addresses import check_workers
 

@@ -38,6 +38,11 @@ def prepare(arguments: argparse.Namespace) -> Job:
     stages = [stage for flag, stage in STAGE_OF.items() if vars(arguments)[flag]]
     if not stages:
         flags = ", ".join(f"--{flag}" for flag in STAGE_OF)
-        raise ConfigError("No stage", f"At least one of {flags} must be given", "Add one; --do_test runs everything")
+        raise ConfigError(
+            "No stage",
+            f"At least one of {flags} must be given",
+            "Add one; --do_test runs everything",
+            code="CONFIG-002",
+        )
     config = resolve_named(arguments, "ml-100k", "full", "small")
     return pipeline.pipeline_job(arguments, config, stages[-1], standalone=False)

@@ -92,14 +92,18 @@ def prepare(arguments: argparse.Namespace) -> Job:
 def _check_flags(arguments: argparse.Namespace) -> None:
     """Checks --k and --to, and that the output folder can be read."""
     if arguments.k is not None and arguments.k < 1:
-        raise ConfigError(f"--k {arguments.k}", "A list has at least one item", "Give a larger number")
+        raise ConfigError(
+            f"--k {arguments.k}", "A list has at least one item", "Give a larger number", code="CONFIG-019"
+        )
     check_overwrite(arguments.to, overwrite=arguments.overwrite)
     if arguments.to is not None:
         from softgrpo.serving.recommended import check_format
 
         check_format(arguments.to)
         if arguments.to.is_dir():
-            raise ConfigError(f"--to {arguments.to}", "It is a folder, and must be a file", "Name a file in it")
+            raise ConfigError(
+                f"--to {arguments.to}", "It is a folder, and must be a file", "Name a file in it", code="CONFIG-020"
+            )
         check_takes_files("--to", arguments.to.parent)
         check_destination([arguments.to], overwrite=arguments.overwrite)
     prepare_to_read(arguments.output)
@@ -113,12 +117,21 @@ def read_users(words: Sequence[str] | None, file: Path | None) -> list[str] | No
     """
     if file is None:
         if words is not None and not all(word.strip() for word in words):
-            raise ConfigError("--users ''", "'' is no user", "Name users, or leave --users out for all of the run")
+            raise ConfigError(
+                "--users ''", "'' is no user", "Name users, or leave --users out for all of the run", code="CONFIG-013"
+            )
         return None if words is None else list(words)
     if words is not None:
-        raise ConfigError("--users and --users-from", "Users are named in one place", "Leave one of them out")
+        raise ConfigError(
+            "--users and --users-from", "Users are named in one place", "Leave one of them out", code="CONFIG-014"
+        )
     if not file.is_file():
-        raise ConfigError(f"--users-from {file}", "There is no such file", "Name a text file with one user per line")
+        raise ConfigError(
+            f"--users-from {file}",
+            "There is no such file",
+            "Name a text file with one user per line",
+            code="CONFIG-015",
+        )
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -126,10 +139,11 @@ def read_users(words: Sequence[str] | None, file: Path | None) -> list[str] | No
             f"--users-from {file}: byte {error.start} is not UTF-8",
             "It must be a text file with one user per line",
             "Save it as UTF-8, or name another",
+            code="CONFIG-016",
         ) from error
     users = [line.strip() for line in text.splitlines() if line.strip()]
     if not users:
-        raise ConfigError(f"--users-from {file}", "It names nobody", "Write one user per line")
+        raise ConfigError(f"--users-from {file}", "It names nobody", "Write one user per line", code="CONFIG-017")
     return users
 
 
@@ -144,6 +158,7 @@ def check_shown(users: Sequence[str] | None) -> None:
             f"{len(users):,} users",
             f"Lists of chosen users are shown, up to {MOST_USERS_SHOWN} of them, and written where --to says",
             "Add --to FILE.parquet, --to FILE.json or --json",
+            code="CONFIG-018",
         )
 
 

@@ -61,7 +61,9 @@ def prepare(arguments: argparse.Namespace) -> Job:
         SoftGRPOError: There is none to be read.
     """
     if arguments.most < 1:
-        raise ConfigError(f"--most {arguments.most}", "A list has at least one run", "Give a larger number")
+        raise ConfigError(
+            f"--most {arguments.most}", "A list has at least one run", "Give a larger number", code="CONFIG-024"
+        )
     runs = newest_runs(arguments.output, arguments.most)
 
     def job() -> int:

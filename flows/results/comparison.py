@@ -142,7 +142,10 @@ def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
         stages = stage_runs(store, run)
         if "test" not in stages:
             raise ConfigError(
-                f"run '{run.info.run_id}'", "It did not reach the stage test", "Name the run of a whole pipeline"
+                f"run '{run.info.run_id}'",
+                "It did not reach the stage test",
+                "Name the run of a whole pipeline",
+                code="CONFIG-026",
             )
         reference = store.fetch("test", read_run(store, stages["test"]))
         evaluated.append(EvaluatedRun.read(label, store.local.payload(reference["key"])))
@@ -184,12 +187,18 @@ def _check_same_users(settings: Mapping[str, Mapping[str, str]]) -> None:
             "A paired comparison needs the same test windows of the same users"
             + ("; data.max_users draws other users with another seed" if first == "seed" else ""),
             "Compare runs of one dataset with equal settings of the data",
+            code="CONFIG-027",
         )
 
 
 def _check_different(run_ids: Sequence[str]) -> None:
     if len(set(run_ids)) < max(2, len(run_ids)):
-        raise ConfigError(f"runs {', '.join(run_ids)}", "A comparison takes two or more different runs", "Name others")
+        raise ConfigError(
+            f"runs {', '.join(run_ids)}",
+            "A comparison takes two or more different runs",
+            "Name others",
+            code="CONFIG-028",
+        )
 
 
 def short_ids(run_ids: Sequence[str]) -> list[str]:
@@ -243,6 +252,7 @@ def average_stored_seeds(run_ids: Sequence[str], output: Path) -> ComparedRuns:
             f"runs {what}",
             "Runs are averaged that differ in their seeds and in nothing else",
             "Name others, or compare them",
+            code="CONFIG-029",
         )
     table = average_seeds(stored.runs, f"ndcg@{stored.k}", stored.evaluation, stored.seed)
     row = {str(name): value for name, value in table.set_index("method", drop=False).loc[FOCUS].items()}

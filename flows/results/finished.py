@@ -79,7 +79,10 @@ def check_pipeline(run_id: str, tags: Mapping[str, str]) -> None:
     """
     if tags.get("stage") != "pipeline":
         raise ConfigError(
-            f"run '{run_id}'", "It must be the run of a pipeline", "Copy the id that `softgrpo run` printed at its end"
+            f"run '{run_id}'",
+            "It must be the run of a pipeline",
+            "Copy the id that `softgrpo run` printed at its end",
+            code="CONFIG-030",
         )
 
 
@@ -107,7 +110,10 @@ def open_finished(run_id: str, output: Path, names: Sequence[str], needed: Seque
     missing = [name for name in needed if name not in stages]
     if missing:
         raise ConfigError(
-            f"run '{run_id}'", f"It did not reach the stage {missing[0]}", "Name the run of a whole pipeline"
+            f"run '{run_id}'",
+            f"It did not reach the stage {missing[0]}",
+            "Name the run of a whole pipeline",
+            code="CONFIG-031",
         )
     tracking = store.runs.tracking
     with tempfile.TemporaryDirectory() as folder, store_errors(tracking.uri):

@@ -66,6 +66,7 @@ def _check_no_lists(users: Sequence[str], known: set[str]) -> None:
                 f"user '{name}'",
                 f"The run knows no such user, but {' and '.join(parts)}",
                 f"Users are separated by spaces: --users {' '.join(parts)}; in a file each has a line",
+                code="CONFIG-012",
             )
 
 

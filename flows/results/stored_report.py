@@ -62,6 +62,7 @@ def copy_report(run: FinishedRun, folder: Path) -> tuple[Path, Path]:
             f"--to {folder}: {reasons[0] if reasons else ''.join(map(str, failures))}",
             "All files of the report are copied",
             "Mend that, or name another folder",
+            code="STORE-005",
         ) from error
     for name, text in complete(run.folders["test"], facts_of(run)).items():
         (folder / name).write_text(text, encoding="utf-8")

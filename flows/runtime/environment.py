@@ -55,6 +55,7 @@ def check_takes_files(flag: str, folder: Path) -> None:
             f"{flag} {folder}",
             "It must be a folder that takes new files",
             "Name another folder, or give yourself the right to write",
+            code="STORE-006",
         )
 
 
@@ -70,6 +71,7 @@ def check_output(folder: Path) -> None:
             f"'{stages}' is a file",
             "Finished stages are kept in a folder of that name",
             "Move it away, or name another --output",
+            code="STORE-007",
         )
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         check_database(folder)
@@ -98,6 +100,7 @@ def check_writable(folder: Path) -> None:
             f"output folder '{folder}' cannot be written ({error.strerror})",
             "Stages, models and the run's record are written there",
             "Choose another folder with --output, or make this one writable",
+            code="STORE-008",
         ) from error
 
 
@@ -133,6 +136,7 @@ def prepare_to_read(output: Path) -> None:
             f"--output {output}",
             f"No run is stored there: that folder has no {DATABASE}",
             "Name the folder that the runs wrote to, or their server with MLFLOW_TRACKING_URI",
+            code="STORE-009",
         )
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         check_database(output)

@@ -43,7 +43,7 @@ def explained(error: Exception) -> SoftGRPOError | None:
     if isinstance(error, OSError):
         rule = "Files that a run reads and writes must be accessible"
         remedy = "Mend it and repeat the command; --debug shows where it happened"
-        return StoreError(f"The system refused: {error}", rule, remedy)
+        return StoreError(f"The system refused: {error}", rule, remedy, code="STORE-010")
     return None
 
 

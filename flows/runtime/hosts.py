@@ -35,6 +35,7 @@ def resolve_host(host: str) -> str:
             f"{SETTING}={host}",
             "Both servers bind to it: an IPv4 address or a name of this machine",
             f"Correct it; {EVERYWHERE} is every address of this machine, {LOOPBACK} this machine alone",
+            code="CONFIG-032",
         ) from error
 
 
@@ -58,6 +59,7 @@ def check_host(host: str) -> None:
             f"{SETTING}={host}, which is {address} here",
             "No other machine reaches that address",
             f"Give the machine's address in its network; {LOOPBACK} is for this machine alone",
+            code="CONFIG-033",
         )
 
 
@@ -81,11 +83,13 @@ def check_free(host: str, port: int, setting: str) -> None:
                 f"{SETTING}={host}",
                 "The servers bind to an address of this machine, and it is none",
                 f"Correct it; {EVERYWHERE} is every address of this machine",
+                code="CONFIG-034",
             ) from error
         raise StoreError(
             f"port {port} of {host}",
             f"It must be free, and cannot be taken ({error.strerror})",
             f"Set {setting} to another",
+            code="STORE-011",
         ) from error
 
 

@@ -78,6 +78,7 @@ class OwnServer:
                     f"Prefect's server did not start ({type(error).__name__})",
                     f"Unless PREFECT_API_URL names one, a run has a server of its own, which answers within {PATIENCE_SECONDS:g} s",
                     f"Look into {self._log}, or name a server",
+                    code="STORE-012",
                 ) from error
 
     def stop(self) -> None:

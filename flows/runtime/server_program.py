@@ -61,6 +61,7 @@ def check_password(host: str) -> None:
             f"--host {host} without {PASSWORD}",
             "Anyone who reaches Prefect's server can make a worker run anything, so other machines need a password",
             f"Set {PASSWORD} to user:password here, and PREFECT_API_AUTH_STRING to the same for clients; or bind to {LOOPBACK}",
+            code="CONFIG-035",
         )
 
 

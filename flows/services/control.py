@@ -76,6 +76,7 @@ def _check_startable(services: Services) -> None:
             f"PREFECT_PORT and MLFLOW_PORT, both {services.prefect_port}",
             "Each server has a port of its own",
             "Set one of them to another",
+            code="CONFIG-036",
         )
     check_host(services.host)
     check_free(services.host, services.prefect_port, "PREFECT_PORT")
@@ -118,6 +119,7 @@ def _check_same(services: Services) -> None:
             ", ".join(f"{name}={requested[name]}" for name in differing),
             f"The services of '{services.output}' are running already, with {running}",
             f"End them first ({services.make('stop')}), or unset {' and '.join(differing)}",
+            code="CONFIG-037",
         )
 
 
@@ -215,7 +217,7 @@ def _run(
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         message = (done.stdout + done.stderr).strip().rpartition("\n")[2]
-        raise StoreError(f"{name}: {message[:MESSAGE_CHARACTERS]}", rule, f"Look into {log}")
+        raise StoreError(f"{name}: {message[:MESSAGE_CHARACTERS]}", rule, f"Look into {log}", code="STORE-013")
 
 
 def deploy(services: Services) -> str:
@@ -256,6 +258,7 @@ def _check_running(services: Services) -> None:
             f"the services of '{services.output}'",
             "They must be running, and they are not",
             f"Start them: {services.make('services')}",
+            code="STORE-014",
         )
 
 

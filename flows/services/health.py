@@ -31,6 +31,9 @@ def wait_healthy(services: Services) -> None:
             if time.monotonic() > end:
                 log = services.folder / f"{program}.log"
                 raise StoreError(
-                    f"{address}: {answer} within {PATIENCE_SECONDS:g} s", "Both servers must answer", f"Look into {log}"
+                    f"{address}: {answer} within {PATIENCE_SECONDS:g} s",
+                    "Both servers must answer",
+                    f"Look into {log}",
+                    code="STORE-015",
                 )
             time.sleep(0.3)

@@ -66,5 +66,6 @@ def _read(folder: Path) -> str:
             f"'{folder / FILE}' is empty",
             "Servers that other machines reach ask for the password in it",
             "Write one, or delete the file: the next start makes one",
+            code="CONFIG-038",
         )
     return password

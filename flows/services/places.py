@@ -149,6 +149,7 @@ class Services:
                 f"supervisorctl {' '.join(words)}: {(completed.stdout + completed.stderr).strip()}",
                 "The services are ended and started through it",
                 f"Look into {self.folder}",
+                code="STORE-016",
             )
         return completed
 
@@ -161,7 +162,9 @@ class Services:
 def _port(setting: str) -> int:
     text = os.environ.get(setting) or str(PORTS[setting])
     if not (text.isdecimal() and 0 < int(text) < 65536):
-        raise StoreError(f"{setting}={text}", "A port is a number from 1 to 65535", f"Correct or unset {setting}")
+        raise StoreError(
+            f"{setting}={text}", "A port is a number from 1 to 65535", f"Correct or unset {setting}", code="STORE-017"
+        )
     return int(text)
 
 

@@ -66,10 +66,12 @@ class _Server:
         try:
             answer = self._session.request(method, f"{self._api}/{path}", json=body, timeout=TIMEOUT_SECONDS)
         except requests.RequestException as error:
-            raise StoreError(f"{method} {self._api}/{path}: {error}", rule, remedy) from error
+            raise StoreError(f"{method} {self._api}/{path}: {error}", rule, remedy, code="STORE-018") from error
         if not answer.ok:
             message = answer.text[:MESSAGE_CHARACTERS]
-            raise StoreError(f"{method} {self._api}/{path}: {answer.status_code} {message}", rule, remedy)
+            raise StoreError(
+                f"{method} {self._api}/{path}: {answer.status_code} {message}", rule, remedy, code="STORE-019"
+            )
         return answer.json() if answer.content else None
 
 
@@ -191,7 +193,12 @@ def main() -> int:
     """Runs `python -m flows.services.registration` where PREFECT_API_URL names the server."""
     try:
         if not (api := os.environ.get("PREFECT_API_URL")):
-            raise ConfigError("PREFECT_API_URL is not set", "It names Prefect's server", "Set it, or use make deploy")
+            raise ConfigError(
+                "PREFECT_API_URL is not set",
+                "It names Prefect's server",
+                "Set it, or use make deploy",
+                code="CONFIG-039",
+            )
         complete(api, known_datasets(DataConfig()))
     except SoftGRPOError as error:
         print(f"softgrpo: {error}", file=sys.stderr)

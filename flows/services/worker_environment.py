@@ -92,4 +92,5 @@ def check_same_environment(services: Services, started: Mapping[str, str], named
         f"{', '.join(shown)} of this shell",
         f"The worker of '{services.output}' is running already, with {', '.join(theirs)}, and keeps that",
         f"Start the services again ({services.make('stop')}, then {services.make('services')}), or unset {' and '.join(other)}",
+        code="CONFIG-040",
     )

@@ -65,6 +65,7 @@ class PromptCollator:
                 "a tokenizer without a padding token",
                 "prompts of a batch are padded to one length",
                 "Set tokenizer.pad_token, e.g. to tokenizer.eos_token, and its id in model.config.pad_token_id",
+                code="TRAINING-002",
             )
         self._tokenizer = tokenizer
 
@@ -80,6 +81,7 @@ class PromptCollator:
                     f"rows with {', '.join(rows[0])}",
                     f"each row needs '{name}'",
                     "Use softgrpo.algorithm.batching.PromptRows, or add the column",
+                    code="TRAINING-003",
                 )
         padded = self._tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt")
         batch = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}

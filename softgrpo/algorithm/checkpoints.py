@@ -67,6 +67,7 @@ def check_origin(folder: Path, origin: Origin) -> None:
             f"checkpoint '{folder.name}' without {CARD}",
             "a checkpoint says which model it belongs to",
             "Name a checkpoint that this trainer wrote",
+            code="TRAINING-004",
         )
     stored = json.loads((folder / CARD).read_text(encoding="utf-8"))
     for name, value in origin.items():
@@ -75,6 +76,7 @@ def check_origin(folder: Path, origin: Origin) -> None:
                 f"checkpoint '{folder.name}' of another model: its {name}: {stored[name]}",
                 f"training resumes with the same model and classes; this model's {name}: {value}",
                 "Resume with the model that the checkpoint was made with, or start anew in another folder",
+                code="TRAINING-005",
             )
 
 
@@ -98,6 +100,7 @@ def read_reference(folder: Path, rows: int) -> Tensor:
             f"checkpoint '{folder.name}' without reference logits",
             "beta > 0 needs the logits of the model that training began with",
             "Resume with beta = 0, as the run began, or start anew",
+            code="TRAINING-006",
         )
     logits = load_file(folder / REFERENCE)["logits"]
     if len(logits) != rows:
@@ -105,5 +108,6 @@ def read_reference(folder: Path, rows: int) -> Tensor:
             f"checkpoint '{folder.name}' of a run on {len(logits)} rows",
             f"training resumes with the same rows; there are {rows}",
             "Resume with the data of the run, or start anew",
+            code="TRAINING-007",
         )
     return logits

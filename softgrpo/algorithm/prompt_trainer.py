@@ -132,7 +132,10 @@ class PromptTrainer(Trainer):
         strategy = args.train_sampling_strategy
         if strategy not in STRATEGIES:
             raise ConfigError(
-                f"train_sampling_strategy = {strategy}", f"it must be {' or '.join(STRATEGIES)}", "Correct it"
+                f"train_sampling_strategy = {strategy}",
+                f"it must be {' or '.join(STRATEGIES)}",
+                "Correct it",
+                code="CONFIG-041",
             )
         assert isinstance(rows, Sized)
         group = args.train_batch_size * args.gradient_accumulation_steps * args.world_size

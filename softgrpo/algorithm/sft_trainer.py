@@ -43,14 +43,14 @@ def check_labels(labels: Tensor, classes: int) -> None:
     rule = f"the labels of a batch are (B, {classes}) numbers from 0 to 1 whose rows sum to 1"
     remedy = "Make them with softgrpo.stages.labels.make_labels"
     if labels.ndim != 2 or labels.shape[1] != classes:
-        raise TrainingError(f"labels of shape {tuple(labels.shape)}", rule, remedy)
+        raise TrainingError(f"labels of shape {tuple(labels.shape)}", rule, remedy, code="TRAINING-008")
     outside = ~((labels >= 0) & (labels <= 1))  # NaN too
     if outside.any():
-        raise TrainingError(f"a label of {labels[outside][0].item():g}", rule, remedy)
+        raise TrainingError(f"a label of {labels[outside][0].item():g}", rule, remedy, code="TRAINING-009")
     sums = labels.sum(1)
     wrong = (sums - 1).abs() > LABEL_TOLERANCE
     if wrong.any():
-        raise TrainingError(f"labels of a row that sum to {sums[wrong][0].item():g}", rule, remedy)
+        raise TrainingError(f"labels of a row that sum to {sums[wrong][0].item():g}", rule, remedy, code="TRAINING-010")
 
 
 class RecallerSFTTrainer(PromptTrainer):

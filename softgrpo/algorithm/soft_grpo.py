@@ -58,6 +58,7 @@ def check_finite(name: str, values: Tensor) -> Tensor:
             f"{name} hold {int((~torch.isfinite(values)).sum())} NaN or infinite values of {values.numel()}",
             f"{name} must be finite",
             "Lower the learning rate, or compute without bf16",
+            code="TRAINING-011",
         )
     return values.float()
 
@@ -99,7 +100,10 @@ def support_log_softmax(logits: Tensor, support: Tensor) -> Tensor:
     """
     if not support.any(-1).all():
         raise TrainingError(
-            "a support mask without any class", "each prompt needs at least one class", "Correct the mask"
+            "a support mask without any class",
+            "each prompt needs at least one class",
+            "Correct the mask",
+            code="TRAINING-012",
         )
     return check_finite("logits", logits).masked_fill(~support, -torch.inf).log_softmax(-1)
 
@@ -218,7 +222,10 @@ def group_advantages(rewards: Tensor, scale: ScaleRewards = "group", step_reward
     rewards = check_finite("rewards", rewards)
     if rewards.shape[1] < 2:
         raise TrainingError(
-            f"G = {rewards.shape[1]} generations", "a group needs two to compare", "Raise num_generations"
+            f"G = {rewards.shape[1]} generations",
+            "a group needs two to compare",
+            "Raise num_generations",
+            code="TRAINING-013",
         )
     equal = equal_rewards(rewards)[:, None]
     centred = (rewards - rewards.mean(1, keepdim=True)).masked_fill(equal, 0.0)  # the mean of equal numbers is rounded

@@ -79,4 +79,4 @@ class SoftGRPOConfig(_BaseConfig):
         ]
         for name, holds, rule in rules:
             if not holds:
-                raise ConfigError(f"{name} = {getattr(self, name)}", rule, f"Correct {name}")
+                raise ConfigError(f"{name} = {getattr(self, name)}", rule, f"Correct {name}", code="CONFIG-042")

@@ -152,6 +152,7 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
                 f"a start at step {step}",
                 f"samples are drawn at multiples of num_iterations = {args.num_iterations} and are not part of a checkpoint",
                 "Resume from a checkpoint at such a step",
+                code="TRAINING-014",
             )
         return batches, items
 
@@ -182,7 +183,7 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
         if not isinstance(rewards, Tensor) or rewards.shape != expected:
             found = tuple(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
             rule = f"the reward of weights (B, G, M) is a tensor (B, G) = {expected}"
-            raise TrainingError(f"rewards of shape {found}", rule, "Correct the reward function")
+            raise TrainingError(f"rewards of shape {found}", rule, "Correct the reward function", code="TRAINING-015")
         rewards = rewards.float()
         self._note_samples(samples, rewards)
         return samples, rewards

@@ -40,7 +40,12 @@ def load_decoder(model_name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerB
         PolicyError: It cannot be loaded, or is no decoder.
     """
     if not can_generate(model_name):
-        raise PolicyError(f"model '{model_name}'", "only a decoder can answer without training", "Leave zero_shot out")
+        raise PolicyError(
+            f"model '{model_name}'",
+            "only a decoder can answer without training",
+            "Leave zero_shot out",
+            code="POLICY-001",
+        )
     source, gguf = locate_weights(model_name)
     options: dict[str, Any] = {"gguf_file": gguf} if gguf else {"use_safetensors": True}
     tokenizer = load_tokenizer(source, gguf)
@@ -48,7 +53,9 @@ def load_decoder(model_name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
-        raise PolicyError(f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name") from error
+        raise PolicyError(
+            f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name", code="POLICY-002"
+        ) from error
     assert isinstance(model, PreTrainedModel)
     model.eval()  # type: ignore[no-untyped-call]
     return model, tokenizer

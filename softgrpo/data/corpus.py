@@ -59,7 +59,12 @@ def _read_interactions(path: Path, config: DataConfig, seed: int) -> pd.DataFram
         columns["data.time_field"] = config.time_field
     if config.min_rating is not None:
         if config.rating_field is None:
-            raise DataError("data.min_rating without data.rating_field", "a rating filter needs ratings", "Set both")
+            raise DataError(
+                "data.min_rating without data.rating_field",
+                "a rating filter needs ratings",
+                "Set both",
+                code="DATA-006",
+            )
         columns["data.rating_field"] = config.rating_field
     require_columns(path, raw, columns)
     table = pd.DataFrame(
@@ -100,6 +105,7 @@ def _filter(table: pd.DataFrame, config: DataConfig, seed: int) -> pd.DataFrame:
             f"dataset '{config.dataset}' keeps no user",
             f"a user needs {config.min_user_items} distinct items behind a {config.k_core}-core filter",
             "Lower data.k_core and data.min_user_items (and data.min_rating), or bring more data",
+            code="DATA-007",
         )
     if config.max_users is not None:
         names = np.sort(table[Columns.User].unique())
@@ -142,7 +148,10 @@ def _read_users(path: Path, tokens: NDArray[np.object_], config: DataConfig) -> 
     if not path.is_file():
         if config.user_fields:
             raise DataError(
-                f"{path} is missing", "data.user_fields names columns of it", "Add it, or clear the setting"
+                f"{path} is missing",
+                "data.user_fields names columns of it",
+                "Add it, or clear the setting",
+                code="DATA-008",
             )
         return users
     table = read_atomic(path)

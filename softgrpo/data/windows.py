@@ -35,13 +35,16 @@ def part_ends(corpus: Corpus, split: SplitConfig) -> Positions:
                 f"a user with {lengths.min()} items",
                 "split.method leave_last needs four per user: one each for recaller, policy, valid and test",
                 "Raise data.min_user_items to 4",
+                code="DATA-013",
             )
         return lengths[:, None] - np.array([3, 2, 1, 0], dtype=np.int64)
     shares = np.cumsum([split.recaller, split.policy, split.valid])
     if split.method == "ratio":
         return np.column_stack([*(_floor(share * lengths) for share in shares), lengths])
     if np.isnan(corpus.time).any():
-        raise DataError("a dataset without times", "split.method global_time cuts by time", "Set data.time_field")
+        raise DataError(
+            "a dataset without times", "split.method global_time cuts by time", "Set data.time_field", code="DATA-014"
+        )
     cuts = np.quantile(corpus.time, shares)  # (3,)
     before = corpus.time[:, None] < cuts  # (N, 3); each user's times ascend
     counts = np.add.reduceat(before, corpus.offsets[:-1], axis=0)
@@ -79,6 +82,7 @@ def make_windows(corpus: Corpus, split: SplitConfig) -> Windows:
                 f"no user has a {part.name.lower()} window",
                 "policy, valid and test need at least one target each",
                 "Use split.method leave_last for short histories, or change the shares of the split",
+                code="DATA-015",
             )
     return Windows(
         user=table[:, 0].astype(np.int32),
@@ -147,12 +151,14 @@ def check_no_leak(corpus: Corpus, windows: Windows) -> None:
             f"{int(leaked.sum())} of {len(targets)} targets are in the recallers' training input",
             "recallers train on nothing that later serves as a target",
             "This is a defect of the split: keep the data and report it",
+            code="LEAKAGE-001",
         )
     if len(np.unique(targets)) < len(targets):
         raise LeakageError(
             f"{len(targets) - len(np.unique(targets))} targets belong to two windows",
             "windows share no target",
             "This is a defect of the split: keep the data and report it",
+            code="LEAKAGE-002",
         )
 
 

@@ -91,12 +91,14 @@ def _check_comparable(first: EvaluatedRun, run: EvaluatedRun, focus: str, primar
             f"run '{run.name}' without {primary}",
             "Runs are compared by a metric that all of them have",
             "Choose another",
+            code="DATA-016",
         )
     if focus not in set(run.table["method"]):
         raise DataError(
             f"run '{run.name}' without the row {focus}",
             "Runs are compared by a row that all of them have",
             "Choose another",
+            code="DATA-017",
         )
     key = [Columns.Window, Columns.User]
     tested = [part.windows.loc[part.windows["method"] == focus, key].reset_index(drop=True) for part in (first, run)]
@@ -105,6 +107,7 @@ def _check_comparable(first: EvaluatedRun, run: EvaluatedRun, focus: str, primar
             f"run '{run.name}' on {len(tested[1]):,} test windows and run '{first.name}' on {len(tested[0]):,}",
             "A paired comparison needs the same windows of the same users",
             "Compare runs of one dataset with equal data and split settings",
+            code="DATA-018",
         )
 
 
@@ -164,6 +167,7 @@ def _check_seed(
             f"run '{run.name}' without {primary} or without the row {STATIC}",
             "Seeds are averaged over what all of them have",
             "Name runs of whole pipelines with equal settings",
+            code="DATA-019",
         )
     users = [set(each[Columns.User]) for each in (first_windows, windows)]
     if users[0] != users[1]:
@@ -171,4 +175,5 @@ def _check_seed(
             f"run '{run.name}' on {len(users[1]):,} test users and run '{first.name}' on {len(users[0]):,}",
             "Seeds are averaged for each user, who must be in all of them",
             "Name runs of one dataset with equal data and split settings; data.max_users draws other users for each seed",
+            code="DATA-020",
         )

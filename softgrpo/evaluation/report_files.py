@@ -100,6 +100,7 @@ def load_report(folder: Path, changes: Mapping[str, Any] | None = None) -> Repor
             f"a test stage without {', '.join(missing)}",
             "a report is written from what the stage test stored",
             "Run the pipeline again; stages that have not changed are reused",
+            code="DATA-021",
         )
     stored = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     config = ExperimentConfig.model_validate(stored["config"])
@@ -173,7 +174,10 @@ def _changed(settings: EvaluationConfig, changes: Mapping[str, Any]) -> Evaluati
     except ValidationError as error:
         settings_text = ", ".join(f"{name} = {value}" for name, value in changes.items())
         raise ConfigError(
-            settings_text, error.errors()[0]["msg"], "`softgrpo config --settings` lists what is legal"
+            settings_text,
+            error.errors()[0]["msg"],
+            "`softgrpo config --settings` lists what is legal",
+            code="CONFIG-043",
         ) from error
 
 

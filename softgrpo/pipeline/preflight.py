@@ -69,6 +69,7 @@ def _check_data(config: ExperimentConfig) -> list[str]:
             f"dataset '{config.data.dataset}' keeps {corpus.num_items} items",
             f"a list of fusion.k = {config.fusion.k} must be a choice among more items than that",
             "Lower data.k_core or fusion.k, or bring more data",
+            code="DATA-023",
         )
     tied = tied_target_share(corpus, windows)
     if tied > TIED_SHARE_WORTH_A_NOTE and config.data.ties == "hash":
@@ -83,4 +84,6 @@ def _check_device(config: ExperimentConfig) -> None:
         import torch  # seconds that other runs need not wait for
 
         if not torch.cuda.is_available():
-            raise ConfigError("train.device = cuda", "torch finds no GPU here", "Use --train.device cpu, or auto")
+            raise ConfigError(
+                "train.device = cuda", "torch finds no GPU here", "Use --train.device cpu, or auto", code="CONFIG-044"
+            )

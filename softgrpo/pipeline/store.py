@@ -147,6 +147,7 @@ class LocalStore:
                 f"'{mark}' has store format {written}",
                 f"this version reads formats up to {FORMAT}",
                 "Use the softgrpo version that wrote it, or another --output folder",
+                code="STORE-022",
             )
         digest = values.get("digest")
         if values != {"key": key, "digest": digest, "format": FORMAT} or not isinstance(digest, str):

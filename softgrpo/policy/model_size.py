@@ -47,5 +47,7 @@ def _in_safetensors(path: Path) -> int:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
             shapes = {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
     except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
-        raise PolicyError(f"'{path}'", f"it is no safetensors file ({error})", "Fetch the model again") from error
+        raise PolicyError(
+            f"'{path}'", f"it is no safetensors file ({error})", "Fetch the model again", code="POLICY-020"
+        ) from error
     return sum(math.prod(shape) for name, shape in shapes.items() if EMBEDDINGS not in name)

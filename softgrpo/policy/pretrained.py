@@ -35,7 +35,10 @@ def load_tokenizer(source: str, gguf: str | None) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         raise PolicyError(
-            f"the tokenizer of '{source}'", f"it cannot be loaded ({error})", "Add the model's tokenizer files"
+            f"the tokenizer of '{source}'",
+            f"it cannot be loaded ({error})",
+            "Add the model's tokenizer files",
+            code="POLICY-021",
         ) from error
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
@@ -43,6 +46,7 @@ def load_tokenizer(source: str, gguf: str | None) -> PreTrainedTokenizerBase:
                 f"the tokenizer of '{source}' without a padding and without an end token",
                 "prompts of a batch are padded to one length",
                 "Name a pad_token in its tokenizer_config.json",
+                code="POLICY-022",
             )
         tokenizer.pad_token = tokenizer.eos_token
     # without vocabulary files some tokenizers load all the same, and then every word is unknown, or nothing at all
@@ -53,6 +57,7 @@ def load_tokenizer(source: str, gguf: str | None) -> PreTrainedTokenizerBase:
             f"the tokenizer of '{source}', which knows {len(known)} of {len(tokens)} tokens of '{PLAIN_ENGLISH}'",
             "a tokenizer knows most tokens of plain English",
             "Add the model's tokenizer files",
+            code="POLICY-023",
         )
     return tokenizer
 
@@ -82,7 +87,9 @@ def load_base(model_name: str, classes: int) -> PreTrainedModel:
             source, num_labels=classes, dtype=torch.float32, trust_remote_code=False, **options
         )
     except (OSError, ValueError) as error:
-        raise PolicyError(f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name") from error
+        raise PolicyError(
+            f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name", code="POLICY-024"
+        ) from error
     assert isinstance(model, PreTrainedModel)
     if gguf is None:
         return model

@@ -249,5 +249,6 @@ def encode(parts: Sequence[PromptParts], tokenizer: PreTrainedTokenizerBase, max
             f"a prompt of {len(_tokenise([bare.text(bare.steps)], tokenizer)[0])} tokens without history and recallers' lines",
             f"prompt.max_length = {max_length} tokens must hold the user line, the track record and the question",
             "Raise --prompt.max_length, or switch parts of the prompt off (--prompt.user_fields false)",
+            code="POLICY-025",
         )
     return EncodedPrompts(ids, float(np.mean([drop > 0 for drop in high])) if parts else 0.0)

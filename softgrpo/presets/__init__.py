@@ -182,7 +182,9 @@ def resolve(
         DataError: The files that settings follow from cannot be read.
     """
     if size not in size_names():
-        raise ConfigError(f"Size '{size}'", "There is no preset of that size", nearest(size, size_names()))
+        raise ConfigError(
+            f"Size '{size}'", "There is no preset of that size", nearest(size, size_names()), code="CONFIG-048"
+        )
     named = {"data.dataset": dataset, "policy.size": size, **(overrides or {})}
     check_bounds(named)
     layers = [_with_recbole_spelling(layer, recall_files(named)) for layer in _layers(named)]

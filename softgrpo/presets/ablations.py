@@ -61,7 +61,9 @@ def check_ablation(name: str) -> str:
         ConfigError: There is none of that name.
     """
     if name not in ABLATIONS:
-        raise ConfigError(f"Ablation '{name}'", "There is none of that name", nearest(name, ABLATIONS))
+        raise ConfigError(
+            f"Ablation '{name}'", "There is none of that name", nearest(name, ABLATIONS), code="CONFIG-049"
+        )
     return name
 
 
@@ -93,5 +95,6 @@ def resolve_ablation(
             f"Ablation '{name}' with these settings",
             "Each of its variants is the same as the run without it, so there is nothing to compare",
             "Leave out the setting that it varies",
+            code="CONFIG-050",
         )
     return configs

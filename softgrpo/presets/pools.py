@@ -47,22 +47,33 @@ def check_pools(pools: Sequence[Sequence[str]], files: Collection[str] = ()) -> 
         if len(names) < 2:
             received = f"Pool '{pool_name(tuple(names))}'"
             problems.append(
-                ConfigError(received, "A pool needs at least two recallers to weigh", "Add one, or drop the pool")
+                ConfigError(
+                    received,
+                    "A pool needs at least two recallers to weigh",
+                    "Add one, or drop the pool",
+                    code="CONFIG-055",
+                )
             )
     for pool, count in Counter(frozenset(pool) for pool in checked).items():
         if count > 1:
             received = f"Pool '{pool_name(tuple(sorted(pool)))}', {count} times"
             problems.append(
-                ConfigError(received, "Every pool is compared once, in whatever order", "Drop the repetition")
+                ConfigError(
+                    received, "Every pool is compared once, in whatever order", "Drop the repetition", code="CONFIG-056"
+                )
             )
     if len(pools) < 2:
         received = f"{len(pools)} pool{'' if len(pools) == 1 else 's'}"
         problems.append(
-            ConfigError(received, "A comparison takes at least two", "Name the pools, or recallers to pair")
+            ConfigError(
+                received, "A comparison takes at least two", "Name the pools, or recallers to pair", code="CONFIG-057"
+            )
         )
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
-        raise ConfigError("The pools", f"Each must be a choice of its own:{lines}", "\nNothing was run")
+        raise ConfigError(
+            "The pools", f"Each must be a choice of its own:{lines}", "\nNothing was run", code="CONFIG-058"
+        )
     return tuple(checked)
 
 
@@ -90,7 +101,12 @@ def resolve_pools(
     if pools is None:
         pools = default_pools(resolve(dataset, size, stage, said).recall.recallers)
     elif RECALLERS in said:
-        raise ConfigError(f"Pools and {RECALLERS}", "The pools say which recallers there are", "Leave one of them out")
+        raise ConfigError(
+            f"Pools and {RECALLERS}",
+            "The pools say which recallers there are",
+            "Leave one of them out",
+            code="CONFIG-059",
+        )
     checked = check_pools(pools, recall_files(said))
     whole = resolve(dataset, size, stage, said | {RECALLERS: list(dict.fromkeys(chain.from_iterable(checked)))})
     return whole, {pool_name(pool): _with_pool(whole, pool) for pool in checked}

@@ -24,7 +24,9 @@ def _unknown(path: str, value: object) -> ConfigError:
     last = path.split(".")[-1]
     same_word = [known for known in settings() if known.split(".")[-1] == last]
     remedy = f"Did you mean '{same_word[0]}'? {LISTING}" if same_word else nearest(path, settings())
-    return ConfigError(f"Setting '{path}' = {shown(value)}", "There is no setting of that name", remedy)
+    return ConfigError(
+        f"Setting '{path}' = {shown(value)}", "There is no setting of that name", remedy, code="CONFIG-060"
+    )
 
 
 def _usual(path: str, usual: ExperimentConfig | None) -> str:
@@ -48,11 +50,12 @@ def _explain(error: ErrorDetails, usual: ExperimentConfig | None) -> ConfigError
             f"{together} do not fit together",
             message,
             "Change one of them; `softgrpo config` shows all values",
+            code="CONFIG-061",
         )
     setting = settings()[path]
     rule = message.replace("Input should", "The value should")
     remedy = f"Give a value that fits{_usual(path, usual)}. {path}: {setting.description}"
-    return ConfigError(f"{path} = {shown(error['input'])}", rule, remedy)
+    return ConfigError(f"{path} = {shown(error['input'])}", rule, remedy, code="CONFIG-062")
 
 
 def as_config_error(error: ValidationError, usual: ExperimentConfig | None = None) -> ConfigError:
@@ -66,4 +69,6 @@ def as_config_error(error: ValidationError, usual: ExperimentConfig | None = Non
     if len(problems) == 1:
         return problems[0]
     lines = "".join(f"\n  - {problem}" for problem in problems)
-    return ConfigError(f"{len(problems)} settings are wrong", f"Each has its rule:{lines}", f"\n{LISTING}")
+    return ConfigError(
+        f"{len(problems)} settings are wrong", f"Each has its rule:{lines}", f"\n{LISTING}", code="CONFIG-063"
+    )

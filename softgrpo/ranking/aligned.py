@@ -100,6 +100,7 @@ def check_lists(items: Tensor, scores: Tensor, valid: Tensor) -> None:
                 received,
                 "a list holds distinct items, each with a score, and -1 only behind its end",
                 "rebuild the candidates",
+                code="CANDIDATE-001",
             )
 
 
@@ -142,6 +143,7 @@ def check_weights(weights: Tensor, aligned: Aligned) -> None:
             f"merging {len(aligned)} windows of {aligned.num_recallers} recallers needs weights of shape "
             f"({len(aligned)}, G, {aligned.num_recallers})",
             "pass one weight per window, sample and recaller",
+            code="TRAINING-016",
         )
     total = weights.sum(-1)
     wrong = (weights < 0).any(-1) | ~total.isfinite() | (total == 0)
@@ -151,6 +153,7 @@ def check_weights(weights: Tensor, aligned: Aligned) -> None:
             f"{bad} of {total.numel()} weight vectors with NaN, infinite, negative or only zero entries",
             "weights are finite, at least 0, and not all 0",
             "look for a diverged policy: lower the learning rate, or switch bf16 off",
+            code="TRAINING-017",
         )
 
 

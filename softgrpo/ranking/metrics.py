@@ -78,7 +78,9 @@ def check_any_window(part: str, count: int, rule: str) -> None:
         DataError: There is none.
     """
     if count == 0:
-        raise DataError(f"no {part} window", rule, "use more users, longer histories or other shares of the split")
+        raise DataError(
+            f"no {part} window", rule, "use more users, longer histories or other shares of the split", code="DATA-022"
+        )
 
 
 def check_targets(num_targets: Tensor) -> None:
@@ -92,4 +94,5 @@ def check_targets(num_targets: Tensor) -> None:
             f"{int((num_targets < 1).sum())} windows without a target",
             "every window has at least one target",
             "cut the windows with softgrpo.data, which drops empty ones",
+            code="DATA-024",
         )

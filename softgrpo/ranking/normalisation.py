@@ -140,6 +140,7 @@ def normalised_scores(scores: Tensor, valid: Tensor, fusion: FusionConfig, param
                     "normalisation platt without its parameters",
                     "platt needs a slope and an intercept per recaller",
                     "fit them on policy windows with fit_platt",
+                    code="CANDIDATE-002",
                 )
             return platt(scores, valid, parameters)
         case _:

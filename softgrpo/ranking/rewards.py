@@ -74,6 +74,7 @@ class JudgedLists:
                 f"weights for {len(weights)} windows",
                 f"there are {len(self)} windows",
                 "pass one set of weights per window",
+                code="TRAINING-018",
             )
         step = max(1, _CELLS // (weights.shape[1] * self.aligned.items.shape[1]))
         for start in range(0, len(self), step):
@@ -155,6 +156,7 @@ class RankingReward:
                 f"targets of shape {tuple(targets.shape)} for {len(aligned)} windows",
                 "rewards need one row of targets per window",
                 "take lists and targets of the same windows",
+                code="TRAINING-019",
             )
         self._judged = JudgedLists(aligned, targets.long(), fusion).contending
         self._positions = self._judged.positions
@@ -181,6 +183,7 @@ class RankingReward:
                 f"window index of shape {tuple(index.shape)}",
                 f"an index is (B,) with numbers from 0 to {len(judged) - 1}",
                 "number the prompts as the windows that the reward was made with",
+                code="TRAINING-020",
             )
         fusion = judged.fusion
         moved = weights.detach().to(index.device)

@@ -153,10 +153,15 @@ def combine(lists: Sequence[CandidateLists]) -> CandidateLists:
     names = tuple(name for one in lists for name in one.recallers)
     sizes = sorted({len(one.items) for one in lists})
     if len(sizes) != 1:
-        raise CandidateError(f"Candidate lists for {sizes} windows", "A pool covers the same windows", _REBUILD)
+        raise CandidateError(
+            f"Candidate lists for {sizes} windows", "A pool covers the same windows", _REBUILD, code="CANDIDATE-003"
+        )
     if len(set(names)) < len(names):
         raise CandidateError(
-            f"Recallers {', '.join(names)}", "A pool holds each recaller once", "Drop the repeated one"
+            f"Recallers {', '.join(names)}",
+            "A pool holds each recaller once",
+            "Drop the repeated one",
+            code="CANDIDATE-004",
         )
     depth = max(one.depth for one in lists)
     items = np.full((sizes[0], len(names), depth), NO_ITEM, dtype=np.int32)
@@ -202,14 +207,16 @@ def read_candidates(path: Path) -> CandidateLists:
     try:
         table = pq.read_table(path)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise CandidateError(f"{path} cannot be read ({error})", rule, _REBUILD) from error
+        raise CandidateError(f"{path} cannot be read ({error})", rule, _REBUILD, code="CANDIDATE-005") from error
     stored = (table.schema.metadata or {}).get(_META)
     if stored is None:
-        raise CandidateError(f"{path} holds something else", rule, _REBUILD)
+        raise CandidateError(f"{path} holds something else", rule, _REBUILD, code="CANDIDATE-006")
     meta = json.loads(stored)
     shape = (meta["windows"], len(meta["recallers"]), meta["depth"])
     if table.num_rows != shape[0] * shape[1]:
-        raise CandidateError(f"{path} holds {table.num_rows} of {shape[0] * shape[1]} lists", rule, _REBUILD)
+        raise CandidateError(
+            f"{path} holds {table.num_rows} of {shape[0] * shape[1]} lists", rule, _REBUILD, code="CANDIDATE-007"
+        )
     items = table[Columns.Items].combine_chunks()
     filled = (np.arange(shape[2]) < items.value_lengths().to_numpy()[:, None]).reshape(shape)
     result = CandidateLists(
@@ -231,7 +238,9 @@ def check_candidates(lists: CandidateLists, corpus: Corpus, windows: Windows) ->
     expected = (len(windows), len(lists.recallers), lists.depth)
     if lists.items.shape != expected or lists.scores.shape != expected:
         received = f"Candidate lists of shape {lists.items.shape} and {lists.scores.shape}"
-        raise CandidateError(received, f"The shape is (windows, recallers, depth) = {expected}", _REBUILD)
+        raise CandidateError(
+            received, f"The shape is (windows, recallers, depth) = {expected}", _REBUILD, code="CANDIDATE-008"
+        )
     position = Positions(corpus)
     for number, name in enumerate(lists.recallers):
         items, scores = lists.items[:, number], lists.scores[:, number]
@@ -254,12 +263,17 @@ def check_candidates(lists: CandidateLists, corpus: Corpus, windows: Windows) ->
         if leaked.any():
             window = int(np.argwhere(leaked)[0, 0])
             received = f"The list of {name} for window {window} holds an item of the window's history"
-            raise LeakageError(received, "Candidates are unseen items", _REBUILD)
+            raise LeakageError(received, "Candidates are unseen items", _REBUILD, code="LEAKAGE-004")
 
 
 def _refuse(wrong: NDArray[np.bool_], name: str, what: str, rule: str) -> None:
     if wrong.any():
-        raise CandidateError(f"The list of {name} for window {int(np.argwhere(wrong)[0, 0])} {what}", rule, _REBUILD)
+        raise CandidateError(
+            f"The list of {name} for window {int(np.argwhere(wrong)[0, 0])} {what}",
+            rule,
+            _REBUILD,
+            code="CANDIDATE-009",
+        )
 
 
 class Positions:

@@ -101,7 +101,9 @@ def read_lists(path: Path, name: str, corpus: Corpus, windows: Windows, depth: i
         problems.append(_missing(missing, corpus, windows))
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
-        raise CandidateError(f"{path} (recaller {name})", f"Its rows break these rules:{lines}", f"\n{_DOCUMENT}")
+        raise CandidateError(
+            f"{path} (recaller {name})", f"Its rows break these rules:{lines}", f"\n{_DOCUMENT}", code="CANDIDATE-010"
+        )
     return _as_lists(rows, name, len(windows), depth)
 
 
@@ -123,13 +125,15 @@ def _read(path: Path, name: str, most: int) -> pa.Table:
         CandidateError: It is no Parquet file, of another schema, too long, or damaged.
     """
     if not path.is_file():
-        raise CandidateError(f"{path} (recaller {name})", "There is no such file", "Correct recall.files")
+        raise CandidateError(
+            f"{path} (recaller {name})", "There is no such file", "Correct recall.files", code="CANDIDATE-011"
+        )
     try:
         columns = pq.read_schema(path)
         wrong = _wrong_columns(columns)
         if wrong:
             rule = f"It has the columns {', '.join(SCHEMA)}"
-            raise CandidateError(f"{path} (recaller {name}): {'; '.join(wrong)}", rule, _DOCUMENT)
+            raise CandidateError(f"{path} (recaller {name}): {'; '.join(wrong)}", rule, _DOCUMENT, code="CANDIDATE-012")
         texts = [column for column in SCHEMA if _is_text(columns.field(column).type)]
         with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
             if file.metadata.num_rows > most:
@@ -137,6 +141,7 @@ def _read(path: Path, name: str, most: int) -> pa.Table:
                     f"{path} (recaller {name}) has {file.metadata.num_rows:,} rows",
                     f"Each window of the split lists each item once at most, which makes {most:,} rows",
                     _DOCUMENT,
+                    code="CANDIDATE-013",
                 )
             table = file.read(columns=list(SCHEMA))
         table.validate(full=True)  # texts are UTF-8, and numbers of names are within their dictionaries
@@ -146,6 +151,7 @@ def _read(path: Path, name: str, most: int) -> pa.Table:
             f"{path} (recaller {name}) cannot be read: {one_line(str(error))}",
             "It must be a Parquet file, and a whole one",
             f"Write or copy it again. {_DOCUMENT}",
+            code="CANDIDATE-014",
         ) from error
 
 

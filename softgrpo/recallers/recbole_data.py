@@ -134,7 +134,12 @@ def open_training_data(config: Config, corpus: Corpus, targets_per_user: int | N
     if len(train) == 0:
         received = f"No user has enough training items for {config['model']}"
         rule = "A sequential recaller needs users with at least two training items"
-        raise RecallerError(received, rule, "Take a general recaller (Pop, BPR, ItemKNN), or a larger split.recaller")
+        raise RecallerError(
+            received,
+            rule,
+            "Take a general recaller (Pop, BPR, ItemKNN), or a larger split.recaller",
+            code="RECALLER-006",
+        )
     loader = get_dataloader(config, "train")(config, train, samplers[0], shuffle=config["shuffle"])
     held_back = None
     if valid is not None and len(valid):

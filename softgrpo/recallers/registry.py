@@ -100,7 +100,10 @@ def _recbole_folder() -> Path:
     spec = importlib.util.find_spec("recbole")
     if spec is None or spec.origin is None:
         raise RecallerError(
-            "recbole is not installed", "Recallers are RecBole models", "Run: pip install recbole==1.2.1"
+            "recbole is not installed",
+            "Recallers are RecBole models",
+            "Run: pip install recbole==1.2.1",
+            code="RECALLER-009",
         )
     return Path(spec.origin).parent
 
@@ -137,15 +140,21 @@ def check_recallers(names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         if name.lower() in reasons:
             raise RecallerError(
-                f"Recaller '{name}'", f"RecBole has it, but {reasons[name.lower()]}", "Take another one"
+                f"Recaller '{name}'",
+                f"RecBole has it, but {reasons[name.lower()]}",
+                "Take another one",
+                code="RECALLER-010",
             )
         if name.lower() not in by_lower:
             rule = "A recaller is a general or sequential RecBole model, by name"
-            raise RecallerError(f"Recaller '{name}'", rule, nearest(name, known))
+            raise RecallerError(f"Recaller '{name}'", rule, nearest(name, known), code="RECALLER-011")
         spelled.append(by_lower[name.lower()])
     if len(set(spelled)) < len(spelled):
         raise RecallerError(
-            f"Recallers {', '.join(spelled)}", "A pool holds each recaller once", "Drop the repeated name"
+            f"Recallers {', '.join(spelled)}",
+            "A pool holds each recaller once",
+            "Drop the repeated name",
+            code="RECALLER-012",
         )
     return tuple(spelled)
 
@@ -167,13 +176,19 @@ def check_pool(names: Iterable[str], files: Collection[str] = ()) -> tuple[str, 
                 f"recall.files names a recaller '{name}'",
                 f"RecBole has a model {taken[name.lower()]}, and a table must tell the two apart",
                 f"Give the file another name, such as My{name}",
+                code="RECALLER-002",
             )
     by_lower = {name.lower(): name for name in files}
     names = list(names)
     ours = iter(check_recallers(name for name in names if name.lower() not in by_lower))
     pool = tuple(by_lower[name.lower()] if name.lower() in by_lower else next(ours) for name in names)
     if len(set(pool)) < len(pool):
-        raise RecallerError(f"Recallers {', '.join(pool)}", "A pool holds each recaller once", "Drop the repeated name")
+        raise RecallerError(
+            f"Recallers {', '.join(pool)}",
+            "A pool holds each recaller once",
+            "Drop the repeated name",
+            code="RECALLER-003",
+        )
     return pool
 
 
@@ -199,11 +214,11 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         if key not in known:
             rule = f"It is not a setting of {name} that may be chosen here"
-            raise RecallerError(f"Setting '{key}' of recaller {name}", rule, nearest(key, known))
+            raise RecallerError(f"Setting '{key}' of recaller {name}", rule, nearest(key, known), code="RECALLER-013")
         problem = _problem(name, key, value, known[key])
         if problem:
             received = f"Setting {key} = {value!r} of recaller {name}"
-            raise RecallerError(received, problem, f"RecBole's default is {known[key]!r}")
+            raise RecallerError(received, problem, f"RecBole's default is {known[key]!r}", code="RECALLER-014")
 
 
 def _problem(name: str, key: str, value: Any, default: Any) -> str:

@@ -84,7 +84,10 @@ def show_model(output: Path, config: ExperimentConfig, node: Node, payload: Path
         aside.replace(link)
     except (IsADirectoryError, NotADirectoryError) as error:
         raise StoreError(
-            f"'{link}'", "It is made as a link to the finished policy, and a folder is there", "Move that folder away"
+            f"'{link}'",
+            "It is made as a link to the finished policy, and a folder is there",
+            "Move that folder away",
+            code="STORE-024",
         ) from error
     finally:
         aside.unlink(missing_ok=True)

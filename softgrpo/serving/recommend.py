@@ -60,7 +60,10 @@ def recommend(prepared: Prepared, learned: NDArray[np.float64], users: Sequence[
     corpus, lists, windows = prepared.corpus, prepared.lists, prepared.windows
     if not 1 <= k <= lists.depth:
         raise ConfigError(
-            f"k = {k}", f"A list is merged from lists of recall.depth = {lists.depth}", "Ask for 1 to that"
+            f"k = {k}",
+            f"A list is merged from lists of recall.depth = {lists.depth}",
+            "Ask for 1 to that",
+            code="CONFIG-067",
         )
     expected = (len(windows.of(Part.TEST)), len(lists.recallers))
     if learned.shape != expected:
@@ -68,14 +71,20 @@ def recommend(prepared: Prepared, learned: NDArray[np.float64], users: Sequence[
             f"policy outputs of shape {learned.shape}",
             f"The run has (test windows, recallers) = {expected}",
             "Name a whole run",
+            code="POLICY-026",
         )
     tokens = pd.Index(corpus.users[Columns.Token])
     names = tokens.tolist() if users is None else list(users)
     if not names:
-        raise ConfigError("no user", "At least one user is asked for", "Name some, or leave them out for all")
+        raise ConfigError(
+            "no user", "At least one user is asked for", "Name some, or leave them out for all", code="CONFIG-068"
+        )
     if len(set(names)) < len(names):
         raise ConfigError(
-            f"{len(names)} users, {len(set(names))} of them different", "A user is asked for once", "Drop the others"
+            f"{len(names)} users, {len(set(names))} of them different",
+            "A user is asked for once",
+            "Drop the others",
+            code="CONFIG-069",
         )
     numbers = tokens.get_indexer(pd.Index(names, dtype=object))  # (U,) -1 where the run does not know the user
     chosen = _choose(prepared, learned, numbers)
@@ -199,8 +208,11 @@ def stored_weights(folder: Path, recallers: tuple[str, ...], method: str = FOCUS
             f"policy outputs over {', '.join(stored)}",
             f"the candidate lists are of {', '.join(recallers)}, in that order",
             "Name the run of one whole pipeline",
+            code="CANDIDATE-015",
         )
     rows = table[table["method"] == method]
     if not len(rows):
-        raise PolicyError(f"method '{method}'", "The run stored no weights of it", "Name a run that tested it")
+        raise PolicyError(
+            f"method '{method}'", "The run stored no weights of it", "Name a run that tested it", code="POLICY-027"
+        )
     return rows[list(recallers)].to_numpy(np.float64)

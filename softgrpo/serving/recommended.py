@@ -84,5 +84,10 @@ def check_format(path: Path) -> Path:
         ConfigError: It does not.
     """
     if path.suffix not in (".parquet", ".json"):
-        raise ConfigError(f"'{path}'", "Recommendations are written as .parquet or .json", "Give the file such a name")
+        raise ConfigError(
+            f"'{path}'",
+            "Recommendations are written as .parquet or .json",
+            "Give the file such a name",
+            code="CONFIG-070",
+        )
     return path

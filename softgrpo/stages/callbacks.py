@@ -82,6 +82,7 @@ class CurveSender(TrainerCallback):
                     f"{name} is {values[name]}",
                     "training stops at a loss that is not finite; the last checkpoint is intact",
                     "Lower the learning rate, or compute without bf16",
+                    code="TRAINING-021",
                 )
         named = {self._names.get(name, name): value for name, value in values.items()}
         self._reporter.metrics(named, state.global_step)

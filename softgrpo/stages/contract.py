@@ -102,7 +102,7 @@ def check_stage(name: str, *, known: tuple[str, ...] = STAGES) -> str:
         ConfigError: There is no such stage.
     """
     if name not in known:
-        raise ConfigError(f"stage '{name}'", "there is no such stage", nearest(name, known))
+        raise ConfigError(f"stage '{name}'", "there is no such stage", nearest(name, known), code="CONFIG-071")
     return name
 
 

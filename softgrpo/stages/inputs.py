@@ -188,7 +188,9 @@ class Prepared:
     def _told_apart(self, rows: NDArray[np.int64], kept: NDArray[np.bool_], why: _LeftOut) -> NDArray[np.int64]:
         """Returns the rows to keep; says what is wrong with the others where hardly one is left."""
         if not kept.any():
-            raise DataError(f"no policy window {why.kept}", why.rule, f"{why.remedy}, or {why.switch} false")
+            raise DataError(
+                f"no policy window {why.kept}", why.rule, f"{why.remedy}, or {why.switch} false", code="DATA-025"
+            )
         count = int(kept.sum())
         if count < len(rows) and count < max(FEW_WINDOWS, SMALL_SHARE * len(rows)):
             logger.warning(

@@ -57,6 +57,7 @@ def check_training_input(
             f"the first in {_named(window, corpus, windows)}",
             "Recallers train on nothing that later serves as a target",
             _DEFECT,
+            code="LEAKAGE-005",
         )
     late = Positions(corpus)(users, items) >= windows.train_end[users]
     if late.any():
@@ -66,6 +67,7 @@ def check_training_input(
             f"{name} was trained on {int(late.sum())} pairs from behind its part, the first item {item!r} of user {user!r}",
             "Recallers train on the beginning of each user's sequence and on nothing else",
             _DEFECT,
+            code="LEAKAGE-006",
         )
     return len(target_pairs)
 
@@ -91,6 +93,7 @@ def check_nobody_left_out(corpus: Corpus, windows: Windows, split: SplitConfig) 
             f"and {len(stored - of_split)} are not of the split",
             "Windows follow from positions alone; leaving some out by what the recallers found would choose the users by outcome",
             _DEFECT,
+            code="LEAKAGE-007",
         )
     return len(np.unique(windows.user[windows.of(Part.TEST)]))
 
@@ -115,6 +118,7 @@ def check_everyone_is_tested(tested: NDArray[np.integer], windows: Windows) -> i
             f"{len(np.setdiff1d(test_windows, tested))} of {len(test_windows)} test windows left out",
             "Every user that has a test window is evaluated, once",
             _DEFECT,
+            code="LEAKAGE-008",
         )
     return len(test_windows)
 
@@ -148,6 +152,7 @@ def check_track_record(features: Features, windows: Windows) -> int:
             f"The track records of {int(wrong.sum())} windows, window {window} the first, tell of other outcomes than those before",
             "A track record holds only outcomes whose last target lies inside the present history",
             _DEFECT,
+            code="LEAKAGE-009",
         )
     return int(count.sum())
 
@@ -193,7 +198,10 @@ def check_prompts(
     """
     if len(prompts) != len(windows):
         raise LeakageError(
-            f"{len(prompts)} prompts for {len(windows)} windows", "Every window has one, whatever came of it", _DEFECT
+            f"{len(prompts)} prompts for {len(windows)} windows",
+            "Every window has one, whatever came of it",
+            _DEFECT,
+            code="LEAKAGE-010",
         )
     first = np.searchsorted(windows.user, windows.user)
     ordinal = np.arange(len(windows)) - first  # (W,) which of its user's windows each is
@@ -208,6 +216,7 @@ def check_prompts(
                     f"The prompt of {_named(window, corpus, windows)} changes with what lies behind the window's history",
                     "Nothing in a prompt comes from behind the window's history",
                     _DEFECT,
+                    code="LEAKAGE-011",
                 )
     return len(prompts)
 

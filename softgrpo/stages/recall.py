@@ -73,7 +73,12 @@ def run(context: StageContext) -> dict[str, float]:
     lists = CandidateLists((name,), items[:, None], scores[:, None])
     check_candidates(lists, corpus, windows)
     if not (lists.items[windows.of(Part.VALID)] >= 0).any():
-        raise RecallerError(f"{name} gives no candidate at all", "a recaller ranks at least one unseen item", "Drop it")
+        raise RecallerError(
+            f"{name} gives no candidate at all",
+            "a recaller ranks at least one unseen item",
+            "Drop it",
+            code="RECALLER-016",
+        )
     write_candidates(context.out / CANDIDATES, lists)
     # how good the lists are is a number of the stage `data`: it depends on fusion.k, which must not train recallers anew
     return {"mean_list_length": float(np.mean((lists.items >= 0).sum(2)))}

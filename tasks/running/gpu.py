@@ -48,6 +48,7 @@ def make_limit(api: str, credentials: str | None = None) -> None:
             f"concurrency limit '{slot_name()}': {answer.status_code} {answer.text[:MESSAGE_CHARACTERS]}",
             "Prefect's server keeps the limit of one stage on the GPU",
             "Look into the log of Prefect's server",
+            code="STORE-028",
         )
 
 

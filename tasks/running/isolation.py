@@ -141,6 +141,7 @@ class _Listener:
             "It must come to its end; -9 means that it was killed, as the system does where memory is short, and -6 or -11 that a"
             " library gave up, as some do where they get no memory",
             "Let fewer stages run at once (--parallel 1), see docs/troubleshooting.md on memory, and run the same command again",
+            code="PROCESS-002",
         )
 
     def _take(self, kind: str, values: list[Any]) -> None:

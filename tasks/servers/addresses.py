@@ -60,6 +60,7 @@ def check_answers(uri: str, setting: str) -> None:
             f"{setting}={shown}",
             f"no server answers there within {TIMEOUT_SECONDS:g} s",
             f"Start the server, correct the address, or unset {setting} to use the output folder",
+            code="STORE-029",
         ) from error
 
 
@@ -102,7 +103,10 @@ def _ask(uri: str, setting: str, shown: str) -> None:
 
 def _no_url(setting: str, shown: str) -> ConfigError:
     return ConfigError(
-        f"{setting}={shown}", "It is no URL", f"Write one, such as {EXAMPLES[setting]}, or unset {setting}"
+        f"{setting}={shown}",
+        "It is no URL",
+        f"Write one, such as {EXAMPLES[setting]}, or unset {setting}",
+        code="CONFIG-073",
     )
 
 
@@ -118,13 +122,19 @@ def check_workers(parallel: int | None, dask: str | None) -> None:
     """
     if parallel is not None and parallel < 1:
         raise ConfigError(
-            f"--parallel {parallel}", "At least one recaller is trained at a time", "Give a larger number"
+            f"--parallel {parallel}",
+            "At least one recaller is trained at a time",
+            "Give a larger number",
+            code="CONFIG-074",
         )
     if dask is None:
         return
     if parallel is not None:
         raise ConfigError(
-            "--parallel and --dask", "The cluster's workers say how many stages run at once", "Leave one out"
+            "--parallel and --dask",
+            "The cluster's workers say how many stages run at once",
+            "Leave one out",
+            code="CONFIG-075",
         )
     missing = [name for name in SERVERS if not os.environ.get(name, "").startswith("http")]
     if missing:
@@ -132,4 +142,5 @@ def check_workers(parallel: int | None, dask: str | None) -> None:
             f"--dask without {' and '.join(missing)}",
             "All workers of a cluster report to the same servers",
             'Start them and name them: make services, then eval "$(make -s env)"',
+            code="CONFIG-076",
         )

@@ -38,7 +38,9 @@ def make_database(output: Path) -> Path:
                 with closing(sqlite3.connect(path)) as database:
                     database.execute("PRAGMA journal_mode=WAL")
     except (sqlite3.Error, OSError) as error:
-        raise StoreError(f"'{path}': {error}", "MLflow's database is made there", "Choose another --output") from error
+        raise StoreError(
+            f"'{path}': {error}", "MLflow's database is made there", "Choose another --output", code="STORE-030"
+        ) from error
     return path
 
 
@@ -73,9 +75,9 @@ def check_sqlite(path: Path, rule: str, remedy: str) -> None:
         with path.open("rb") as file:
             begin = file.read(len(MAGIC))
     if path.is_dir() or begin not in (b"", MAGIC):
-        raise StoreError(f"'{path}' is no SQLite database", rule, remedy)
+        raise StoreError(f"'{path}' is no SQLite database", rule, remedy, code="STORE-031")
     if begin and (damage := _damage(path)):
-        raise StoreError(f"'{path}' is damaged: {damage}", rule, remedy)
+        raise StoreError(f"'{path}' is damaged: {damage}", rule, remedy, code="STORE-032")
 
 
 def _damage(path: Path) -> str:
@@ -100,6 +102,7 @@ def damaged_database(error: BaseException) -> StoreError | None:
                 f"A SQLite database says: {each}",
                 "MLflow's record is in mlflow.db in the output folder, Prefect's in prefect/prefect.db",
                 "Find the damaged one with `sqlite3 FILE 'PRAGMA integrity_check'`, and put its backup there or move it away",
+                code="STORE-033",
             )
     return None
 

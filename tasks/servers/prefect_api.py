@@ -37,5 +37,6 @@ def open_session(api: str, credentials: str | None = None) -> requests.Session:
             f"Prefect's server at {api}: {error}",
             "It must answer and take requests of this client",
             "Look into its log; PREFECT_API_AUTH_STRING names user:password where it asks for them",
+            code="STORE-034",
         ) from error
     return session

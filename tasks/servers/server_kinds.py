@@ -121,6 +121,7 @@ def check_web_server(uri: str, setting: str, shown: str, seconds: float) -> None
             f"{setting}={shown} answers with HTTP status {status}",
             f"{kind.name} has to let this machine in, by this address",
             f"Correct the address, or give credentials with {' or '.join(kind.credentials)}",
+            code="STORE-035",
         )
     if status != requests.codes.ok or not kind.knows(answer):
         raise _another(kind, setting, shown, f"HTTP status {status} to {kind.question.partition('?')[0]}")
@@ -141,6 +142,7 @@ def _another(kind: Kind, setting: str, shown: str, what: str) -> StoreError:
         f"{setting}={shown} is not the address of {kind.name}: it answers with {what}",
         f"{kind.name} must be there",
         f"Correct the address, or unset {setting} to use the output folder",
+        code="STORE-036",
     )
 
 
@@ -165,12 +167,14 @@ def check_driver(uri: str, setting: str, shown: str) -> None:
             f"{setting}={shown}",
             f"The driver of such a database, the Python module {error.name}, is not installed",
             DRIVERS.get(str(error.name), f"Install {error.name}, or use another database"),
+            code="CONFIG-077",
         ) from error
     except (ArgumentError, ValueError) as error:
         raise ConfigError(
             f"{setting}={shown}: {one_line(str(error))}",
             "It must be the address of a database that SQLAlchemy knows",
             "Write one, such as postgresql+psycopg2://user@host/mlflow",
+            code="CONFIG-078",
         ) from error
 
 
@@ -192,6 +196,7 @@ def check_database_server(uri: str, setting: str, shown: str) -> None:
             f"{setting}={shown}: the database cannot be opened: {message}",
             "MLflow's record of all runs is there",
             f"Correct the address, start or mend the database, or unset {setting} to use the output folder",
+            code="STORE-037",
         ) from error
 
 
@@ -209,4 +214,5 @@ def check_proxies() -> None:
                 f"{name}_proxy names a SOCKS proxy, {place.scheme}://{place.hostname}",
                 f"Prefect and MLflow use it with further packages only; these modules are missing: {', '.join(missing)}",
                 "Install pysocks and socksio with pip, or unset the variable (ALL_PROXY, HTTP_PROXY or HTTPS_PROXY)",
+                code="CONFIG-079",
             )

@@ -26,6 +26,7 @@ def create_app() -> ASGIApp:
             f"{MLFLOW_CREDENTIALS} is not set",
             "MLflow's server asks for that user and password",
             "Set it to user:password",
+            code="CONFIG-080",
         )
     from mlflow.server.fastapi_app import app  # the whole server, which an import of this module does not need
 

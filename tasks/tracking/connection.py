@@ -117,6 +117,7 @@ def store_errors(uri: str) -> Iterator[None]:
             f"MLflow at {without_password(uri)} said: {message}",
             "Every stage is recorded there before it counts as done",
             "Check the server or the database and run the same command again; finished stages are reused",
+            code="STORE-039",
         ) from error
 
 
@@ -129,6 +130,7 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
             f"MLflow experiment '{name}' is deleted",
             "Runs cannot be added to a deleted experiment",
             f"Restore it: mlflow experiments restore --experiment-id {experiment.experiment_id}",
+            code="STORE-040",
         )
     return str(experiment.experiment_id)
 

@@ -82,6 +82,7 @@ def read_run(store: ArtifactStore, run_id: str) -> Run:
             f"run '{run_id}'",
             "The id of a run has 1 to 256 letters, digits, - and _",
             "Copy it from a run's page, six characters of it or more",
+            code="CONFIG-081",
         )
     tracking = store.runs.tracking
     try:
@@ -92,7 +93,9 @@ def read_run(store: ArtifactStore, run_id: str) -> Run:
             return matches[0]
         if matches:
             ids = ", ".join(run.info.run_id for run in matches)
-            raise ConfigError(f"run '{run_id}'", f"Several runs begin so: {ids}", "Give more of the id") from error
+            raise ConfigError(
+                f"run '{run_id}'", f"Several runs begin so: {ids}", "Give more of the id", code="CONFIG-082"
+            ) from error
         rule = f"MLflow has no such run ({error.error_code})"
         if FLOW_RUN_ID.fullmatch(run_id):
             rule = "An id with hyphens is that of a run in Prefect; the id of the MLflow run is needed"
@@ -100,6 +103,7 @@ def read_run(store: ArtifactStore, run_id: str) -> Run:
             f"run '{run_id}'",
             rule,
             "`softgrpo runs` lists the ids; six characters from the beginning of one are enough",
+            code="CONFIG-083",
         ) from error
 
 
@@ -140,7 +144,9 @@ def upstream_runs(
     """
     run = read_run(store, run_id)
     if not {"stage", "node"} & set(run.data.tags):
-        raise ConfigError(f"run '{run_id}'", "It must be one of softgrpo's", "Copy the id from a run's page")
+        raise ConfigError(
+            f"run '{run_id}'", "It must be one of softgrpo's", "Copy the id from a run's page", code="CONFIG-084"
+        )
     _check_same(store, run, config)
     runs = stage_runs(store, run)
     names = [node.name for node in nodes if node.stage.name != nodes[-1].stage.name and node.name in runs]
@@ -149,6 +155,7 @@ def upstream_runs(
             f"run '{run_id}'",
             f"It has no stage that comes before {nodes[-1].stage.name}",
             "Name a run that got further, or leave from_run out",
+            code="CONFIG-085",
         )
     return {name: runs[name] for name in names}
 
@@ -179,4 +186,5 @@ def _check_same(store: ArtifactStore, run: Run, config: ExperimentConfig) -> Non
                 f"run '{run.info.run_id}' with {name} = {actual}",
                 f"The stages of a run can be used with the same {name} only, here {expected}",
                 "Name another run, or set the same",
+                code="CONFIG-086",
             )

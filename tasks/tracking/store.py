@@ -129,6 +129,7 @@ class ArtifactStore:
                 f"run '{run.info.run_id}' of stage {stage}",
                 "Only a finished run whose files were committed can be used",
                 "Name a run that finished",
+                code="STORE-041",
             )
         with self.local.lock(key):
             here = self.local.find(key)
@@ -140,6 +141,7 @@ class ArtifactStore:
                 f"files of run '{run.info.run_id}' of stage {stage}",
                 "They must be there and have the digest that was committed",
                 "Leave from_run out: the stage is then looked for elsewhere, or made again",
+                code="STORE-042",
             )
         return downloaded
 

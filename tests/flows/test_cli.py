@@ -81,7 +81,11 @@ def fail_with(error: BaseException) -> Any:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (TrainingError("loss is NaN", "a loss is a number", "Lower the learning rate"), 1, "Lower the learning rate."),
+        (
+            TrainingError("loss is NaN", "a loss is a number", "Lower the learning rate", code="TRAINING-000"),
+            1,
+            "Lower the learning rate.",
+        ),
         (OSError(28, "No space left on device"), 1, "no space is left on the disk. A stage counts"),
         (OSError(122, "Disk quota exceeded"), 1, "no space is left on the disk. A stage counts"),
         (PermissionError(13, "Permission denied", "x"), 1, "The system refused"),
@@ -99,7 +103,7 @@ def test_failures_while_running(
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", fail_with(StoreError("a", "b", "c")))
+    monkeypatch.setattr("flows.command.pipeline.pipeline_job", fail_with(StoreError("a", "b", "c", code="STORE-000")))
     assert cli.main(["run", "ml-100k", "full", "tiny", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 

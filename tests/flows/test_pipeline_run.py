@@ -54,7 +54,9 @@ def test_the_report_and_the_policies_are_with_the_run_that_people_compare(output
     assert (names(second.inputs.model_inputs), names(second.outputs.model_outputs)) == (["sft"], [])
 
 
-@pytest.mark.parametrize(("end", "status"), [(ConfigError("x", "y", "z"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+@pytest.mark.parametrize(
+    ("end", "status"), [(ConfigError("x", "y", "z", code="CONFIG-000"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
 def test_a_run_that_ended_early_still_tells_what_it_reused(end: BaseException, status: str, output: Path) -> None:
     from mlflow import MlflowClient
     from prefect import flow

@@ -117,7 +117,7 @@ def test_a_failed_stage_stays_where_it_was(go: Any, monkeypatch: pytest.MonkeyPa
 
     def fail(context: StageContext) -> None:
         work(context)
-        raise TrainingError("loss is nan", "it must be finite", "Lower the learning rate")
+        raise TrainingError("loss is nan", "it must be finite", "Lower the learning rate", code="TRAINING-000")
 
     (artifact,) = progress_artifacts(go(FakeStages(before={"sft": fail})))
     assert 0 < artifact.data <= 100 and artifact.description != "done"

@@ -175,7 +175,7 @@ def test_the_flow_itself_refuses_bad_input_and_the_command_checks_once(
     assert checked == ["test", "executed"]
 
     def refuse(config: ExperimentConfig, until: str) -> list[str]:
-        raise ConfigError("a", "b", "c")
+        raise ConfigError("a", "b", "c", code="CONFIG-000")
 
     monkeypatch.setattr(pipeline, "preflight", refuse)
     with pytest.raises(ConfigError):

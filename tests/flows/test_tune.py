@@ -162,7 +162,9 @@ def test_a_training_that_diverges_is_a_bad_trial_and_other_errors_end_the_study(
 ) -> None:
     def diverge(context: StageContext) -> None:
         if context.config.grpo.learning_rate != 2e-5:
-            raise TrainingError("loss is nan at step 3", "it must be finite", "Lower the learning rate")
+            raise TrainingError(
+                "loss is nan at step 3", "it must be finite", "Lower the learning rate", code="TRAINING-000"
+            )
 
     fakes.before["grpo"] = diverge
     tuned = go(output, 3)
@@ -171,7 +173,7 @@ def test_a_training_that_diverges_is_a_bad_trial_and_other_errors_end_the_study(
     assert tuned.best["grpo.learning_rate"] == 2e-5
 
     def fail(_: StageContext) -> None:
-        raise StoreError("the disk", "it must be there", "Bring it back")
+        raise StoreError("the disk", "it must be there", "Bring it back", code="STORE-000")
 
     fakes.before["grpo"] = fail
     with pytest.raises(StoreError, match="the disk"):
@@ -182,7 +184,9 @@ def test_a_training_that_diverges_is_a_bad_trial_and_other_errors_end_the_study(
 
 def test_a_study_in_which_no_training_ended_says_so(fakes: FakeGroups, output: Path) -> None:
     def diverge(_: StageContext) -> None:
-        raise TrainingError("loss is nan at step 3", "it must be finite", "Lower the learning rate")
+        raise TrainingError(
+            "loss is nan at step 3", "it must be finite", "Lower the learning rate", code="TRAINING-000"
+        )
 
     fakes.before["grpo"] = diverge
     with pytest.raises(TrainingError, match="none of 2 trials came to its end"):

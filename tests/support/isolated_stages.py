@@ -51,7 +51,7 @@ def _say(context: StageContext) -> None:
 def run(context: StageContext) -> dict[str, float]:
     folder, variant = _note(context), context.variant
     if variant == "Refused":
-        raise RecallerError("the loss is NaN", "it must be finite", "lower the rate")
+        raise RecallerError("the loss is NaN", "it must be finite", "lower the rate", code="RECALLER-000")
     if variant == "Broken":
         raise ValueError("a bug")
     if variant == "Hungry":

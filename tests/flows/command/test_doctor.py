@@ -34,7 +34,10 @@ def test_doctor_says_whether_a_run_would_get_a_model_of_the_hub(
         asked[name] = longest
         if "Llama" in name:
             raise PolicyError(
-                f"model '{name}'", "it is neither on this machine nor reachable on the hub (401)", "Log in"
+                f"model '{name}'",
+                "it is neither on this machine nor reachable on the hub (401)",
+                "Log in",
+                code="POLICY-000",
             )
 
     monkeypatch.setattr("softgrpo.policy.model_files.check_reachable", check)

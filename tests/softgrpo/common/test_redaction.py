@@ -93,7 +93,10 @@ def test_pages_are_linked_without_a_login() -> None:
 
 def test_errors_of_softgrpo_never_hold_one() -> None:
     error = ConfigError(
-        "MLFLOW_TRACKING_URI=http://me:s3cret@host", "No http://me:s3cret@host", "Not http://me:s3cret@host"
+        "MLFLOW_TRACKING_URI=http://me:s3cret@host",
+        "No http://me:s3cret@host",
+        "Not http://me:s3cret@host",
+        code="CONFIG-000",
     )
     assert "s3cret" not in f"{error} {error.args} {error.received} {error.rule} {error.remedy}"
 

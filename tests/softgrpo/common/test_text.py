@@ -79,7 +79,9 @@ def test_long_lines_and_long_texts_are_cut() -> None:
 
 
 def test_errors_show_no_control_character_and_no_value_of_any_size() -> None:
-    error = ConfigError(f"dataset '{EVIL}\nsecond line'", f"rule:\n  - {EVIL}", f"remedy {'x' * 200_000}")
+    error = ConfigError(
+        f"dataset '{EVIL}\nsecond line'", f"rule:\n  - {EVIL}", f"remedy {'x' * 200_000}", code="CONFIG-000"
+    )
     shown = str(error)
     assert no_control(shown) and "\n  - a\\x1b" in shown and "second line" in shown.split("\n")[0]
     assert len(shown) < 2000

@@ -43,9 +43,9 @@ PASSING: list[Exception] = [
     OSError(errno.EIO, "input/output error"),
 ]
 LASTING: list[Exception] = [
-    TrainingError("loss is nan", "training stops", "lower the learning rate"),
-    ConfigError("a", "b", "c"),
-    StoreError("MLflow said no", "b", "c"),
+    TrainingError("loss is nan", "training stops", "lower the learning rate", code="TRAINING-000"),
+    ConfigError("a", "b", "c", code="CONFIG-000"),
+    StoreError("MLflow said no", "b", "c", code="STORE-000"),
     MlflowException("no such run", RESOURCE_DOES_NOT_EXIST),
     requests.HTTPError("403 Forbidden"),
     PermissionError(errno.EACCES, "permission denied"),
@@ -69,9 +69,9 @@ def test_what_would_be_the_same_again_does_not_pass(error: Exception) -> None:
 
 
 def test_a_stage_that_took_too_long_is_not_tried_again_whatever_it_was_at() -> None:
-    late = TimeLimitError("sft took longer than 24 hours", "a rule", "a remedy")
+    late = TimeLimitError("sft took longer than 24 hours", "a rule", "a remedy", code="TIME-000")
     late.__cause__ = requests.ConnectionError("interrupted")
     assert not is_transient(late)
     renamed = requests.ConnectionError("interrupted")
-    renamed.__context__ = TimeLimitError("sft took longer than 24 hours", "a rule", "a remedy")
+    renamed.__context__ = TimeLimitError("sft took longer than 24 hours", "a rule", "a remedy", code="TIME-000")
     assert not is_transient(renamed)
