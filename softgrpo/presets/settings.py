@@ -107,7 +107,9 @@ def as_flags(overrides: Mapping[str, Any]) -> list[str]:
     words: list[str] = []
     for path, value in overrides.items():
         if isinstance(value, list | tuple) and path in settings():
-            words += [f"--{path}", *map(str, value)]
+            items = list(map(str, value))
+            alone = len(items) == 1 and items[0].startswith("-")  # a word of its own would be read as a flag
+            words += [f"--{path}={items[0]}"] if alone else [f"--{path}", *items]
             continue
         text = value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value)
         whole = text.startswith("-") or (

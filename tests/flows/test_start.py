@@ -193,7 +193,9 @@ def test_the_command_passes_its_configuration_and_shows_the_parameters_of_the_fo
 
     shown: list[Any] = []
     monkeypatch.setattr(recipe, "resolve", lambda *words: pytest.fail("a resolved configuration is not resolved again"))
-    monkeypatch.setattr(recipe, "execute", lambda nodes, config, *others: shown.append((config, flow_run.parameters)))
+    monkeypatch.setattr(
+        recipe, "execute", lambda nodes, config, *others, **options: shown.append((config, flow_run.parameters))
+    )
     config = resolve("ml-1m", "mini", overrides={"seed": 7})
     nowhere = {"check": False, "parallel": None, "dask": None}
     body = partial(recipe.run_softgrpo, config, "data", (), tmp_path, None, **nowhere)
