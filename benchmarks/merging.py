@@ -10,7 +10,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,12 +17,13 @@ from torch import Tensor
 
 from benchmarks.report import Row
 from benchmarks.timing import ratio, take_turns
-from softgrpo.config import FusionConfig
-from softgrpo.fusion import Aligned, align
-from softgrpo.rewards import RankingReward
+from softgrpo.config import FusionConfig, MergeMethod
+from softgrpo.ranking.aligned import Aligned
+from softgrpo.ranking.fusion import align
+from softgrpo.ranking.rewards import RankingReward
 
 CATALOGUE = 1682  # items of ml-100k
-AIMS: dict[Literal["score", "quota", "rrf"], float | None] = {"score": 50.0, "quota": 20.0, "rrf": None}
+AIMS: dict[MergeMethod, float | None] = {"score": 50.0, "quota": 20.0, "rrf": None}
 AGREEMENT = 1e-6
 List = list[tuple[int, float]]
 """One recaller's items, best first, each with what one unit of weight gives to it."""
@@ -97,7 +97,7 @@ def merge_by_value(lists: Sequence[List], weights: Sequence[float], k: int) -> l
 
 
 def merge_by_quota(lists: Sequence[List], weights: Sequence[float], k: int) -> list[int]:
-    """Returns k items in weighted turns, as `softgrpo.fusion` defines the method `quota`."""
+    """Returns k items in weighted turns, as `softgrpo.ranking.by_quota` defines the method `quota`."""
     total = math.fsum(weights)
     shares = [weight / total for weight in weights]
     best: dict[int, int] = {}

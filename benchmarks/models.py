@@ -24,7 +24,7 @@ from transformers import (
 
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
-from softgrpo.policy import create_policy
+from softgrpo.policy.model import create_policy
 
 RECALLERS = ("BPR", "SASRec", "ItemKNN")
 SENTENCE = "the of and to in is was for on that with as by at from his it an are were which this also be had"

@@ -20,16 +20,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from softgrpo.candidates import build_candidates
+from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import make_windows
 from softgrpo.errors import ConfigError
-from softgrpo.features import own_ranks
-from softgrpo.fusion import ABSENT
-from softgrpo.metrics import ndcg
+from softgrpo.policy.features import own_ranks
 from softgrpo.presets import resolve
-from softgrpo.records import Corpus, Part, Windows
+from softgrpo.ranking.aligned import ABSENT
+from softgrpo.ranking.metrics import ndcg
+from softgrpo.recallers.candidates import build_candidates
 
 K, NAME = 10, "split"
 PARTS = ("train", "valid", "test")
@@ -83,7 +83,12 @@ def by_recbole(name: str, config: ExperimentConfig, rows: dict[str, list[Row]], 
     import_models()
     sequential = get_model(name).type == ModelType.SEQUENTIAL
     if sequential and len({user for user, _, _ in rows["test"]}) < len(rows["test"]):
-        raise ConfigError(name, "RecBole evaluates each target of a sequential model by itself", "Take split.window 1")
+        raise ConfigError(
+            name,
+            "RecBole evaluates each target of a sequential model by itself",
+            "Take split.window 1",
+            code="CONFIG-001",
+        )
     settings = dict(config.recall.settings_of(name))
     length, own = int(settings.get("MAX_ITEM_LIST_LENGTH", 50)), folder / NAME
     own.mkdir(parents=True, exist_ok=True)

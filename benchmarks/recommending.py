@@ -26,8 +26,8 @@ def measure_recommending(users: int = USERS, items: int = ITEMS) -> Row:
     what = "recommend, users per second"
     if lacks := missing():
         return Row(what, None, "users/s", at_least=AIM, details=f"needs {lacks}")
-    from softgrpo.recommend import recommend
-    from softgrpo.recommended import write_recommended
+    from softgrpo.serving.recommend import recommend
+    from softgrpo.serving.recommended import write_recommended
     from softgrpo.stages.inputs import Prepared
 
     with tempfile.TemporaryDirectory() as name:

@@ -14,7 +14,7 @@ from benchmarks.report import Row
 from benchmarks.stored_run import DEPTH, ITEMS, RECALLERS, USERS, missing, store_run
 
 if TYPE_CHECKING:
-    from softgrpo.evaluation.static import StaticMixture
+    from softgrpo.baselines.static_mixture import StaticMixture
     from softgrpo.stages.inputs import Prepared
 
 DRAWS = 10_000
@@ -65,8 +65,8 @@ def measure_reporting(users: int = USERS, items: int = ITEMS, draws: int = DRAWS
 
 def _search(prepared: Prepared) -> tuple[StaticMixture, int]:
     """Reads the lists and searches, as the stage `data` does; returns what was found and how many windows were looked at."""
-    from softgrpo.evaluation.static import best_static_mixture
-    from softgrpo.records import Part
+    from softgrpo.baselines.static_mixture import best_static_mixture
+    from softgrpo.common.records import Part
 
     policy, valid = (prepared.windows.of(part) for part in (Part.POLICY, Part.VALID))
     config = prepared.config
@@ -83,9 +83,9 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     import pandas as pd
 
     from softgrpo.baselines.gates import GATES
+    from softgrpo.common.records import Part
     from softgrpo.config import MergeMethod
-    from softgrpo.data.windows import targets_of
-    from softgrpo.evaluation import FOCUS
+    from softgrpo.data.windows import targets_of, tied_target_share
     from softgrpo.evaluation.cases import data_facts, extreme_cases
     from softgrpo.evaluation.coverage import coverage_of
     from softgrpo.evaluation.drivers import drivers_of
@@ -93,10 +93,10 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.evaluation.lift import lift_at
     from softgrpo.evaluation.report import write_report
     from softgrpo.evaluation.report_content import Report
+    from softgrpo.evaluation.report_files import save_report
     from softgrpo.evaluation.rows import Gate, standard_methods
-    from softgrpo.evaluation.stored import save_report
+    from softgrpo.evaluation.summary import FOCUS
     from softgrpo.evaluation.table import compare
-    from softgrpo.records import Part
     from softgrpo.stages.test import SHOWN_CURVES
 
     config, rows = prepared.config, prepared.windows.of(Part.TEST)
@@ -121,7 +121,11 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         comparison=comparison,
         static=static,
         gates=(),
-        facts=data_facts(prepared.corpus, prepared.windows),
+        facts=data_facts(
+            prepared.corpus,
+            prepared.windows,
+            tied_target_share(prepared.corpus, prepared.windows, Part.TEST),
+        ),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, static_prior=True),
         head={},

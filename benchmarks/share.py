@@ -16,7 +16,7 @@ from benchmarks.models import Shape, load, make_prompts
 from benchmarks.report import Row, comma_separated
 from benchmarks.steps import FEW, grpo_trainer
 from benchmarks.timing import synchronise
-from softgrpo.trl_trainer import SoftGRPOTrainer
+from softgrpo.algorithm.trl_trainer import SoftGRPOTrainer
 
 AIM = 10.0
 BATCHES = 8

@@ -14,12 +14,12 @@ from benchmarks.merging import make_problem
 from benchmarks.models import RECALLERS, Loaded, Shape, load, make_prompts
 from benchmarks.report import Row, comma_separated
 from benchmarks.timing import ratio, train_in_turns
-from softgrpo.batching import PromptCollator, PromptRows
+from softgrpo.algorithm.batching import PromptCollator, PromptRows
+from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
+from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.config import FusionConfig
-from softgrpo.fusion import align
-from softgrpo.rewards import RankingReward
-from softgrpo.sft import RecallerSFTTrainer
-from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
+from softgrpo.ranking.fusion import align
+from softgrpo.ranking.rewards import RankingReward
 
 FEW, MANY = 4, 64
 LEARNING_RATE = 1e-6

@@ -34,13 +34,13 @@ def store_run(folder: Path, users: int, items: int, said: Mapping[str, Any] | No
         items: How many.
         said: Settings by dotted path.
     """
-    from softgrpo.candidates import write_candidates
+    from softgrpo.baselines.static_mixture import Candidate, StaticMixture
+    from softgrpo.common.records import CandidateLists
     from softgrpo.config import DataConfig, SplitConfig
     from softgrpo.data.corpus import read_corpus, write_corpus
     from softgrpo.data.windows import make_windows, targets_of, write_windows
-    from softgrpo.evaluation.static import Candidate, StaticMixture
     from softgrpo.presets import resolve
-    from softgrpo.records import CandidateLists
+    from softgrpo.recallers.candidates import write_candidates
     from softgrpo.stages.inputs import Prepared, save_static
 
     rng = np.random.default_rng(0)

@@ -12,6 +12,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]  # `tasks` and `flows`, and the mod
 
 import generate  # noqa: E402
 
+import tasks.stage  # noqa: E402, F401 - before autodoc reads pydantic models: fastapi cannot be imported after that
 from softgrpo import __version__  # noqa: E402
 
 project, author, copyright, release = "softgrpo", "The softgrpo authors", "2026, the softgrpo authors", __version__

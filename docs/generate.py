@@ -8,25 +8,14 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import softgrpo
 from softgrpo.config import ExperimentConfig
 from softgrpo.presets import settings
 from softgrpo.presets.settings import shown
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {
-    "softgrpo": "softgrpo: the science",
-    "softgrpo.data": "softgrpo.data: interactions, split, windows",
-    "softgrpo.recallers": "softgrpo.recallers: training and scoring recallers",
-    "softgrpo.baselines": "softgrpo.baselines: weights without a language model",
-    "softgrpo.stages": "softgrpo.stages: the stages",
-    "softgrpo.config": "softgrpo.config: all settings",
-    "softgrpo.evaluation": "softgrpo.evaluation: table, significance, report",
-    "softgrpo.evaluation.pages": "softgrpo.evaluation.pages: templates of the report and of comparisons",
-    "softgrpo.presets": "softgrpo.presets: configurations",
-    "tasks": "tasks: the store of stages in MLflow",
-    "flows": "flows: the flows and the command",
-}
-"""Packages that have a page, and the pages' titles."""
+ROOMS = ("softgrpo", "tasks", "flows")
+"""The layers that have pages."""
 KINDS = {
     bool: "true or false",
     int: "whole number",
@@ -40,6 +29,12 @@ KINDS = {
 """What people call the types of values."""
 
 
+def packages() -> list[str]:
+    """Returns the dotted names of all packages; each has a page."""
+    folders = (path.parent.relative_to(ROOT) for room in ROOMS for path in sorted((ROOT / room).rglob("__init__.py")))
+    return sorted(".".join(folder.parts) for folder in folders)
+
+
 def modules(package: str) -> list[str]:
     """Returns the dotted names of the modules directly in a package, itself first."""
     folder = ROOT / package.replace(".", "/")
@@ -50,9 +45,30 @@ def modules(package: str) -> list[str]:
 
 def package_page(package: str) -> str:
     """Returns the page of a package: every module with what is public in it."""
-    parts = [f"# {PACKAGES[package]}"]
+    parts = [f"# {package}"]
     for module in modules(package):
         parts.append(f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def face_page() -> str:
+    """Returns the page of the public names of `softgrpo`: a table, then each with its whole description."""
+    things = {name: getattr(softgrpo, name) for name in softgrpo.__all__}
+    rows = [
+        f"| [`{name}`](#{name.lower()}) | {_first_line(thing)} | `{softgrpo.HOMES[name]}` |"
+        for name, thing in things.items()
+    ]
+    parts = [
+        "# Public names",
+        "```python\nfrom softgrpo import SoftGRPOConfig, SoftGRPOTrainer, fuse, load_policy, ndcg\n```",
+        "These names stay where they are when modules move. Each is imported when it is first asked for, so `import softgrpo`\n"
+        "alone loads neither torch nor transformers.",
+        "\n".join(["| name | what it is | module |", "|---|---|---|", *rows]),
+    ]
+    for name, thing in things.items():
+        kind = "autoclass" if isinstance(thing, type) else "autofunction"
+        options = "   :no-index:\n" + ("   :no-members:\n" if kind == "autoclass" else "")
+        parts.append(f"## {name}\n\n```{{eval-rst}}\n.. {kind}:: {softgrpo.HOMES[name]}.{name}\n{options}```")
     return "\n\n".join(parts) + "\n"
 
 
@@ -87,7 +103,8 @@ def _first_line(model: Any) -> str:
 
 def write_pages(folder: Path) -> None:
     """Writes all pages into a folder; those that are right already are left alone, so that Sphinx does not read them again."""
-    pages = {"settings": settings_page()} | {package: package_page(package) for package in PACKAGES}
+    pages = {"public": face_page(), "settings": settings_page()}
+    pages |= {package: package_page(package) for package in packages()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
         path = folder / f"{name}.md"

@@ -26,10 +26,10 @@ from transformers import (
     PrinterCallback,
 )
 
-from softgrpo.batching import PromptRows
+from softgrpo.algorithm.batching import PromptRows
+from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.config import FusionConfig
-from softgrpo.rewards import JudgedLists, RankingReward
-from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
+from softgrpo.ranking.rewards import JudgedLists, RankingReward
 
 MIXTURE = (0.5, 0.4, 0.1)
 """The hidden mixtures are its permutations: six contexts."""

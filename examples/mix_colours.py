@@ -6,9 +6,9 @@ Run `python examples/mix_colours.py`. The model is all-MiniLM-L6-v2, packaged on
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
-from softgrpo.batching import PromptRows
-from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
-from softgrpo.weights import locate_weights
+from softgrpo.algorithm.batching import PromptRows
+from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
+from softgrpo.policy.model_files import locate_weights
 
 PIGMENTS = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])  # red, yellow, blue as RGB, (M, 3)
 COLOURS = {

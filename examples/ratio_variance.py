@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from softgrpo.soft_grpo import ImportanceRatio, gumbel_noise, log_density, sample
+from softgrpo.algorithm.soft_grpo import ImportanceRatio, gumbel_noise, log_density, sample
 
 SAMPLES, BLOCKS = 200_000, 20
 FORMS: tuple[ImportanceRatio, ...] = ("noise", "concrete")

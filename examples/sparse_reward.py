@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from softgrpo.policy import static_prior
+from softgrpo.algorithm.soft_grpo import equal_rewards, row_noise, sample
+from softgrpo.common.records import Part
+from softgrpo.policy.model import static_prior
 from softgrpo.presets import resolve
-from softgrpo.records import Part
-from softgrpo.soft_grpo import equal_rewards, row_noise, sample
 from softgrpo.stages.inputs import Prepared
 
 GENERATIONS, CUTOFFS = (4, 16, 64), (10, 20, 50)

@@ -16,10 +16,10 @@ import torch
 from transformers import PrinterCallback, TrainingArguments
 from transformers.utils import logging
 
-from softgrpo.batching import PromptCollator, PromptRows
+from softgrpo.algorithm.batching import PromptCollator, PromptRows
+from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
 from softgrpo.config import PolicyConfig
-from softgrpo.policy import create_policy
-from softgrpo.sft import RecallerSFTTrainer
+from softgrpo.policy.model import create_policy
 
 RECALLERS, ROWS, TOKENS = ("BPR", "SASRec", "ItemKNN"), 128, 128
 SETTINGS: dict[str, dict[str, Any]] = {

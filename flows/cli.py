@@ -1,4 +1,4 @@
-"""The `softgrpo` command. What a sub-command needs is imported when it runs, so that `--help` is quick.
+"""The `softgrpo` command: finds the module of a sub-command in `flows.command`, and imports only that one.
 
 Exit codes: 0 done, 1 failed while running, 2 refused before anything ran, 128 + signal interrupted; docs/settings.md says more.
 """
@@ -9,231 +9,106 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from flows.command_line import PURE_STAGES, build_parser, sub_parsers
-from flows.doctor import as_text, examine, is_healthy
-from flows.environment import check_output, check_servers
-from flows.failures import FAILED, OK, REFUSED, exit_code, explained, interruption, readable
-from flows.options import complete_switches, listing, overrides, refuse_unknown
-from flows.result_commands import Job, compare_job, print_json, recommend_job, report_job, windows_job
-from flows.run_command import check_stage, pipeline_job
-from flows.run_list import runs_job
-from flows.usual import check_known, data_named, explain_usual
-from softgrpo.ablations import check_ablation
-from softgrpo.config import ExperimentConfig
+from flows.command.parser import FORM, Parser, sub_parsers
+from flows.runtime.failures import FAILED, OK, REFUSED, exit_code, explained, interruption, readable
+from softgrpo import __version__
+from softgrpo.common.interruption import interruptible
+from softgrpo.common.redaction import hide_passwords, traceback_text
 from softgrpo.errors import ConfigError, nearest
-from softgrpo.presets import resolve, settings
-from softgrpo.presets.settings import shown
-from softgrpo.redaction import hide_passwords, traceback_text
-from tasks.interruption import interruptible
 
 if TYPE_CHECKING:
-    from flows.group_commands import Wanted
-
-STAGES = ("recall", "data", "check", "sft", "grpo", "test", "full", "standalone", "debug")
-GROUP_STAGES = ("full", "debug")
-
-
-def _resolve(arguments: argparse.Namespace, dataset: str, stage: str, size: str) -> ExperimentConfig:
-    """Returns the configuration; --dataset and --size win over the positions, with their presets."""
-    said = overrides(arguments)
-    return resolve(said.get("data.dataset", dataset), said.get("policy.size", size), stage, said)
-
-
-def prepare_run(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo run DATASET STAGE SIZE`."""
-    stage = check_stage(arguments.STAGE, STAGES)
-    config = _resolve(arguments, arguments.DATASET, stage, arguments.SIZE)
-    until = "test" if stage in ("full", "standalone", "debug") else stage
-    return pipeline_job(arguments, config, until, standalone=stage == "standalone")
-
-
-def prepare_standalone(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo standalone`."""
-    return pipeline_job(arguments, _resolve(arguments, "ml-100k", "standalone", "tiny"), "test", standalone=True)
-
-
-def prepare_pure(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo pure`; the preset small holds the original command line's defaults."""
-    asked = [stage for flag, stage in PURE_STAGES.items() if vars(arguments)[flag]]
-    if not asked:
-        flags = ", ".join(f"--{flag}" for flag in PURE_STAGES)
-        raise ConfigError("No stage", f"At least one of {flags} must be given", "Add one; --do_test runs everything")
-    return pipeline_job(arguments, _resolve(arguments, "ml-100k", "full", "small"), asked[-1], standalone=False)
-
-
-def prepare_config(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo config`."""
-    if not arguments.settings:
-        check_known(data_named(arguments))
-    config = _resolve(arguments, arguments.DATASET, "full", arguments.SIZE)
-    values = config.model_dump(mode="json")
-    flat = {
-        path: values[path] if "." not in path else values[path.split(".")[0]][path.split(".")[1]] for path in settings()
-    }
-
-    def job() -> int:
-        if arguments.settings:
-            _list_settings(as_json=arguments.json)
-        elif arguments.json:
-            print_json(flat)
-        else:
-            print(listing(flat))
-        return OK
-
-    return job
-
-
-def _list_settings(*, as_json: bool) -> None:
-    """Prints every setting with its default and what it does."""
-    if as_json:
-        names = ("path", "choices", "default", "description")
-        print_json([{name: vars(setting)[name] for name in names} for setting in settings().values()])
-        return
-    for setting in settings().values():
-        choices = f" [{', '.join(setting.choices)}]" if setting.choices else ""
-        print(f"--{setting.path} (default {shown(setting.default) or '-'}){choices}\n    {setting.description}")
-
-
-def prepare_windows(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo windows`."""
-    return windows_job(arguments, _resolve(arguments, arguments.DATASET, "full", "tiny"))
-
-
-def prepare_completion(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo completion`."""
-    from flows.completion import SHELLS, script
-
-    if arguments.SHELL not in SHELLS:
-        raise ConfigError(f"Shell '{arguments.SHELL}'", "Its completion is not known", nearest(arguments.SHELL, SHELLS))
-
-    def job() -> int:
-        print(script(arguments.SHELL))
-        return OK
-
-    return job
-
-
-def _wanted(arguments: argparse.Namespace) -> Wanted:
-    """Returns what the commands of several pipelines work on; --dataset and --size win over the positions."""
-    from flows.group_commands import Wanted
-    from tasks.addresses import check_hands
-
-    stage, said = check_stage(arguments.STAGE, GROUP_STAGES), overrides(arguments)
-    dataset, size = said.pop("data.dataset", arguments.DATASET), said.pop("policy.size", arguments.SIZE)
-    check_output(arguments.output)
-    check_hands(arguments.parallel, arguments.dask)
-    check_servers()
-    return Wanted(
-        dataset,
-        size,
-        stage,
-        said,
-        arguments.output,
-        arguments.debug,
-        arguments.json,
-        arguments.parallel,
-        arguments.dask,
-    )
-
-
-def prepare_multi_recaller(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo multi-recaller DATASET STAGE SIZE`."""
-    from flows.group_commands import multi_recaller_job
-
-    return multi_recaller_job(_wanted(arguments), arguments.pools)
-
-
-def prepare_ablate(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo ablate NAME DATASET STAGE SIZE`."""
-    from flows.group_commands import ablate_job
-
-    return ablate_job(_wanted(arguments), check_ablation(arguments.NAME))
-
-
-def prepare_tune(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo tune DATASET STAGE SIZE`."""
-    from flows.group_commands import tune_job
-
-    return tune_job(_wanted(arguments), arguments.trials, final=not arguments.no_final)
-
-
-def prepare_doctor(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo doctor`."""
-
-    def job() -> int:
-        found = examine(arguments.data_path, arguments.output)
-        if arguments.json:
-            print_json(found)
-        else:
-            print(as_text(found))
-        return OK if is_healthy(found) else FAILED
-
-    return job
-
-
-def prepare_deploy(arguments: argparse.Namespace) -> Job:
-    """Checks `softgrpo deploy`."""
-    from flows.services import deploy, find_services
-
-    services = find_services(arguments.output)
-
-    def job() -> int:
-        told = deploy(services)
-        if arguments.json:
-            print_json(services.addresses)
-        else:
-            print(told)
-        return OK
-
-    return job
-
+    from flows.command.common import Job
 
 COMMANDS = {
-    "run": prepare_run,
-    "standalone": prepare_standalone,
-    "pure": prepare_pure,
-    "runs": runs_job,
-    "compare": compare_job,
-    "report": report_job,
-    "recommend": recommend_job,
-    "windows": prepare_windows,
-    "multi-recaller": prepare_multi_recaller,
-    "ablate": prepare_ablate,
-    "tune": prepare_tune,
-    "config": prepare_config,
-    "doctor": prepare_doctor,
-    "deploy": prepare_deploy,
-    "completion": prepare_completion,
+    "run": "flows.command.run",
+    "standalone": "flows.command.standalone",
+    "pure": "flows.command.pure",
+    "runs": "flows.command.runs",
+    "compare": "flows.command.compare",
+    "report": "flows.command.report",
+    "recommend": "flows.command.recommend",
+    "windows": "flows.command.windows",
+    "multi-recaller": "flows.command.multi_recaller",
+    "ablate": "flows.command.ablate",
+    "tune": "flows.command.tune",
+    "config": "flows.command.config",
+    "doctor": "flows.command.doctor",
+    "deploy": "flows.command.deploy",
+    "completion": "flows.command.completion",
 }
+"""Each sub-command and its module, which has `add_parser(commands, words)` and `prepare(arguments) -> Job`."""
+ENDING = ("-h", "--help", "--version")
+"""Flags that need no sub-command: the program prints something and ends."""
+
+DESCRIPTION = """\
+softgrpo: a language model learns, for each user, how much to trust each recaller of a recommender system.
+
+  softgrpo run DATASET STAGE SIZE    the pipeline, or a part of it:  softgrpo run ml-100k full tiny
+  softgrpo standalone                the same in one process, without Prefect and MLflow
+  softgrpo pure --do_test ...        the original flags
+  softgrpo runs                      the runs that are stored, the newest first
+  softgrpo report RUN                the report of a run: table, page, figures
+  softgrpo recommend RUN             what a trained run recommends, with each recaller's part in it
+  softgrpo compare RUN RUN ...       several runs in one table, with intervals
+  softgrpo multi-recaller DATASET STAGE SIZE    pools of recallers compared; each recaller is trained once
+  softgrpo ablate NAME DATASET STAGE SIZE    what a part of the method is worth: runs without it in one table
+  softgrpo tune DATASET STAGE SIZE   the best settings of SofT-GRPO on validation windows
+  softgrpo windows DATASET --to FOLDER    what a recaller of your own has to score
+  softgrpo config DATASET SIZE       the settings of a run, explained (--settings: all defaults)
+  softgrpo doctor                    what is installed, which device, which data and models are found
+  softgrpo deploy                    registers the deployments at the servers that `make services` started
+  softgrpo completion SHELL          lets bash, zsh or fish complete all this
+
+`softgrpo COMMAND --help` explains a command. Exit codes: 0 done, 1 failed while running, 2 refused before anything ran,
+130 interrupted."""
+
+
+def build_parser(words: Sequence[str], commands: Iterable[str]) -> Parser:
+    """Returns the parser of the command line.
+
+    Args:
+        words: The command line.
+        commands: The sub-commands that it knows; their modules are imported.
+    """
+    parser = Parser(prog="softgrpo", description=DESCRIPTION, usage=FORM)
+    parser.add_argument("--version", action="version", version=f"softgrpo {__version__}")
+    added = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS)
+    for command in commands:
+        import_module(COMMANDS[command]).add_parser(added, words)
+    return parser
 
 
 def prepare(words: Sequence[str]) -> Job:
-    """Returns what a command line asks for.
+    """Returns the job of a command line.
 
     Raises:
         SoftGRPOError: It cannot be done; nothing was written.
     """
-    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        raise ConfigError(
-            f"Command '{words[0]}'",
-            "There is no such command; `softgrpo --help` explains them",
-            nearest(words[0], COMMANDS),
-        )
     if not words:
-        raise ConfigError(
-            "No COMMAND",
-            f"The form is: softgrpo COMMAND; known: {', '.join(COMMANDS)}",
-            "`softgrpo --help` explains them",
-        )
+        known = f"The form is: softgrpo COMMAND; known: {', '.join(COMMANDS)}"
+        raise ConfigError("No COMMAND", known, "`softgrpo --help` explains them", code="CONFIG-005")
+    first = words[0]
+    if not first.startswith("-") and first not in COMMANDS:
+        rule = "There is no such command; `softgrpo --help` explains them"
+        raise ConfigError(f"Command '{first}'", rule, nearest(first, COMMANDS), code="CONFIG-004")
+    if first in ENDING:
+        build_parser(words, ()).parse_args(words)  # ends the process, before settings are imported
+    from flows.command.defaults import explain_usual
+    from flows.command.flags import complete_switches, refuse_unknown
+
     completed = complete_switches(words)
-    parser = build_parser(completed)
+    # a flag before the command may take a word, so that only a parser of all commands can tell which it is
+    parser = build_parser(completed, [first] if first in COMMANDS else COMMANDS)
     explain_usual(parser, completed)
     arguments, unknown = parser.parse_known_args(completed)
-    refuse_unknown(unknown, words, arguments.command, sub_parsers(parser))
-    return COMMANDS[arguments.command](arguments)
+    if unknown:
+        refuse_unknown(unknown, words, arguments.command, sub_parsers(build_parser(completed, COMMANDS)))
+    job: Job = import_module(COMMANDS[arguments.command]).prepare(arguments)
+    return job
 
 
 def _prepare_streams(*, as_json: bool) -> None:
@@ -256,9 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     hide_passwords()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed
-        from flows.completion import complete
+        from flows.command.completion import complete, typed_words
 
-        complete(STAGES, GROUP_STAGES)
+        complete(build_parser(typed_words(), COMMANDS))
     _prepare_streams(as_json="--json" in words)
     code = REFUSED
     try:

@@ -1,4 +1,4 @@
-"""What the forms of all deployments have in common: frequent settings as fields, a file of settings, and what a run says early."""
+"""The common part of all deployments' forms: frequent settings as fields, a file of settings, early tags and checks of a run."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def gather_overrides(
     data_path: Path | None,
     recallers: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Returns all that a form says, as overrides by dotted path. What the file says yields to the fields and `overrides`.
+    """Returns all settings of a form as overrides by dotted path; fields and `overrides` take precedence over the file.
 
     Args:
         dataset: Name of the dataset.
@@ -93,6 +93,7 @@ def gather_overrides(
                 f"{names[path]} = {shown(fields[path])}, and {path} = {shown(others[path])} in overrides",
                 "A setting is given once",
                 "Leave one of them out",
+                code="CONFIG-025",
             )
     return {**(read_settings(config, dataset, size) if config is not None else {}), **fields, **others}
 
@@ -101,8 +102,8 @@ def tag_run(*tags: str, name: str | None = None) -> None:
     """Adds tags to the flow run, by which Prefect's pages filter.
 
     Args:
-        *tags: Beside those that it began with.
-        name: What the pages call the run from now on, None leaves its name.
+        *tags: Added to those that it began with.
+        name: The new name of the run on the pages; None keeps the old one.
     """
     with get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, name=name, tags=sorted({*flow_run.tags, *tags}))
@@ -123,11 +124,11 @@ def check_dataset(config: ExperimentConfig) -> None:
         searched = " and ".join(str(path.resolve()) for path in data_paths(config.data))
         missing = f"dataset '{name}' has no {name}/{name}.inter in {searched}, where the worker looks"
         received = missing if folder is None or folder.is_dir() else f"data_path = {folder} is no folder on the worker"
-        raise DataError(received, error.rule, _worker_remedy(config.data)) from error
+        raise DataError(received, error.rule, _worker_remedy(config.data), code=error.code) from error
 
 
 def _worker_remedy(data: DataConfig) -> str:
-    """Returns what brings a dataset to a worker."""
+    """Returns the remedy for a dataset that a worker does not find."""
     return (
         f"Put the dataset there, or give the run the parameter data_path, or start the worker anew with another folder (make stop, "
         f"then {DATA_VARIABLE}=FOLDER make services). {nearest(data.dataset, known_datasets(data))}"

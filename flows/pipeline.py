@@ -1,164 +1,238 @@
-"""The door to the orchestrated pipeline. It imports neither Prefect nor MLflow before their environment is set."""
+"""The Prefect flow `softgrpo`. It imports Prefect: call `flows.runtime.session.begin_prefect` before this import."""
 
 from __future__ import annotations
 
-import gc
-import os
-import sys
-from contextlib import suppress
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, ParamSpec, TypeVar
 
-import softgrpo
-from flows.environment import check_writable, expect, prepare
-from flows.own_server import OwnServer
+from prefect import Flow, flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
+
+from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
+from flows.results.failed_runs import fails_readably
+from flows.results.recorded import RecordedRun
+from flows.results.summary import publish_page, recorded, result_page, verdict_of
+from flows.runtime.console import VERDICT_LOGGER, attach_run_logging
+from flows.runtime.environment import check_writable
+from flows.runtime.lost_runs import mark_alive
+from flows.runtime.session import has_own_server
+from softgrpo.common.files import make_private
+from softgrpo.common.interruption import interruptible
+from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
-from softgrpo.local_store import LocalStore
-from softgrpo.pipeline import RunResult, check_stage, look_ahead, plan
+from softgrpo.pipeline.costs import cost_line, missing
+from softgrpo.pipeline.plan import check_force, plan
+from softgrpo.pipeline.preflight import preflight
+from softgrpo.pipeline.run import read_table
 from softgrpo.presets import resolve
-from softgrpo.presets.changes import difference
-from softgrpo.presets.settings import value_of
+from softgrpo.presets.changes import find_changes
+from softgrpo.serving.pure_models import show_model
+from softgrpo.stages.contract import AnyStage, Node, StageName, unwatched
+from tasks.executors import SERIAL, Executor, open_executor
+from tasks.pipeline_run import note_nodes, open_store, pipeline_run
+from tasks.stage import Progress
+from tasks.tracking.groups import Member
+from tasks.tracking.lookup import upstream_of
+from tasks.tracking.prefetch import prefetching, stored_digest
+from tasks.tracking.run_names import About, flow_run_name
+from tasks.tracking.store import ArtifactStore, Reference
 
-DERIVED = ("recall.targets_per_user", "train.max_train_windows", "train.max_valid_windows")
-"""Settings that may follow from the size of the data (`softgrpo.presets.derived`), beside those of recallers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordedRun(RunResult):
-    """What a run that MLflow knows gives back.
-
-    Attributes:
-        run_id: The pipeline's run in MLflow.
-        tracking: Address of MLflow, without a password.
-    """
-
-    run_id: str
-    tracking: str
+P = ParamSpec("P")
+R = TypeVar("R")
+Size = Literal["tiny", "mini", "small", "large"]
 
 
-def as_overrides(config: ExperimentConfig) -> dict[str, Any]:
-    """Returns what `resolve` has to be told, beside dataset and size, to give this configuration; JSON-able."""
-    dataset, size = config.data.dataset, config.policy.size
-    found = difference(config, resolve(dataset, size))
-    if resolve(dataset, size, overrides=found) == config:
-        return found
-    # settings of recallers are merged with the preset's, or with what follows from data in a folder that `found` names
-    recallers = config.recall.model_dump(mode="json")["settings"]
-    exact = {"recall.settings": {}} | {f"recall.settings.{name}": values for name, values in recallers.items()}
-    derived = {path: value_of(config, path) for path in DERIVED}
-    return {path: value for path, value in found.items() if path != "recall.settings"} | exact | derived
-
-
-_own_servers: list[OwnServer] = []
-"""The server that this process has started, if it has; then PREFECT_API_URL names it."""
-
-
-def begin_prefect(output: Path) -> None:
-    """Sets the environment, and starts a Prefect server where that names none; call it before anything imports Prefect.
-
-    Args:
-        output: Folder of all that is written.
+def log_preflight_notes(config: ExperimentConfig, until: str = "test") -> None:
+    """Looks for all that would fail later, and logs what is worth a note.
 
     Raises:
-        StoreError: The folder cannot be written, or a server that the environment names does not answer.
+        SoftGRPOError: Something would fail.
     """
-    if has_own_server():
-        check_writable(output)  # the server may still be starting, see `open_prefect`
-        return
-    prepare(output)
-    if "PREFECT_API_URL" in os.environ:
-        return
-    if "prefect" in sys.modules:
-        raise RuntimeError("Prefect has read its settings already: call begin_prefect before Prefect is imported")
-    server = OwnServer(output)
-    os.environ["PREFECT_API_URL"] = server.address
-    expect(server.address)
-    _own_servers.append(server)
+    for note in preflight(config, until):
+        get_run_logger().warning("note: %s", note)
 
 
-def has_own_server() -> bool:
-    """Whether Prefect's server is one that this process has started, which ends with it."""
-    return os.environ.get("PREFECT_API_URL") in [server.address for server in _own_servers]
-
-
-def open_prefect(output: Path, debug: bool = False) -> None:
-    """Readies Prefect and the console for a flow in this process; call it behind `begin_prefect` and the import of the flow.
-
-    Args:
-        output: Folder of all that is written.
-        debug: Show on the console all that libraries log, tracebacks included.
-
-    Raises:
-        StoreError: The server that `begin_prefect` started does not answer, or MLflow.
-    """
-    from flows.console import make_readable
-    from softgrpo.identity import code_fingerprint, library_versions
-    from softgrpo.stages.catalogue import EVERY
-    from tasks.runs import git_commit
-    from tasks.tracking import open_early
-
-    make_readable(debug)
-    open_early(output, LocalStore(output.resolve() / "stages"))
-    for stage in EVERY:  # the keys of all stages need it, and the server takes longer to start than the imports
-        code_fingerprint(stage.module)
-        with suppress(PackageNotFoundError):  # a plan without such a stage does not need it
-            library_versions(stage.libraries)
-    git_commit(Path(softgrpo.__file__).parent)
-    gc.freeze()  # what the imports made stays: looking through all of it takes a third of a second, in the middle of the flow
-    for server in _own_servers:
-        server.wait()
-
-
-def run_pipeline(
+def log_cost_estimate(
+    nodes: Sequence[Node],
     config: ExperimentConfig,
-    until: str = "test",
+    force: tuple[str, ...],
+    store: ArtifactStore,
+    upstream: Mapping[str, Reference],
+    executor: Executor,
+) -> None:
+    """Logs about how long the stages of a plan will take that are not stored, if one of them trains something."""
+    digests = {name: reference["digest"] for name, reference in upstream.items()}
+    left = missing(nodes, config, force, partial(stored_digest, store), digests)
+    if line := cost_line(left, config, executor.recallers_at_once):
+        get_run_logger().info(line)
+
+
+@passwords_hidden()
+def begin(config: ExperimentConfig, output: Path) -> ArtifactStore:
+    """Lets the run be heard, and opens the store.
+
+    Raises:
+        StoreError: Something cannot be written, or MLflow does not answer.
+    """
+    attach_run_logging()
+    check_writable(output)
+    return open_store(config, output)
+
+
+def prefect_page() -> str | None:
+    """Returns the page of the flow run that this is called in, None where its server ends with this process."""
+    return None if has_own_server() else str(flow_run.ui_url)
+
+
+@passwords_hidden()
+def execute(
+    nodes: Sequence[Node],
+    config: ExperimentConfig,
     force: tuple[str, ...] = (),
     output: Path = Path("outputs"),
     from_run: str | None = None,
-    debug: bool = False,
+    member: Member | None = None,
+    executor: Executor = SERIAL,
+) -> RecordedRun:
+    """Brings a plan to its end, inside a flow: each node is found or run, verified, committed and noted.
+
+    Args:
+        nodes: The plan, every node behind its upstream nodes.
+        config: The resolved configuration.
+        force: Stages to repeat even if they are stored.
+        output: Folder of all that is written.
+        from_run: MLflow run whose stages are used for those before the last one.
+        member: Makes the run a member of a group, such as a trial of a study.
+        executor: Runs the stages, see `tasks.executors`.
+
+    Raises:
+        ConfigError: `from_run` is unknown, or of another dataset or pool.
+        StoreError: Something cannot be written, or MLflow does not answer.
+    """
+    store = begin(config, output)
+    results = make_private(output.resolve() / "records")
+    upstream = upstream_of(store, from_run, nodes, config) if from_run else {}
+    about = About.of(config, nodes[-1].stage.name, member.name if member else None, prefect_page())
+    watch = member.watch if member else unwatched
+    expected = () if upstream else nodes
+    with (
+        prefetching(store, expected, config, force) as prefetched,
+        pipeline_run(store, config, nodes, about, member) as run_id,
+    ):
+        progress = Progress(config, store, run_id, force, results, watch, prefetched, about=about)
+        if watch is unwatched:  # a study has many trials, of a known length
+            log_cost_estimate(nodes, config, force, store, upstream, executor)
+        finished: list[Node] = []
+        for batch in executor.batches(nodes):
+            for node in batch:
+                if node.name in upstream:
+                    progress.references[node.name] = upstream[node.name]
+                    get_run_logger().info("%s: taken from run %s", node.name, from_run)
+            to_run = [node for node in batch if node.name not in upstream]
+            if finished and not all(map(progress.seems_stored, to_run)):
+                note_nodes(progress, finished)  # before what takes long, or fails
+                finished = []
+            executor.run_nodes(progress, to_run)
+            for node in batch:
+                finished.append(node)
+                if watch is unwatched:  # what a study tries is no result yet
+                    show_model(output, config, node, progress.folders()[node.name])
+        note_nodes(progress, finished, whole=True)
+        page = publish_page(progress, output) if "test" in progress.references else None
+    result = recorded(progress, read_table(progress.folders()), page)
+    create_markdown_artifact(result_page(progress, result), key="result", description=about.name)
+    for sentence in verdict_of(result):
+        logging.getLogger(VERDICT_LOGGER).info("%s", sentence)
+    return result
+
+
+def run_softgrpo(
+    config: ExperimentConfig,
+    until: str,
+    force: tuple[str, ...],
+    output: Path,
+    from_run: str | None,
     *,
+    check: bool,
+    parallel: int | None,
+    dask: str | None,
+) -> RecordedRun:
+    """Runs a resolved configuration, inside a flow; for the other arguments see `softgrpo_flow`."""
+    changes = find_changes(config)  # which tell of debug where the configuration has all settings one by one
+    tags = [config.data.dataset, config.policy.size, *(["debug"] if changes.debug else [])]
+    tag_run(*tags, name=flow_run_name(config, changes, until))
+    check_dataset(config)
+    nodes, repeated = plan(config, until), check_force(force)
+    if check:
+        log_preflight_notes(config, until)
+    with interruptible(TerminationSignal), mark_alive(output), open_executor(parallel, dask) as executor:
+        return execute(nodes, config, repeated, output, from_run, executor=executor)
+
+
+def with_body(form: Flow[P, R], body: Callable[[], R]) -> Flow[P, R]:
+    """Returns a flow that Prefect shows like another, and that has no form to resolve.
+
+    Args:
+        form: The flow of the deployments: its name and its parameters, which Prefect shows and which could be given to it again.
+        body: What runs instead of its function.
+    """
+
+    @wraps(form.fn)
+    def flow_function(*_: P.args, **__: P.kwargs) -> R:
+        return body()
+
+    return Flow(fails_readably(flow_function), name=form.name, flow_run_name=form.flow_run_name)
+
+
+@flow(name="softgrpo", flow_run_name="{dataset} {size}")
+@fails_readably
+def softgrpo_flow(
+    dataset: str = "ml-100k",
+    data_path: Path | None = None,
+    size: Size = "tiny",
+    until: StageName = "test",
+    debug: bool = False,
+    recallers: list[str] | None = None,
+    frequent: FrequentSettings | None = None,
+    overrides: dict[str, Any] | None = None,
+    config: Path | None = None,
+    force: list[AnyStage] | None = None,
+    from_run: str | None = None,
+    output: Path = Path("outputs"),
+    check: bool = True,
     parallel: int | None = None,
     dask: str | None = None,
 ) -> RecordedRun:
-    """Runs the flow `softgrpo` in this process on a configuration that passed `preflight`; finished stages are reused.
+    """Learns how much to trust each recaller for each user: recall -> data -> check -> sft -> grpo -> test.
 
     Args:
-        config: The resolved configuration.
+        dataset: Name of the dataset; its preset is used if there is one.
+        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow. Empty: SOFTGRPO_DATA of the
+            worker, then the folder data.
+        size: Size of the language model.
         until: Last stage wanted.
+        debug: A small subset of the data, within about a minute.
+        recallers: The pool, RecBole models by name. None: the preset's.
+        frequent: The settings that are changed most often; a field that is left empty takes the preset's value.
+        overrides: All other settings by dotted path, for example {"sft.learning_rate": 1e-4}.
+        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow; fields and overrides
+            come before it.
         force: Stages to repeat even if they are stored.
-        output: Folder of all that is written: stages, and unless the environment says otherwise MLflow's and Prefect's databases.
-        from_run: MLflow run, of a pipeline or of a stage, whose stages are used for those before the last one wanted.
-        debug: Show on the console all that libraries log, tracebacks included.
-        parallel: Recallers trained at once; None leaves it to the flow.
-        dask: Address of a Dask cluster's scheduler, on which the stages are run.
-
-    Returns:
-        Folders, table, links and what was reused.
-
-    Raises:
-        ConfigError: There is no such stage or run, or the run is of another dataset or pool.
-        StoreError: The folder cannot be written, no space is left, or MLflow or Prefect does not answer.
+        from_run: Id of an MLflow run, of a pipeline or of a stage: its stages are used for those before the last one wanted.
+        output: Folder of all that is written, on the machine that runs the flow.
+        check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
+        parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
+        dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run.
     """
-    begin_prefect(output)
-    if from_run is None:  # files are read on another core than that which imports
-        look_ahead(plan(config, until), config, force, LocalStore(output.resolve() / "stages"))
-    from flows.recipe import Repeatable, StageName, softgrpo_flow
-
-    open_prefect(output, debug)
-    dataset, size = config.data.dataset, config.policy.size
-    overrides = as_overrides(config)
-    stage, repeated = cast("StageName", check_stage(until)), cast("list[Repeatable]", list(force))
-    return softgrpo_flow(
-        dataset,
-        size=size,
-        until=stage,
-        overrides=overrides,
-        force=repeated,
-        from_run=from_run,
-        output=output,
-        check=False,
-        parallel=parallel,
-        dask=dask,
+    tag_run(dataset, size, *(["debug"] if debug else []))
+    form_settings = gather_overrides(
+        dataset, size, overrides, frequent=frequent, config=config, data_path=data_path, recallers=recallers
     )
+    resolved = resolve(dataset, size, "debug" if debug else "full", form_settings)
+    repeated = tuple(force or ())
+    return run_softgrpo(resolved, until, repeated, output, from_run, check=check, parallel=parallel, dask=dask)

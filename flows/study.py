@@ -12,9 +12,10 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from softgrpo.errors import TrainingError
-from softgrpo.local_store import LocalStore
-from softgrpo.stages import BEST_METRIC, Node, Reporter
-from softgrpo.tuning import STAGE, Pruned, SearchSpace, as_overrides
+from softgrpo.pipeline.store import LocalStore
+from softgrpo.pipeline.tuning import STAGE, SearchSpace, as_overrides
+from softgrpo.reporting import BEST_METRIC, Pruned, Reporter
+from softgrpo.stages.contract import Node
 
 DATABASE = "optuna.db"
 LOCK_SECONDS = 60  # how long SQLite waits for a process that writes
@@ -77,8 +78,8 @@ def next_trial(study: optuna.Study, space: SearchSpace, seed: int) -> optuna.Tri
         space: What is searched.
         seed: Of the whole study.
     """
-    asked = len(study.get_trials(deepcopy=False, states=(*DONE, TrialState.RUNNING)))
-    study.sampler = optuna.samplers.TPESampler(seed=seed + asked)
+    started = len(study.get_trials(deepcopy=False, states=(*DONE, TrialState.RUNNING)))
+    study.sampler = optuna.samplers.TPESampler(seed=seed + started)
     return study.ask(
         {name: FloatDistribution(each.low, each.high, log=each.log) for name, each in space.ranges.items()}
     )
@@ -97,12 +98,12 @@ class TrialWatch:
     epochs: float
 
     def __call__(self, node: Node, reporter: Reporter) -> Reporter:
-        """Returns the reporter of a stage: the training's tells the study too."""
+        """Returns the reporter of a stage; that of the training reports to the study too."""
         return TrialReporter(self.trial, reporter, self.epochs) if node.stage.name == STAGE else reporter
 
 
 class TrialReporter:
-    """Tells the study what a training reaches on validation windows, and ends the training where it is below the median.
+    """Reports the validation NDCG of a training to the study, and ends the training if it is below the median.
 
     Args:
         trial: The trial.
@@ -147,7 +148,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
     """Returns the trial with the best validation NDCG, the earliest of equal ones.
 
     Raises:
-        TrainingError: None came to its end.
+        TrainingError: No trial was completed.
     """
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     if not complete:
@@ -155,6 +156,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
             f"study {study.study_name}: none of {count_done(study)} trials came to its end",
             "The best settings are those of a whole training",
             "Ask for more trials, or start from a smaller grpo.learning_rate",
+            code="TRAINING-001",
         )
     return max(complete, key=lambda trial: (trial.values[0], -trial.number))
 
@@ -189,5 +191,5 @@ def trial_table(study: optuna.Study, runs: Mapping[str, str]) -> pd.DataFrame:
 
 
 def trial_name(number: int) -> str:
-    """Returns what the run of a trial is called."""
+    """Returns the name of a trial's run."""
     return f"trial {number}"

@@ -17,12 +17,12 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
-from flows.failed_runs import fails_readably
 from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.lost_runs import signed
-from flows.options import as_flags
-from flows.recipe import Size, begin, execute, tell_notes
-from flows.report_page import write_group_page
+from flows.pipeline import Size, begin, execute, log_preflight_notes
+from flows.results.failed_runs import fails_readably
+from flows.results.report_page import write_group_page
+from flows.results.tune_page import StudyParts, study_html, study_page, study_sentences
+from flows.runtime.lost_runs import mark_alive
 from flows.study import (
     REASON,
     TrialWatch,
@@ -35,14 +35,14 @@ from flows.study import (
     trial_name,
     trial_table,
 )
-from flows.tune_page import StudyParts, study_html, study_page, study_sentences
+from softgrpo.common.artifacts import CURVES
+from softgrpo.common.interruption import interruptible
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import TrainingError
-from softgrpo.pipeline import RunResult, plan
-from softgrpo.presets.changes import find_changes
-from softgrpo.tuning import (
+from softgrpo.pipeline.plan import plan
+from softgrpo.pipeline.run import RunResult
+from softgrpo.pipeline.tuning import (
     STAGE,
-    Pruned,
     SearchSpace,
     as_overrides,
     plan_study,
@@ -50,12 +50,14 @@ from softgrpo.tuning import (
     validation_ndcg,
     with_values,
 )
-from tasks.crew import Crew, opened
-from tasks.groups import Member, describe, group_run, members, publish_table, publish_text
-from tasks.interruption import interruptible
-from tasks.run_names import flow_run_name
-from tasks.run_notes import plain
-from tasks.store import ArtifactStore
+from softgrpo.presets.changes import find_changes
+from softgrpo.presets.settings import as_flags
+from softgrpo.reporting import Pruned
+from tasks.executors import Executor, open_executor
+from tasks.tracking.descriptions import plain
+from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
+from tasks.tracking.run_names import flow_run_name
+from tasks.tracking.store import ArtifactStore
 
 KIND = "tune"
 OBJECTIVE = "best_validation_ndcg"
@@ -89,13 +91,15 @@ class Tuned:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What the study showed, see `flows.tune_page.study_sentences`."""
+        """What the study showed, see `flows.results.tune_page.study_sentences`."""
         return study_sentences(self.trials, self.best, self.k)
 
 
 @flow(name="trial", flow_run_name="{name}", validate_parameters=False)
 @fails_readably
-def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output: Path, group: str) -> float | None:
+def trial_flow(
+    name: str, trial: optuna.Trial, config: ExperimentConfig, output: Path, group: str, executor: Executor
+) -> float | None:
     """Trains one trial and tells the study how it ended.
 
     Args:
@@ -104,13 +108,15 @@ def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output:
         config: The configuration with the settings that are tried.
         output: Folder of all that is written.
         group: MLflow run of the study.
+        executor: Runs the stages.
 
     Returns:
         The best validation NDCG behind the starting point, None if the trial was pruned or diverged.
     """
     watch = TrialWatch(trial, config.grpo.num_train_epochs)
     try:
-        result = execute(plan(config, STAGE), config, output=output, member=Member(group, name, watch))
+        member = Member(group, name, watch)
+        result = execute(plan(config, STAGE), config, output=output, member=member, executor=executor)
     except (Pruned, TrainingError) as reason:  # a training that diverged is a result too: these settings are bad
         get_run_logger().info("%s: ended early: %s", name, reason)
         trial.set_user_attr(REASON, str(reason))
@@ -119,7 +125,7 @@ def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output:
     except BaseException:  # broad: Ctrl-C too must not leave a trial that seems to run; it goes on to the caller
         trial.study.tell(trial, state=TrialState.FAIL)  # tried again by the next run
         raise
-    reached = validation_ndcg(json.loads((result.folders[STAGE] / "curves.json").read_text(encoding="utf-8")))
+    reached = validation_ndcg(json.loads((result.folders[STAGE] / CURVES).read_text(encoding="utf-8")))
     report(trial, reached)
     value = max(reached.values())
     trial.study.tell(trial, value)
@@ -129,9 +135,9 @@ def trial_flow(name: str, trial: optuna.Trial, config: ExperimentConfig, output:
 
 @flow(name="tuned", flow_run_name="{name}", validate_parameters=False)
 @fails_readably
-def final_flow(name: str, config: ExperimentConfig, output: Path, group: str) -> RunResult:
+def final_flow(name: str, config: ExperimentConfig, output: Path, group: str, executor: Executor) -> RunResult:
     """Runs the whole pipeline with the settings that were found."""
-    return execute(plan(config), config, output=output, member=Member(group, name))
+    return execute(plan(config), config, output=output, member=Member(group, name), executor=executor)
 
 
 @flow(name="tune", flow_run_name="{dataset} {size}")
@@ -173,42 +179,43 @@ def tune_flow(
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
         dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run, and as many
-            trials at once as it has hands.
+            trials at once as it has workers.
     """
     tags = [dataset, size, *(["debug"] if debug else [])]
     tag_run(*tags)
     ranges, stage = space or SearchSpace(), "debug" if debug else "full"
-    said = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
-    start = plan_study(dataset, size, stage, said, trials, ranges)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    start = plan_study(dataset, size, stage, form_settings, trials, ranges)
     tag_run(*tags, name=flow_run_name(start, find_changes(start)))
     check_dataset(start)
     if check:
-        tell_notes(start)
+        log_preflight_notes(start)
     store = begin(start, output)
     name = study_name(plan(start, STAGE), start, ranges)
     with (
         interruptible(TerminationSignal),
-        signed(output),
-        opened(parallel, dask) as crew,
+        mark_alive(output),
+        open_executor(parallel, dask) as executor,
         store.local.lock(f"study-{name}"),
     ):  # who holds it knows that trials which say they are running are lost
         study = open_study(name, output, store.local)
         settings = {"trials": trials, "space": ranges.model_dump(), **start.model_dump(mode="json")}
         with group_run(store.runs, KIND, name, settings, resume=True) as group:
-            _search(study, start, ranges, trials, output, group, crew)
+            _search(study, start, ranges, trials, output, group, executor)
             best = best_trial(study)
-            found, value = as_overrides(best.params), float(best.values[0])
-            command = command_line(dataset, stage, size, said | found, output)
+            best_settings, value = as_overrides(best.params), float(best.values[0])
+            command = command_line(dataset, stage, size, form_settings | best_settings, output)
             tried = trial_table(study, members(store.runs, group))
             link = store.runs.tracking.run_link(group)
             place = f"[{group}]({link})" if store.runs.tracking.has_pages else f"`{link}`"
-            page = study_page(tried, found, start.fusion.k, command, place)
-            _publish(store, group, tried, found, value, command, page)
-            parts = StudyParts(name, group, tried, found, start.fusion.k, command)
+            page = study_page(tried, best_settings, start.fusion.k, command, place)
+            _publish(store, group, tried, best_settings, value, command, page)
+            parts = StudyParts(name, group, tried, best_settings, start.fusion.k, command)
             html = _show_page(store, f"{dataset} {size}: {len(tried)} trials", parts, link)
             chosen = with_values(start, best.params)
-            result = final_flow(f"tuned by {trial_name(best.number)}", chosen, output, group) if final else None
-    return Tuned(name, found, value, tried, command, link, result, start.fusion.k, html)
+            final_name = f"tuned by {trial_name(best.number)}"
+            result = final_flow(final_name, chosen, output, group, executor) if final else None
+    return Tuned(name, best_settings, value, tried, command, link, result, start.fusion.k, html)
 
 
 def command_line(dataset: str, stage: str, size: str, overrides: Mapping[str, Any], output: Path) -> str:
@@ -224,35 +231,37 @@ def _search(
     trials: int,
     output: Path,
     group: str,
-    crew: Crew,
+    executor: Executor,
 ) -> None:
     """Runs trials until the study has as many as wanted, first those that were cut off."""
     recover(study)
     study.enqueue_trial(space.start(config), skip_if_exists=True)
 
     def run(trial: optuna.Trial) -> None:
-        trial_flow(trial_name(trial.number), trial, with_values(config, trial.params), output, group)
+        trial_flow(trial_name(trial.number), trial, with_values(config, trial.params), output, group, executor)
 
     while (left := trials - count_done(study)) > 0:
-        crew.each(run, [next_trial(study, space, config.seed) for _ in range(min(left, crew.width))])
+        count = min(left, executor.pipelines_at_once)
+        executor.map_pipelines(run, [next_trial(study, space, config.seed) for _ in range(count)])
 
 
 def _publish(
     store: ArtifactStore,
     group: str,
     tried: pd.DataFrame,
-    found: Mapping[str, float],
+    best_settings: Mapping[str, float],
     value: float,
     command: str,
     page: str,
 ) -> None:
     """Writes down what was found: to MLflow's run of the study, and on a page of Prefect's."""
     runs = store.runs
-    best = yaml.safe_dump(dict(found), sort_keys=False)
-    runs.metrics(group, {OBJECTIVE: value, "trials": len(tried), **{f"best/{path}": found[path] for path in found}})
+    as_yaml = yaml.safe_dump(dict(best_settings), sort_keys=False)
+    chosen = {f"best/{path}": best_value for path, best_value in best_settings.items()}
+    runs.metrics(group, {OBJECTIVE: value, "trials": len(tried), **chosen})
     publish_table(runs, group, tried, page, "trials")
-    publish_text(runs, group, best, "best.yaml")
-    rows = [f"| {plain(path)} | {best_value:g} |" for path, best_value in found.items()]
+    publish_text(runs, group, as_yaml, "best.yaml")
+    rows = [f"| {plain(path)} | {best_value:g} |" for path, best_value in best_settings.items()]
     settings = "\n".join(["| best settings | value |", "|---|---|", *rows])
     describe(
         runs,

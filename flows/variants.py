@@ -1,4 +1,7 @@
-"""Several variants of one experiment, each a whole pipeline, in one comparison: pools of recallers, ablations."""
+"""The Prefect flows of several variants of one experiment: pools of recallers (`multi-recaller`) and ablations (`ablate`).
+
+Each variant is a whole pipeline; one comparison shows all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,42 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
-from flows.compare import ComparedRuns
-from flows.console import VERDICT_LOGGER
-from flows.differences import differing, differing_settings
-from flows.failed_runs import fails_readably
-from flows.lost_runs import signed
-from flows.recipe import begin, execute, tell_notes
-from flows.report_page import write_group_page
-from flows.result_page import group_page
+from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
+from flows.pipeline import Size, begin, execute, log_preflight_notes
+from flows.results.comparison import ComparedRuns
+from flows.results.differences import differing, differing_settings
+from flows.results.failed_runs import fails_readably
+from flows.results.prefect_page import group_page
+from flows.results.report_page import write_group_page
+from flows.runtime.console import VERDICT_LOGGER
+from flows.runtime.lost_runs import mark_alive
+from softgrpo.common.interruption import interruptible
+from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
-from softgrpo.evaluation import FOCUS
-from softgrpo.pipeline import RunResult, plan
-from softgrpo.redaction import passwords_hidden
-from tasks.crew import opened
-from tasks.groups import Member, describe, group_run, members, publish_table, publish_text
-from tasks.interruption import interruptible
-from tasks.mlflow_pages import run_page
-from tasks.run_notes import plain
-from tasks.runs import flatten
-from tasks.store import ArtifactStore
+from softgrpo.evaluation.summary import FOCUS
+from softgrpo.pipeline.plan import plan
+from softgrpo.pipeline.run import RunResult
+from softgrpo.presets.ablations import REFERENCE, resolve_ablation
+from softgrpo.presets.changes import find_changes
+from softgrpo.presets.pools import resolve_pools
+from tasks.executors import Executor, open_executor
+from tasks.tracking.descriptions import plain
+from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
+from tasks.tracking.pages import run_page
+from tasks.tracking.run_names import flow_run_name
+from tasks.tracking.runs import flatten
+from tasks.tracking.store import ArtifactStore
 
 
 @flow(name="variant", flow_run_name="{name}", validate_parameters=False)
 @fails_readably
-def variant_flow(name: str, config: ExperimentConfig, output: Path, group: str) -> RunResult:
+def variant_flow(name: str, config: ExperimentConfig, output: Path, group: str, executor: Executor) -> RunResult:
     """Runs the whole pipeline for one variant; what an earlier one has made is reused.
 
     Args:
@@ -43,8 +52,9 @@ def variant_flow(name: str, config: ExperimentConfig, output: Path, group: str) 
         config: Its configuration.
         output: Folder of all that is written.
         group: MLflow run of the comparison.
+        executor: Runs the stages.
     """
-    return execute(plan(config), config, output=output, member=Member(group, name))
+    return execute(plan(config), config, output=output, member=Member(group, name), executor=executor)
 
 
 @passwords_hidden()
@@ -73,16 +83,18 @@ def run_variants(
     """
     if check:
         for config in dict.fromkeys([whole.model_dump_json(), *(each.model_dump_json() for each in configs.values())]):
-            tell_notes(ExperimentConfig.model_validate_json(config))
+            log_preflight_notes(ExperimentConfig.model_validate_json(config))
     store = begin(whole, output)
     name = f"{whole.data.dataset} {whole.policy.size} {len(configs)} {kind}"
     with (
         interruptible(TerminationSignal),
-        signed(output),
-        opened(parallel, dask) as crew,
+        mark_alive(output),
+        open_executor(parallel, dask) as executor,
         group_run(store.runs, kind, name, {**settings, **whole.model_dump(mode="json")}) as group,
     ):
-        results = crew.each(lambda variant: variant_flow(variant, configs[variant], output, group), configs)
+        results = executor.map_pipelines(
+            lambda variant: variant_flow(variant, configs[variant], output, group, executor), configs
+        )
         return _compare(store, group, kind, whole, configs, dict(zip(configs, results, strict=True)))
 
 
@@ -111,8 +123,8 @@ def _compared(
     link: str | None,
 ) -> ComparedRuns:
     """Compares all variants with the first one."""
-    from softgrpo.evaluation.runs import EvaluatedRun, compare_runs
-    from softgrpo.evaluation.words import least_p, table_rows, verdict
+    from softgrpo.evaluation.across_runs import EvaluatedRun, compare_runs
+    from softgrpo.evaluation.formatting import least_p, table_rows, verdict
 
     k = config.fusion.k
     evaluated = [EvaluatedRun.read(variant, result.folders["test"]) for variant, result in results.items()]
@@ -129,7 +141,7 @@ def _compared(
 
 def _publish(store: ArtifactStore, group: str, kind: str, compared: ComparedRuns, inside: Mapping[str, str]) -> None:
     """Writes metrics, table and description of the comparison to MLflow's run of the group, and its page to Prefect."""
-    from softgrpo.evaluation.words import table_rows
+    from softgrpo.evaluation.formatting import table_rows
 
     runs, k = store.runs, compared.k
     rows = {row["method"]: row for row in table_rows(compared.table)}
@@ -156,3 +168,115 @@ def _show_page(store: ArtifactStore, group: str, title: str, compared: ComparedR
     page = compared.html(title, names, note)
     publish_text(store.runs, group, page, "comparison.html")
     return write_group_page(store.local, group, page)
+
+
+POOLS = "multi-recaller"
+
+
+@flow(name="multi-recaller", flow_run_name="{dataset} {size}")
+@fails_readably
+def multi_recaller_flow(
+    dataset: str = "ml-100k",
+    data_path: Path | None = None,
+    size: Size = "tiny",
+    debug: bool = False,
+    pools: list[list[str]] | None = None,
+    frequent: FrequentSettings | None = None,
+    overrides: dict[str, Any] | None = None,
+    config: Path | None = None,
+    output: Path = Path("outputs"),
+    check: bool = True,
+    parallel: int | None = None,
+    dask: str | None = None,
+) -> ComparedRuns:
+    """Runs the pipeline for each pool of recallers and compares them on the same test windows. Each recaller is trained once.
+
+    Args:
+        dataset: Name of the dataset.
+        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow. Empty: SOFTGRPO_DATA of the
+            worker, then the folder data.
+        size: Size of the language model.
+        debug: A small subset of the data.
+        pools: Lists of RecBole models by name; the first is what the others are compared with. Nothing takes the preset's
+            recallers all together and in pairs.
+        frequent: The settings that are changed most often; a field that is left empty takes the preset's value.
+        overrides: All other settings by dotted path, for all pools; those of a recaller count in the pools that have it.
+        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow; fields and overrides
+            come before it.
+        output: Folder of all that is written, on the machine that runs the flow.
+        check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
+        parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
+        dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages of all pools are run.
+    """
+    tags = [dataset, size, *(["debug"] if debug else [])]
+    tag_run(*tags)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    whole, configs = resolve_pools(dataset, size, "debug" if debug else "full", pools, form_settings)
+    tag_run(*tags, name=flow_run_name(whole, find_changes(whole)))
+    check_dataset(whole)
+    settings = {"pools": list(configs)}
+    return run_variants(POOLS, settings, whole, configs, output, check=check, parallel=parallel, dask=dask)
+
+
+ABLATE = "ablate"
+Ablation = Literal[
+    "training",
+    "prior",
+    "merge",
+    "normalisation",
+    "ratio",
+    "sampling",
+    "tau",
+    "top_p",
+    "generations",
+    "advantages",
+    "windows",
+    "prompt",
+    "history",
+]
+"""The names in `softgrpo.presets.ablations`, which a form shows as a list to choose from."""
+
+
+@flow(name="ablate", flow_run_name="{name}, {dataset} {size}")
+@fails_readably
+def ablate_flow(
+    name: Ablation = "training",
+    dataset: str = "ml-100k",
+    data_path: Path | None = None,
+    size: Size = "tiny",
+    debug: bool = False,
+    frequent: FrequentSettings | None = None,
+    overrides: dict[str, Any] | None = None,
+    config: Path | None = None,
+    output: Path = Path("outputs"),
+    check: bool = True,
+    parallel: int | None = None,
+    dask: str | None = None,
+) -> ComparedRuns:
+    """Runs the pipeline as it is and once for each variant of an ablation. Stages that a variant does not touch are made once.
+
+    Args:
+        name: What varies, see `softgrpo.presets.ablations`.
+        dataset: Name of the dataset.
+        data_path: Folder that holds a folder for each dataset, on the machine that runs the flow. Empty: SOFTGRPO_DATA of the
+            worker, then the folder data.
+        size: Size of the language model.
+        debug: A small subset of the data.
+        frequent: The settings that are changed most often; a field that is left empty takes the preset's value.
+        overrides: All other settings by dotted path, for all variants.
+        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow; fields and overrides
+            come before it.
+        output: Folder of all that is written, on the machine that runs the flow.
+        check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
+        parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
+        dask: Address of the scheduler of a Dask cluster, such as tcp://127.0.0.1:8786, on which the stages are run.
+    """
+    tags = [dataset, size, name, *(["debug"] if debug else [])]
+    tag_run(*tags)
+    form_settings = gather_overrides(dataset, size, overrides, frequent=frequent, config=config, data_path=data_path)
+    configs = resolve_ablation(name, dataset, size, "debug" if debug else "full", form_settings)
+    settings = {"ablation": name, "variants": list(configs)}
+    whole = configs[REFERENCE]
+    tag_run(*tags, name=f"{name}, {flow_run_name(whole, find_changes(whole))}")
+    check_dataset(whole)
+    return run_variants(ABLATE, settings, whole, configs, output, check=check, parallel=parallel, dask=dask)

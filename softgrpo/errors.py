@@ -1,4 +1,8 @@
-"""One error type per boundary. Every message says what was received, the rule, and the remedy."""
+"""One error type per boundary. Every message says what was received, the rule, the remedy, and a stable code.
+
+A new error takes the next number of its class, which tests/documents/test_error_codes.py names; `python -m tests.documents.errors`
+then writes its row into docs/reference/errors.md.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
-from softgrpo.redaction import without_password
-from softgrpo.text import one_line, shortened, visible
+from softgrpo.common.redaction import without_password
+from softgrpo.common.text import one_line, shortened, visible
 
 
 class SoftGRPOError(Exception):
@@ -20,19 +26,26 @@ class SoftGRPOError(Exception):
         received: What was received, with the value.
         rule: The rule that it breaks.
         remedy: What to do about it.
+        code: Stable name of this error, such as `DATA-012`: the class and a number that no other error gets, not even after this
+            one is gone. docs/reference/errors.md lists all codes.
     """
 
-    def __init__(self, received: str, rule: str, remedy: str) -> None:
+    def __init__(self, received: str, rule: str, remedy: str, *, code: str) -> None:
         received, rule, remedy = map(without_password, (received, rule, remedy))
         self.received = received.rstrip(".")
         self.rule = rule.rstrip(".")
         self.remedy = remedy.rstrip(".")
+        self.code = code
         super().__init__(received, rule, remedy)
 
     def __str__(self) -> str:
         received = shortened(visible(self.received))
         rule, remedy = (shortened(visible(_sentence(part), kept="\n")) for part in (self.rule, self.remedy))
-        return f"{received}. {rule}. {remedy}."
+        return f"{received}. {rule}. {remedy}. [{self.code}]"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns what pickle makes the same error of: `args` alone lack the code."""
+        return partial(type(self), code=self.code), self.args, self.__dict__
 
 
 def _sentence(text: str) -> str:
@@ -148,11 +161,13 @@ def no_space() -> StoreError:
             f"{NO_SPACE} of temporary files, '{temporary}'",
             "Libraries write there what they upload",
             "Make room there, or name another folder with TMPDIR, and run the same command again; finished stages are reused",
+            code="STORE-020",
         )
     return StoreError(
         NO_SPACE,
         "A stage counts only when all its files are written",
         "Make room, or choose another --output, and run the same command again; finished stages are reused",
+        code="STORE-021",
     )
 
 
@@ -170,6 +185,7 @@ def out_of_memory(error: BaseException, what: str = "") -> MemoryLimitError:
         "Make it smaller: in training halve train.per_device_train_batch_size and double train.gradient_accumulation_steps, of a"
         " recaller lower sizes in recall.settings; or let fewer stages run at once (--parallel 1), or raise the limit."
         " docs/troubleshooting.md has more; the same command goes on from what is stored",
+        code="MEMORY-001",
     )
 
 

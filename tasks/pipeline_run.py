@@ -1,4 +1,4 @@
-"""The pipeline's own MLflow run, which is what people compare: settings, versions, final metrics, links to every stage's run."""
+"""The pipeline's own MLflow run, which is the one to compare: settings, versions, final metrics, links to every stage's run."""
 
 from __future__ import annotations
 
@@ -9,30 +9,41 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 
 import softgrpo
+from softgrpo.common import artifacts
+from softgrpo.common.artifacts import FIGURES, REPORT_PAGE, REPORT_TEXT
+from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import SoftGRPOError, StoreError
 from softgrpo.evaluation.summary import read_summary
-from softgrpo.identity import library_versions
-from softgrpo.local_store import LocalStore
-from softgrpo.pipeline import read_metrics, read_table
-from softgrpo.stages import Node
-from tasks.alive import Signs
-from tasks.groups import MEMBER, Member
-from tasks.headline import POLICIES, TEST, Line, headline_tags, learning_curve, lines, readable, results
-from tasks.mlflow_pages import run_page, version_page, view_id, view_page
-from tasks.registry import register
-from tasks.run_names import About
-from tasks.run_notes import NOTE, pipeline_note
-from tasks.runs import Runs, git_commit
-from tasks.saved_view import keep_view
+from softgrpo.pipeline.keys import library_versions
+from softgrpo.pipeline.run import read_metrics, read_table
+from softgrpo.pipeline.store import LocalStore
+from softgrpo.stages.contract import Node
 from tasks.stage import Progress
-from tasks.store import MODEL_STAGES, ArtifactStore, dataset
-from tasks.tracking import EXPERIMENTS, open_tracking, store_errors
+from tasks.tracking.connection import EXPERIMENTS, open_tracking, store_errors
+from tasks.tracking.descriptions import NOTE, pipeline_note
+from tasks.tracking.groups import MEMBER, Member
+from tasks.tracking.headline import (
+    POLICIES,
+    TEST,
+    Line,
+    headline_tags,
+    learning_curve,
+    lines,
+    readable,
+    results,
+)
+from tasks.tracking.liveness import LivenessLocks
+from tasks.tracking.pages import run_page, version_page, view_id, view_page
+from tasks.tracking.registry import register
+from tasks.tracking.run_names import About
+from tasks.tracking.runs import COMMIT_TAG, LOGGED_ARTIFACTS_TAG, Runs, git_commit
+from tasks.tracking.saved_view import keep_view
+from tasks.tracking.store import MODEL_STAGES, ArtifactStore, dataset
 
-REPORT = ("report.html", "report.md", "figures")
+REPORT = (REPORT_PAGE, REPORT_TEXT, FIGURES)
 """What is shown with the pipeline's run of the files of a stage that has them."""
 TABLE = "comparison.json"
 """The table of all methods, which MLflow's page shows as one."""
@@ -48,16 +59,16 @@ def open_store(config: ExperimentConfig, output: Path) -> ArtifactStore:
     Raises:
         StoreError: The folder cannot be written, or MLflow does not answer.
     """
-    local = LocalStore(output.resolve() / "stages")
+    local = LocalStore(stages_folder(output))
     tracking = open_tracking(output, EXPERIMENTS + config.data.dataset, local)
-    return ArtifactStore(Runs(tracking, Signs.of(local)), local)
+    return ArtifactStore(Runs(tracking, LivenessLocks.of(local)), local)
 
 
 @contextmanager
 def pipeline_run(
     store: ArtifactStore, config: ExperimentConfig, nodes: Sequence[Node], about: About, member: Member | None = None
 ) -> Iterator[str]:
-    """Gives the id of the pipeline's run, which carries what is known beforehand.
+    """Starts the pipeline's run with all that is known beforehand, gives its id, and ends it with the block.
 
     Args:
         store: The open store.
@@ -71,7 +82,7 @@ def pipeline_run(
     libraries = library_versions({library for node in nodes for library in node.stage.libraries})
     tags |= {f"version.{library}": version for library, version in libraries.items()}
     if commit := git_commit(Path(softgrpo.__file__).parent):
-        tags[MLFLOW_GIT_COMMIT] = commit
+        tags[COMMIT_TAG] = commit
     if member is not None:
         tags[MEMBER] = member.name
     settings = config.model_dump(mode="json")
@@ -84,7 +95,7 @@ def pipeline_run(
         try:
             yield run_id
         except SoftGRPOError as error:
-            if not isinstance(error, StoreError):  # with those MLflow itself may be away
+            if not isinstance(error, StoreError):  # after one of those MLflow itself may be down
                 runs.tag(run_id, {NOTE: pipeline_note(about.tags, None, (), about.links, {}, failure=str(error))})
             raise
 
@@ -111,7 +122,7 @@ def note_nodes(progress: Progress, nodes: Sequence[Node], *, whole: bool = False
 
 
 def _note_test(progress: Progress, node: Node) -> None:
-    """Shows what the policies reach on the test windows with their models, and stores the view of all runs."""
+    """Adds the policies' scores on the test windows to their models, and stores the view of all runs."""
     config = progress.config
     scores, k = read_metrics(progress.folders()[node.name]), config.fusion.k
     for stage in POLICIES if node.name in progress.ran else ():
@@ -122,7 +133,7 @@ def _note_test(progress: Progress, node: Node) -> None:
 
 
 def _note_numbers(progress: Progress, nodes: Sequence[Node], *, whole: bool) -> None:
-    """Links the runs of nodes, describes the run as far as it is known, and at its end adds the numbers it is compared by."""
+    """Links the runs of nodes and updates the description; at the end of the run, adds the numbers that runs are compared by."""
     folders, k, pool = progress.folders(), progress.config.fusion.k, progress.config.recall.recallers
     tags = {"reused": " ".join(progress.reused()), NOTE: _note(progress)}
     for node in nodes:
@@ -135,14 +146,14 @@ def _note_numbers(progress: Progress, nodes: Sequence[Node], *, whole: bool) -> 
         point for stage in POLICIES if whole and stage in folders for point in learning_curve(folders[stage], stage)
     ]
     if whole and TEST in folders:
-        tags[MLFLOW_LOGGED_ARTIFACTS] = json.dumps([{"path": TABLE, "type": "table"}])
+        tags[LOGGED_ARTIFACTS_TAG] = json.dumps([{"path": TABLE, "type": "table"}])
         if (summary := read_summary(folders[TEST])) is not None:
             tags |= headline_tags(read_metrics(folders[TEST]), summary)
     progress.store.runs.metrics(progress.parent_run, metrics, tags, points)
 
 
 def _note(progress: Progress) -> str:
-    """Returns the description of the run, as far as it is known."""
+    """Returns the description of the run, with the results that are known so far."""
     experiment, run_id, about = progress.store.runs.tracking.experiment_id, progress.parent_run, progress.about
     links = dict(about.links)
     summary, table = None, list[Line]()
@@ -160,20 +171,20 @@ def _note(progress: Progress) -> str:
 
 
 def _note_policies(progress: Progress, nodes: Sequence[Node]) -> None:
-    """Notes the data and the policies that were reused and made, and registers those."""
+    """Records the data and the policies that were reused or made, and registers the policies."""
     store, references = progress.store, progress.references
     data = [
         dataset(progress.config.data.dataset, references[node.name]["digest"]) for node in nodes if not node.upstream
     ]
     policies = [node for node in nodes if node.stage.name in MODEL_STAGES]
-    reused, made = (
+    reused, new = (
         [references[node.name] for node in policies if (node.name in progress.ran) == ran] for ran in (False, True)
     )
     store.note_used(progress.parent_run, data, reused)
-    store.note_made(progress.parent_run, made)
+    store.note_made(progress.parent_run, new)
     for node in policies:
         stage, split = node.stage.name, references["split"]["digest"]
-        with store.local.lock("registry"):  # of two identical runs at once, one adds the model
+        with store.local.lock("registry"):  # of two identical runs at the same time, only one adds the model
             version = register(store.runs, progress.config, stage, references[node.name], split)
         label = f"Registered model {version.name}, version {version.version}"
         progress.models[label] = version_page(version.name, str(version.version))
@@ -187,5 +198,5 @@ def _show_report(runs: Runs, run_id: str, folder: Path, k: int) -> None:
                 client.log_artifacts(run_id, str(path), path.name)
             elif path.is_file():
                 client.log_artifact(run_id, str(path))
-        if (folder / "table.parquet").is_file() and (table := read_table({TEST: folder})) is not None:
+        if (folder / artifacts.TABLE).is_file() and (table := read_table({TEST: folder})) is not None:
             client.log_text(run_id, readable(table, k).to_json(orient="split", index=False), TABLE)

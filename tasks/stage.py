@@ -1,7 +1,7 @@
 """One stage as a Prefect task: reuse what is stored, else run it, and commit.
 
-All stages have the same shape, so there is one task; it takes the node's name. Prefect's record is only a first look: what it
-remembers is verified, and the stage repeated where it does not stand.
+All stages have the same shape, so there is one task, which takes the node's name. Prefect's record is only a first look: what it
+remembers is verified, and the stage is repeated where that fails.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import logging
 import shutil
 import socket
 import time
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,47 +20,39 @@ from typing import Any
 from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import CacheKeyFnPolicy
 
+from softgrpo.common.files import make_private
+from softgrpo.common.redaction import hide_passwords, passwords_hidden
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import SoftGRPOError, StoreError
-from softgrpo.identity import stage_key
-from softgrpo.local_store import Committed
-from softgrpo.pipeline import read_metrics, run_node
-from softgrpo.redaction import hide_passwords, passwords_hidden
-from softgrpo.stages import Node, Reporter
-from softgrpo.tuning import Pruned
-from tasks.ahead import Ahead
-from tasks.apart import Apart
-from tasks.faults import RETRY_DELAYS_SECONDS, worth_retrying
-from tasks.gpu import gpu_slot
-from tasks.mlflow_pages import run_page
-from tasks.progress_page import on_progress_page
-from tasks.run_names import About
-from tasks.run_notes import NOTE, stage_note
-from tasks.runs import RunReporter
-from tasks.store import ArtifactStore, Reference, dataset
-
-Watch = Callable[[Node, Reporter], Reporter]
-"""Puts something between a stage and its reporter; it may end the stage with `Pruned`."""
-
-
-def unwatched(node: Node, reporter: Reporter) -> Reporter:
-    """Returns the reporter as it is."""
-    return reporter
-
+from softgrpo.pipeline.keys import stage_key
+from softgrpo.pipeline.run import read_metrics, run_node
+from softgrpo.pipeline.store import Committed, write_atomic
+from softgrpo.reporting import Pruned, Reporter
+from softgrpo.stages.contract import Node, Watch, unwatched
+from tasks.running.gpu import gpu_slot
+from tasks.running.isolation import Isolation
+from tasks.running.progress_page import on_progress_page
+from tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
+from tasks.tracking.descriptions import NOTE, stage_note
+from tasks.tracking.pages import run_page
+from tasks.tracking.prefetch import Prefetched
+from tasks.tracking.run_names import About
+from tasks.tracking.runs import RunReporter
+from tasks.tracking.store import ArtifactStore, Reference, dataset
 
 CACHED = "Cached"
 """What Prefect calls the state of a task whose body it did not call."""
 
 
 class Obtained(Reference):
-    """What the task gives back: where a stage is, and whether it was run for that."""
+    """What the task returns: where a finished stage is, and whether it was run for that."""
 
     ran: bool
 
 
 @dataclass(frozen=True)
 class Order:
-    """All that bringing one stage to its end takes beside its key: plain values, which another process can be given.
+    """All that one stage needs to be found or run, besides its key: plain values, which can be sent to another process.
 
     Attributes:
         node: The stage.
@@ -68,10 +61,10 @@ class Order:
         parent_run: MLflow run of the pipeline.
         upstream: What the stage reads, by node name.
         forced: Repeat the stage even if it is stored.
-        replaced: Of a forced stage the number on the disk of the folder that is here before it is repeated, None without one.
+        token: Names this order of a forced stage, and no other; empty for other stages.
         watch: Put between the stage and its reporter.
-        apart: Runs the stage in a process of its own; None runs it in this one.
-        away: The task may run on another machine, which fetches what the stage reads.
+        isolation: Runs the stage in a process of its own; None runs it in this one.
+        remote: The task may run on another machine, which fetches what the stage reads.
     """
 
     node: Node
@@ -80,10 +73,10 @@ class Order:
     parent_run: str
     upstream: dict[str, Reference]
     forced: bool
-    replaced: int | None
+    token: str
     watch: Watch
-    apart: Apart | None = None
-    away: bool = False
+    isolation: Isolation | None = None
+    remote: bool = False
 
     def key(self) -> str:
         """Returns the stage's identity, by the code, the libraries and the data that are here."""
@@ -91,15 +84,22 @@ class Order:
         return stage_key(self.node, self.config, digests)
 
     def is_made(self, key: str) -> bool:
-        """Tells whether a forced stage has been repeated for this order, and only the rest has to be done again.
+        """Tells whether a forced stage has been repeated for this order on this machine, so that only the rest is left to do."""
+        note = self._note(key)
+        return self.forced and note.is_file() and note.read_text(encoding="utf-8") == self.token
 
-        Elsewhere it cannot be told: another machine's disk has another folder under this key, or an old one.
-        """
-        return self.forced and not self.away and _number(self.store.local.payload(key)) not in (None, self.replaced)
+    def note_made(self, key: str) -> None:
+        """Notes, beside the local store, that a forced stage has been repeated for this order."""
+        note = self._note(key)
+        make_private(note.parent)
+        write_atomic(note, self.token)
+
+    def _note(self, key: str) -> Path:
+        return self.store.local.root / ".forced" / key
 
     def inputs(self) -> dict[str, Path]:
         """Returns the folder of each stage that this one reads."""
-        if self.away:
+        if self.remote:
             return {name: self.store.bring(reference) for name, reference in self.upstream.items()}
         return {name: self.store.local.payload(reference["key"]) for name, reference in self.upstream.items()}
 
@@ -113,21 +113,21 @@ class Progress:
         store: Where stages are found and published.
         parent_run: MLflow run of the pipeline.
         force: Stages to repeat even if they are stored.
-        records: Folder of Prefect's result records.
+        results: Folder of Prefect's task results.
         watch: Put between a stage and its reporter.
         references: Finished nodes, by name.
         ran: Names of the nodes whose stage was run, not reused.
-        about: What was known about the run before it began.
-        models: Registered versions of its policies, what people call them -> their page.
+        about: Name, tags and links of the run, which are known before it begins.
+        models: Registered versions of its policies, label -> page.
     """
 
     config: ExperimentConfig
     store: ArtifactStore
     parent_run: str
     force: tuple[str, ...]
-    records: Path
+    results: Path
     watch: Watch = unwatched
-    ahead: Ahead = field(default_factory=Ahead)
+    prefetched: Prefetched = field(default_factory=Prefetched)
     references: dict[str, Reference] = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
     about: About = field(default_factory=About)
@@ -145,24 +145,24 @@ class Progress:
         """Returns what brings a node to its end whose upstream nodes are finished."""
         upstream = {name: self.references[name] for name in node.upstream}
         forced = node.stage.name in self.force
-        order = Order(node, self.config, self.store, self.parent_run, upstream, forced, None, self.watch)
-        return replace(order, replaced=_number(self.store.local.payload(order.key()))) if forced else order
+        token = uuid.uuid4().hex if forced else ""
+        return Order(node, self.config, self.store, self.parent_run, upstream, forced, token, self.watch)
 
     def seems_stored(self, node: Node) -> bool:
         """Tells, quickly and without looking at files, whether a node whose upstream nodes are finished is likely to be reused."""
         order = self.order(node)
         key = order.key()
-        return not order.forced and (key in self.ahead.fetched or self.store.local.seems_committed(key))
+        return not order.forced and (key in self.prefetched.futures or self.store.local.seems_committed(key))
 
     def task(self, order: Order) -> Task[[Order, str], Obtained]:
         """Returns the Prefect task for an order."""
         name = order.node.stage.name
         return obtain.with_options(
-            name=name, task_run_name=order.node.name, result_storage=self.records, refresh_cache=order.forced
+            name=name, task_run_name=order.node.name, result_storage=self.results, refresh_cache=order.forced
         )
 
     def finish(self, order: Order, key: str, state: State[Obtained], *, mine: bool = True) -> None:
-        """Takes what the task for an order came to; what Prefect remembers is verified, and made again where it does not stand.
+        """Takes the outcome of the task for an order; what Prefect remembers is verified, and made again where that fails.
 
         Args:
             order: The order; its reference is added.
@@ -170,24 +170,26 @@ class Progress:
             state: How the task ended.
             mine: The task was run for this pipeline, not for another one beside it.
         """
+        # An error of the stage is raised here.
         node, obtained = order.node, state.result()
+
+        # Prefect did not call the task: it remembers what an earlier one returned. The files may have gone or changed since.
         if state.name == CACHED:
             if self.store.holds(_reference(obtained)):
                 get_run_logger().info("%s: reused", node.name)
                 obtained["ran"] = False
             else:
                 obtained = self.task(order).with_options(refresh_cache=True)(order, key)
-        if order.away:
+
+        # Another machine made the files: later stages read them here.
+        if order.remote:
             self.store.bring(_reference(obtained))
             get_run_logger().info("%s: %s on the cluster", node.name, "done" if obtained["ran"] else "found")
+
+        # A stage that another pipeline of the same flow has run counts as reused in this one.
         if obtained["ran"] and mine:
             self.ran.append(node.name)
         self.references[node.name] = _reference(obtained)
-
-
-def _number(folder: Path) -> int | None:
-    """Returns the number on the disk of a folder, None where there is none."""
-    return folder.stat().st_ino if folder.is_dir() else None
 
 
 def _reference(obtained: Obtained) -> Reference:
@@ -213,7 +215,7 @@ def _record(order: Order, key: str, make: Callable[[Reporter], Committed]) -> Re
             committed = make(order.watch(node, reporter))
         except (
             Exception
-        ):  # broad: what a stage that failed has reported is wanted; after Ctrl-C nobody waits for MLflow
+        ):  # broad: the curves of a failed stage are kept; after Ctrl-C the user does not wait for MLflow
             reporter.flush()
             raise
         reporter.flush()
@@ -226,21 +228,25 @@ def _record(order: Order, key: str, make: Callable[[Reporter], Committed]) -> Re
 def _make(order: Order, key: str, reporter: Reporter) -> Committed:
     """Runs a stage and commits its files."""
     node, store = order.node, order.store
-    if order.away and order.key() != key:
+    if order.remote and order.key() != key:
         raise StoreError(
             f"{node.name} on {socket.gethostname()} has another identity than where the run was started",
             "Code, libraries and data must be the same on all machines of a run",
             "Bring the machines to the same state and run the same command again",
+            code="STORE-038",
         )
     try:
         with gpu_slot(node, order.config), on_progress_page(node.name):
-            at_work = order.apart.node(node) if order.apart else node
-            return run_node(at_work, order.config, order.inputs(), key, store.local, reporter)
+            runnable = order.isolation.node(node) if order.isolation else node
+            committed = run_node(runnable, order.config, order.inputs(), key, store.local, reporter)
+            if order.forced:
+                order.note_made(key)
+            return committed
     except Pruned:
-        shutil.rmtree(store.local.work(key))  # nobody will go on from its checkpoints
+        shutil.rmtree(store.local.work(key))  # no training will go on from its checkpoints
         raise
     except SoftGRPOError as error:
-        if order.apart:  # the run ends with it, but only when what is at work beside it has ended
+        if order.isolation:  # the run ends with it, but only after the stages beside it
             get_run_logger().error("%s: %s", node.name, error)
         raise
 
@@ -265,15 +271,15 @@ def obtain(order: Order, key: str) -> Obtained:
         order: The stage and what it needs.
         key: Its identity.
     """
-    hide_passwords()  # another process of a cluster has not done so yet
+    hide_passwords()  # a worker of a cluster has not done so yet
     node, store, log = order.node, order.store, get_run_logger()
-    if order.away:  # whoever runs the task there has not asked for these lines
+    if order.remote:  # a worker's own level would drop these lines
         logging.getLogger("prefect.task_runs").setLevel(logging.INFO)
     with passwords_hidden(), store.local.lock(key):
         if not order.forced or order.is_made(key):
-            if not order.forced and (found := store.find(node.name, key)):
-                log.info("%s: reused from MLflow run %s", node.name, found["run_id"])
-                return Obtained(**found, ran=False)
+            if not order.forced and (stored := store.find(node.name, key)):
+                log.info("%s: reused from MLflow run %s", node.name, stored["run_id"])
+                return Obtained(**stored, ran=False)
             if here := store.local.find(key):
                 log.info("%s: reused from '%s', now published to MLflow", node.name, store.local.payload(key))
                 return Obtained(**_record(order, key, lambda _: here), ran=False)

@@ -1,1 +1,1 @@
-"""Rows of the table beside the trained language model: searches for global weights, gates on numbers, zero-shot prompts."""
+"""Every row of the table that is not the language model. It never reads a test target."""

@@ -54,17 +54,17 @@ def predict_best(train: Floats, ndcg: NDArray[np.float32], asked: list[Floats], 
     """
     best = (ndcg == ndcg.max(1, keepdims=True)) & (ndcg > 0)
     window, label = np.nonzero(best)
-    found = [np.zeros((len(numbers), ndcg.shape[1])) for numbers in asked]
+    sums = [np.zeros((len(numbers), ndcg.shape[1])) for numbers in asked]
     classes = np.unique(label)
     if len(classes) == 1:
-        for values in found:
+        for values in sums:
             values[:, classes] = 1.0
     elif len(classes) > 1:
         trees = HistGradientBoostingClassifier(random_state=seed, early_stopping=False, **TREES)
         trees.fit(train[window], label, sample_weight=1.0 / best.sum(1)[window])
-        for values, numbers in zip(found, asked, strict=True):
+        for values, numbers in zip(sums, asked, strict=True):
             values[:, trees.classes_] = trees.predict_proba(numbers)
-    return found
+    return sums
 
 
 def sharpened(predicted: Floats, prior: Tensor) -> Tensor:

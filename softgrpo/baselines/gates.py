@@ -33,8 +33,8 @@ def fit_gates(names: Iterable[str], data: GateData) -> dict[str, GateWeights]:
     Raises:
         DataError: There are no training, no validation or no asked windows.
     """
-    wanted = set(names)
-    chosen = {name: fit for name, (_, fit) in GATES.items() if name in wanted}
+    named = set(names)
+    chosen = {name: fit for name, (_, fit) in GATES.items() if name in named}
     if chosen:
         check_windows(data)
     return {name: fit(data) for name, fit in chosen.items()}

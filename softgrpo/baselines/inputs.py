@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softgrpo.errors import DataError
-from softgrpo.features import Features
-from softgrpo.records import Windows
-from softgrpo.rewards import JudgedLists
+from softgrpo.common.records import Windows
+from softgrpo.policy.features import Features
+from softgrpo.ranking.metrics import check_any_window
+from softgrpo.ranking.rewards import JudgedLists
 
 
 def gate_numbers(features: Features, windows: Windows) -> NDArray[np.float64]:
@@ -107,10 +107,6 @@ def check_windows(data: GateData) -> None:
     Raises:
         DataError: There are no training, no validation or no test windows.
     """
+    rule = "baselines are fitted on policy windows, chosen on validation windows and asked about test windows"
     for name, rows in zip(("policy", "validation", "test"), data.numbers, strict=True):
-        if not len(rows):
-            raise DataError(
-                f"no {name} window",
-                "baselines are fitted on policy windows, chosen on validation windows and asked about test windows",
-                "use more users, longer histories or other shares of the split",
-            )
+        check_any_window(name, len(rows), rule)

@@ -1,6 +1,7 @@
 """Small networks on numbers, trained by policy gradient: SofT-GRPO, ordinary GRPO, and the per-user Dirichlet policy.
 
-The first two are what the language model does, without the language: the tensor functions are those of `softgrpo.soft_grpo`. The
+The first two are what the language model does, without the language: the tensor functions are those of
+`softgrpo.algorithm.soft_grpo`. The
 third is the per-user policy of Huang et al. (2024), arXiv 2410.16080: weights from a Dirichlet distribution whose parameters a
 network gives, REINFORCE with the mean of a window's samples as baseline. All three start at the best static mixture, and of all
 evaluations, the start included, the best on validation windows is kept.
@@ -16,9 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from softgrpo.baselines.inputs import GateData, GateWeights
-from softgrpo.rewards import RankingReward
-from softgrpo.soft_grpo import (
+from softgrpo.algorithm.soft_grpo import (
     Density,
     check_finite,
     clipped_loss,
@@ -28,6 +27,8 @@ from softgrpo.soft_grpo import (
     log_density,
     sample,
 )
+from softgrpo.baselines.inputs import GateData, GateWeights
+from softgrpo.ranking.rewards import RankingReward
 
 Action = Literal["soft", "discrete", "dirichlet"]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -124,8 +125,8 @@ def fit_network(data: GateData, action: Action) -> GateWeights:
         network = Network(data.numbers[0].shape[1], start)
         best = GateWeights.worst()
         for step in _train(network, data, action):
-            found = _evaluate(network, data, action, step)
-            best = found if found.valid_ndcg > best.valid_ndcg else best
+            latest = _evaluate(network, data, action, step)
+            best = latest if latest.valid_ndcg > best.valid_ndcg else best
     return best
 
 

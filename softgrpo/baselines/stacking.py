@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from softgrpo.baselines.inputs import GateData, GateWeights
-from softgrpo.fusion import Aligned
+from softgrpo.ranking.aligned import Aligned
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e3)
 """Ridge penalties, relative to the mean of the diagonal; validation chooses."""
@@ -24,7 +24,7 @@ def normal_equations(aligned: Aligned, positions: Tensor, numbers: Tensor) -> tu
 
     Args:
         aligned: Lists of W windows.
-        positions: (W, T) from `softgrpo.fusion.target_positions`.
+        positions: (W, T) from `softgrpo.ranking.aligned.target_positions`.
         numbers: (W, J) float64.
 
     Returns:
@@ -38,8 +38,8 @@ def normal_equations(aligned: Aligned, positions: Tensor, numbers: Tensor) -> tu
         values, seen = aligned.values[part].double(), numbers[part]
         products += torch.einsum("wmn,wj,wk->mjnk", torch.einsum("wmc,wnc->wmn", values, values), seen, seen)
         place = positions[part]
-        found = values.gather(2, place.clamp(min=0)[:, None].expand(-1, recallers, -1)) * (place >= 0)[:, None]
-        hits += torch.einsum("wmt,wj->mj", found, seen)
+        target_values = values.gather(2, place.clamp(min=0)[:, None].expand(-1, recallers, -1)) * (place >= 0)[:, None]
+        hits += torch.einsum("wmt,wj->mj", target_values, seen)
     size = recallers * count
     return products.reshape(size, size), hits.reshape(size)
 

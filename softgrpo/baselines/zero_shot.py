@@ -16,9 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from softgrpo.errors import PolicyError
-from softgrpo.pretrained import load_tokenizer
-from softgrpo.progress import ProgressBar
-from softgrpo.weights import locate_weights
+from softgrpo.policy.model_files import locate_weights
+from softgrpo.policy.pretrained import load_tokenizer
+from softgrpo.reporting import ProgressBar
 
 
 def can_generate(model_name: str) -> bool:
@@ -40,7 +40,12 @@ def load_decoder(model_name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerB
         PolicyError: It cannot be loaded, or is no decoder.
     """
     if not can_generate(model_name):
-        raise PolicyError(f"model '{model_name}'", "only a decoder can answer without training", "Leave zero_shot out")
+        raise PolicyError(
+            f"model '{model_name}'",
+            "only a decoder can answer without training",
+            "Leave zero_shot out",
+            code="POLICY-001",
+        )
     source, gguf = locate_weights(model_name)
     options: dict[str, Any] = {"gguf_file": gguf} if gguf else {"use_safetensors": True}
     tokenizer = load_tokenizer(source, gguf)
@@ -48,7 +53,9 @@ def load_decoder(model_name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
-        raise PolicyError(f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name") from error
+        raise PolicyError(
+            f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name", code="POLICY-002"
+        ) from error
     assert isinstance(model, PreTrainedModel)
     model.eval()  # type: ignore[no-untyped-call]
     return model, tokenizer
@@ -115,11 +122,11 @@ def zero_shot_weights(
     options = option_tokens(recallers, tokenizer)
     device = model.device
     order = np.argsort([-len(prompt) for prompt in prompts], kind="stable")  # prompts of similar length together
-    found = torch.empty(len(prompts), len(recallers), dtype=torch.float64)
+    weights = torch.empty(len(prompts), len(recallers), dtype=torch.float64)
     batches = [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         for rows in ProgressBar(batches, desc="zero-shot on test windows", unit="batch", mininterval=1.0):
             padded = tokenizer.pad({"input_ids": [list(prompts[row]) for row in rows]}, return_tensors="pt").to(device)
             scores = answer_likelihoods(model, padded["input_ids"], padded["attention_mask"], options)
-            found[rows] = scores.double().softmax(-1).cpu()
-    return found
+            weights[rows] = scores.double().softmax(-1).cpu()
+    return weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, assert_never
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -21,6 +21,7 @@ def _foreign_name(name: str) -> str:
 
 ForeignName = Annotated[str, AfterValidator(_foreign_name)]
 MergeMethod = Literal["score", "quota", "rrf"]
+"""How lists are merged; what each name does is in `softgrpo.ranking.fusion.merge_of`."""
 Normalisation = Literal["none", "minmax", "zscore", "softmax", "percentile", "rank_reciprocal", "rank_exp", "platt"]
 
 
@@ -140,6 +141,17 @@ class FusionConfig(Section):
     """Scale, in ranks, of the normalisation rank_exp."""
     k: Count = 10
     """Cut-off of the NDCG that labels, rewards, searches and model selection use."""
+
+    @property
+    def reads_normalisation(self) -> bool:
+        """Whether the method reads `normalisation`; where it does not, that setting says nothing about a run."""
+        match self.method:
+            case "score":
+                return True
+            case "quota" | "rrf":
+                return False
+            case _:
+                assert_never(self.method)
 
 
 class PromptConfig(Section):

@@ -1,1 +1,1 @@
-"""Reading, filtering and cutting interactions."""
+"""Interactions: from files to a corpus to windows. It knows no recaller and no model."""

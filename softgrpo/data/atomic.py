@@ -16,7 +16,7 @@ FORMAT_RULE = "an atomic file is UTF-8 text, tab-separated, with a header of nam
 
 
 def _error(path: Path, line: int, what: str, rule: str = FORMAT_RULE) -> DataError:
-    return DataError(f"{path}, line {line}: {what}", rule, "Correct the line, or remove it")
+    return DataError(f"{path}, line {line}: {what}", rule, "Correct the line, or remove it", code="DATA-004")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -94,6 +94,7 @@ def require_columns(path: Path, table: pd.DataFrame, columns: dict[str, str]) ->
                 f"{path} has no column '{column}'",
                 f"the setting {setting} names a column of this file",
                 f"Set --{setting} to one of its columns. {nearest(column, table.columns)}",
+                code="DATA-005",
             )
 
 

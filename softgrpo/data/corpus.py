@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
+from softgrpo.common.records import Corpus
 from softgrpo.config import DataConfig
 from softgrpo.data.atomic import numbers, read_atomic, require_columns, tokens
 from softgrpo.data.locate import locate
 from softgrpo.errors import DataError
-from softgrpo.records import Corpus
 
 TITLE_FIELDS = ("title", "movie_title", "app_name", "name")
 GENRE_FIELDS = ("genres", "genre", "class", "categories")
@@ -54,14 +54,19 @@ def read_corpus(config: DataConfig, seed: int) -> Corpus:
 
 def _read_interactions(path: Path, config: DataConfig, seed: int) -> pd.DataFrame:
     raw = read_atomic(path)
-    wanted = {"data.user_field": config.user_field, "data.item_field": config.item_field}
+    columns = {"data.user_field": config.user_field, "data.item_field": config.item_field}
     if config.time_field is not None:
-        wanted["data.time_field"] = config.time_field
+        columns["data.time_field"] = config.time_field
     if config.min_rating is not None:
         if config.rating_field is None:
-            raise DataError("data.min_rating without data.rating_field", "a rating filter needs ratings", "Set both")
-        wanted["data.rating_field"] = config.rating_field
-    require_columns(path, raw, wanted)
+            raise DataError(
+                "data.min_rating without data.rating_field",
+                "a rating filter needs ratings",
+                "Set both",
+                code="DATA-006",
+            )
+        columns["data.rating_field"] = config.rating_field
+    require_columns(path, raw, columns)
     table = pd.DataFrame(
         {
             Columns.User: tokens(path, raw, config.user_field),
@@ -100,6 +105,7 @@ def _filter(table: pd.DataFrame, config: DataConfig, seed: int) -> pd.DataFrame:
             f"dataset '{config.dataset}' keeps no user",
             f"a user needs {config.min_user_items} distinct items behind a {config.k_core}-core filter",
             "Lower data.k_core and data.min_user_items (and data.min_rating), or bring more data",
+            code="DATA-007",
         )
     if config.max_users is not None:
         names = np.sort(table[Columns.User].unique())
@@ -116,18 +122,18 @@ def _pick(path: Path, table: pd.DataFrame, setting: str, named: str | None, usua
     return next((name for name in usual if name in table.columns), None)
 
 
-def _aligned(table: pd.DataFrame, key: str, wanted: NDArray[np.object_]) -> pd.DataFrame:
-    return table.drop_duplicates(key, keep="first").set_index(key).reindex(wanted).fillna("")
+def _aligned(table: pd.DataFrame, key: str, tokens: NDArray[np.object_]) -> pd.DataFrame:
+    return table.drop_duplicates(key, keep="first").set_index(key).reindex(tokens).fillna("")
 
 
-def _read_items(path: Path, wanted: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
-    items = pd.DataFrame({Columns.Token: wanted, Columns.Title: "", Columns.Genres: ""}, dtype=object)
+def _read_items(path: Path, tokens: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
+    items = pd.DataFrame({Columns.Token: tokens, Columns.Title: "", Columns.Genres: ""}, dtype=object)
     if not path.is_file():
         return items
     table = read_atomic(path)
     key = config.item_key_field or config.item_field
     require_columns(path, table, {"data.item_key_field": key})
-    rows = _aligned(table, key, wanted)
+    rows = _aligned(table, key, tokens)
     title = _pick(path, table, "data.title_field", config.title_field, TITLE_FIELDS)
     genres = _pick(path, table, "data.genre_field", config.genre_field, GENRE_FIELDS)
     if title is not None:
@@ -137,17 +143,20 @@ def _read_items(path: Path, wanted: NDArray[np.object_], config: DataConfig) -> 
     return items
 
 
-def _read_users(path: Path, wanted: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
-    users = pd.DataFrame({Columns.Token: wanted}, dtype=object)
+def _read_users(path: Path, tokens: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
+    users = pd.DataFrame({Columns.Token: tokens}, dtype=object)
     if not path.is_file():
         if config.user_fields:
             raise DataError(
-                f"{path} is missing", "data.user_fields names columns of it", "Add it, or clear the setting"
+                f"{path} is missing",
+                "data.user_fields names columns of it",
+                "Add it, or clear the setting",
+                code="DATA-008",
             )
         return users
     table = read_atomic(path)
     require_columns(path, table, {"data.user_field": config.user_field})
-    rows = _aligned(table, config.user_field, wanted)
+    rows = _aligned(table, config.user_field, tokens)
     if config.user_fields is None:
         fields = [name for name in USER_FIELDS if name in table.columns]
     else:

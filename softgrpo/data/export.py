@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from softgrpo.columns import Columns
-from softgrpo.files import written_whole
-from softgrpo.records import Corpus, Part, Windows
+from softgrpo.common.columns import Columns
+from softgrpo.common.files import written_whole
+from softgrpo.common.records import Corpus, Part, Windows
 
 WINDOWS, HISTORY, ITEMS = "windows.parquet", "history.parquet", "items.parquet"
 

@@ -17,7 +17,7 @@ import yaml
 
 from softgrpo.config import DataConfig
 from softgrpo.errors import DataError, nearest
-from softgrpo.progress import ProgressBar
+from softgrpo.reporting import ProgressBar
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ def locate(config: DataConfig) -> Path:
             f"--data-path {config.data_path} {what}",
             "It must be a folder that holds a folder for each dataset, or will after a download",
             "Name the folder above the dataset's own, or make it",
+            code="DATA-009",
         )
     folder = known_datasets(config).get(config.dataset)
     if folder is not None:
@@ -87,16 +88,19 @@ def locate(config: DataConfig) -> Path:
     received = f"dataset '{config.dataset}' has no {config.dataset}/{config.dataset}.inter in {searched}"
     if address is None:
         raise DataError(
-            received, "its atomic files must be in the data path, and RecBole knows no download address", remedy
+            received,
+            "its atomic files must be in the data path, and RecBole knows no download address",
+            remedy,
+            code="DATA-010",
         )
     if not config.download:
-        raise DataError(received, "downloads are switched off (data.download)", remedy)
+        raise DataError(received, "downloads are switched off (data.download)", remedy, code="DATA-011")
     target = (config.data_path or Path(os.environ.get(DATA_VARIABLE) or "data")) / config.dataset
     logger.warning("dataset %s is not in %s: trying %s", config.dataset, searched, address)
     try:
         _download(address, config.dataset, target)
     except (OSError, http.client.HTTPException, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(received, f"its download from {address} failed ({error})", remedy) from error
+        raise DataError(received, f"its download from {address} failed ({error})", remedy, code="DATA-012") from error
     return target
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import DataConfig, ExperimentConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.locate import download_address, known_datasets, locate
 from softgrpo.data.windows import make_windows
-from softgrpo.records import Corpus, Part, Windows
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from softgrpo.columns import Columns
+from softgrpo.common.artifacts import WINDOWS
+from softgrpo.common.columns import Columns
+from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import SplitConfig
 from softgrpo.errors import DataError, LeakageError
-from softgrpo.records import Corpus, Part, Windows
 
 Positions = NDArray[np.int64]
 
@@ -34,13 +35,16 @@ def part_ends(corpus: Corpus, split: SplitConfig) -> Positions:
                 f"a user with {lengths.min()} items",
                 "split.method leave_last needs four per user: one each for recaller, policy, valid and test",
                 "Raise data.min_user_items to 4",
+                code="DATA-013",
             )
         return lengths[:, None] - np.array([3, 2, 1, 0], dtype=np.int64)
     shares = np.cumsum([split.recaller, split.policy, split.valid])
     if split.method == "ratio":
         return np.column_stack([*(_floor(share * lengths) for share in shares), lengths])
     if np.isnan(corpus.time).any():
-        raise DataError("a dataset without times", "split.method global_time cuts by time", "Set data.time_field")
+        raise DataError(
+            "a dataset without times", "split.method global_time cuts by time", "Set data.time_field", code="DATA-014"
+        )
     cuts = np.quantile(corpus.time, shares)  # (3,)
     before = corpus.time[:, None] < cuts  # (N, 3); each user's times ascend
     counts = np.add.reduceat(before, corpus.offsets[:-1], axis=0)
@@ -78,6 +82,7 @@ def make_windows(corpus: Corpus, split: SplitConfig) -> Windows:
                 f"no user has a {part.name.lower()} window",
                 "policy, valid and test need at least one target each",
                 "Use split.method leave_last for short histories, or change the shares of the split",
+                code="DATA-015",
             )
     return Windows(
         user=table[:, 0].astype(np.int32),
@@ -102,13 +107,23 @@ def history_of(corpus: Corpus, windows: Windows, window: int) -> NDArray[np.int3
     return corpus.sequence(int(windows.user[window]))[: windows.start[window]]
 
 
-def tied_target_share(corpus: Corpus, windows: Windows) -> float:
-    """Returns the share of targets whose time equals that of another interaction of the same user; NaN without times."""
-    if np.isnan(corpus.time).any():
+def tied_target_share(corpus: Corpus, windows: Windows, part: Part | None = None) -> float:
+    """Returns the share of targets whose time equals that of another interaction of the same user, in [0, 1].
+
+    The order of such targets is not known from the data. NaN where times are missing, or there is no target.
+
+    Args:
+        corpus: All interactions.
+        windows: All windows.
+        part: Only the targets of this part; None takes those of all windows.
+    """
+    positions = _target_positions(corpus, windows)
+    if part is not None:
+        positions = positions[np.repeat(windows.part == part, windows.end - windows.start)]
+    if len(positions) == 0 or np.isnan(corpus.time).any():
         return float("nan")
     same = (np.diff(corpus.time) == 0) & (np.diff(corpus.user) == 0)
     tied = np.concatenate([[False], same]) | np.concatenate([same, [False]])  # (N,)
-    positions = _target_positions(corpus, windows)
     return float(tied[positions].mean())
 
 
@@ -136,12 +151,14 @@ def check_no_leak(corpus: Corpus, windows: Windows) -> None:
             f"{int(leaked.sum())} of {len(targets)} targets are in the recallers' training input",
             "recallers train on nothing that later serves as a target",
             "This is a defect of the split: keep the data and report it",
+            code="LEAKAGE-001",
         )
     if len(np.unique(targets)) < len(targets):
         raise LeakageError(
             f"{len(targets) - len(np.unique(targets))} targets belong to two windows",
             "windows share no target",
             "This is a defect of the split: keep the data and report it",
+            code="LEAKAGE-002",
         )
 
 
@@ -153,13 +170,13 @@ def write_windows(folder: Path, windows: Windows) -> None:
         Columns.Start: windows.start,
         Columns.End: windows.end,
     }
-    pd.DataFrame(table).to_parquet(folder / "windows.parquet", index=False)
+    pd.DataFrame(table).to_parquet(folder / WINDOWS, index=False)
     pd.DataFrame({Columns.End: windows.train_end}).to_parquet(folder / "train_end.parquet", index=False)
 
 
 def load_windows(folder: Path) -> Windows:
     """Reads what `write_windows` wrote."""
-    table = pd.read_parquet(folder / "windows.parquet")
+    table = pd.read_parquet(folder / WINDOWS)
     train_end = pd.read_parquet(folder / "train_end.parquet")
     return Windows(
         user=table[Columns.User].to_numpy(np.int32),

@@ -1,4 +1,1 @@
-"""Baselines, significance, the comparison table and the report. Test windows decide nothing here: validation does."""
-
-FOCUS = "grpo_multi"
-"""The method that runs are compared by, and whose weights and cases a report shows."""
+"""Judges weights: the table, its statistics, and the report. It trains nothing."""

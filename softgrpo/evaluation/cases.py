@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
+from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import FusionConfig
 from softgrpo.evaluation.table import Comparison
-from softgrpo.fusion import merged_lists
-from softgrpo.records import Corpus, Part, Windows
-from softgrpo.rewards import JudgedLists
+from softgrpo.ranking.fusion import merged_lists
+from softgrpo.ranking.rewards import JudgedLists
 
 
 @dataclass(frozen=True)
@@ -127,27 +127,16 @@ def _shown(
     return tuple(Shown(_title(corpus, item), item in targets) for item in merged.tolist() if item >= 0)
 
 
-def tied_target_share(corpus: Corpus, windows: Windows, part: Part) -> float:
-    """Returns the share of a part's targets whose time equals that of a neighbour in the user's sequence, in [0, 1].
+def data_facts(corpus: Corpus, windows: Windows, tied: float) -> dict[str, str]:
+    """Returns what a reader wants to know about the data, label to value.
 
-    The order of such targets is not known from the data. NaN where the data have no times or the part no targets.
+    Args:
+        corpus: All interactions.
+        windows: All windows.
+        tied: Share of test targets with a tied time, NaN without times; see `softgrpo.data.windows.tied_target_share`.
     """
-    time, user = corpus.time, corpus.user
-    equal = (time[1:] == time[:-1]) & (user[1:] == user[:-1])
-    tied = np.concatenate([equal, [False]]) | np.concatenate([[False], equal])
-    rows = windows.of(part)
-    if len(rows) == 0 or np.isnan(time).all():
-        return float("nan")
-    first = corpus.offsets[windows.user[rows]]
-    places = [np.arange(a, b) for a, b in zip(first + windows.start[rows], first + windows.end[rows], strict=True)]
-    return float(tied[np.concatenate(places)].mean())
-
-
-def data_facts(corpus: Corpus, windows: Windows) -> dict[str, str]:
-    """Returns what a reader wants to know about the data, label to value."""
     users, items, interactions = corpus.num_users, corpus.num_items, len(corpus.item)
     lengths = np.diff(corpus.offsets)
-    tied = tied_target_share(corpus, windows, Part.TEST)
     facts = {
         "users, items, interactions": f"{users:,}, {items:,}, {interactions:,}",
         "density": f"{interactions / max(1, users * items):.3%}",

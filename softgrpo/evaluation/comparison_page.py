@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from softgrpo.config import TABLE_KS
-from softgrpo.evaluation import FOCUS
+from softgrpo.evaluation.formatting import table_rows
 from softgrpo.evaluation.pages.environment import template
 from softgrpo.evaluation.pages.vector import inline_svg
 from softgrpo.evaluation.plot_style import save
 from softgrpo.evaluation.plots import comparison_figure
-from softgrpo.evaluation.words import table_rows
+from softgrpo.evaluation.summary import FOCUS
 
 FEW_ROWS = 24
 MAIN_ROWS = ("static", "sft_multi", FOCUS)
@@ -31,7 +31,7 @@ class ComparisonPage:
         runs: Label of each run in the table -> what people call it.
         differences: Setting -> label of the run -> value, of the settings in which the runs differ.
         verdicts: What the comparison shows, one sentence each.
-        table: See `softgrpo.evaluation.runs.compare_runs` or `softgrpo.evaluation.seeds.average_seeds`.
+        table: See `softgrpo.evaluation.across_runs.compare_runs` or `softgrpo.evaluation.across_runs.average_seeds`.
         k: Cut-off of the NDCG of the differences.
         references: Prefix of the columns of differences -> what people call the reference.
         note: What a reader of the table must know.

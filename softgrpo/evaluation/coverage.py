@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from softgrpo.features import own_ranks
+from softgrpo.policy.features import own_ranks
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
 from softgrpo.evaluation import plots, plots_recallers
 from softgrpo.evaluation.cases import gains
 from softgrpo.evaluation.learnt import EQUAL, NEGLIGIBLE

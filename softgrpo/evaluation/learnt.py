@@ -91,27 +91,27 @@ def learnt_sentence(comparison: Comparison, key: str, static_prior: bool) -> str
         key: Of the row, among `STARTS`.
         static_prior: Whether SFT started at the best static mixture.
     """
-    found = learnt(comparison, key, static_prior)
-    if found.start is None:
-        return f"{found.label} started from random weights; {found.spread_words}."
-    if not found.kept:
-        moved = f"{found.label} moved {found.moved:.2g} of the weight away from its starting point, {found.start}"
-        return f"{moved}{_nothing(found)}; {found.spread_words}."
+    outcome = learnt(comparison, key, static_prior)
+    if outcome.start is None:
+        return f"{outcome.label} started from random weights; {outcome.spread_words}."
+    if not outcome.kept:
+        moved = f"{outcome.label} moved {outcome.moved:.2g} of the weight away from its starting point, {outcome.start}"
+        return f"{moved}{_nothing(outcome)}; {outcome.spread_words}."
     before = STARTS[key]
     first = learnt(comparison, before, static_prior) if before in STARTS else None
     if first is None:
-        return f"{found.label} kept its starting point, {found.start}{_nothing(found)}; {found.spread_words}."
+        return f"{outcome.label} kept its starting point, {outcome.start}{_nothing(outcome)}; {outcome.spread_words}."
     if first.kept:
-        both = f"{found.label} and {found.start} both kept their starting point, {first.start}"
-        return f"{both}{_nothing(first)}; {found.spread_words}."
-    kept = f"{found.label} kept its starting point, {found.start}"
+        both = f"{outcome.label} and {outcome.start} both kept their starting point, {first.start}"
+        return f"{both}{_nothing(first)}; {outcome.spread_words}."
+    kept = f"{outcome.label} kept its starting point, {outcome.start}"
     if first.start is None:
-        return f"{kept}; {found.spread_words}."
+        return f"{kept}; {outcome.spread_words}."
     moved = f"which had moved {first.moved:.2g} of the weight away from {first.start}"
-    return f"{kept}, {moved}{_nothing(first)}; {found.spread_words}."
+    return f"{kept}, {moved}{_nothing(first)}; {outcome.spread_words}."
 
 
-def _nothing(found: Learnt) -> str:
-    if not found.idle:
+def _nothing(outcome: Learnt) -> str:
+    if not outcome.idle:
         return ""
-    return ": nothing was learnt" if found.kept else ": practically nothing was learnt"
+    return ": nothing was learnt" if outcome.kept else ": practically nothing was learnt"

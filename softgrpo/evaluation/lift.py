@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from softgrpo.config import EvaluationConfig
 from softgrpo.evaluation.significance import paired_bootstrap, per_user
 from softgrpo.evaluation.table import Comparison
-from softgrpo.rewards import JudgedLists
+from softgrpo.ranking.rewards import JudgedLists
 
 LARGEST_K = 50
 FLAT = 5e-4

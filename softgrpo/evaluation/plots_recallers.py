@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
+from softgrpo.evaluation.formatting import signed
 from softgrpo.evaluation.plot_style import COLOURS, INK, PALETTE, STYLE, draw_cells, label_bar
-from softgrpo.evaluation.words import signed
 
 SHOWN_DRIVERS = 8
 FEW_POINTS = 10

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from softgrpo.common.artifacts import FIGURES, REPORT_PAGE, REPORT_TEXT
 from softgrpo.config import TABLE_KS
 from softgrpo.evaluation.figures import Drawn, draw_figures
+from softgrpo.evaluation.formatting import least_p, table_rows, verdict
 from softgrpo.evaluation.glossary import column_meanings, row_meanings
 from softgrpo.evaluation.pages.environment import template
 from softgrpo.evaluation.pages.provenance import COSTS, PROVENANCE, place
 from softgrpo.evaluation.pages.vector import inline_svg
 from softgrpo.evaluation.report_content import Report
 from softgrpo.evaluation.summary import Summary
-from softgrpo.evaluation.words import least_p, table_rows, verdict
 
 PROTOCOLS = {
     "ratio": "each user's sequence cut in time order into recaller, policy, validation and test parts",
@@ -25,11 +26,11 @@ PROTOCOLS = {
 
 def write_report(report: Report, folder: Path) -> None:
     """Writes `report.html` (figures embedded), `report.md` and its `figures/*.png`, `figures/*.svg`."""
-    figures = folder / "figures"
+    figures = folder / FIGURES
     figures.mkdir(parents=True, exist_ok=True)
     drawn = draw_figures(report, figures)
-    (folder / "report.md").write_text(render_markdown(report, drawn, folder), encoding="utf-8")
-    (folder / "report.html").write_text(render_html(report, drawn), encoding="utf-8")
+    (folder / REPORT_TEXT).write_text(render_markdown(report, drawn, folder), encoding="utf-8")
+    (folder / REPORT_PAGE).write_text(render_html(report, drawn), encoding="utf-8")
 
 
 def render_markdown(report: Report, drawn: Sequence[Drawn], folder: Path) -> str:

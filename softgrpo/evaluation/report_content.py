@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from softgrpo.baselines.static_mixture import StaticMixture
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation.cases import Case
 from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
 from softgrpo.evaluation.lift import Lift
-from softgrpo.evaluation.static import StaticMixture
 from softgrpo.evaluation.table import Comparison
 
 
@@ -50,7 +50,7 @@ class Report:
         curves: Training curves of SofT-GRPO, title to a frame with `step` and `value`; may be empty.
         sft_curves: Those of SFT.
         recaller_curves: Of each recaller that was trained here, name of the curve to such a frame.
-        confusion: Of the SFT policy on validation windows, from `softgrpo.evaluation.choices.confusion_table`.
+        confusion: Of the SFT policy on validation windows, from `softgrpo.evaluation.confusion.confusion_table`.
         cases: Of the focus against the best single recaller.
         coverage: What each recaller finds; None where an earlier version stored the report.
         lift: NDCG at every cut-off, see `softgrpo.evaluation.lift`; likewise.

@@ -1,4 +1,7 @@
-"""The rows of the comparison table: every method with its weights on the test windows. Legend: W windows, M recallers."""
+"""The rows of the comparison table: every method with its weights on the test windows. Legend: W windows, M recallers.
+
+Oracles look at the answers. They are upper bounds: what a router could reach at NDCG@`fusion.k`, not what any does reach.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from softgrpo.baselines.static_mixture import SEARCH_NAMES, StaticMixture, weight_grid
 from softgrpo.config import ExperimentConfig, FusionConfig, MergeMethod
-from softgrpo.evaluation.oracle import oracle_recaller, oracle_weights
-from softgrpo.evaluation.static import SEARCH_NAMES, StaticMixture, weight_grid
-from softgrpo.rewards import JudgedLists
+from softgrpo.ranking.rewards import JudgedLists
 
 Kind = Literal["single", "static", "gate", "learned", "oracle"]
 LEARNED_LABELS = {"zero_shot": "Zero-shot", "sft": "SFT", "grpo": "SofT-GRPO"}
@@ -67,7 +69,7 @@ def argmax_one_hot(weights: Tensor) -> Tensor:
 
 def merge_name(fusion: FusionConfig) -> str:
     """Returns how people call a merge."""
-    return f"score, {fusion.normalisation}" if fusion.method == "score" else fusion.method
+    return f"score, {fusion.normalisation}" if fusion.reads_normalisation else fusion.method
 
 
 def uniform_methods(judged: JudgedLists, merges: Mapping[MergeMethod, JudgedLists]) -> list[Method]:
@@ -93,7 +95,7 @@ def static_methods(judged: JudgedLists, static: StaticMixture, start: Tensor) ->
 
     Args:
         judged: The W test windows.
-        static: From `softgrpo.evaluation.static.best_static_mixture`.
+        static: From `softgrpo.baselines.static_mixture.best_static_mixture`.
         start: (M,) the best static mixture as policies start from it, with the floor of their prior.
     """
     ones = torch.ones(len(judged), 1, dtype=torch.float64)
@@ -105,6 +107,24 @@ def static_methods(judged: JudgedLists, static: StaticMixture, start: Tensor) ->
     best = static.best.name
     found = SEARCH_NAMES.get(best) or {"uniform": "the uniform one"}.get(best, f"{best} alone")
     return [*rows, Method("static", f"Best static mixture ({found})", "static", ones * start)]
+
+
+def oracle_weights(judged: JudgedLists, grid: Tensor) -> Tensor:
+    """Returns the best weights of a grid for each window.
+
+    Args:
+        judged: W windows.
+        grid: (P, M) weights to choose from.
+
+    Returns:
+        (W, M); the earliest of equally good points.
+    """
+    return grid[judged.ndcg(grid).argmax(1)]
+
+
+def oracle_recaller(judged: JudgedLists) -> Tensor:
+    """Returns the best single recaller of each window as one-hot weights (W, M); the earliest of equally good ones."""
+    return oracle_weights(judged, torch.eye(judged.aligned.num_recallers, dtype=torch.float64))
 
 
 def standard_methods(
@@ -122,7 +142,7 @@ def standard_methods(
     Args:
         judged: The W test windows; only the oracles look at their targets.
         recallers: The M names.
-        static: From `softgrpo.evaluation.static.best_static_mixture`.
+        static: From `softgrpo.baselines.static_mixture.best_static_mixture`.
         start: (M,) weights of the row `static`, see `static_methods`.
         learned: Weights (W, M) per language model, keys among `LEARNED_LABELS`; each gives a row `<key>_single` (all weight
             to its best recaller) and a row `<key>_multi`.

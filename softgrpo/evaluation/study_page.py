@@ -18,10 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from softgrpo.evaluation.formatting import table_rows
 from softgrpo.evaluation.pages.environment import template
 from softgrpo.evaluation.pages.vector import inline_svg
 from softgrpo.evaluation.plot_style import COLOURS, INK, STYLE, save
-from softgrpo.evaluation.words import table_rows
 
 COMPLETE = "complete"
 PANELS = 3

@@ -9,7 +9,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-SUMMARY = "summary.json"
+from softgrpo.common.artifacts import SUMMARY
+
+FOCUS = "grpo_multi"
+"""Key of the method that runs are compared by, and whose weights and cases a report shows."""
 
 
 @dataclass(frozen=True)

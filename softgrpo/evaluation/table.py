@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
 from softgrpo.config import EvaluationConfig, ExperimentConfig
-from softgrpo.errors import DataError
 from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.significance import Bootstrap, holm, paired_bootstrap, per_user
-from softgrpo.rewards import JudgedLists
+from softgrpo.ranking.metrics import check_any_window
+from softgrpo.ranking.rewards import JudgedLists
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,7 @@ def compare(
     Raises:
         DataError: There is no test window.
     """
-    if len(judged) == 0:
-        raise DataError(
-            "no test window",
-            "a comparison needs users with at least one item in the test part",
-            "use more users, longer histories or other shares of the split",
-        )
+    check_any_window("test", len(judged), "a comparison needs users with at least one item in the test part")
     ks = config.evaluation.cutoffs(config.fusion.k)
     by_method = window_metrics(judged, methods, ks)
     frames = [

@@ -21,7 +21,7 @@ from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets.bounds import check_bounds
 from softgrpo.presets.problems import as_config_error
 from softgrpo.presets.settings import Setting, settings
-from softgrpo.recallers.names import check_pool
+from softgrpo.recallers.registry import check_pool
 
 __all__ = ["Setting", "dataset_names", "preset_config", "recall_files", "resolve", "settings", "size_names", "validate"]
 
@@ -70,8 +70,8 @@ def _layers(overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _for_pool(preset: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns a preset without the settings of recallers that are not in the pool the run will have."""
     recall = preset.get("recall", {})
-    wanted = reduce(_merge, layers, preset).get("recall", {})
-    pool = wanted.get("recallers", settings()["recall.recallers"].default) if isinstance(wanted, Mapping) else None
+    merged = reduce(_merge, layers, preset).get("recall", {})
+    pool = merged.get("recallers", settings()["recall.recallers"].default) if isinstance(merged, Mapping) else None
     if not isinstance(pool, list | tuple):
         return preset  # the setting itself says what is wrong
     names = {"all", *map(str, pool)}
@@ -87,13 +87,13 @@ def recall_files(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     return files if isinstance(files, Mapping) else {}
 
 
-def _with_recbole_spelling(said: dict[str, Any], files: Collection[str]) -> dict[str, Any]:
+def _with_recbole_spelling(layer: dict[str, Any], files: Collection[str]) -> dict[str, Any]:
     """Returns one layer of what the user says, the recallers as RecBole writes them: one pool has one spelling and one key."""
-    recall = said.get("recall")
+    recall = layer.get("recall")
     names = recall.get("recallers") if isinstance(recall, dict) else None
     if not isinstance(recall, dict) or not isinstance(names, list | tuple):
-        return said
-    return said | {"recall": recall | {"recallers": check_pool([str(name) for name in names], files)}}
+        return layer
+    return layer | {"recall": recall | {"recallers": check_pool([str(name) for name in names], files)}}
 
 
 def validate(values: Mapping[str, Any], usual: ExperimentConfig | None = None) -> ExperimentConfig:
@@ -139,15 +139,15 @@ def _derived(config: ExperimentConfig, preset: Mapping[str, Any] | None) -> dict
     names = [name for name in recall.recallers if name not in (*recall.files, *mentioned)]
     if (preset is not None and not any(map(is_trained, names))) or not is_here(config.data):
         return {}
-    found = derived(data_size(config), names)
+    follows = derived(data_size(config), names)
     stated = recall.settings.get("all", {})
     settings = {
         name: {key: value for key, value in own.items() if key not in stated}
-        for name, own in found["recall"]["settings"].items()
+        for name, own in follows["recall"]["settings"].items()
     }
     if preset is not None:
         return {"recall": {"settings": settings}}
-    return found | {"recall": found["recall"] | {"settings": settings}}
+    return follows | {"recall": follows["recall"] | {"settings": settings}}
 
 
 def preset_config(dataset: str, size: str, stage: str = "full") -> ExperimentConfig:
@@ -182,10 +182,12 @@ def resolve(
         DataError: The files that settings follow from cannot be read.
     """
     if size not in size_names():
-        raise ConfigError(f"Size '{size}'", "There is no preset of that size", nearest(size, size_names()))
-    said = {"data.dataset": dataset, "policy.size": size, **(overrides or {})}
-    check_bounds(said)
-    layers = [_with_recbole_spelling(layer, recall_files(said)) for layer in _layers(said)]
+        raise ConfigError(
+            f"Size '{size}'", "There is no preset of that size", nearest(size, size_names()), code="CONFIG-048"
+        )
+    named = {"data.dataset": dataset, "policy.size": size, **(overrides or {})}
+    check_bounds(named)
+    layers = [_with_recbole_spelling(layer, recall_files(named)) for layer in _layers(named)]
     preset = _preset(dataset, size, stage)
     usual = preset_config(dataset, size, stage)
     config = validate(reduce(_merge, layers, _for_pool(preset, layers)), usual)

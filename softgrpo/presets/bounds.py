@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from softgrpo.common.text import one_line
 from softgrpo.errors import ConfigError
-from softgrpo.text import one_line
 
 MOST_CHARACTERS = 20_000
 MOST_DEPTH = 20
@@ -54,12 +54,17 @@ def check_bounds(values: Mapping[str, Any]) -> None:
         for _ in range(MOST_DEPTH + 1):
             parts += len(level)
             if parts > MOST_PARTS:
-                raise ConfigError(f"{path} has more than {MOST_PARTS:,} parts", RULE, "Shorten it")
+                raise ConfigError(f"{path} has more than {MOST_PARTS:,} parts", RULE, "Shorten it", code="CONFIG-051")
             for each in level:
                 _check_part(path, each)
             level = list(islice(chain.from_iterable(map(_parts, level)), MOST_PARTS + 1))
         if level:
-            raise ConfigError(f"{path} is nested deeper than {MOST_DEPTH} levels, or holds itself", RULE, "Shorten it")
+            raise ConfigError(
+                f"{path} is nested deeper than {MOST_DEPTH} levels, or holds itself",
+                RULE,
+                "Shorten it",
+                code="CONFIG-052",
+            )
 
 
 def _parts(value: Any) -> Iterable[Any]:
@@ -75,10 +80,12 @@ def _check_part(path: str, part: Any) -> None:
             f"{path} holds a whole number of {part.bit_length()} bits",
             "A whole number must fit into 64 bits",
             "Correct it",
+            code="CONFIG-053",
         )
     if not (part is None or isinstance(part, PLAIN)):
         raise ConfigError(
             f"{path} holds a {type(part).__name__}: {one_line(str(part))}",
             "The parts of a value are text, numbers, true, false, null, lists and mappings",
             "Put it into quotes if it is a text",
+            code="CONFIG-054",
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from softgrpo.config import ExperimentConfig, Section
 from softgrpo.presets import DEBUG, preset_config, resolve
+from softgrpo.presets.settings import value_of
 
 SHOWN_APART = ("seed", "recall.recallers", "recall.files")
 """Settings that a run shows apart from the changed ones."""
@@ -32,15 +33,15 @@ class Changes:
 
 def difference(config: Section, base: Section, prefix: str = "") -> dict[str, Any]:
     """Returns the settings in which two configurations differ, by dotted path, as JSON-able data of the first."""
-    found: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     plain = config.model_dump(mode="json")
     for name in type(config).model_fields:
         value, other = dict(config)[name], dict(base)[name]
         if isinstance(value, Section):
-            found |= difference(value, other, f"{prefix}{name}.")
+            changed |= difference(value, other, f"{prefix}{name}.")
         elif value != other:
-            found[f"{prefix}{name}"] = plain[name]
-    return found
+            changed[f"{prefix}{name}"] = plain[name]
+    return changed
 
 
 def find_changes(config: ExperimentConfig) -> Changes:
@@ -90,10 +91,27 @@ def _leaves(path: str, value: Any, before: Any) -> dict[str, str]:
     """Returns a changed value as text; of mappings only what differs inside them, `(preset dropped)` where nothing is left."""
     if not (isinstance(value, Mapping) and isinstance(before, Mapping)):
         return {path: value if isinstance(value, str) else json.dumps(value)}
-    found: dict[str, str] = {}
+    leaves: dict[str, str] = {}
     for name in sorted({*value, *before}):
         if name not in value:
-            found[f"{path}.{name}"] = "(preset dropped)"
+            leaves[f"{path}.{name}"] = "(preset dropped)"
         elif name not in before or value[name] != before[name]:
-            found |= _leaves(f"{path}.{name}", value[name], before.get(name, {}))
-    return found
+            leaves |= _leaves(f"{path}.{name}", value[name], before.get(name, {}))
+    return leaves
+
+
+DERIVED = ("recall.targets_per_user", "train.max_train_windows", "train.max_valid_windows")
+"""Settings that may follow from the size of the data (`softgrpo.presets.derived`), beside those of recallers."""
+
+
+def as_overrides(config: ExperimentConfig) -> dict[str, Any]:
+    """Returns what `resolve` has to be told, beside dataset and size, to give this configuration; JSON-able."""
+    dataset, size = config.data.dataset, config.policy.size
+    overrides = difference(config, resolve(dataset, size))
+    if resolve(dataset, size, overrides=overrides) == config:
+        return overrides
+    # settings of recallers are merged with the preset's, or with what follows from data in a folder that `overrides` names
+    recallers = config.recall.model_dump(mode="json")["settings"]
+    exact = {"recall.settings": {}} | {f"recall.settings.{name}": values for name, values in recallers.items()}
+    derived = {path: value_of(config, path) for path in DERIVED}
+    return {path: value for path, value in overrides.items() if path != "recall.settings"} | exact | derived

@@ -19,12 +19,14 @@ def _owner(location: tuple[int | str, ...]) -> str:
     return next((path for path in known if path in settings()), ".".join(words))
 
 
-def _unknown(path: str, value: object) -> tuple[str, str, str]:
-    """Returns received, rule and remedy for a setting that does not exist."""
+def _unknown(path: str, value: object) -> ConfigError:
+    """Returns the error of a setting that does not exist."""
     last = path.split(".")[-1]
     same_word = [known for known in settings() if known.split(".")[-1] == last]
     remedy = f"Did you mean '{same_word[0]}'? {LISTING}" if same_word else nearest(path, settings())
-    return f"Setting '{path}' = {shown(value)}", "There is no setting of that name", remedy
+    return ConfigError(
+        f"Setting '{path}' = {shown(value)}", "There is no setting of that name", remedy, code="CONFIG-060"
+    )
 
 
 def _usual(path: str, usual: ExperimentConfig | None) -> str:
@@ -36,23 +38,24 @@ def _usual(path: str, usual: ExperimentConfig | None) -> str:
     return "" if value is None else f" (default {shown(value)} for {usual.data.dataset} with size {usual.policy.size})"
 
 
-def _explain(error: ErrorDetails, usual: ExperimentConfig | None) -> tuple[str, str, str]:
-    """Returns received, rule and remedy of one problem."""
+def _explain(error: ErrorDetails, usual: ExperimentConfig | None) -> ConfigError:
+    """Returns the error of one problem."""
     path = _owner(error["loc"])
     if error["type"] == "extra_forbidden":
         return _unknown(path, error["input"])
     message = error["msg"].removeprefix("Value error, ")
     if path not in settings():  # a rule on a section or between settings; its message names them and their values
         together = f"The settings of section '{path}'" if path else "The settings"
-        return (
+        return ConfigError(
             f"{together} do not fit together",
             message,
             "Change one of them; `softgrpo config` shows all values",
+            code="CONFIG-061",
         )
     setting = settings()[path]
     rule = message.replace("Input should", "The value should")
     remedy = f"Give a value that fits{_usual(path, usual)}. {path}: {setting.description}"
-    return f"{path} = {shown(error['input'])}", rule, remedy
+    return ConfigError(f"{path} = {shown(error['input'])}", rule, remedy, code="CONFIG-062")
 
 
 def as_config_error(error: ValidationError, usual: ExperimentConfig | None = None) -> ConfigError:
@@ -64,6 +67,8 @@ def as_config_error(error: ValidationError, usual: ExperimentConfig | None = Non
     """
     problems = [_explain(detail, usual) for detail in error.errors(include_url=False, include_context=False)]
     if len(problems) == 1:
-        return ConfigError(*problems[0])
-    lines = "".join(f"\n  - {ConfigError(*problem)}" for problem in problems)
-    return ConfigError(f"{len(problems)} settings are wrong", f"Each has its rule:{lines}", f"\n{LISTING}")
+        return problems[0]
+    lines = "".join(f"\n  - {problem}" for problem in problems)
+    return ConfigError(
+        f"{len(problems)} settings are wrong", f"Each has its rule:{lines}", f"\n{LISTING}", code="CONFIG-063"
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, reduce
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -89,3 +92,28 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)
+
+
+SWITCHED = ("true", "false")
+"""What may stand behind a switch as a word of its own."""
+
+
+def as_flags(overrides: Mapping[str, Any]) -> list[str]:
+    """Returns the words of a command line that names these settings; the opposite of `overrides`.
+
+    Args:
+        overrides: Values by dotted path.
+    """
+    words: list[str] = []
+    for path, value in overrides.items():
+        if isinstance(value, list | tuple) and path in settings():
+            items = list(map(str, value))
+            alone = len(items) == 1 and items[0].startswith("-")  # a word of its own would be read as a flag
+            words += [f"--{path}={items[0]}"] if alone else [f"--{path}", *items]
+            continue
+        text = value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value)
+        whole = text.startswith("-") or (
+            path in settings() and bool in settings()[path].kinds and text.lower() not in SWITCHED
+        )
+        words += [f"--{path}={text}"] if whole else [f"--{path}", text]
+    return words

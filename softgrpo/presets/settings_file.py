@@ -30,9 +30,16 @@ def read_settings(file: Path, dataset: str, size: str) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ConfigError(f"config = {file} ({reason})", rule, "Name another file, or correct this one") from error
+        raise ConfigError(
+            f"config = {file} ({reason})", rule, "Name another file, or correct this one", code="CONFIG-064"
+        ) from error
     if not isinstance(content, dict):
-        raise ConfigError(f"config = {file}, which holds no settings", rule, "Name another file, or correct this one")
+        raise ConfigError(
+            f"config = {file}, which holds no settings",
+            rule,
+            "Name another file, or correct this one",
+            code="CONFIG-065",
+        )
     values = _by_path({str(key): value for key, value in content.items()})
     for path, value in zip(DECIDED_BEFORE, (dataset, size), strict=True):
         if (in_file := values.pop(path, value)) != value:
@@ -41,6 +48,7 @@ def read_settings(file: Path, dataset: str, size: str) -> dict[str, Any]:
                 f"config = {file}, with {path} = {shown(in_file)}",
                 f"The run is one of {name} {value}, and that chooses its presets",
                 f"Start the run with {name} {shown(in_file)}, or take {path} out of the file",
+                code="CONFIG-066",
             )
     return values
 

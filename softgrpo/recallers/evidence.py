@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
 
 TRAINING_INPUT = "trained_on.parquet"
 

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from softgrpo.candidates import NO_ITEM, Positions
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
+from softgrpo.common.records import CandidateLists, Corpus, Windows
+from softgrpo.common.text import one_line
 from softgrpo.errors import CandidateError
-from softgrpo.records import CandidateLists, Corpus, Windows
-from softgrpo.text import one_line
+from softgrpo.recallers.candidates import NO_ITEM, Positions
 
 SCHEMA = {
     Columns.User: "text or whole numbers",
@@ -101,7 +101,9 @@ def read_lists(path: Path, name: str, corpus: Corpus, windows: Windows, depth: i
         problems.append(_missing(missing, corpus, windows))
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
-        raise CandidateError(f"{path} (recaller {name})", f"Its rows break these rules:{lines}", f"\n{_DOCUMENT}")
+        raise CandidateError(
+            f"{path} (recaller {name})", f"Its rows break these rules:{lines}", f"\n{_DOCUMENT}", code="CANDIDATE-010"
+        )
     return _as_lists(rows, name, len(windows), depth)
 
 
@@ -123,13 +125,15 @@ def _read(path: Path, name: str, most: int) -> pa.Table:
         CandidateError: It is no Parquet file, of another schema, too long, or damaged.
     """
     if not path.is_file():
-        raise CandidateError(f"{path} (recaller {name})", "There is no such file", "Correct recall.files")
+        raise CandidateError(
+            f"{path} (recaller {name})", "There is no such file", "Correct recall.files", code="CANDIDATE-011"
+        )
     try:
         columns = pq.read_schema(path)
         wrong = _wrong_columns(columns)
         if wrong:
             rule = f"It has the columns {', '.join(SCHEMA)}"
-            raise CandidateError(f"{path} (recaller {name}): {'; '.join(wrong)}", rule, _DOCUMENT)
+            raise CandidateError(f"{path} (recaller {name}): {'; '.join(wrong)}", rule, _DOCUMENT, code="CANDIDATE-012")
         texts = [column for column in SCHEMA if _is_text(columns.field(column).type)]
         with pq.ParquetFile(path, read_dictionary=texts, page_checksum_verification=True) as file:
             if file.metadata.num_rows > most:
@@ -137,6 +141,7 @@ def _read(path: Path, name: str, most: int) -> pa.Table:
                     f"{path} (recaller {name}) has {file.metadata.num_rows:,} rows",
                     f"Each window of the split lists each item once at most, which makes {most:,} rows",
                     _DOCUMENT,
+                    code="CANDIDATE-013",
                 )
             table = file.read(columns=list(SCHEMA))
         table.validate(full=True)  # texts are UTF-8, and numbers of names are within their dictionaries
@@ -146,6 +151,7 @@ def _read(path: Path, name: str, most: int) -> pa.Table:
             f"{path} (recaller {name}) cannot be read: {one_line(str(error))}",
             "It must be a Parquet file, and a whole one",
             f"Write or copy it again. {_DOCUMENT}",
+            code="CANDIDATE-014",
         ) from error
 
 
@@ -167,15 +173,15 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _fits(kind: pa.DataType, wanted: str) -> bool:
+def _fits(kind: pa.DataType, expected: str) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_null(kind):  # a column without any value has no type of its own
         return True
     whole = pa.types.is_integer(kind)
-    if wanted == "numbers":
+    if expected == "numbers":
         return bool(whole or pa.types.is_floating(kind))
-    return bool(whole or (wanted != "whole numbers" and _is_text(kind)))
+    return bool(whole or (expected != "whole numbers" and _is_text(kind)))
 
 
 def _numbered(table: pa.Table, corpus: Corpus, windows: Windows) -> _Rows:

@@ -29,7 +29,10 @@ def kind_of(name: str) -> Kind:
     known = known_recallers()
     if name not in known:
         raise RecallerError(
-            f"Recaller '{name}'", "A recaller is a general or sequential RecBole model, by name", nearest(name, known)
+            f"Recaller '{name}'",
+            "A recaller is a general or sequential RecBole model, by name",
+            nearest(name, known),
+            code="RECALLER-001",
         )
     if name in COMPUTED:
         return "computed"

@@ -18,9 +18,10 @@ import scipy.sparse as sp
 import torch
 from recbole.utils import get_model, init_seed
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
+from softgrpo.common.records import Corpus, Windows
 from softgrpo.errors import RecallerError, StoreError
-from softgrpo.recallers.model import RecallerModel
+from softgrpo.recallers.candidates import RecallerModel
 from softgrpo.recallers.recbole_compat import Printed, import_models, restore_aliases, shielded
 from softgrpo.recallers.recbole_data import (
     TrainingData,
@@ -33,8 +34,7 @@ from softgrpo.recallers.recbole_model import RecBoleRecaller, Recipe
 from softgrpo.recallers.recbole_training import fit
 from softgrpo.recallers.registry import check_recallers, check_settings
 from softgrpo.recallers.similarity import SimilarityRecaller
-from softgrpo.records import Corpus, Windows
-from softgrpo.stages import Reporter
+from softgrpo.reporting import Reporter
 
 _CUTOFF = 10  # of the NDCG that early stopping goes by
 _REFUSALS = (  # RecBole checks little itself: most wrong settings fail somewhere in it, or in torch, with one of these
@@ -86,7 +86,10 @@ def train_recaller(
     interactions = training_interactions(corpus, windows)
     if len(interactions) == 0:
         raise RecallerError(
-            "No training interaction", "Recallers need some", "Raise split.recaller or lower split.record"
+            "No training interaction",
+            "Recallers need some",
+            "Raise split.recaller or lower split.record",
+            code="RECALLER-004",
         )
     recipe = Recipe(name, dict(settings), seed, targets_per_user, interactions)
     with shielded(), _refusals_of(recipe):
@@ -112,7 +115,7 @@ def load_recaller(folder: Path, corpus: Corpus) -> RecallerModel:
     """
     path = folder / "recaller.json"
     if not path.is_file():
-        raise StoreError(f"{path} is missing", "A stored recaller has it", "Train the recaller again")
+        raise StoreError(f"{path} is missing", "A stored recaller has it", "Train the recaller again", code="STORE-023")
     if json.loads(path.read_text(encoding="utf-8"))["kind"] == "similarity":
         return SimilarityRecaller.load(folder)
     recipe = Recipe.load(folder)
@@ -148,7 +151,9 @@ def _refusals_of(recipe: Recipe) -> Iterator[None]:
     except _REFUSALS as error:
         received = f"RecBole refuses to train {recipe.name}: {type(error).__name__}: {error}"
         rule = f"Its settings were {dict(recipe.settings)}, its training items {len(recipe.interactions)}"
-        raise RecallerError(received, rule, "Correct recall.settings, or take another recaller") from error
+        raise RecallerError(
+            received, rule, "Correct recall.settings, or take another recaller", code="RECALLER-005"
+        ) from error
 
 
 def _count_items(model: Any, data: TrainingData) -> None:

@@ -16,10 +16,10 @@ from recbole.data import create_dataset
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.utils import ModelType, get_model
 
-from softgrpo.columns import Columns
+from softgrpo.common.columns import Columns
+from softgrpo.common.records import Corpus, Windows
 from softgrpo.errors import RecallerError
 from softgrpo.recallers.recbole_compat import visible_devices
-from softgrpo.records import Corpus, Windows
 
 DATASET = "training"
 PADDING = "[PAD]"
@@ -134,7 +134,12 @@ def open_training_data(config: Config, corpus: Corpus, targets_per_user: int | N
     if len(train) == 0:
         received = f"No user has enough training items for {config['model']}"
         rule = "A sequential recaller needs users with at least two training items"
-        raise RecallerError(received, rule, "Take a general recaller (Pop, BPR, ItemKNN), or a larger split.recaller")
+        raise RecallerError(
+            received,
+            rule,
+            "Take a general recaller (Pop, BPR, ItemKNN), or a larger split.recaller",
+            code="RECALLER-006",
+        )
     loader = get_dataloader(config, "train")(config, train, samplers[0], shuffle=config["shuffle"])
     held_back = None
     if valid is not None and len(valid):

@@ -134,7 +134,12 @@ class RecBoleRecaller:
             found.index_fill_(1, strange, 0.0)
         if not torch.isfinite(torch.stack(found.aminmax())).all():
             received = f"{self.name} gave a score that is not a finite number"
-            raise RecallerError(received, "Scores are finite", "Lower its learning_rate, or train it for fewer epochs")
+            raise RecallerError(
+                received,
+                "Scores are finite",
+                "Lower its learning_rate, or train it for fewer epochs",
+                code="RECALLER-007",
+            )
         return found.index_fill_(1, strange, -torch.inf) if len(strange) else found
 
     def _from_sequences(self, users: NDArray[np.int64], known: Sequence[NDArray[np.int64]]) -> torch.Tensor:

@@ -9,10 +9,9 @@ import torch
 from recbole.utils import get_trainer
 
 from softgrpo.errors import RecallerError
-from softgrpo.progress import ProgressBar
 from softgrpo.recallers.recbole_compat import NullWriter
 from softgrpo.recallers.recbole_data import TrainingData
-from softgrpo.stages import Reporter
+from softgrpo.reporting import ProgressBar, Reporter
 
 State = dict[str, torch.Tensor]
 
@@ -35,7 +34,9 @@ class _Watched(recbole_trainer.Trainer):  # type: ignore[misc]  # recbole has no
         if not torch.isfinite(loss):
             received = f"The training loss of {self.config['model']} became {loss.item()}"
             rule = "Training must not diverge"
-            raise RecallerError(received, rule, "Lower its learning_rate or set clip_grad_norm: {max_norm: 5.0}")
+            raise RecallerError(
+                received, rule, "Lower its learning_rate or set clip_grad_norm: {max_norm: 5.0}", code="RECALLER-008"
+            )
         self.bar.update(1)
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,10 @@ def _recbole_folder() -> Path:
     spec = importlib.util.find_spec("recbole")
     if spec is None or spec.origin is None:
         raise RecallerError(
-            "recbole is not installed", "Recallers are RecBole models", "Run: pip install recbole==1.2.1"
+            "recbole is not installed",
+            "Recallers are RecBole models",
+            "Run: pip install recbole==1.2.1",
+            code="RECALLER-009",
         )
     return Path(spec.origin).parent
 
@@ -133,21 +136,60 @@ def check_recallers(names: Iterable[str]) -> tuple[str, ...]:
     known = known_recallers()
     by_lower = {name.lower(): name for name in known}
     reasons = {name.lower(): reason for name, reason in UNSUPPORTED.items()}
-    found: list[str] = []
+    spelled: list[str] = []
     for name in names:
         if name.lower() in reasons:
             raise RecallerError(
-                f"Recaller '{name}'", f"RecBole has it, but {reasons[name.lower()]}", "Take another one"
+                f"Recaller '{name}'",
+                f"RecBole has it, but {reasons[name.lower()]}",
+                "Take another one",
+                code="RECALLER-010",
             )
         if name.lower() not in by_lower:
             rule = "A recaller is a general or sequential RecBole model, by name"
-            raise RecallerError(f"Recaller '{name}'", rule, nearest(name, known))
-        found.append(by_lower[name.lower()])
-    if len(set(found)) < len(found):
+            raise RecallerError(f"Recaller '{name}'", rule, nearest(name, known), code="RECALLER-011")
+        spelled.append(by_lower[name.lower()])
+    if len(set(spelled)) < len(spelled):
         raise RecallerError(
-            f"Recallers {', '.join(found)}", "A pool holds each recaller once", "Drop the repeated name"
+            f"Recallers {', '.join(spelled)}",
+            "A pool holds each recaller once",
+            "Drop the repeated name",
+            code="RECALLER-012",
         )
-    return tuple(found)
+    return tuple(spelled)
+
+
+def check_pool(names: Iterable[str], files: Collection[str] = ()) -> tuple[str, ...]:
+    """Returns the names of a pool; upper and lower case may be mixed.
+
+    Args:
+        names: RecBole models and names of files.
+        files: The names of the recallers that come from files.
+
+    Raises:
+        RecallerError: A name is unknown, not usable here, or given twice; or a file has the name of a RecBole model.
+    """
+    taken = {name.lower(): name for name in (*known_recallers(), *UNSUPPORTED)}
+    for name in files:
+        if name.lower() in taken:
+            raise RecallerError(
+                f"recall.files names a recaller '{name}'",
+                f"RecBole has a model {taken[name.lower()]}, and a table must tell the two apart",
+                f"Give the file another name, such as My{name}",
+                code="RECALLER-002",
+            )
+    by_lower = {name.lower(): name for name in files}
+    names = list(names)
+    ours = iter(check_recallers(name for name in names if name.lower() not in by_lower))
+    pool = tuple(by_lower[name.lower()] if name.lower() in by_lower else next(ours) for name in names)
+    if len(set(pool)) < len(pool):
+        raise RecallerError(
+            f"Recallers {', '.join(pool)}",
+            "A pool holds each recaller once",
+            "Drop the repeated name",
+            code="RECALLER-003",
+        )
+    return pool
 
 
 def known_settings(name: str) -> dict[str, Any]:
@@ -172,11 +214,11 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         if key not in known:
             rule = f"It is not a setting of {name} that may be chosen here"
-            raise RecallerError(f"Setting '{key}' of recaller {name}", rule, nearest(key, known))
+            raise RecallerError(f"Setting '{key}' of recaller {name}", rule, nearest(key, known), code="RECALLER-013")
         problem = _problem(name, key, value, known[key])
         if problem:
             received = f"Setting {key} = {value!r} of recaller {name}"
-            raise RecallerError(received, problem, f"RecBole's default is {known[key]!r}")
+            raise RecallerError(received, problem, f"RecBole's default is {known[key]!r}", code="RECALLER-014")
 
 
 def _problem(name: str, key: str, value: Any, default: Any) -> str:
@@ -202,10 +244,10 @@ def _clipping_problem(value: Any) -> str:
     """Returns what is wrong with the arguments of torch's `clip_grad_norm_`."""
     if not isinstance(value, Mapping) or "max_norm" not in value or not set(value) <= set(_CLIPPING):
         return f"It must be null or a mapping such as {{max_norm: 5}}; what it may name: {', '.join(_CLIPPING)}"
-    for name, given in value.items():
-        if type(given) not in _CLIPPING[name]:
+    for name, argument in value.items():
+        if type(argument) not in _CLIPPING[name]:
             return f"Its {name} must be {'true or false' if bool in _CLIPPING[name] else 'a number'}"
-        if type(given) is not bool and not given > 0:
+        if type(argument) is not bool and not argument > 0:
             return f"Its {name} must be above 0"
     return ""
 
@@ -214,15 +256,15 @@ def _negatives_problem(value: Any) -> str:
     """Returns what is wrong with the way negative items are drawn."""
     if not isinstance(value, Mapping) or not set(value) <= set(_NEGATIVES):
         return f"It must be null or a mapping such as {{sample_num: 4}}; what it may name: {', '.join(_NEGATIVES)}"
-    given = {**_NEGATIVES, **value}
-    if given["distribution"] not in _DISTRIBUTIONS:
+    arguments = {**_NEGATIVES, **value}
+    if arguments["distribution"] not in _DISTRIBUTIONS:
         return f"Its distribution must be one of {', '.join(_DISTRIBUTIONS)}"
-    if type(given["dynamic"]) is not bool:
+    if type(arguments["dynamic"]) is not bool:
         return "Its dynamic must be true or false"
-    for name, least in (("sample_num", 1), ("candidate_num", int(given["dynamic"]))):
-        if type(given[name]) is not int or given[name] < least:
+    for name, least in (("sample_num", 1), ("candidate_num", int(arguments["dynamic"]))):
+        if type(arguments[name]) is not int or arguments[name] < least:
             return f"Its {name} must be a whole number of at least {least}"
-    if type(given["alpha"]) not in (int, float) or not 0 <= given["alpha"] < math.inf:
+    if type(arguments["alpha"]) not in (int, float) or not 0 <= arguments["alpha"] < math.inf:
         return "Its alpha must be a number of at least 0"
     return ""
 

@@ -55,7 +55,10 @@ class SimilarityRecaller:
             scores = scores + self.offset
         if not np.isfinite(scores[:, self.trained]).all():
             raise RecallerError(
-                f"{self.name} gave a score that is not a number", "Scores are finite", "Regularise it more"
+                f"{self.name} gave a score that is not a number",
+                "Scores are finite",
+                "Regularise it more",
+                code="RECALLER-015",
             )
         return torch.from_numpy(np.where(linked & self.trained, scores, np.float32(-np.inf)))
 

@@ -6,11 +6,11 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from softgrpo.common.digests import digest_file
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.locate import SUFFIXES, locate
-from softgrpo.identity import digest_file
-from softgrpo.stages import Stage, StageContext
-from softgrpo.weights import identify_weights
+from softgrpo.policy.model_files import identify_weights
+from softgrpo.stages.contract import Stage, StageContext
 
 Parameters = Callable[[ExperimentConfig, str], dict[str, Any]]
 

@@ -7,27 +7,28 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 
-from softgrpo.candidates import check_candidates, read_candidates
+from softgrpo.common.artifacts import CANDIDATES, FEATURES, PROMPTS
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import check_no_leak, load_windows
-from softgrpo.features import load_features
-from softgrpo.leakage import (
+from softgrpo.policy.features import load_features
+from softgrpo.policy.prompts import load_prompts
+from softgrpo.recallers.candidates import check_candidates, read_candidates
+from softgrpo.recallers.evidence import training_input
+from softgrpo.stages.contract import StageContext
+from softgrpo.stages.leakage import (
     check_nobody_left_out,
     check_prompts,
     check_track_record,
     check_training_input,
 )
-from softgrpo.prompts import load_prompts
-from softgrpo.recallers.evidence import training_input
-from softgrpo.stages import StageContext
 
 
 def run(context: StageContext) -> dict[str, float]:
     config, inputs = context.config, context.inputs
     corpus, windows = load_corpus(inputs["split"]), load_windows(inputs["split"])
-    lists = read_candidates(inputs["data"] / "candidates.parquet")
-    features = load_features(inputs["data"] / "features.safetensors")
-    stored = inputs["data"] / "prompts.parquet"
+    lists = read_candidates(inputs["data"] / CANDIDATES)
+    features = load_features(inputs["data"] / FEATURES)
+    stored = inputs["data"] / PROMPTS
     prompts = load_prompts(stored, np.arange(pq.read_metadata(stored).num_rows))
     check_no_leak(corpus, windows)
     trained = [name for name in config.recall.recallers if name not in config.recall.files]
@@ -35,7 +36,7 @@ def run(context: StageContext) -> dict[str, float]:
         check_training_input(name, *training_input(inputs[f"recall-{name}"]), corpus, windows) for name in trained
     ]
     check_candidates(lists, corpus, windows)
-    found = {
+    checked = {
         "targets_looked_for_in_training_inputs": sum(looked_for),
         "candidates_not_in_histories": int((lists.items >= 0).sum()),
         "users_with_a_test_window": check_nobody_left_out(corpus, windows, config.split),
@@ -45,11 +46,11 @@ def run(context: StageContext) -> dict[str, float]:
         ),
         "recallers_trained_elsewhere": len(config.recall.files),
     }
-    (context.out / "leakage.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
+    (context.out / "leakage.json").write_text(json.dumps(checked, indent=2), encoding="utf-8")
     context.reporter.info(
-        "no leak: " + ", ".join(f"{number:,} {what.replace('_', ' ')}" for what, number in found.items())
+        "no leak: " + ", ".join(f"{number:,} {what.replace('_', ' ')}" for what, number in checked.items())
     )
     if config.recall.files:
         names = ", ".join(config.recall.files)
         context.reporter.info(f"what {names} was trained on is not known here and was not checked")
-    return {what: float(number) for what, number in found.items()}
+    return {what: float(number) for what, number in checked.items()}

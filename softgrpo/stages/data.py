@@ -10,16 +10,17 @@ import json
 import numpy as np
 import torch
 
-from softgrpo.candidates import combine, read_candidates, write_candidates
+from softgrpo.baselines.static_mixture import best_static_mixture
+from softgrpo.common.artifacts import CANDIDATES, CURVES, FEATURES, PLATT, PROMPTS, RECALLER_CURVES
+from softgrpo.common.records import Part
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
-from softgrpo.evaluation.static import best_static_mixture
-from softgrpo.features import make_features, save_features
-from softgrpo.normalisation import fit_platt
-from softgrpo.prompts import PromptFormatter, save_prompts
-from softgrpo.records import Part
-from softgrpo.stages import CURVES, StageContext
-from softgrpo.stages.inputs import PLATT, RECALLER_CURVES, judge, save_static
+from softgrpo.policy.features import make_features, save_features
+from softgrpo.policy.prompts import PromptFormatter, save_prompts
+from softgrpo.ranking.normalisation import fit_platt
+from softgrpo.recallers.candidates import combine, read_candidates, write_candidates
+from softgrpo.stages.contract import StageContext
+from softgrpo.stages.inputs import judge, save_static
 
 
 def recaller_curves(context: StageContext) -> dict[str, dict[str, dict[str, list[float]]]]:
@@ -35,21 +36,19 @@ def recaller_curves(context: StageContext) -> dict[str, dict[str, dict[str, list
 def run(context: StageContext) -> dict[str, float]:
     config, inputs, out = context.config, context.inputs, context.out
     corpus, windows = load_corpus(inputs["split"]), load_windows(inputs["split"])
-    lists = combine(
-        [read_candidates(inputs[f"recall-{name}"] / "candidates.parquet") for name in config.recall.recallers]
-    )
-    write_candidates(out / "candidates.parquet", lists)
+    lists = combine([read_candidates(inputs[f"recall-{name}"] / CANDIDATES) for name in config.recall.recallers])
+    write_candidates(out / CANDIDATES, lists)
     (out / RECALLER_CURVES).write_text(json.dumps(recaller_curves(context)), encoding="utf-8")
     targets = targets_of(corpus, windows)
     policy, valid = windows.of(Part.POLICY), windows.of(Part.VALID)
     platt = None
     if config.fusion.normalisation == "platt":
-        wanted = np.where(targets[policy] < 0, -2, targets[policy])[:, None, None, :]
-        hits = (lists.items[policy][..., None] == wanted).any(-1)  # (W, M, D)
+        window_targets = np.where(targets[policy] < 0, -2, targets[policy])[:, None, None, :]
+        hits = (lists.items[policy][..., None] == window_targets).any(-1)  # (W, M, D)
         platt = fit_platt(torch.from_numpy(lists.scores[policy]), torch.from_numpy(hits))
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
     features = make_features(lists, windows, targets, config.fusion.k)
-    save_features(out / "features.safetensors", features)
+    save_features(out / FEATURES, features)
     static = best_static_mixture(
         judge(lists, targets, policy, config, platt),
         judge(lists, targets, valid, config, platt),
@@ -61,7 +60,7 @@ def run(context: StageContext) -> dict[str, float]:
     save_static(out, static)
     formatter = PromptFormatter(config.prompt, corpus, windows, lists, features)
     prompts = [formatter.parts(window) for window in range(len(windows))]
-    save_prompts(out / "prompts.parquet", prompts)
+    save_prompts(out / PROMPTS, prompts)
     (out / "example_prompt.txt").write_text(prompts[int(policy[0])].text(), encoding="utf-8")
     mixture = dict(zip(lists.recallers, static.best.weights, strict=True))
     context.reporter.info(

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from softgrpo.batching import PromptRows
-from softgrpo.callbacks import training_callbacks
-from softgrpo.policy import Policy, head_parameters, load_policy, store_policy
-from softgrpo.stages import CURVES, StageContext
+from softgrpo.algorithm.batching import PromptRows
+from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
+from softgrpo.common.artifacts import CURVES
+from softgrpo.policy.model import Policy, head_parameters, load_policy, store_policy
+from softgrpo.stages.callbacks import training_callbacks
+from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import AskedRows, Prepared
-from softgrpo.training import (
+from softgrpo.stages.training import (
     common_arguments,
     curves,
     evaluation_at,
     ranking_metrics,
     train_keeping_best,
 )
-from softgrpo.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 
 
 def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy, asked: AskedRows) -> SoftGRPOTrainer:
@@ -56,7 +57,7 @@ def choose_reading(drawn: dict[str, dict[str, list[float]]], step: float, tau: f
     The better reading is what the model was kept for (`ndcg_best_reading`), so model and temperature are chosen together.
 
     Args:
-        drawn: Curves of the training, from `softgrpo.training.curves`.
+        drawn: Curves of the training, from `softgrpo.stages.training.curves`.
         step: Step of the model that was kept.
         tau: Temperature of the samples.
     """

@@ -14,20 +14,20 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from softgrpo.candidates import read_candidates
+from softgrpo.baselines.static_mixture import StaticMixture
+from softgrpo.common.artifacts import CANDIDATES, FEATURES, PLATT, PROMPTS, STATIC
+from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.errors import DataError
-from softgrpo.evaluation.static import StaticMixture
-from softgrpo.features import Features, load_features
-from softgrpo.prompts import EncodedPrompts, encode, load_prompts
-from softgrpo.records import CandidateLists, Corpus, Part, Windows
-from softgrpo.rewards import JudgedLists, RankingReward
+from softgrpo.policy.features import Features, load_features
+from softgrpo.policy.prompts import EncodedPrompts, encode, load_prompts
+from softgrpo.ranking.rewards import JudgedLists, RankingReward
+from softgrpo.recallers.candidates import read_candidates
 
 logger = logging.getLogger(__name__)
 
-STATIC, PLATT, CONFUSION, RECALLER_CURVES = "static.json", "platt.json", "confusion.csv", "recaller_curves.json"
 FEW_WINDOWS, SMALL_SHARE = 100, 0.2
 
 
@@ -122,12 +122,12 @@ class Prepared:
     @cached_property
     def lists(self) -> CandidateLists:
         """Candidate lists of all windows."""
-        return read_candidates(self.data / "candidates.parquet")
+        return read_candidates(self.data / CANDIDATES)
 
     @cached_property
     def features(self) -> Features:
         """Features of all windows."""
-        return load_features(self.data / "features.safetensors")
+        return load_features(self.data / FEATURES)
 
     @cached_property
     def static(self) -> StaticMixture:
@@ -161,7 +161,7 @@ class Prepared:
 
     def encoded(self, rows: NDArray[np.int64], tokenizer: PreTrainedTokenizerBase) -> EncodedPrompts:
         """Returns the token ids of the prompts of some windows, in their order."""
-        return encode(load_prompts(self.data / "prompts.parquet", rows), tokenizer, self.config.prompt.max_length)
+        return encode(load_prompts(self.data / PROMPTS, rows), tokenizer, self.config.prompt.max_length)
 
     def labelled_rows(self) -> NDArray[np.int64]:
         """Returns the policy windows that SFT trains on, ascending.
@@ -188,7 +188,9 @@ class Prepared:
     def _told_apart(self, rows: NDArray[np.int64], kept: NDArray[np.bool_], why: _LeftOut) -> NDArray[np.int64]:
         """Returns the rows to keep; says what is wrong with the others where hardly one is left."""
         if not kept.any():
-            raise DataError(f"no policy window {why.kept}", why.rule, f"{why.remedy}, or {why.switch} false")
+            raise DataError(
+                f"no policy window {why.kept}", why.rule, f"{why.remedy}, or {why.switch} false", code="DATA-025"
+            )
         count = int(kept.sum())
         if count < len(rows) and count < max(FEW_WINDOWS, SMALL_SHARE * len(rows)):
             logger.warning(

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from softgrpo.candidates import build_candidates, check_candidates, write_candidates
+from softgrpo.common.artifacts import CANDIDATES, CURVES
+from softgrpo.common.records import CandidateLists, Part
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
 from softgrpo.errors import RecallerError
+from softgrpo.recallers.candidates import build_candidates, check_candidates, write_candidates
 from softgrpo.recallers.evidence import keep_training_input
-from softgrpo.records import CandidateLists, Part
-from softgrpo.stages import CURVES, LIST_MILLISECONDS, Reporter, StageContext
+from softgrpo.reporting import Reporter
+from softgrpo.stages.contract import LIST_MILLISECONDS, StageContext
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,12 @@ def run(context: StageContext) -> dict[str, float]:
     lists = CandidateLists((name,), items[:, None], scores[:, None])
     check_candidates(lists, corpus, windows)
     if not (lists.items[windows.of(Part.VALID)] >= 0).any():
-        raise RecallerError(f"{name} gives no candidate at all", "a recaller ranks at least one unseen item", "Drop it")
-    write_candidates(context.out / "candidates.parquet", lists)
+        raise RecallerError(
+            f"{name} gives no candidate at all",
+            "a recaller ranks at least one unseen item",
+            "Drop it",
+            code="RECALLER-016",
+        )
+    write_candidates(context.out / CANDIDATES, lists)
     # how good the lists are is a number of the stage `data`: it depends on fusion.k, which must not train recallers anew
     return {"mean_list_length": float(np.mean((lists.items >= 0).sum(2)))}

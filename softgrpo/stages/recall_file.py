@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from softgrpo.candidates import check_candidates, write_candidates
+from softgrpo.common.artifacts import CANDIDATES
+from softgrpo.common.digests import digest_file
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
-from softgrpo.identity import digest_file
+from softgrpo.recallers.candidates import check_candidates, write_candidates
 from softgrpo.recallers.from_file import read_lists
-from softgrpo.stages import StageContext
+from softgrpo.stages.contract import StageContext
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -18,5 +19,5 @@ def run(context: StageContext) -> dict[str, float]:
     context.reporter.info(f"{name}: lists of '{config.files[name]}', digest {digest_file(config.files[name])}")
     lists = read_lists(config.files[name], name, corpus, windows, config.depth)
     check_candidates(lists, corpus, windows)
-    write_candidates(context.out / "candidates.parquet", lists)
+    write_candidates(context.out / CANDIDATES, lists)
     return {"mean_list_length": float(np.mean((lists.items >= 0).sum(2)))}

@@ -9,16 +9,18 @@ import torch
 from numpy.typing import NDArray
 from transformers import TrainingArguments
 
-from softgrpo.batching import PromptCollator, PromptRows
-from softgrpo.callbacks import training_callbacks
-from softgrpo.evaluation.choices import choice_metrics, confusion_table
-from softgrpo.policy import Policy, create_policy, head_parameters, store_policy
-from softgrpo.prompt_trainer import switch_dropout_off
-from softgrpo.sft import RecallerSFTTrainer, make_class_weights, make_labels, smooth
-from softgrpo.stages import CURVES, StageContext
-from softgrpo.stages.gates import teach
-from softgrpo.stages.inputs import CONFUSION, AskedRows, Prepared
-from softgrpo.training import (
+from softgrpo.algorithm.batching import PromptCollator, PromptRows
+from softgrpo.algorithm.prompt_trainer import switch_dropout_off
+from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
+from softgrpo.common.artifacts import CONFUSION, CURVES
+from softgrpo.evaluation.confusion import choice_metrics, confusion_table
+from softgrpo.policy.model import Policy, create_policy, head_parameters, store_policy
+from softgrpo.stages.callbacks import training_callbacks
+from softgrpo.stages.contract import StageContext
+from softgrpo.stages.inputs import AskedRows, Prepared
+from softgrpo.stages.labels import make_class_weights, make_labels, smooth
+from softgrpo.stages.teacher import teach
+from softgrpo.stages.training import (
     common_arguments,
     curves,
     evaluation_at,

@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 
+from softgrpo.common.records import Part
 from softgrpo.data.corpus import read_corpus, write_corpus
 from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share, write_windows
-from softgrpo.records import Part
-from softgrpo.stages import StageContext
+from softgrpo.stages.contract import StageContext
 
 
 def run(context: StageContext) -> dict[str, float]:

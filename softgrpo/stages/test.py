@@ -15,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
 from softgrpo.baselines.gates import GATES, fit_gates
 from softgrpo.baselines.inputs import gate_numbers
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
-from softgrpo.batching import PromptCollator, PromptRows, predict_logits
-from softgrpo.columns import Columns
+from softgrpo.common.artifacts import CONFUSION, CURVES, RECALLER_CURVES
+from softgrpo.common.columns import Columns
+from softgrpo.common.digests import digest_file
+from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig, MergeMethod, PolicyConfig
-from softgrpo.data.windows import targets_of
-from softgrpo.errors import DataError
-from softgrpo.evaluation import FOCUS
+from softgrpo.data.windows import targets_of, tied_target_share
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
@@ -31,19 +32,20 @@ from softgrpo.evaluation.learnt import learnt_sentence
 from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, Report
+from softgrpo.evaluation.report_files import save_report
 from softgrpo.evaluation.rows import Gate, standard_methods
-from softgrpo.evaluation.stored import save_report
+from softgrpo.evaluation.summary import FOCUS
 from softgrpo.evaluation.table import Comparison, compare
-from softgrpo.fusion import merged_lists
-from softgrpo.identity import digest_file
-from softgrpo.leakage import check_everyone_is_tested
-from softgrpo.policy import load_policy, starting_weights
-from softgrpo.policy_card import load_card
-from softgrpo.records import Part
-from softgrpo.rewards import JudgedLists
-from softgrpo.stages import BEST_METRIC, CURVES, MERGE_MILLISECONDS, POLICY_MILLISECONDS, Reporter, StageContext
-from softgrpo.stages.gates import gate_data
-from softgrpo.stages.inputs import CONFUSION, RECALLER_CURVES, Prepared
+from softgrpo.policy.card import load_card
+from softgrpo.policy.model import load_policy, starting_weights
+from softgrpo.ranking.fusion import merged_lists
+from softgrpo.ranking.metrics import check_any_window
+from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.reporting import BEST_METRIC, Reporter
+from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
+from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.leakage import check_everyone_is_tested
+from softgrpo.stages.teacher import gate_data
 
 TIMED_WINDOWS = 512
 logger = logging.getLogger(__name__)
@@ -149,29 +151,13 @@ def _final_metrics(comparison: Comparison) -> dict[str, float]:
 
 
 def _gates(config: ExperimentConfig, prepared: Prepared) -> dict[str, Gate]:
-    wanted = [name for name in config.evaluation.baselines if name in GATES]
-    found = (
-        fit_gates(wanted, gate_data(prepared, prepared.rewarded_rows(), prepared.windows.of(Part.TEST)))
-        if wanted
-        else {}
+    names = [name for name in config.evaluation.baselines if name in GATES]
+    fitted = (
+        fit_gates(names, gate_data(prepared, prepared.rewarded_rows(), prepared.windows.of(Part.TEST))) if names else {}
     )
-    for name, gate in found.items():
+    for name, gate in fitted.items():
         logger.info("%s: %s, NDCG %.4f on validation windows", GATES[name][0], gate.choice, gate.valid_ndcg)
-    return {name: Gate(GATES[name][0], gate.weights, gate.valid_ndcg, gate.choice) for name, gate in found.items()}
-
-
-def check_test_windows(rows: NDArray[np.int64]) -> None:
-    """Checks that there is something to test on.
-
-    Raises:
-        DataError: There is no test window.
-    """
-    if not len(rows):
-        raise DataError(
-            "no test window",
-            "the stage test needs users with at least one item in the test part",
-            "use more users, longer histories or other shares of the split",
-        )
+    return {name: Gate(GATES[name][0], gate.weights, gate.valid_ndcg, gate.choice) for name, gate in fitted.items()}
 
 
 def foreign_note(config: ExperimentConfig) -> dict[str, str]:
@@ -219,7 +205,8 @@ def run(context: StageContext) -> dict[str, float]:
     config, out = context.config, context.out
     prepared = Prepared.of(config, context.inputs)
     rows = prepared.windows.of(Part.TEST)
-    check_test_windows(rows)
+    check_any_window("test", len(rows), "the stage test needs users with at least one item in the test part")
+    tied = tied_target_share(prepared.corpus, prepared.windows, Part.TEST)
     learned, notes = learned_weights(context, prepared)
     gates = _gates(config, prepared)
     judged, recallers = prepared.judged(rows), prepared.lists.recallers
@@ -236,7 +223,7 @@ def run(context: StageContext) -> dict[str, float]:
         comparison=comparison,
         static=prepared.static,
         gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values()),
-        facts=data_facts(prepared.corpus, prepared.windows) | floor_note(config) | notes | foreign_note(config),
+        facts=data_facts(prepared.corpus, prepared.windows, tied) | floor_note(config) | notes | foreign_note(config),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, config.policy.static_prior),
         head={"language model": describe_model(config.policy)},

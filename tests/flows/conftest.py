@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.environment import prepare
+from flows.runtime.environment import prepare
 
 
 @pytest.fixture(scope="session", autouse=True)
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def prefect_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     prepare(tmp_path_factory.mktemp("environment"))
     from prefect.testing.utilities import prefect_test_harness
 
@@ -26,7 +26,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlflow import MlflowClient
 
-    from tasks.database import make_database
+    from tasks.servers.database import make_database
 
     path = make_database(tmp_path_factory.mktemp("mlflow"))
     MlflowClient(f"sqlite:///{path}").search_experiments()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_groups import FakeGroups
+from tests.support.fake_groups import FakeGroups
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
 
 
 def test_only_what_a_variant_touches_is_made_again(fakes: FakeGroups, output: Path) -> None:
-    from flows.ablate import ablate_flow
+    from flows.variants import ablate_flow
 
     compared = ablate_flow("tau", overrides={"evaluation.bootstrap": 4000}, output=output, check=False, parallel=1)
     counts = Counter(fakes.calls)

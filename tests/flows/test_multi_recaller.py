@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from softgrpo.errors import ConfigError, SoftGRPOError
-from tests.fake_groups import FakeGroups
+from tests.support.fake_groups import FakeGroups
 
 SETTINGS = {"evaluation.bootstrap": 4000}
 
@@ -26,7 +26,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
 
 
 def go(output: Path, pools: list[list[str]] | None = None, **options: Any) -> Any:
-    from flows.multi_recaller import multi_recaller_flow
+    from flows.variants import multi_recaller_flow
 
     overrides = SETTINGS | options.pop("overrides", {})
     return multi_recaller_flow(pools=pools, overrides=overrides, output=output, check=False, parallel=1, **options)

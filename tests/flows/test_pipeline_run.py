@@ -9,8 +9,8 @@ import pytest
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
-from softgrpo.stages import StageContext
-from tests.fake_stages import FakeStages
+from softgrpo.stages.contract import StageContext
+from tests.support.fake_stages import FakeStages
 
 
 def write_report(context: StageContext) -> None:
@@ -25,7 +25,7 @@ def test_the_report_and_the_policies_are_with_the_run_that_people_compare(output
     from mlflow import MlflowClient
     from prefect import flow
 
-    from flows.recipe import execute
+    from flows.pipeline import execute
 
     fakes = FakeStages(before={"test": write_report})
 
@@ -54,12 +54,14 @@ def test_the_report_and_the_policies_are_with_the_run_that_people_compare(output
     assert (names(second.inputs.model_inputs), names(second.outputs.model_outputs)) == (["sft"], [])
 
 
-@pytest.mark.parametrize(("end", "status"), [(ConfigError("x", "y", "z"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+@pytest.mark.parametrize(
+    ("end", "status"), [(ConfigError("x", "y", "z", code="CONFIG-000"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
 def test_a_run_that_ended_early_still_tells_what_it_reused(end: BaseException, status: str, output: Path) -> None:
     from mlflow import MlflowClient
     from prefect import flow
 
-    from flows.recipe import execute
+    from flows.pipeline import execute
 
     def broken(context: StageContext) -> None:
         raise end

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from flows.command_line import build_parser
-from flows.options import overrides
+from flows.cli import COMMANDS, build_parser
+from flows.command.flags import overrides
 from softgrpo.errors import ConfigError, StoreError, TrainingError
+from softgrpo.pipeline.tuning import as_overrides
 from softgrpo.presets import resolve
-from softgrpo.stages import StageContext
-from softgrpo.tuning import as_overrides
-from tests.fake_groups import BEST_RATE, FakeGroups
+from softgrpo.stages.contract import StageContext
+from tests.support.fake_groups import BEST_RATE, FakeGroups
 
 SETTINGS = ["grpo.learning_rate", "grpo.tau_gumbel", "grpo.top_p", "grpo.epsilon", "grpo.beta"]
 
@@ -135,7 +135,7 @@ def test_what_kill_9_leaves_behind_is_put_right(fakes: FakeGroups, output: Path)
     from mlflow import MlflowClient
 
     from flows.study import open_study
-    from softgrpo.local_store import LocalStore
+    from softgrpo.pipeline.store import LocalStore
 
     go(output, 1)
     (group,) = runs(output, "tags.group = 'tune'")
@@ -162,7 +162,9 @@ def test_a_training_that_diverges_is_a_bad_trial_and_other_errors_end_the_study(
 ) -> None:
     def diverge(context: StageContext) -> None:
         if context.config.grpo.learning_rate != 2e-5:
-            raise TrainingError("loss is nan at step 3", "it must be finite", "Lower the learning rate")
+            raise TrainingError(
+                "loss is nan at step 3", "it must be finite", "Lower the learning rate", code="TRAINING-000"
+            )
 
     fakes.before["grpo"] = diverge
     tuned = go(output, 3)
@@ -171,7 +173,7 @@ def test_a_training_that_diverges_is_a_bad_trial_and_other_errors_end_the_study(
     assert tuned.best["grpo.learning_rate"] == 2e-5
 
     def fail(_: StageContext) -> None:
-        raise StoreError("the disk", "it must be there", "Bring it back")
+        raise StoreError("the disk", "it must be there", "Bring it back", code="STORE-000")
 
     fakes.before["grpo"] = fail
     with pytest.raises(StoreError, match="the disk"):
@@ -182,7 +184,9 @@ def test_a_training_that_diverges_is_a_bad_trial_and_other_errors_end_the_study(
 
 def test_a_study_in_which_no_training_ended_says_so(fakes: FakeGroups, output: Path) -> None:
     def diverge(_: StageContext) -> None:
-        raise TrainingError("loss is nan at step 3", "it must be finite", "Lower the learning rate")
+        raise TrainingError(
+            "loss is nan at step 3", "it must be finite", "Lower the learning rate", code="TRAINING-000"
+        )
 
     fakes.before["grpo"] = diverge
     with pytest.raises(TrainingError, match="none of 2 trials came to its end"):
@@ -220,6 +224,6 @@ def test_the_command_runs_what_was_found() -> None:
     } | as_overrides({"learning_rate": 1.23456789e-5, "top_p": 0.5})
     words = shlex.split(command_line("ml-100k", "debug", "tiny", said, Path("my outputs")))
     assert words[:5] == ["softgrpo", "run", "ml-100k", "debug", "tiny"] and words[-2:] == ["--output", "my outputs"]
-    parsed = build_parser(words[1:]).parse_args(words[1:])
+    parsed = build_parser(words[1:], COMMANDS).parse_args(words[1:])
     assert resolve("ml-100k", "tiny", "debug", overrides(parsed)) == resolve("ml-100k", "tiny", "debug", said)
     assert "--grpo.learning_rate 1.235e-05" in " ".join(words)

@@ -16,22 +16,24 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from flows.command_line import build_parser, sub_parsers
-from flows.options import as_flags, complete_switches, overrides, refuse_unknown
-from softgrpo.candidates import check_candidates
+from flows.cli import build_parser
+from flows.command.flags import complete_switches, overrides, refuse_unknown
+from flows.command.parser import sub_parsers
+from softgrpo.common.records import CandidateLists, Corpus, Windows
+from softgrpo.common.text import visible
 from softgrpo.config import DataConfig, ExperimentConfig, SplitConfig
 from softgrpo.data.atomic import read_atomic
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import check_no_leak, make_windows
 from softgrpo.errors import SoftGRPOError
-from softgrpo.local_store import FORMAT, LocalStore
-from softgrpo.policy_card import CARD, load_card
+from softgrpo.pipeline.store import FORMAT, LocalStore
+from softgrpo.policy.card import CARD, load_card
 from softgrpo.presets import resolve
 from softgrpo.presets.bounds import read_yaml
+from softgrpo.presets.settings import as_flags
+from softgrpo.recallers.candidates import check_candidates
 from softgrpo.recallers.from_file import read_lists
-from softgrpo.records import CandidateLists, Corpus, Windows
-from softgrpo.text import visible
-from tests.recallers.cases import corpus_of, windows_of
+from tests.softgrpo.recallers.cases import corpus_of, windows_of
 
 Check = Callable[[Any, Path], object]
 KEY = "split-0123456789abcdef0123"
@@ -165,7 +167,7 @@ def check_words(words: Sequence[str], folder: Path) -> None:
 
 def _given(words: Sequence[str]) -> dict[str, Any]:
     completed = complete_switches(["config", *words])
-    parser = build_parser(completed)
+    parser = build_parser(completed, ["config"])
     arguments, unknown = parser.parse_known_args(completed)
     refuse_unknown(unknown, ["config", *words], "config", sub_parsers(parser))
     return overrides(arguments)
@@ -188,20 +190,20 @@ def check_overrides(values: Mapping[str, Any], folder: Path) -> None:
 @cache
 def runs(folder: Path) -> tuple[Any, tuple[str, str]]:
     """Returns an open store with two runs, and their ids."""
-    from tasks.alive import Signs
-    from tasks.runs import Runs
-    from tasks.store import ArtifactStore
-    from tasks.tracking import open_tracking
+    from tasks.tracking.connection import open_tracking
+    from tasks.tracking.liveness import LivenessLocks
+    from tasks.tracking.runs import Runs
+    from tasks.tracking.store import ArtifactStore
 
     local = LocalStore(folder / "stages")
     tracking = open_tracking(folder, "softgrpo/x", local)
     ids = tuple(str(tracking.client.create_run(tracking.experiment_id).info.run_id) for _ in range(2))
-    return ArtifactStore(Runs(tracking, Signs.of(local)), local), (ids[0], ids[1])
+    return ArtifactStore(Runs(tracking, LivenessLocks.of(local)), local), (ids[0], ids[1])
 
 
 def check_run_id(text: str, folder: Path) -> None:
     """The argument of --from-run and the like: refused, or the one run that it names; FIRST stands for the id of a run."""
-    from tasks.lineage import read_run
+    from tasks.tracking.lookup import read_run
 
     store, ids = runs(folder)
     text = text.replace("FIRST", ids[0]).replace("SIX", ids[0][:6])

@@ -60,7 +60,7 @@ def test_a_reader_that_breaks_is_seen(tmp_path: Path) -> None:
     look()
     with pytest.raises(AssertionError), pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "softgrpo.local_store._read_mark",
+            "softgrpo.pipeline.store._read_mark",
             lambda path: {"key": "split-0123456789abcdef0123", "digest": "x", "format": 1},
         )
         look()

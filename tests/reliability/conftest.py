@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.services import Services, find_services
+from flows.services.control import Services, find_services
 from tests.conftest import PrefectServer
 from tests.reliability.runs import ROOT, Problem, free_port, write_dataset, write_model
-from tests.warm import COMMAND, run_warm
+from tests.support.warm import COMMAND, run_warm
 
 
 def order(word: str, output: Path, environment: dict[str, str] | None = None) -> str:
-    """Gives an order to `python -m flows.services` and returns what it says."""
-    code = COMMAND.replace("flows.cli", "flows.services")
+    """Gives an order to `python -m flows.services.control` and returns what it says."""
+    code = COMMAND.replace("flows.cli", "flows.services.control")
     done = run_warm([word, "--output", str(output)], ROOT, {**os.environ, **(environment or {})}, code)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -21,9 +21,9 @@ import psutil
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from flows.services import Services
-from tasks.prefect_api import open_session
-from tests.warm import COMMAND, WarmProcess
+from flows.services.control import Services
+from tasks.servers.prefect_api import open_session
+from tests.support.warm import COMMAND, WarmProcess
 
 ROOT = Path(__file__).parents[2]
 NODES = ("split", "recall-BPR", "recall-ItemKNN", "data", "check", "sft", "grpo", "test")
@@ -77,7 +77,7 @@ def write_model(folder: Path) -> None:
     import torch
     from transformers import BertConfig, BertModel
 
-    from tests.toy_policy import WORDS, toy_tokenizer
+    from tests.support.toy_policy import WORDS, toy_tokenizer
 
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

@@ -17,19 +17,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from flows.services import Services
-from tests.reliability.runs import (
-    ROOT,
-    Api,
-    Command,
-    Problem,
-    Tracked,
-    digests,
-    flags,
-    free_port,
-    wait_until,
-)
-from tests.warm import COMMAND, WarmProcess
+from flows.services.control import Services
+from tests.reliability.runs import ROOT, Api, Command, Problem, Tracked, digests, flags, free_port, wait_until
+from tests.support.warm import COMMAND, WarmProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.services import Services
-from tests.documented import documented
+from flows.services.control import Services
+from tests.documents.documented import documented
+from tests.project.test_editor import write_as
 from tests.reliability.conftest import in_shell
-from tests.test_editor import write_as
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

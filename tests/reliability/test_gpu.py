@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from flows.services import Services
+from flows.services.control import Services
 from tests.reliability.conftest import order
 from tests.reliability.runs import Command, Problem, digests, wait_until
 
@@ -27,10 +27,10 @@ LEASE_AND_ROUND_SECONDS = 60 + 15
 PRETEND = """
 from pathlib import Path
 import sys
-from flows.pipeline import begin_prefect
+from flows.runtime.session import begin_prefect
 begin_prefect(Path({output!r}))
-import tasks.gpu
-tasks.gpu.uses_gpu = lambda node, config: node.stage.name in tasks.gpu.TRAINED
+import tasks.running.gpu
+tasks.running.gpu.uses_gpu = lambda node, config: node.stage.name in tasks.running.gpu.TRAINED
 from flows.cli import main
 sys.exit(main(sys.argv[1:]))
 """

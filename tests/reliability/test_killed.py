@@ -12,7 +12,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from flows.services import Services
+from flows.services.control import Services
 from tests.reliability.runs import (
     CHECKPOINT,
     NODES,
@@ -91,7 +91,7 @@ def test_kill_9_in_a_training_goes_on_from_its_checkpoint(
 def test_a_stage_that_hangs_ends_with_an_error_and_goes_on_next_time(
     make_problem: Callable[..., Problem], services: Services
 ) -> None:
-    """It takes longer than it may; what cannot be interrupted is in tests/test_time_limit.py."""
+    """It takes longer than it may; what cannot be interrupted is in tests/softgrpo/pipeline/test_time_limit.py."""
     problem = make_problem("hanging", services)
     problem.run(stage="check")
     longer = {"sft.num_train_epochs": 40, "train.evaluations": 20}
@@ -183,7 +183,7 @@ def _trained(run: Command) -> list[psutil.Process]:
     """Waits until two recallers are being trained, and returns their processes."""
 
     def both() -> list[psutil.Process]:
-        found = descendants(run.process.pid, "tasks.stage_process")
+        found = descendants(run.process.pid, "tasks.running.stage_process")
         return found if len(found) == 2 else []
 
     found: list[psutil.Process] = wait_until(both, "two recallers are trained at once", pause=0.01)

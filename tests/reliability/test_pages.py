@@ -19,9 +19,9 @@ import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Page, TimeoutError, expect, sync_playwright
 
-from flows.services import Services
-from tasks.headline import GRPO, SINGLE, STATIC, VS_SINGLE, VS_STATIC
-from tasks.mlflow_pages import run_page, start_page
+from flows.services.control import Services
+from tasks.tracking.headline import GRPO, SINGLE, STATIC, VS_SINGLE, VS_STATIC
+from tasks.tracking.pages import run_page, start_page
 from tests.reliability.runs import RECALLERS, ROOT, Api, Problem, Tracked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

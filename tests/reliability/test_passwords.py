@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from tests.reliability.runs import ROOT, Problem, free_port
-from tests.warm import COMMAND, run_warm
+from tests.support.warm import COMMAND, run_warm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -31,7 +31,7 @@ NEEDLES = tuple(
 )
 FAULT = f"""
 import logging, os
-from softgrpo.local_store import LocalStore
+from softgrpo.pipeline.store import LocalStore
 _commit = LocalStore.commit
 def commit(self, key, folder, digest=None):
     if key.startswith("sft-"):

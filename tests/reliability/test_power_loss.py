@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from softgrpo.local_store import Committed, LocalStore
+from softgrpo.pipeline.store import Committed, LocalStore
 
 KEY = "sft-0123"
 STEPS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.fsync")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.registration import RECORD
-from flows.services import Services
+from flows.services.control import Services
+from flows.services.registration import ADDED_SLUGS
 from tests.reliability.conftest import order
 from tests.reliability.runs import RECALLERS, Api, Problem, wait_until
 
@@ -68,7 +68,7 @@ def test_registering_again_keeps_schedules(services: Services) -> None:
         api.ask("DELETE", f"{path}/{weekly['id']}")
         order("deploy", services.output)
         assert schedules() == {mine["id"]: mine}  # what a user deleted stays deleted
-        (variable,) = api.ask("POST", "variables/filter", {"variables": {"name": {"any_": [RECORD]}}})
+        (variable,) = api.ask("POST", "variables/filter", {"variables": {"name": {"any_": [ADDED_SLUGS]}}})
         api.ask("DELETE", f"variables/{variable['id']}")
         order("deploy", services.output)
         (added,) = [schedule for schedule in schedules().values() if schedule["id"] != mine["id"]]

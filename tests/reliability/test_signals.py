@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.services import Services
+from flows.services.control import Services
 from tests.reliability.conftest import order
 from tests.reliability.runs import (
     CHECKPOINT,
@@ -34,7 +34,7 @@ from tests.reliability.runs import (
     until,
     wait_until,
 )
-from tests.warm import COMMAND
+from tests.support.warm import COMMAND
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

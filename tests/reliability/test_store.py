@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.services import Services
+from flows.services.control import Services
 from tests.reliability.runs import MARK, NODES, Problem, Tracked, digests, stages_run, until
-from tests.warm import COMMAND
+from tests.support.warm import COMMAND
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

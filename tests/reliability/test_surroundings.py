@@ -17,8 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flows.services import Services
-from tests.fake_stages import NODES
+from flows.services.control import Services
 from tests.reliability.runs import (
     Api,
     Command,
@@ -30,6 +29,7 @@ from tests.reliability.runs import (
     wait_until,
 )
 from tests.reliability.test_store import fill, small_disk
+from tests.support.fake_stages import NODES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 __all__ = ["small_disk"]  # a fixture
@@ -39,13 +39,13 @@ TINY = """
 import os, sys
 from pathlib import Path
 {before}
-from flows.pipeline import begin_prefect
+from flows.runtime.session import begin_prefect
 begin_prefect(Path({output!r}))
-import flows.pipeline, flows.recipe
-from tests.fake_stages import FakeStages
+import flows.start, flows.pipeline
+from tests.support.fake_stages import FakeStages
 fakes = FakeStages()
 fakes.before["sft"] = lambda context: (context.out / "weights").write_bytes(bytes(2_000_000))
-for module in (flows.pipeline, flows.recipe):
+for module in (flows.start, flows.pipeline):
     module.plan = lambda config, until="test": fakes.nodes()[:-1]
 {after}
 from flows.cli import main
@@ -105,7 +105,7 @@ def test_the_system_kills_the_process_of_a_stage(make_problem: Callable[..., Pro
     long = {"recall.settings": {"BPR": {"epochs": 10_000, "stopping_step": 10_000}}}
     run = problem.start("--parallel", "2", stage="recall", more=long)
     wait_until(lambda: any(problem.output.glob("stages/recall-ItemKNN-*.json")), "the other is done", pause=0.01)
-    (training,) = descendants(run.process.pid, "tasks.stage_process")
+    (training,) = descendants(run.process.pid, "tasks.running.stage_process")
     training.kill()
     said = run.end(1)
     last = said.splitlines()[-1]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.local_store import LocalStore
-from softgrpo.pipeline import plan
+from softgrpo.pipeline.plan import plan
+from softgrpo.pipeline.store import LocalStore
 from tasks.stage import Order, Progress
 
 
@@ -30,10 +31,13 @@ def test_a_forced_stage_that_was_made_for_the_order_is_not_made_again(tmp_path: 
     order, key = ordered(local, force=("split",))
     assert order.forced and not order.is_made(key)  # nothing is there
     commit(local, key)
-    assert order.is_made(key)  # the upload failed behind the commit: only that is left
+    assert not order.is_made(key)  # of another run
+    order.note_made(key)
+    assert order.is_made(key)  # the upload failed after the commit: only that is left
+    assert replace(order, remote=True).is_made(key)  # on a worker of a cluster too
     order, key = ordered(local, force=("split",))
-    assert not order.is_made(key)  # asked for anew: what is there is what is to be repeated
-    commit(local, key)
+    assert not order.is_made(key)  # a new order: what is there is what is to be repeated
+    order.note_made(key)
     assert order.is_made(key)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import jinja2
 
-from softgrpo.evaluation.words import heading, p_value, percent, signed, signed_interval
-from softgrpo.text import visible
+from softgrpo.common.text import visible
+from softgrpo.evaluation.formatting import heading, p_value, percent, signed, signed_interval
 
 
 def template(name: str) -> jinja2.Template:

@@ -1,0 +1,1 @@
+"""The sub-commands: each parses, checks, calls and prints."""

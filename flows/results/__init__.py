@@ -1,0 +1,1 @@
+"""What finished runs show: found again, compared, and written as pages. It starts no run."""

@@ -1,0 +1,1 @@
+"""The servers of `make services`: started, watched, stopped, and the deployments registered with them."""

@@ -1,0 +1,1 @@
+"""Vocabulary and small helpers for all other packages; it imports nothing of ours."""

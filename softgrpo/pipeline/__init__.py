@@ -1,0 +1,1 @@
+"""How a stage is identified, stored, planned and run; a stage is known here by its name only."""

@@ -1,0 +1,273 @@
+"""The estimate of a run's time, told before anything is trained: by stage, from sizes, settings and the speed of this machine.
+
+The constants were measured on the two CPU cores that docs/performance.md names, which also says how good the estimate is. It is
+rough: a recaller may stop early, and other programs may share the cores. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.data.size import DataSize, data_size
+from softgrpo.errors import SoftGRPOError
+from softgrpo.pipeline.keys import stage_key
+from softgrpo.policy.model_size import layer_weights
+from softgrpo.recallers.kinds import Kind, kind_of
+from softgrpo.recallers.registry import TRAINING_SETTINGS
+from softgrpo.stages.contract import ALL_STAGES, LANGUAGE_MODEL_STAGES, POLICY_STAGES, Node
+
+TRAINING_STAGES = frozenset({"recall", *POLICY_STAGES})
+REFERENCE_SPEED = 1.0e11
+"""What `core_speed` is on the machine of the constants, in floating point operations per second."""
+PROBE_ROWS, PRODUCTS, PROBES = 64, 200, 10
+"""So small that they are worked out on one core."""
+THREADS_GAIN = 0.9
+"""What a further core adds to the speed of a language model."""
+TRAIN_SHARE, READ_SHARE = 0.80, 0.72
+"""What language models reach of `core_speed`, forward and backward, and forward alone."""
+SEQUENCE_SHARE = 0.29
+"""The same of sequential recallers, whose matrices are small."""
+GPU_SPEED = 6.0e12
+"""Operations per second of a language model on a GPU: SmolLM2-135M with small batches in bfloat16 on an H200."""
+EXAMPLE_SECONDS: dict[Kind, float] = {"computed": 0.0, "users": 2e-4, "graph": 1e-5, "pairs": 2e-6, "sequences": 0.0}
+"""Of a core, for one example of training."""
+BATCH_SECONDS = 0.004
+SCORE_SECONDS = 6e-9
+"""Of early stopping, which ranks every item for every user after each epoch: for one user and one item."""
+COMPUTED_SECONDS = 1e-7
+"""Of recallers that are worked out at once, for each pair of items."""
+LAYERS, WIDTH, INNER, LENGTH = 2, 64, 256, 50
+"""Of sequential recallers, RecBole's defaults."""
+START_SECONDS = {"split": 1.0, "recall": 4.0, "data": 4.0, "check": 2.0, "sft": 8.0, "grpo": 8.0, "test": 14.0}
+"""Of a stage however small: imports, reading and writing, figures."""
+WINDOW_SECONDS = {"split": 1e-4, "recall": 2e-4, "data": 5e-4, "check": 2e-4, "test": 3e-4, "sft": 0.0, "grpo": 0.0}
+"""Of lists, features, prompts, searches and rows of the table: for each window of the data."""
+PROMPT_TOKENS, RECALLER_TOKENS, ITEM_TOKENS, GENRE_TOKENS = 25, 25, 7, 3
+"""Tokens of a prompt: whatever it says, and for each recaller, item of the history, and item's genres."""
+TEST_READINGS = 1.5
+"""Policies that read the test windows: SFT's and SofT-GRPO's, or one where SofT-GRPO kept SFT's."""
+GPU_DEVICES = Path("/proc/driver/nvidia/gpus")
+HIDING = ("", "-1")
+"""Values of CUDA_VISIBLE_DEVICES that leave no GPU."""
+READ_WINDOWS = 0.7
+"""Share of validation windows in which weights can earn anything; the others are not read."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What stages run on.
+
+    Attributes:
+        cores: CPU cores that this process may use.
+        speed: Of one core, in floating point operations per second.
+        gpu: There is a GPU, and torch can use it.
+    """
+
+    cores: int
+    speed: float
+    gpu: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes:
+        seconds: By stage, in the order of the stages.
+    """
+
+    seconds: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+    def line(self) -> str:
+        """Returns what people read before anything is trained."""
+        stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in self.seconds.items())
+        return f"estimate: about {duration(self.total)} on this machine, if nothing else runs on it ({stages})"
+
+
+def duration(seconds: float) -> str:
+    """Returns a rough time as people say it: seconds to the next 5, minutes from 90 s, hours from 90 min."""
+    if seconds < 90:
+        return f"{max(5, 5 * math.ceil(seconds / 5))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+@cache
+def core_speed() -> float:
+    """Returns the floating point operations per second of one core: the best of some rounds of matrix products, some hundredths
+    of a second in all. The time of this thread counts, so that programs beside it on the cores hardly do.
+    """
+    square = np.random.default_rng(0).random((PROBE_ROWS, PROBE_ROWS), dtype=np.float32)
+    rounds = []
+    for _ in range(PROBES):
+        start = time.thread_time()
+        for _ in range(PRODUCTS):
+            square @ square
+        rounds.append(time.thread_time() - start)
+    return 2 * PROBE_ROWS**3 * PRODUCTS / min(rounds)
+
+
+def this_machine() -> Machine:
+    """Returns the machine of this process; torch is not imported for it."""
+    return Machine(len(os.sched_getaffinity(0)), core_speed(), has_gpu())
+
+
+def has_gpu(devices: Path = GPU_DEVICES, variables: Mapping[str, str] = os.environ) -> bool:
+    """Tells whether torch will find a GPU, from the driver's list, the environment and how torch was built.
+
+    Args:
+        devices: Folder in which the driver lists the GPUs of this machine.
+        variables: Environment variables; CUDA_VISIBLE_DEVICES can hide GPUs.
+    """
+    hidden = variables.get("CUDA_VISIBLE_DEVICES", "0").strip() in HIDING
+    return not hidden and any(devices.glob("*")) and torch_has_cuda()
+
+
+@cache
+def torch_has_cuda() -> bool:
+    """Tells whether torch was built for NVIDIA's GPUs, from its file torch/version.py; torch itself takes seconds to import."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
+    return re.search(r"^cuda\b[^=\n]*= *['\"]", text, re.MULTILINE) is not None
+
+
+def missing(
+    nodes: Sequence[Node],
+    config: ExperimentConfig,
+    force: Collection[str],
+    digest_of: Callable[[str], str | None],
+    given: Mapping[str, str] | None = None,
+) -> list[Node]:
+    """Returns the nodes of a plan that are not stored, or that come after one that is not.
+
+    Args:
+        nodes: The plan, every node after its upstream nodes.
+        config: The resolved configuration.
+        force: Stages that will be repeated.
+        digest_of: Gives the digest of a stored stage by its key, None where it is not stored.
+        given: Digests of nodes that are taken from elsewhere, by name.
+    """
+    digests = dict(given or {})
+    for node in nodes:
+        if node.name in digests or node.stage.name in force or not all(name in digests for name in node.upstream):
+            continue
+        digest = digest_of(stage_key(node, config, digests))
+        if digest is not None:
+            digests[node.name] = digest
+    return [node for node in nodes if node.name not in digests]
+
+
+def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, workers: int = 1) -> Estimate:
+    """Returns what stages will take.
+
+    Args:
+        nodes: The stages that will run.
+        config: The resolved configuration.
+        machine: What they run on.
+        workers: Recallers trained at once.
+
+    Raises:
+        SoftGRPOError: Data or model cannot be read, which the stages would say too.
+    """
+    size = data_size(config)
+    slower = REFERENCE_SPEED / machine.speed
+    seconds: dict[str, float] = dict.fromkeys(
+        (name for name in ALL_STAGES if any(node.stage.name == name for node in nodes)), 0.0
+    )
+    longest = 0.0
+    for node in nodes:
+        name = node.stage.name
+        own = slower * (START_SECONDS[name] + WINDOW_SECONDS[name] * size.windows)
+        if name == "recall" and node.variant not in config.recall.files:
+            own += slower * recaller_seconds(node.variant, config, size)
+            longest = max(longest, own)
+        elif name in LANGUAGE_MODEL_STAGES:
+            own += operations(name, config, size) / _model_speed(machine, config.train.device)
+        seconds[name] += own
+    if "recall" in seconds:
+        seconds["recall"] = max(longest, seconds["recall"] / workers)
+    return Estimate(seconds)
+
+
+def cost_line(left: Sequence[Node], config: ExperimentConfig, workers: int = 1) -> str | None:
+    """Returns the line that is told before anything is trained, None where nothing will be.
+
+    Args:
+        left: The stages that will run.
+        config: The resolved configuration.
+        workers: Recallers trained at once.
+    """
+    if not any(node.stage.name in TRAINING_STAGES for node in left):
+        return None
+    try:
+        return estimate(left, config, this_machine(), workers).line()
+    except SoftGRPOError as error:  # what is wrong is for the stages to say: an estimate ends no run
+        return f"estimate: none ({error.received})"
+
+
+def recaller_seconds(name: str, config: ExperimentConfig, size: DataSize) -> float:
+    """Returns the seconds of the reference machine that training a RecBole model takes if it does not stop early."""
+    kind = kind_of(name)
+    if kind == "computed":
+        return COMPUTED_SECONDS * size.items**2
+    settings = {**TRAINING_SETTINGS, **config.recall.settings_of(name)}
+    targets = config.recall.targets_per_user
+    sequences = size.training if targets is None else min(size.training, targets * size.users)
+    examples = {"users": size.users, "sequences": sequences}.get(kind, size.training)
+    example = EXAMPLE_SECONDS[kind]
+    if kind == "sequences":
+        length, inner = int(settings["MAX_ITEM_LIST_LENGTH"]), int(settings.get("inner_size", INNER))
+        layers = LAYERS * length * (8 * WIDTH**2 + 4 * WIDTH * inner)
+        example = 3 * (layers + 2 * WIDTH * size.items) / (SEQUENCE_SHARE * REFERENCE_SPEED)
+    batches = math.ceil(examples / int(settings["train_batch_size"]))
+    epoch = examples * example + batches * BATCH_SECONDS + SCORE_SECONDS * size.users * size.items
+    return float(settings["epochs"]) * epoch
+
+
+def prompt_tokens(config: ExperimentConfig) -> int:
+    """Returns about how many tokens a prompt has."""
+    prompt = config.prompt
+    item = ITEM_TOKENS + (GENRE_TOKENS if prompt.genres else 0)
+    wanted = PROMPT_TOKENS + RECALLER_TOKENS * len(config.recall.recallers) + item * prompt.history_items
+    return min(prompt.max_length, wanted)
+
+
+def operations(stage: str, config: ExperimentConfig, size: DataSize) -> float:
+    """Returns the operations of a language model in sft, grpo or test, as if all ran at `core_speed`."""
+    train = config.train
+    token = 2.0 * layer_weights(config.policy.model_name, config.policy.size) * prompt_tokens(config)
+    if stage == "test":
+        return TEST_READINGS * size.test * token / READ_SHARE
+    windows = min(size.policy, train.max_train_windows or size.policy)
+    asked = READ_WINDOWS * min(size.valid, train.max_valid_windows or size.valid)
+    backward = 2.0 if config.policy.adapter == "none" else 1.0  # adapters: nothing is worked out for the other weights
+    epochs = config.sft.num_train_epochs if stage == "sft" else config.grpo.num_train_epochs
+    passes = epochs * (config.grpo.num_iterations if stage == "grpo" else 1)
+    read = (1 + train.evaluations) * asked + (windows if stage == "grpo" else 0)  # the start, and the reference
+    return token * (windows * passes * (1 + backward) / TRAIN_SHARE + (read if epochs else asked) / READ_SHARE)
+
+
+def _model_speed(machine: Machine, device: str) -> float:
+    """Returns the operations per second of a language model on the device of the settings, before its share is taken."""
+    if machine.gpu and device != "cpu":
+        return GPU_SPEED
+    return machine.speed * (1 + THREADS_GAIN * (machine.cores - 1))

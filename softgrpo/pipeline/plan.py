@@ -1,0 +1,78 @@
+"""The plan of stages: which nodes a run has, in which order, and what each needs.
+
+    split -> recall-<recaller> (one per recaller) -> data -> check -> sft -> grpo -> test
+
+`split` reads and cuts the data; users ask for it as part of `recall`. `check` writes what it looked at and nothing that later
+stages read; where something leaks it fails, and the run ends there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from softgrpo.config.experiment import ExperimentConfig
+from softgrpo.pipeline.keys import stage_key
+from softgrpo.pipeline.store import LocalStore
+from softgrpo.stages.catalogue import CHECK, DATA, GRPO, RECALL, RECALL_FILE, SFT, SPLIT, TEST
+from softgrpo.stages.contract import ALL_STAGES, Node, check_stage
+
+WORKERS = 2  # threads that verify files ahead
+
+
+def plan(config: ExperimentConfig, until: str = "test") -> tuple[Node, ...]:
+    """Returns the nodes to run, in an order in which every node comes after its upstream nodes.
+
+    Args:
+        config: The resolved configuration.
+        until: Last stage wanted, one of `STAGES`.
+
+    Raises:
+        ConfigError: There is no stage of that name.
+    """
+    check_stage(until)
+    kinds = {name: RECALL_FILE if name in config.recall.files else RECALL for name in config.recall.recallers}
+    recall = [Node(f"recall-{name}", kind, name, ("split",)) for name, kind in kinds.items()]
+    lists = tuple(node.name for node in recall)
+    nodes = [
+        Node("split", SPLIT, "", ()),
+        *recall,
+        Node("data", DATA, "", ("split", *lists)),
+        Node("check", CHECK, "", ("split", *lists, "data")),
+        Node("sft", SFT, "", ("split", "data")),
+        Node("grpo", GRPO, "", ("split", "data", "sft")),
+        Node("test", TEST, "", ("split", "data", "sft", "grpo")),
+    ]
+    last = max(index for index, node in enumerate(nodes) if node.stage.name == until)
+    return tuple(nodes[: last + 1])
+
+
+def check_force(force: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the stages to repeat.
+
+    Raises:
+        ConfigError: One of them is not a stage.
+    """
+    return tuple(check_stage(name, known=ALL_STAGES) for name in force)
+
+
+def look_ahead(nodes: Sequence[Node], config: ExperimentConfig, force: tuple[str, ...], store: LocalStore) -> None:
+    """Lets the files of stages that a plan will find on this machine be verified beside what this process does meanwhile.
+
+    Nothing is decided here. Where a stage's files do not have the digest of its mark, or changed while they were read, they are
+    read again where the plan comes to it. Damage that is done after that, within one start of a run, is found by the next run.
+
+    Args:
+        nodes: The plan.
+        config: The resolved configuration.
+        force: Stages that will be repeated; what comes behind one is not known before.
+        store: Where finished stages are.
+    """
+    workers, digests = ThreadPoolExecutor(WORKERS, thread_name_prefix="ahead"), dict[str, str]()
+    for node in nodes:
+        key = stage_key(node, config, digests)
+        if node.stage.name in force or (mark := store.marked(key)) is None:
+            break
+        store.look_ahead(key, workers)
+        digests[node.name] = mark.digest
+    workers.shutdown(wait=False)

@@ -1,0 +1,186 @@
+"""What is known about a window before its targets: shape and overlap of the lists, and the recallers' track record.
+
+Numbers here are what prompts put into words; gates without a language model read them as they are.
+Legend: W windows, M recallers, D depth, T targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from softgrpo.common.records import CandidateLists, Part, Windows
+from softgrpo.errors import LeakageError
+
+Floats = NDArray[np.float32]
+CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Features:
+    """Numbers per window and recaller; NaN where a number does not exist.
+
+    Attributes:
+        ndcg: (W, M) NDCG@k of the recaller's own list for the window's targets; the label, never shown for its own window.
+        best_rank: (W, M) best rank of a target in the recaller's list, 1-based, inf without a hit; likewise.
+        strength: (W, M) in [0, 1]: size of the best score, as its quantile among this recaller's policy windows.
+        peak: (W, M) in [0, 1]: lead of the first over the k-th score relative to the whole range, as such a quantile.
+        overlap: (W, M) in [0, 1]: mean share of the recaller's first k items that another recaller has among its first k.
+        track_ndcg: (W, M) mean `ndcg` over this user's earlier windows; NaN without one.
+        track_rank: (W, M) harmonic mean of `best_rank` over them, inf if none was hit; NaN without one.
+        track_count: (W,) number of earlier windows.
+    """
+
+    ndcg: Floats
+    best_rank: Floats
+    strength: Floats
+    peak: Floats
+    overlap: Floats
+    track_ndcg: Floats
+    track_rank: Floats
+    track_count: Floats
+
+
+def own_ranks(items: NDArray[np.int32], targets: NDArray[np.int32]) -> Floats:
+    """Returns the 1-based rank of each target in each recaller's own list, inf where it is not in the list or padding.
+
+    Args:
+        items: (W, M, D).
+        targets: (W, T), -1 behind the last.
+
+    Returns:
+        (W, M, T) float32.
+    """
+    ranks = np.full((*items.shape[:2], targets.shape[1]), np.inf, dtype=np.float32)
+    for begin in range(0, len(items), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        window_targets = np.where(targets[part] < 0, -2, targets[part])  # padding of the lists is -1
+        hits = items[part][:, :, :, None] == window_targets[:, None, None, :]  # (w, M, D, T)
+        ranks[part] = np.where(hits.any(2), hits.argmax(2) + 1, np.inf)
+    return ranks
+
+
+def own_ndcg(ranks: Floats, num_targets: NDArray[np.int64], k: int) -> Floats:
+    """Returns NDCG@k of each recaller's own list, (W, M): binary gains, ideal over min(k, targets).
+
+    The formula is that of `softgrpo.ranking.metrics.ndcg`, and a test holds the two together. This one adds up in float32: labels
+    and prompts are made of its numbers, and those of another rounding would be other numbers in the last digit.
+
+    Args:
+        ranks: (W, M, T) from `own_ranks`.
+        num_targets: (W,) at least 1.
+        k: Cut-off.
+    """
+    gains: NDArray[np.float64] = np.where(ranks <= k, 1.0 / np.log2(ranks + 1.0), 0.0).sum(2)
+    ideal = np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))
+    ndcg: Floats = (gains / ideal[np.minimum(num_targets, k) - 1][:, None]).astype(np.float32)
+    return ndcg
+
+
+def _quantiles(values: Floats, sample: NDArray[np.int64]) -> Floats:
+    """Returns the quantile in [0, 1] of each value among the sampled windows' values, per recaller; NaN stays NaN."""
+    result = np.full(values.shape, np.nan, dtype=np.float32)
+    for recaller in range(values.shape[1]):
+        known = np.sort(values[sample, recaller][~np.isnan(values[sample, recaller])])
+        column = values[:, recaller]
+        here = ~np.isnan(column)
+        middle = np.searchsorted(known, column[here], "left") + np.searchsorted(known, column[here], "right")
+        result[here, recaller] = middle / (2.0 * max(len(known), 1))
+    return result
+
+
+def _overlap(items: NDArray[np.int32], k: int) -> Floats:
+    tops = items[:, :, :k]
+    count = tops.shape[1]
+    result = np.zeros(tops.shape[:2], dtype=np.float32)
+    filled = np.maximum((tops >= 0).sum(2), 1)  # (W, M): shorter lists have fewer than k
+    for begin in range(0, len(tops), CHUNK):
+        part = tops[begin : begin + CHUNK]
+        for one in range(count):
+            for other in range(count):
+                if one != other:
+                    same = (part[:, one, :, None] == part[:, other, None, :]) & (part[:, one, :, None] >= 0)
+                    result[begin : begin + CHUNK, one] += same.any(2).sum(1)
+    share: Floats = np.asarray(result / (filled * max(count - 1, 1)), dtype=np.float32)
+    return share
+
+
+def track_record(windows: Windows, ndcg: Floats, best_rank: Floats) -> tuple[Floats, Floats, Floats]:
+    """Returns the mean outcome of each user's earlier windows: NDCG (W, M), harmonic mean rank (W, M), count (W,).
+
+    Windows come sorted by (user, time), and an outcome counts only if its last target lies inside the present history.
+
+    Raises:
+        LeakageError: The windows are not in time order, or overlap.
+    """
+    same_user = windows.user[1:] == windows.user[:-1]
+    if (windows.user[1:] < windows.user[:-1]).any() or (same_user & (windows.end[:-1] > windows.start[1:])).any():
+        raise LeakageError(
+            "windows out of time order",
+            "a track record holds only outcomes whose last target lies inside the present history",
+            "Sort windows by user and start, without overlap",
+            code="LEAKAGE-003",
+        )
+    first = np.concatenate([[True], ~same_user])
+    start = np.maximum.accumulate(np.where(first, np.arange(len(windows)), 0))  # (W,) the user's first window
+    count = np.arange(len(windows)) - start
+
+    def mean_before(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])  # total[w]: all before w
+        with np.errstate(invalid="ignore"):
+            mean: NDArray[np.float64] = (total[:-1] - total[start]) / np.where(count, count, np.nan)[:, None]
+        return mean
+
+    inverse = mean_before(1.0 / best_rank.astype(np.float64))
+    with np.errstate(divide="ignore"):
+        rank = np.where(inverse < 1e-9, np.inf, 1.0 / inverse)
+    rank[count == 0] = np.nan
+    return mean_before(ndcg.astype(np.float64)).astype(np.float32), rank.astype(np.float32), count.astype(np.float32)
+
+
+def make_features(lists: CandidateLists, windows: Windows, targets: NDArray[np.int32], k: int) -> Features:
+    """Computes all features.
+
+    Args:
+        lists: Candidate lists of all windows.
+        windows: All windows.
+        targets: (W, T), -1 behind the last.
+        k: Cut-off of NDCG, peak and overlap.
+    """
+    ranks = own_ranks(lists.items, targets)
+    ndcg = own_ndcg(ranks, (targets >= 0).sum(1), k)
+    best_rank = ranks.min(2)
+    track_ndcg, track_rank, track_count = track_record(windows, ndcg, best_rank)
+    scores = lists.scores
+    filled = (lists.items >= 0).sum(2)  # (W, M)
+    last = np.take_along_axis(scores, np.maximum(filled - 1, 0)[:, :, None], 2)[:, :, 0]
+    kth = np.take_along_axis(scores, np.clip(filled - 1, 0, k - 1)[:, :, None], 2)[:, :, 0]
+    spread = scores[:, :, 0] - last
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lead = np.where(spread > 0, (scores[:, :, 0] - kth) / spread, 0.0).astype(np.float32)
+    lead[filled == 0] = np.nan
+    policy = windows.of(Part.POLICY)
+    return Features(
+        ndcg=ndcg,
+        best_rank=best_rank,
+        strength=_quantiles(scores[:, :, 0], policy),
+        peak=_quantiles(lead, policy),
+        overlap=_overlap(lists.items, k),
+        track_ndcg=track_ndcg,
+        track_rank=track_rank,
+        track_count=track_count,
+    )
+
+
+def save_features(path: Path, features: Features) -> None:
+    """Writes the features as safetensors."""
+    save_file({field.name: np.ascontiguousarray(getattr(features, field.name)) for field in fields(features)}, path)
+
+
+def load_features(path: Path) -> Features:
+    """Reads what `save_features` wrote."""
+    return Features(**load_file(path))

@@ -1,0 +1,268 @@
+"""The policy: a language model with a classification head over the recallers, the fixed prior on its logits, its adapters."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from softgrpo.config import PolicyConfig
+from softgrpo.errors import PolicyError
+from softgrpo.policy.card import CARD, PolicyCard, load_card
+from softgrpo.policy.model_files import check_reachable, identify_weights, locate_weights
+from softgrpo.policy.pretrained import empty_model, load_base, load_tokenizer
+
+WEIGHTS = "model.safetensors"
+
+
+class PriorHead(nn.Module):
+    """A linear head with a fixed prior: `z = W h + b + log w_static`.
+
+    Its parameter names differ from those of a plain head, so that a checkpoint opened without the prior cannot pass unnoticed.
+
+    Args:
+        linear: The head; it starts at zero.
+        prior: (M,) log weights.
+    """
+
+    prior: Tensor
+
+    def __init__(self, linear: nn.Linear, prior: Tensor) -> None:
+        super().__init__()
+        nn.init.zeros_(linear.weight)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
+        self.linear = linear
+        self.register_buffer("prior", prior.float())
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Returns float32 logits (..., M) for hidden states (..., H) of any precision."""
+        # in float32 also under autocast: bfloat16 would round the prior, and training would start beside the static mixture
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits: Tensor = self.linear(hidden.float()) + self.prior
+        return logits
+
+
+@dataclass
+class Policy:
+    """A model ready to train or to ask.
+
+    Attributes:
+        model: (B, L) token ids to logits (B, M).
+        tokenizer: With a padding token.
+        card: What it is.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    card: PolicyCard
+
+
+def find_head(model: nn.Module, classes: int) -> str:
+    """Returns the name of the linear layer that gives the logits of M classes.
+
+    Raises:
+        PolicyError: There is none.
+    """
+    names: list[str] = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == classes
+    ]
+    if not names:
+        raise PolicyError(
+            f"a {type(model).__name__} without a linear layer of {classes} outputs",
+            "the policy needs a linear classification head",
+            "Choose a model with a sequence-classification head",
+            code="POLICY-007",
+        )
+    return names[-1]
+
+
+def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig) -> nn.Module:
+    """Puts the prior on the head and LoRA adapters on the body, as the card says."""
+    head = find_head(model, len(card.recallers))
+    parent, _, leaf = head.rpartition(".")
+    if card.prior is not None:
+        linear = model.get_submodule(head)
+        assert isinstance(linear, nn.Linear)
+        setattr(model.get_submodule(parent), leaf, PriorHead(linear, torch.tensor(card.prior)))
+    if card.adapter == "none":
+        return model
+    # the outermost name is what peft can save whole: `classifier` for a nested head such as `classifier.out_proj`
+    lora = LoraConfig(
+        task_type=None,
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        target_modules="all-linear",
+        exclude_modules=[head, f"{head}.linear"],
+        modules_to_save=[head.partition(".")[0]],
+    )
+    with warnings.catch_warnings():  # peft still asks by a name that transformers is about to drop
+        warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing", category=FutureWarning)
+        return get_peft_model(model, lora)
+
+
+def head_parameters(policy: Policy) -> list[nn.Parameter]:
+    """Returns the parameters of the head that are trained."""
+    head = find_head(policy.model, len(policy.card.recallers))
+    return [value for value in policy.model.get_submodule(head).parameters() if value.requires_grad]
+
+
+def static_prior(weights: NDArray[np.float64], floor: float) -> tuple[float, ...]:
+    """Returns the log of a static mixture, each weight raised to `floor` and the whole normalised, M values."""
+    raised = np.maximum(weights, floor)
+    return tuple(float(value) for value in np.log(raised / raised.sum()))
+
+
+def starting_weights(weights: NDArray[np.float64], config: PolicyConfig) -> Tensor:
+    """Returns the weights (M,) float64 that a policy gives before any training: the static mixture under the prior's floor.
+
+    They pass through float32 as the policy's logits do, so that a policy that kept its start has the same weights to the last
+    digit. Without a static prior a policy does not start at the mixture, which then stays as it is.
+
+    Args:
+        weights: (M,) the best static mixture.
+        config: Says whether there is a prior, and its floor.
+    """
+    if not config.static_prior:
+        return torch.from_numpy(weights)
+    return torch.tensor(static_prior(weights, config.prior_floor)).float().double().softmax(-1)
+
+
+def create_policy(
+    config: PolicyConfig, recallers: tuple[str, ...], max_length: int, static_weights: NDArray[np.float64], seed: int
+) -> Policy:  # fmt: skip
+    """Loads pretrained weights and puts a new head over the recallers on them.
+
+    Args:
+        config: Which model, adapter and prior.
+        recallers: The classes.
+        max_length: Tokens per prompt.
+        static_weights: (M,) the best static mixture, for the prior.
+        seed: Seed of the new head and of the adapters.
+
+    Raises:
+        PolicyError: The model cannot be found, read or adapted.
+    """
+    source, gguf = locate_weights(config.model_name)
+    check_reachable(config.model_name, max_length)
+    tokenizer = load_tokenizer(source, gguf)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = load_base(config.model_name, len(recallers))
+        model.config.pad_token_id = tokenizer.pad_token_id
+        model.config.id2label = dict(enumerate(recallers))
+        model.config.label2id = {name: index for index, name in enumerate(recallers)}
+        prior = static_prior(static_weights, config.prior_floor) if config.static_prior else None
+        weights = identify_weights(config.model_name)
+        card = PolicyCard(config.model_name, weights, recallers, max_length, config.adapter, prior)
+        return Policy(_adapt(model, card, config), tokenizer, card)
+
+
+def save_policy(folder: Path, policy: Policy) -> None:
+    """Writes weights (safetensors), configuration, tokenizer and card; adapters alone where LoRA was trained.
+
+    Where no prior is set, plain transformers (and peft) load the folder as it stands.
+    """
+    policy.tokenizer.save_pretrained(folder)
+    card = policy.card
+    if isinstance(policy.model, PeftModel):
+        base, adapters = policy.model.get_base_model(), policy.model.peft_config["default"]
+        assert isinstance(base, PreTrainedModel)
+        adapters.base_model_name_or_path = card.model_name  # not where it lies on this machine
+        policy.model.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the hub
+        (folder / "README.md").unlink()  # an empty form, but for the path of the base model on this machine
+        base.config.save_pretrained(folder)
+    else:
+        assert isinstance(policy.model, PreTrainedModel)
+        policy.model.save_pretrained(folder)
+    (folder / CARD).write_text(json.dumps(asdict(card), indent=2), encoding="utf-8")
+
+
+def merge_adapters(policy: Policy) -> Policy:
+    """Returns a plain policy with the adapters merged into a copy of the weights; one without adapters as it is."""
+    if not isinstance(policy.model, PeftModel):
+        return policy
+    merged = copy.deepcopy(policy.model).merge_and_unload()
+    return Policy(merged, policy.tokenizer, replace(policy.card, adapter="none"))
+
+
+def store_policy(folder: Path, policy: Policy, merge: bool) -> None:
+    """Saves a policy and, if wanted and it has adapters, a plain one with the adapters merged in `<folder>/merged`."""
+    save_policy(folder, policy)
+    if merge and policy.card.adapter != "none":
+        save_policy(folder / "merged", merge_adapters(policy))
+
+
+def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] | None = None) -> Policy:
+    """Loads what `save_policy` wrote, prior and adapters included.
+
+    Args:
+        folder: Of the saved policy.
+        config: The settings it was made with: the model, for adapters their rank and scale and where the base weights are now.
+        recallers: The pool it is wanted for; None takes any.
+
+    Raises:
+        PolicyError: It is no policy, or one over another list of recallers, made from another model, or with adapters of
+            another rank or scale.
+    """
+    card = load_card(folder)
+    if recallers is not None and recallers != card.recallers:
+        raise PolicyError(
+            f"a policy over {', '.join(card.recallers)}",
+            f"this run weighs {', '.join(recallers)}, in that order",
+            "Train a policy for this pool",
+            code="POLICY-008",
+        )
+    # the same weights may lie elsewhere by now, so their content decides and not their place; a whole policy needs no base
+    same_name = card.adapter == "none" and config.model_name == card.model_name
+    if not same_name and identify_weights(config.model_name) != card.weights:
+        raise PolicyError(
+            f"a policy made from '{card.model_name}'",
+            f"the weights of policy.model_name = {config.model_name} are others",
+            "Name the model that the policy was made from",
+            code="POLICY-009",
+        )
+    tokenizer = load_tokenizer(str(folder), None)
+    if card.adapter == "lora":
+        stored = LoraConfig.from_pretrained(str(folder))
+        if (stored.r, stored.lora_alpha) != (config.lora_r, config.lora_alpha):
+            raise PolicyError(
+                f"adapters of rank {stored.r} and scale {stored.lora_alpha}",
+                f"this run has policy.lora_r = {config.lora_r} and policy.lora_alpha = {config.lora_alpha}",
+                "Set the values that the policy was trained with",
+                code="POLICY-010",
+            )
+        base = load_base(config.model_name, len(card.recallers))
+        base.config.pad_token_id = tokenizer.pad_token_id
+        model = _adapt(base, card, config)
+        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        return Policy(model, tokenizer, card)
+    base = empty_model(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    model = _adapt(base, card, config)
+    model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    return Policy(model, tokenizer, card)
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a copy of all trainable weights, on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def restore_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Puts a copy from `trainable_state` back."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.requires_grad:
+                value.copy_(state[name])

@@ -1,0 +1,53 @@
+"""How many weights a language model computes with, read from its files; nothing is loaded, torch included."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+
+from softgrpo.errors import PolicyError
+from softgrpo.policy.model_files import WEIGHTS, locate_weights
+
+USUAL = {"tiny": 10_600_000, "mini": 106_000_000, "small": 358_000_000, "large": 973_000_000}
+"""Weights of the presets' models without their embeddings, for models whose files are not on this machine."""
+EMBEDDINGS = "embed"  # in the names of tensors that are looked up, not multiplied
+GGUF_BYTES = 0.93
+"""Bytes of a four-bit file for each weight outside the embeddings, of SmolLM2-135M. Reading the header would take seconds."""
+
+
+def layer_weights(model_name: str, size: str) -> int:
+    """Returns the number of weights that every token is multiplied with: all but the embeddings.
+
+    Args:
+        model_name: See `PolicyConfig.model_name`.
+        size: Whose preset is taken where the model's files are not on this machine.
+
+    Raises:
+        PolicyError: A package, folder or file is not there, or a file of weights is broken.
+    """
+    source, gguf = locate_weights(model_name)
+    if gguf is not None:
+        return round((Path(source) / gguf).stat().st_size / GGUF_BYTES)
+    files = sorted(Path(source).glob(WEIGHTS)) if Path(source).is_dir() else _cached(source)
+    return sum(map(_in_safetensors, files)) if files else USUAL[size]
+
+
+def _cached(hub_id: str) -> list[Path]:
+    found = try_to_load_from_cache(hub_id, "model.safetensors")
+    return [Path(found)] if isinstance(found, str) else []
+
+
+def _in_safetensors(path: Path) -> int:
+    """Returns the weights outside embeddings of one file, from its header: its length in 8 bytes, then JSON."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            shapes = {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
+        raise PolicyError(
+            f"'{path}'", f"it is no safetensors file ({error})", "Fetch the model again", code="POLICY-020"
+        ) from error
+    return sum(math.prod(shape) for name, shape in shapes.items() if EMBEDDINGS not in name)

@@ -1,0 +1,200 @@
+"""Candidate lists over the union of their items: what every merge method works on. See `softgrpo.ranking.fusion` for merging.
+
+Legend: B windows, G weight samples per window, M recallers, D depth, C union size, T targets, K cut-off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from softgrpo.errors import CandidateError, TrainingError
+
+ABSENT = 2**31 - 1
+"""Rank of a target that is not in the merged list."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The lists of each window over the union of their items.
+
+    Attributes:
+        items: (B, C) int64 item ids, ascending, -1 behind the end.
+        ranks: (B, M, C) int32 0-based rank of each item in each list, D where it is missing.
+        values: (B, M, C) float32 what one unit of weight gives to the item, 0 where it is missing.
+        lists: (B, M, D+1) int64 place 0..C-1 of each list's items in `items`; C behind the end, which the last column always is.
+    """
+
+    items: Tensor
+    ranks: Tensor
+    values: Tensor
+    lists: Tensor
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def num_recallers(self) -> int:
+        """M."""
+        return self.lists.shape[1]
+
+    @property
+    def depth(self) -> int:
+        """D."""
+        return self.lists.shape[2] - 1
+
+    def select(self, index: Tensor | slice) -> Aligned:
+        """Returns the windows of an index (B',) or slice, in its order."""
+        return Aligned(self.items[index], self.ranks[index], self.values[index], self.lists[index])
+
+    def to(self, device: torch.device | str) -> Aligned:
+        """Returns the same on a device."""
+        return Aligned(*(tensor.to(device) for tensor in (self.items, self.ranks, self.values, self.lists)))
+
+
+def over_union(items: Tensor, values: Tensor) -> Aligned:
+    """Brings the lists of each window over the union of their items.
+
+    Args:
+        items: (B, M, D) int64 item ids that `check_lists` accepts.
+        values: (B, M, D) float32 what one unit of weight gives to each entry, 0 behind the end of a list.
+    """
+    batch, recallers, depth = items.shape
+    union, place = _union(items.flatten(1))
+    lists = place.view(batch, recallers, depth)  # (B, M, D), C behind the end
+    size = union.shape[1]
+    # one column more than the union takes what is behind the end of a list, and is cut off again
+    ranks = torch.full((batch, recallers, size + 1), depth, dtype=torch.int32, device=items.device)
+    own = torch.arange(depth, dtype=torch.int32, device=items.device).expand(batch, recallers, depth)
+    ranks.scatter_(2, lists, own)
+    union_values = torch.zeros(batch, recallers, size + 1, device=items.device)
+    union_values.scatter_(2, lists, values)
+    behind = torch.full_like(lists[..., :1], size)
+    return Aligned(
+        union,
+        ranks[..., :-1].contiguous(),
+        union_values[..., :-1].contiguous(),
+        torch.cat([lists, behind], -1).contiguous(),
+    )
+
+
+def check_lists(items: Tensor, scores: Tensor, valid: Tensor) -> None:
+    """Checks candidate lists (B, M, D): no gap, no item twice, a finite score for each item.
+
+    Raises:
+        CandidateError: A list breaks a rule.
+    """
+    ordered = items.sort(-1).values
+    problems = {
+        "a candidate list with a gap": (valid[..., 1:] & ~valid[..., :-1]).any(),
+        "a candidate list that repeats an item": (
+            (ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)
+        ).any(),
+        "a candidate item without a finite score": (valid & ~scores.isfinite()).any(),
+    }
+    for received, occurs in problems.items():
+        if occurs:
+            raise CandidateError(
+                received,
+                "a list holds distinct items, each with a score, and -1 only behind its end",
+                "rebuild the candidates",
+                code="CANDIDATE-001",
+            )
+
+
+def _union(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct items per row (B, C), ascending, -1 behind the end; and the place of each entry of `flat`, C for -1."""
+    ordered, order = flat.sort(dim=1)
+    fresh = ordered >= 0
+    fresh[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    place = fresh.cumsum(1) - 1
+    size = max(1, int(fresh.sum(1).max()))
+    place = place.masked_fill(ordered < 0, size)
+    union = torch.full((len(flat), size + 1), -1, dtype=torch.int64, device=flat.device).scatter_(1, place, ordered)
+    return union[:, :-1].contiguous(), torch.empty_like(place).scatter_(1, order, place)
+
+
+def target_positions(aligned: Aligned, targets: Tensor) -> Tensor:
+    """Finds the targets among the candidates.
+
+    Args:
+        aligned: Of B windows.
+        targets: (B, T) item ids, -1 padded.
+
+    Returns:
+        (B, T) int64 place in `aligned.items`; -1 for padding and for targets that no list holds.
+    """
+    keys = aligned.items.masked_fill(aligned.items < 0, torch.iinfo(torch.int64).max)
+    places = torch.searchsorted(keys, targets.long().contiguous()).clamp(max=keys.shape[1] - 1)
+    return places.masked_fill(keys.gather(1, places) != targets, -1)
+
+
+def check_weights(weights: Tensor, aligned: Aligned) -> None:
+    """Checks weights (B, G, M): finite, not negative, with a positive sum.
+
+    Raises:
+        TrainingError: They are not, or have another shape.
+    """
+    if weights.ndim != 3 or weights.shape[0] != len(aligned) or weights.shape[2] != aligned.num_recallers:
+        raise TrainingError(
+            f"weights of shape {tuple(weights.shape)}",
+            f"merging {len(aligned)} windows of {aligned.num_recallers} recallers needs weights of shape "
+            f"({len(aligned)}, G, {aligned.num_recallers})",
+            "pass one weight per window, sample and recaller",
+            code="TRAINING-016",
+        )
+    total = weights.sum(-1)
+    wrong = (weights < 0).any(-1) | ~total.isfinite() | (total == 0)
+    if wrong.any():
+        bad = int(wrong.sum())
+        raise TrainingError(
+            f"{bad} of {total.numel()} weight vectors with NaN, infinite, negative or only zero entries",
+            "weights are finite, at least 0, and not all 0",
+            "look for a diverged policy: lower the learning rate, or switch bf16 off",
+            code="TRAINING-017",
+        )
+
+
+def best_ranks(aligned: Aligned, weights: Tensor) -> Tensor:
+    """Best rank over the lists with weight above 0, (B, G, C) int32; at least D where no such list holds the item.
+
+    (B, 1, C) where the samples of each window have the same such lists, as those of one top-p support do: G times less work.
+    """
+    silent = weights <= 0  # (B, G, M)
+    if bool((silent == silent[:, :1]).all()):
+        silent = silent[:, :1]
+    mute = silent.int() * aligned.depth
+    best = aligned.ranks[:, None, 0] + mute[..., 0, None]
+    for m in range(1, aligned.num_recallers):
+        best = torch.minimum(best, aligned.ranks[:, None, m] + mute[..., m, None])
+    return best
+
+
+def leave_out(aligned: Aligned, kept: Tensor) -> Aligned:
+    """Leaves out the items that are not `kept` (B, C); a list closes up over those that it loses."""
+    # each kept item moves to its number among the kept ones; all others move to one last place, which is cut off at the end
+    size = max(1, int(kept.sum(1).max())) if len(kept) else 1
+    place = (kept.cumsum(1) - 1).masked_fill(~kept, size)  # (B, C) new place, `size` of those left out
+    items = torch.full_like(aligned.items[:, :1], -1).repeat(1, size + 1).scatter_(1, place, aligned.items)
+
+    # ranks and values move with their items
+    recallers = aligned.num_recallers
+    wide = place[:, None].expand(-1, recallers, -1)
+    rows = (len(kept), recallers, size + 1)
+    ranks = aligned.ranks.new_full(rows, aligned.depth).scatter_(2, wide, aligned.ranks)
+    values = aligned.values.new_zeros(rows).scatter_(2, wide, aligned.values)
+
+    # the lists hold places: translate them, then sort the entries that were left out behind the others, whose order stays
+    behind = torch.nn.functional.pad(place, (0, 1), value=size)  # of place C, behind the end, too
+    moved = behind[:, None].expand(-1, recallers, -1).gather(2, aligned.lists)
+    order = (moved == size).byte().argsort(dim=-1, stable=True)
+    return Aligned(
+        items[:, :-1].contiguous(), ranks[..., :-1].contiguous(), values[..., :-1].contiguous(), moved.gather(2, order)
+    )
+
+
+def at_places(entries: Tensor, places: Tensor) -> Tensor:
+    """Returns the entries (B, M, C) of each recaller at some places (B, K) of the union, (B, K, M)."""
+    return entries.gather(2, places[:, None].expand(-1, entries.shape[1], -1)).transpose(1, 2)

@@ -1,0 +1,293 @@
+"""What a trained recaller can do, and its candidate lists: the best unseen items per window, stored as one Parquet file.
+
+Legend: W windows, M recallers, D depth, B windows of a batch, I items.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from softgrpo.common.columns import Columns
+from softgrpo.common.records import CandidateLists, Corpus, Windows
+from softgrpo.errors import CandidateError, LeakageError
+from softgrpo.reporting import ProgressBar
+
+NO_ITEM = -1
+_META = b"softgrpo.recallers.candidates"
+_REBUILD = "Run the recall stage again"
+
+
+class RecallerModel(Protocol):
+    """A trained recaller. Legend: B windows, I items of the corpus."""
+
+    @property
+    def name(self) -> str:
+        """RecBole's name of the model."""
+
+    def score(self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]) -> torch.Tensor:
+        """Scores every item of the corpus for B users.
+
+        Args:
+            users: (B,) user ids.
+            histories: B arrays of item ids, oldest first: everything before the window.
+
+        Returns:
+            (B, I) float32 in a new tensor, which the caller may change; higher is better; -inf for items that the recaller was
+            never trained on, and in the whole row of a user about whom it knows nothing.
+
+        Raises:
+            RecallerError: A score is NaN or infinite.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Writes the recaller into a folder (safetensors and JSON)."""
+
+
+def build_candidates(
+    model: RecallerModel, corpus: Corpus, windows: Windows, depth: int, batch_size: int, progress_label: str
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Returns the top `depth` unseen items of every window.
+
+    Only finite scores make candidates and nothing of the window's history does; equal scores are ordered by item id.
+
+    Args:
+        model: Scores all items.
+        corpus: All interactions.
+        windows: The windows, whose histories are the input and the mask.
+        depth: D.
+        batch_size: Windows scored at a time.
+        progress_label: Text before the progress bar.
+
+    Returns:
+        Items (W, D), -1 behind a shorter list, and scores (W, D), NaN there.
+    """
+    items = np.full((len(windows), depth), NO_ITEM, dtype=np.int32)
+    scores = np.full((len(windows), depth), np.nan, dtype=np.float32)
+    with ProgressBar(total=len(windows), desc=progress_label, unit="window", mininterval=0.5) as bar:
+        for first in range(0, len(windows), batch_size):
+            rows = slice(first, min(first + batch_size, len(windows)))
+            users = windows.user[rows].astype(np.int64)
+            histories = [corpus.sequence(u)[:start] for u, start in zip(users, windows.start[rows], strict=True)]
+            values = model.score(users, histories)
+            mask_history(values, histories)
+            best, order = top_items(values, depth)
+            width = best.shape[1]
+            retrieved = torch.isfinite(best)
+            items[rows, :width] = torch.where(retrieved, order, NO_ITEM).cpu().numpy()
+            scores[rows, :width] = torch.where(retrieved, best, torch.nan).cpu().numpy()
+            bar.update(len(users))
+    return items, scores
+
+
+def mask_history(scores: torch.Tensor, histories: Sequence[NDArray[np.int32]]) -> None:
+    """Puts -inf into scores (B, I) at the items of each row's history."""
+    rows = torch.from_numpy(np.repeat(np.arange(len(histories)), [len(history) for history in histories]))
+    columns = torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int64), *histories]))
+    missing = torch.tensor(-torch.inf, dtype=scores.dtype, device=scores.device)
+    scores.index_put_((rows.to(scores.device), columns.to(scores.device)), missing)
+
+
+def top_items(scores: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the best scores and their item ids, both (B, min(D, I)), descending; equal finite scores by lower item id.
+
+    `topk` alone takes any of equal scores, in any order. So rows with equal scores among their best, the place behind the last
+    one included, are sorted by item id first.
+    """
+    width = min(depth, scores.shape[1])
+    values, items = _topk(scores, min(depth + 1, scores.shape[1]))
+    equal = (values[:, 1:] == values[:, :-1]) & torch.isfinite(values[:, 1:])
+    if (tied := equal.any(1)).any():
+        ids, by_id = items[tied].sort(dim=1)
+        best_first, by_score = values[tied].gather(1, by_id).sort(dim=1, descending=True, stable=True)
+        values[tied], items[tied] = best_first, ids.gather(1, by_score)
+    if values.shape[1] > width and (contested := equal[:, width - 1]).any():  # some of the equal ones were left out
+        best_first, order = scores[contested].sort(dim=1, descending=True, stable=True)
+        values[contested], items[contested] = best_first[:, : width + 1], order[:, : width + 1]
+    return values[:, :width], items[:, :width]
+
+
+def _topk(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what `scores.topk(count)` does, of equal scores perhaps others, in less time where there are many columns.
+
+    Columns are looked at in groups. A group whose best score is not among the `count` best of all groups holds nothing that is
+    greater than the last of the `count` best scores, so only the columns of the best groups are sorted.
+    """
+    # the size of a group balances the number of groups against the number of columns in the best of them
+    width = scores.shape[1]
+    size = math.isqrt(width // count)
+    if size < 2:
+        return scores.topk(count, dim=1)
+
+    # column c is in group c % groups, in row c // groups of `grouped`; the last few columns are in no group
+    groups = width // size
+    inside = size * groups
+    grouped = scores[:, :inside].reshape(-1, size, groups)
+    best = grouped.amax(1).topk(count, dim=1, sorted=False).indices
+
+    # sort what is in the best groups, row by row, and the columns in no group
+    chosen = grouped.gather(2, best.unsqueeze(1).expand(-1, size, -1)).flatten(1)
+    values, places = torch.cat([chosen, scores[:, inside:]], dim=1).topk(count, dim=1)
+
+    # from places among those back to columns
+    row = places.div(count, rounding_mode="floor")
+    columns = row * groups + best.gather(1, places - row * count)
+    return values, torch.where(row < size, columns, places - size * count + inside)
+
+
+def combine(lists: Sequence[CandidateLists]) -> CandidateLists:
+    """Pools the lists of several recallers, in the given order; the depth becomes the largest one.
+
+    Raises:
+        CandidateError: There are none, they cover different numbers of windows, or a recaller appears twice.
+    """
+    names = tuple(name for one in lists for name in one.recallers)
+    sizes = sorted({len(one.items) for one in lists})
+    if len(sizes) != 1:
+        raise CandidateError(
+            f"Candidate lists for {sizes} windows", "A pool covers the same windows", _REBUILD, code="CANDIDATE-003"
+        )
+    if len(set(names)) < len(names):
+        raise CandidateError(
+            f"Recallers {', '.join(names)}",
+            "A pool holds each recaller once",
+            "Drop the repeated one",
+            code="CANDIDATE-004",
+        )
+    depth = max(one.depth for one in lists)
+    items = np.full((sizes[0], len(names), depth), NO_ITEM, dtype=np.int32)
+    scores = np.full(items.shape, np.nan, dtype=np.float32)
+    first = 0
+    for one in lists:
+        place = slice(first, first + len(one.recallers))
+        items[:, place, : one.depth], scores[:, place, : one.depth] = one.items, one.scores
+        first = place.stop
+    return CandidateLists(names, items, scores)
+
+
+def write_candidates(path: Path, lists: CandidateLists) -> None:
+    """Writes one Parquet file: a row per (window, recaller) with the columns window, recaller, items and scores.
+
+    Lists end where they end (no padding); recallers and depth are in the file's metadata.
+    """
+    count, pool, depth = lists.items.shape
+    lengths = (lists.items != NO_ITEM).sum(axis=2)
+    filled = np.arange(depth) < lengths[:, :, None]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths.ravel())]), pa.int32())
+    codes = pa.array(np.tile(np.arange(pool, dtype=np.int8), count))
+    table = pa.table(
+        {
+            Columns.Window: pa.array(np.repeat(np.arange(count, dtype=np.int32), pool)),
+            Columns.Recaller: pa.DictionaryArray.from_arrays(codes, pa.array(lists.recallers, pa.string())),
+            Columns.Items: pa.ListArray.from_arrays(offsets, pa.array(lists.items[filled])),
+            Columns.Scores: pa.ListArray.from_arrays(offsets, pa.array(lists.scores[filled])),
+        }
+    )
+    meta = {"recallers": lists.recallers, "depth": depth, "windows": count}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata({_META: json.dumps(meta)}), path, compression="zstd")
+
+
+def read_candidates(path: Path) -> CandidateLists:
+    """Reads a file of `write_candidates`.
+
+    Raises:
+        CandidateError: It is missing, damaged or of another kind.
+    """
+    rule = "Candidate lists are a Parquet file that the recall stage writes"
+    try:
+        table = pq.read_table(path)
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise CandidateError(f"{path} cannot be read ({error})", rule, _REBUILD, code="CANDIDATE-005") from error
+    stored = (table.schema.metadata or {}).get(_META)
+    if stored is None:
+        raise CandidateError(f"{path} holds something else", rule, _REBUILD, code="CANDIDATE-006")
+    meta = json.loads(stored)
+    shape = (meta["windows"], len(meta["recallers"]), meta["depth"])
+    if table.num_rows != shape[0] * shape[1]:
+        raise CandidateError(
+            f"{path} holds {table.num_rows} of {shape[0] * shape[1]} lists", rule, _REBUILD, code="CANDIDATE-007"
+        )
+    items = table[Columns.Items].combine_chunks()
+    filled = (np.arange(shape[2]) < items.value_lengths().to_numpy()[:, None]).reshape(shape)
+    result = CandidateLists(
+        tuple(meta["recallers"]), np.full(shape, NO_ITEM, np.int32), np.full(shape, np.nan, np.float32)
+    )
+    result.items[filled] = items.flatten().to_numpy()
+    result.scores[filled] = table[Columns.Scores].combine_chunks().flatten().to_numpy()
+    return result
+
+
+def check_candidates(lists: CandidateLists, corpus: Corpus, windows: Windows) -> None:
+    """Checks that lists are what they have to be.
+
+    Raises:
+        CandidateError: The lists are of another shape, or one has a gap, an item that does not exist, a repeated item, a
+            score that is not finite, or scores that rise.
+        LeakageError: A list holds an item of the window's history.
+    """
+    expected = (len(windows), len(lists.recallers), lists.depth)
+    if lists.items.shape != expected or lists.scores.shape != expected:
+        received = f"Candidate lists of shape {lists.items.shape} and {lists.scores.shape}"
+        raise CandidateError(
+            received, f"The shape is (windows, recallers, depth) = {expected}", _REBUILD, code="CANDIDATE-008"
+        )
+    position = Positions(corpus)
+    for number, name in enumerate(lists.recallers):
+        items, scores = lists.items[:, number], lists.scores[:, number]
+        filled = items != NO_ITEM
+        _refuse(filled[:, 1:] & ~filled[:, :-1], name, "has an empty place before its end", "A list has no gaps")
+        _refuse(
+            filled != ~np.isnan(scores), name, "has an item without a score, or a score without one", "They go together"
+        )
+        wrong = filled & ((items < 0) | (items >= corpus.num_items))
+        _refuse(wrong, name, "holds an item that does not exist", f"Items are 0..{corpus.num_items - 1}")
+        _refuse(filled & ~np.isfinite(scores) & ~np.isnan(scores), name, "has an infinite score", "Scores are finite")
+        _refuse(
+            filled[:, 1:] & (scores[:, 1:] > scores[:, :-1]), name, "has scores that rise", "The best item comes first"
+        )
+        ordered = np.sort(np.where(filled, items, -1 - np.arange(lists.depth)), axis=1)
+        _refuse(ordered[:, 1:] == ordered[:, :-1], name, "holds an item twice", "An item appears once")
+        seen = position(np.broadcast_to(windows.user[:, None], items.shape)[filled], items[filled])
+        leaked = np.zeros_like(filled)
+        leaked[filled] = seen < np.broadcast_to(windows.start[:, None], items.shape)[filled]
+        if leaked.any():
+            window = int(np.argwhere(leaked)[0, 0])
+            received = f"The list of {name} for window {window} holds an item of the window's history"
+            raise LeakageError(received, "Candidates are unseen items", _REBUILD, code="LEAKAGE-004")
+
+
+def _refuse(wrong: NDArray[np.bool_], name: str, what: str, rule: str) -> None:
+    if wrong.any():
+        raise CandidateError(
+            f"The list of {name} for window {int(np.argwhere(wrong)[0, 0])} {what}",
+            rule,
+            _REBUILD,
+            code="CANDIDATE-009",
+        )
+
+
+class Positions:
+    """Looks up the place of (user, item) pairs in the users' sequences; beyond every sequence for pairs that are not there."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        keys = corpus.user.astype(np.int64) * corpus.num_items + corpus.item
+        self._order = np.argsort(keys, kind="stable")  # of repeated pairs the first comes first
+        self._keys = keys[self._order]
+        self._place = np.arange(len(keys)) - corpus.offsets[corpus.user]
+        self._num_items = corpus.num_items
+
+    def __call__(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.int64]:
+        keys = users.astype(np.int64) * self._num_items + items
+        nearest = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        place = self._place[self._order[nearest]]
+        return np.where(self._keys[nearest] == keys, place, np.iinfo(np.int64).max)

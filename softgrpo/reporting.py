@@ -1,0 +1,110 @@
+"""Progress bars: tqdm's own on a terminal, a plain line now and then in a file or a pipe."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from tqdm.auto import tqdm
+
+SECONDS_BETWEEN_LINES = 15.0
+
+Watch = Callable[["ProgressBar"], None]
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Shows the bars of this thread to a function, about as often as they are drawn, until the block ends.
+
+    Bars that end within their delay are not shown.
+
+    Args:
+        watch: Gets the bar; it has to be quick.
+    """
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no types
+    """A bar that what is done sooner than its delay never shows, and that leaves whole lines behind.
+
+    tqdm's own is shown before its delay by `set_postfix` and by log lines, and then ends without the end of its line.
+    Where there is no terminal it would fill a file with its redrawings; here it says a line every 15 s and one at its end.
+
+    Args:
+        arguments: See tqdm.
+        delay: Seconds before it is shown for the first time.
+        options: See tqdm.
+    """
+
+    def __init__(self, *arguments: Any, delay: float = 2.0, **options: Any) -> None:
+        self._plain = not sys.stderr.isatty() and "ipykernel" not in sys.modules  # a notebook draws bars of its own
+        self._shown = False
+        now = time.monotonic()
+        self._worth_showing = now + delay
+        self._due = now + (SECONDS_BETWEEN_LINES if self._plain else delay)
+        if self._plain:
+            options["ncols"] = 0  # numbers only
+        super().__init__(*arguments, delay=delay, **options)
+
+    def display(self, *arguments: Any, **options: Any) -> Any:
+        """Draws the bar, or says its line, unless it is too early for that."""
+        now = time.monotonic()
+        if now >= self._worth_showing:
+            self._show_to_watch()
+        if now < self._due:
+            return None
+        if not self._plain:
+            self._shown = True
+            return super().display(*arguments, **options)
+        self._due = now + SECONDS_BETWEEN_LINES
+        return self._say()
+
+    def _show_to_watch(self) -> None:
+        watch = _watch.get()
+        if watch is not None:
+            watch(self)
+
+    def _say(self) -> None:
+        print(f"{time.strftime('%H:%M:%S')} | {self}", file=self.fp, flush=True)
+
+    def clear(self, *arguments: Any, **options: Any) -> None:
+        """Takes a drawn bar away, for a log line."""
+        if self._shown:
+            super().clear(*arguments, **options)
+
+    def close(self) -> None:
+        """Draws the bar, or says its line, for the last time."""
+        if self.disable:
+            return
+        if self._plain and self.leave and time.monotonic() >= self._worth_showing:
+            self._say()
+        self.delay = 0.0 if self._shown else math.inf  # by which tqdm tells whether it has drawn anything
+        super().close()
+
+
+BEST_METRIC = "eval_ndcg_best_reading"
+"""Curve of a training by which its model is chosen: NDCG on validation windows, read at the better of both temperatures."""
+
+
+class Reporter(Protocol):
+    """Receives what a stage has to say while it runs."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Takes one point of each named curve."""
+
+    def info(self, message: str) -> None:
+        """Takes one line for the log."""
+
+
+class Pruned(Exception):
+    """Ends a stage that is not worth going on with; nothing of it is committed. No error: it says why, and whoever asked knows."""

@@ -1,0 +1,218 @@
+"""Recommendations from what a run stored: each user's lists, merged with the weights that the policy gave the user.
+
+A user's lists are those of the test window: they know the user's items before it and none behind. Who has no test window gets
+the best static mixture, over the lists of the latest window there is, or without any over each recaller's common list: the items
+that it ranks best over all test windows. Legend: U users asked for, T test windows, M recallers, D depth, K length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from softgrpo.common.artifacts import WEIGHTS
+from softgrpo.common.columns import Columns
+from softgrpo.common.records import CandidateLists, Part
+from softgrpo.errors import CandidateError, ConfigError, PolicyError
+from softgrpo.evaluation.summary import FOCUS
+from softgrpo.ranking.fusion import align, contributions, merged_lists
+from softgrpo.recallers.candidates import NO_ITEM
+from softgrpo.serving.recommended import POLICY, STATIC, Recommended
+from softgrpo.stages.inputs import Prepared
+
+NO_TEST_WINDOW = "no test window: the latest earlier lists"
+NO_WINDOW = "no window: the recallers' common lists"
+NOT_IN_DATA = "not in the run's data, or dropped by its filters: the recallers' common lists"
+_CHUNK = 1024
+"""Users merged at a time."""
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Lists and weights of the users asked for: items and scores (U, M, D), weights (U, M), reason (U,)."""
+
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    weights: NDArray[np.float64]
+    reason: NDArray[np.object_]
+
+
+def recommend(prepared: Prepared, learned: NDArray[np.float64], users: Sequence[str] | None, k: int) -> Recommended:
+    """Recommends items.
+
+    Args:
+        prepared: Output of the stages `split` and `data`.
+        learned: (T, M) weights that the policy gave on the test windows.
+        users: Users by name, in the wanted order; None takes all of the run.
+        k: K, at most the depth of the lists.
+
+    Raises:
+        ConfigError: K is deeper than the lists, or a user is named twice.
+        PolicyError: The weights are not one row per test window and one column per recaller.
+    """
+    corpus, lists, windows = prepared.corpus, prepared.lists, prepared.windows
+    if not 1 <= k <= lists.depth:
+        raise ConfigError(
+            f"k = {k}",
+            f"A list is merged from lists of recall.depth = {lists.depth}",
+            "Ask for 1 to that",
+            code="CONFIG-067",
+        )
+    expected = (len(windows.of(Part.TEST)), len(lists.recallers))
+    if learned.shape != expected:
+        raise PolicyError(
+            f"policy outputs of shape {learned.shape}",
+            f"The run has (test windows, recallers) = {expected}",
+            "Name a whole run",
+            code="POLICY-026",
+        )
+    tokens = pd.Index(corpus.users[Columns.Token])
+    names = tokens.tolist() if users is None else list(users)
+    if not names:
+        raise ConfigError(
+            "no user", "At least one user is asked for", "Name some, or leave them out for all", code="CONFIG-068"
+        )
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"{len(names)} users, {len(set(names))} of them different",
+            "A user is asked for once",
+            "Drop the others",
+            code="CONFIG-069",
+        )
+    numbers = tokens.get_indexer(pd.Index(names, dtype=object))  # (U,) -1 where the run does not know the user
+    chosen = _choose(prepared, learned, numbers)
+    parts = [_merge(prepared, chosen, slice(at, at + _CHUNK), k) for at in range(0, len(names), _CHUNK)]
+    merged, shares = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    return Recommended(
+        _users_table(names, chosen, lists.recallers), _items_table(names, merged, shares, prepared), lists.recallers
+    )
+
+
+def _choose(prepared: Prepared, learned: NDArray[np.float64], numbers: NDArray[np.intp]) -> _Chosen:
+    """Returns what each user gets: the test window and the policy's weights, or what stands in for them."""
+    windows, lists = prepared.windows, prepared.lists
+    test = windows.of(Part.TEST)
+    size = prepared.corpus.num_users
+    latest, row = (
+        np.full(size + 1, -1),
+        np.full(size + 1, -1),
+    )  # the last entry stands for users that are not in the data
+    latest[windows.user] = np.arange(len(windows))  # of repeated users the last one counts, which is the latest window
+    latest[windows.user[test]] = test
+    row[windows.user[test]] = np.arange(len(test))
+    window, own = latest[numbers], row[numbers]  # (U,)
+    items, scores = lists.items[window], lists.scores[window]
+    common = _common_lists(lists, test) if (window < 0).any() else (lists.items[:0], lists.scores[:0])
+    for at in np.flatnonzero(own < 0):  # a list of an earlier window holds what the user took since
+        there = (items[at], scores[at]) if window[at] >= 0 else common
+        items[at], scores[at] = _without(there, prepared.corpus.sequence(numbers[at]) if numbers[at] >= 0 else None)
+    weights = np.where(own[:, None] >= 0, learned[own], np.asarray(prepared.static.best.weights))
+    reason = np.full(len(numbers), NOT_IN_DATA, dtype=object)
+    for row_of_user, why in ((numbers, NO_WINDOW), (window, NO_TEST_WINDOW), (own, "")):
+        reason[row_of_user >= 0] = why
+    return _Chosen(items, scores, weights, reason)
+
+
+def _common_lists(lists: CandidateLists, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Returns each recaller's common list (M, D): the items with the largest sum of 1 / rank over some windows.
+
+    The scores are the mean scores at each rank, so that they are on the recaller's own scale.
+    """
+    count, depth = len(lists.recallers), lists.depth
+    items = np.full((count, depth), NO_ITEM, dtype=np.int32)
+    scores = np.full((count, depth), np.nan, dtype=np.float32)
+    worth = 1.0 / np.arange(1, depth + 1)
+    for recaller in range(count):
+        retrieved, values = lists.items[rows, recaller], lists.scores[rows, recaller]
+        filled = retrieved != NO_ITEM
+        total = np.bincount(retrieved[filled], weights=np.broadcast_to(worth, retrieved.shape)[filled])
+        best = np.argsort(-total, kind="stable")[: min(depth, int((total > 0).sum()))]
+        listed = filled.sum(0)  # (D,) lists that are at least as long
+        mean = np.where(filled, values, 0.0).sum(0) / np.maximum(listed, 1)
+        width = min(len(best), int((listed > 0).sum()))
+        items[recaller, :width] = best[:width]
+        scores[recaller, :width] = np.minimum.accumulate(mean[:width])
+    return items, scores
+
+
+def _without(
+    lists: tuple[NDArray[np.int32], NDArray[np.float32]], history: NDArray[np.int32] | None
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Returns lists (M, D) without the items of a history; what follows moves up, and the scores stay with their ranks."""
+    items, scores = lists[0].copy(), lists[1].copy()
+    if history is not None:
+        for row in range(len(items)):
+            kept = items[row][~np.isin(items[row], history) & (items[row] != NO_ITEM)]
+            items[row], scores[row, len(kept) :] = NO_ITEM, np.nan
+            items[row, : len(kept)] = kept
+    return items, scores
+
+
+def _merge(prepared: Prepared, chosen: _Chosen, part: slice, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Returns the merged lists (u, K) of some users, and what each recaller gave to each item, (u, K, M)."""
+    fusion = prepared.config.fusion
+    aligned = align(torch.from_numpy(chosen.items[part]), torch.from_numpy(chosen.scores[part]), fusion, prepared.platt)
+    weights = torch.from_numpy(chosen.weights[part])
+    merged = merged_lists(aligned, weights[:, None], fusion, k)[:, 0]
+    return merged.numpy(), contributions(aligned, merged, weights, fusion).numpy()
+
+
+def _users_table(names: Sequence[str], chosen: _Chosen, recallers: tuple[str, ...]) -> pd.DataFrame:
+    weights = chosen.weights / chosen.weights.sum(1, keepdims=True)
+    source = np.where(chosen.reason == "", POLICY, STATIC)
+    table = {Columns.User: names, "weights": source, "reason": chosen.reason}
+    return pd.DataFrame(table | {f"weight_{name}": weights[:, index] for index, name in enumerate(recallers)})
+
+
+def _items_table(
+    names: Sequence[str], merged: NDArray[np.int64], shares: NDArray[np.float64], prepared: Prepared
+) -> pd.DataFrame:  # fmt: skip
+    user, place = np.nonzero(merged >= 0)
+    items = prepared.corpus.items
+    item_numbers = merged[user, place]
+    table: dict[str, Any] = {
+        Columns.User: np.asarray(names, dtype=object)[user],
+        "rank": (place + 1).astype(np.int32),
+        Columns.Item: items[Columns.Token].to_numpy(object)[item_numbers],
+        Columns.Title: items[Columns.Title].to_numpy(object)[item_numbers],
+        Columns.Score: shares[user, place].sum(1),
+    }
+    return pd.DataFrame(
+        table | {f"from_{name}": shares[user, place, index] for index, name in enumerate(prepared.lists.recallers)}
+    )
+
+
+def stored_weights(folder: Path, recallers: tuple[str, ...], method: str = FOCUS) -> NDArray[np.float64]:
+    """Returns the weights (T, M) of a learned method on the test windows, as the stage `test` stored them.
+
+    Args:
+        folder: Of the stage `test`.
+        recallers: The M names, in order.
+        method: Its key in the table.
+
+    Raises:
+        CandidateError: They are of another list of recallers.
+        PolicyError: There is no such method.
+    """
+    table = pd.read_parquet(folder / WEIGHTS)
+    stored = tuple(str(name) for name in table.columns if name not in ("method", Columns.Window))
+    if stored != recallers:
+        raise CandidateError(
+            f"policy outputs over {', '.join(stored)}",
+            f"the candidate lists are of {', '.join(recallers)}, in that order",
+            "Name the run of one whole pipeline",
+            code="CANDIDATE-015",
+        )
+    rows = table[table["method"] == method]
+    if not len(rows):
+        raise PolicyError(
+            f"method '{method}'", "The run stored no weights of it", "Name a run that tested it", code="POLICY-027"
+        )
+    return rows[list(recallers)].to_numpy(np.float64)

@@ -1,0 +1,182 @@
+"""Stages in processes of their own, so that several can run at once.
+
+RecBole keeps global state (seeds, loggers, the command line), and each stage would take all cores. So stages that run at the same
+time share no process, and each gets its share of the cores. The child (`tasks/running/stage_process.py`) only runs the stage, which
+fills a folder. The parent keeps the lock, the commit, MLflow and Prefect, and shows log, curves and progress bars.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from softgrpo.common.interruption import end_at_once_next_time
+from softgrpo.common.paths import ROOT
+from softgrpo.errors import ProcessError, SoftGRPOError
+from softgrpo.reporting import ProgressBar
+from softgrpo.stages.contract import Node, StageContext
+
+ERRORS = {kind.__name__: kind for kind in SoftGRPOError.__subclasses__()}
+THREADS = "OMP_NUM_THREADS"
+
+
+def free_cores() -> int:
+    """Returns how many cores this process may use: OMP_NUM_THREADS if it is set, but no more than the system gives it."""
+    cores = len(os.sched_getaffinity(0))
+    threads = os.environ.get(THREADS, "")
+    return min(cores, int(threads)) if threads.isdecimal() and int(threads) else cores
+
+
+class Isolation:
+    """Runs stages in processes of their own. A copy that is sent to another process has the same settings, and no stage at work.
+
+    Args:
+        threads: Threads of each process; None leaves that to the environment.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads
+        self._lock = threading.Lock()
+        self._children: set[subprocess.Popen[str]] = set()
+        self._ended = False
+
+    def __reduce__(self) -> tuple[type[Isolation], tuple[int | None]]:
+        return Isolation, (self.threads,)
+
+    def node(self, node: Node) -> Node:
+        """Returns a node whose stage runs in a process of its own."""
+        return replace(node, stage=replace(node.stage, run=partial(self._run, node)))
+
+    @contextmanager
+    def until_interrupted(self) -> Iterator[None]:
+        """Ends all stages that are at work if the block ends by Ctrl-C or a signal, and lets no other begin."""
+        try:
+            yield
+        except Exception:  # broad: an error of one stage is no reason to end another; it goes on to the caller
+            raise
+        except BaseException:  # broad: whatever else ends a run comes from outside; it goes on to the caller
+            end_at_once_next_time()
+            with self._lock:
+                self._ended = True
+                for child in self._children:
+                    child.kill()
+            raise
+
+    def _start(self) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        if self.threads is not None:
+            environment[THREADS] = str(self.threads)
+        with self._lock:
+            if self._ended:
+                raise KeyboardInterrupt
+            child = subprocess.Popen(
+                [sys.executable, "-m", "tasks.running.stage_process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+                process_group=0,  # Ctrl-C of a terminal is for the process that started it, which ends it
+            )
+            self._children.add(child)
+        return child
+
+    def _run(self, node: Node, context: StageContext) -> dict[str, float]:
+        child = self._start()
+        order = {
+            "node": node.name,
+            "module": node.stage.module,
+            "config": context.config.model_dump(mode="json"),
+            "variant": context.variant,
+            "inputs": {name: str(folder) for name, folder in context.inputs.items()},
+            "out": str(context.out),
+            "work": str(context.work),
+        }
+        try:
+            return _Listener(node.name, context).listen(child, json.dumps(order))
+        finally:
+            child.kill()  # nothing happens if it has ended by itself
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                assert pipe is not None
+                with suppress(BrokenPipeError):
+                    pipe.close()
+            with self._lock:
+                self._children.discard(child)
+                if self._ended:
+                    raise KeyboardInterrupt
+
+
+class _Listener:
+    """Reads the messages of a stage's process."""
+
+    def __init__(self, node: str, context: StageContext) -> None:
+        self._node = node
+        self._reporter = context.reporter
+        self._bar: tuple[list[Any], ProgressBar] | None = None
+
+    def listen(self, child: subprocess.Popen[str], order: str) -> dict[str, float]:
+        assert child.stdin is not None and child.stdout is not None
+        with suppress(BrokenPipeError):  # it has ended already; its last messages can still be read
+            child.stdin.write(order + "\n")
+            child.stdin.flush()
+        try:
+            for line in child.stdout:
+                kind, *values = json.loads(line)
+                if kind == "done":
+                    return dict(values[0])
+                self._take(kind, values)
+        finally:
+            self._put_away()
+        raise ProcessError(
+            f"{self._node}: its process ended with code {child.wait()}",
+            "It must come to its end; -9 means that it was killed, as the system does where memory is short, and -6 or -11 that a"
+            " library gave up, as some do where they get no memory",
+            "Let fewer stages run at once (--parallel 1), see docs/troubleshooting.md on memory, and run the same command again",
+            code="PROCESS-002",
+        )
+
+    def _take(self, kind: str, values: list[Any]) -> None:
+        if kind == "metrics":
+            self._reporter.metrics(*values)
+        elif kind == "info":
+            self._reporter.info(*values)
+        elif kind == "log":
+            name, level, text = values
+            logging.getLogger(name).log(level, "%s", text)
+        elif kind == "bar":
+            self._draw(*values)
+        elif kind == "refused":
+            name, code, *words = values
+            raise ERRORS[name](*words, code=code)
+        else:
+            message, place = values
+            error = RuntimeError(message)
+            error.add_note(place)
+            raise error
+
+    def _draw(self, which: list[Any], done: float, postfix: str | None) -> None:
+        """Draws a bar of the other process, for this one's console and its page."""
+        if self._bar is None or self._bar[0] != which:
+            self._put_away()
+            _, label, total, unit = which
+            self._bar = which, ProgressBar(total=total, desc=label.removesuffix(": "), unit=unit, delay=0)
+        bar = self._bar[1]
+        bar.n = done
+        bar.set_postfix_str(postfix or "", refresh=False)
+        bar.refresh()
+
+    def _put_away(self) -> None:
+        if self._bar is not None:
+            bar = self._bar[1]
+            bar.leave = False  # the log says when the stage is done
+            bar.close()
+            self._bar = None

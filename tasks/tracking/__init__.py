@@ -1,0 +1,1 @@
+"""MLflow as the durable index of runs and stages; the only importer of mlflow."""

@@ -1,0 +1,74 @@
+"""The examples run and show what they say."""
+
+from __future__ import annotations
+
+import csv
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples import ratio_variance
+from examples.learning_problem import simplex
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, object]:
+    """Runs an example as a script in an empty working directory, and returns its names."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_the_example_of_ones_own_problem_is_short_and_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    assert len((EXAMPLES / "mix_colours.py").read_text(encoding="utf-8").splitlines()) < 40
+    names = run("mix_colours.py", tmp_path, monkeypatch)
+    before, after = (float(text) for text in re.findall(r"reward \w+ training: ([\d.]+)", capsys.readouterr().out))
+    # what the same mixture for every prompt can reach, by a grid of twentieths
+    grid = simplex(20, 3).expand(len(names["COLOURS"]), -1, -1)  # type: ignore[arg-type]
+    static = names["reward"](grid, names["columns"]).mean(0).max().item()  # type: ignore[operator]
+    assert before < static < 0.65 and after > 0.8
+
+
+def test_the_curves_are_printed_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    names = run("learning_curves.py", tmp_path, monkeypatch, "--seeds", "1", "--epochs", "3", "--output", "curves")
+    settings = names["SETTINGS"]
+    table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in table[2:]] == list(settings)  # type: ignore[call-overload]
+    assert all(re.fullmatch(r"[\d.]+ \([\d.]+ to [\d.]+\)", cell) for row in table[2:] for cell in row[1:4])
+    with (tmp_path / "curves/curves.csv").open(encoding="utf-8", newline="") as file:
+        points = list(csv.DictReader(file))
+    # 3 epochs of 2 steps, a point every 5 steps, and the start
+    assert [(point["setting"], point["step"]) for point in points] == [
+        (setting, step)
+        for setting in settings  # type: ignore[attr-defined]
+        for step in ("0", "5")
+    ]
+    assert (tmp_path / "curves/curves.png").stat().st_size > 10_000
+
+
+def test_the_measured_variances_are_those_of_the_guide(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    monkeypatch.setattr(ratio_variance, "SAMPLES", 40_000)
+    ratio_variance.main()
+
+    def ratios(text: str) -> dict[tuple[str, str], float]:
+        found = re.findall(r"^\| (M = .+?) \| ([\d.]+) \| ([\d.]+) \|", text, re.MULTILINE)
+        return {(classes, tau): float(ratio) for classes, tau, ratio in found}
+
+    printed = ratios(capsys.readouterr().out)
+    written = ratios((ROOT / "docs/algorithm.md").read_text(encoding="utf-8"))
+    assert len(printed) == len(ratio_variance.CASES)
+    # the standard error of a ratio from 200,000 samples is at most 0.006, from a fifth of them sqrt(5) times that: 4 of these
+    assert written == pytest.approx(printed, abs=0.054)
+    assert written["M = 2, uniform", "1"] == pytest.approx(8 / 17, abs=0.02)

@@ -1,0 +1,91 @@
+"""A run of tiny stages, for the commands that read stored runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from softgrpo.baselines.static_mixture import Candidate, StaticMixture
+from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
+from softgrpo.config import ExperimentConfig
+from softgrpo.data.corpus import write_corpus
+from softgrpo.data.windows import make_windows, write_windows
+from softgrpo.evaluation.pages.provenance import PROVENANCE, place
+from softgrpo.presets import resolve
+from softgrpo.recallers.candidates import write_candidates
+from softgrpo.stages.contract import Node, Stage, StageContext
+from softgrpo.stages.inputs import save_static
+from tests.softgrpo.data.cases import corpus_of
+
+NAMES = ("A", "B")
+SETTINGS = {"recall.recallers": list(NAMES), "recall.files": {"A": "a", "B": "b"}, "fusion.k": 5}
+METRICS = {"ndcg@5": 0.2, "ndcg@10": 0.25, "ndcg@20": 0.3, "recall@10": 0.4, "recall@20": 0.5}
+DIFFERENCES = [
+    f"vs_{name}{piece}" for name in ("single", "static") for piece in ("", "_relative", "_low", "_high", "_p")
+]
+
+
+def world() -> tuple[Corpus, Windows]:
+    corpus = corpus_of([[(user + 3 * step) % 40 for step in range(12)] for user in range(6)])
+    return corpus, make_windows(corpus, ExperimentConfig().split)
+
+
+def fill_split(context: StageContext) -> dict[str, float]:
+    corpus, windows = world()
+    write_corpus(context.out, corpus)
+    write_windows(context.out, windows)
+    return {}
+
+
+def fill_data(context: StageContext) -> dict[str, float]:
+    _, windows = world()
+    items = (np.arange(len(windows))[:, None, None] + np.array([[0], [7]]) + np.arange(12)) % 40
+    scores = np.broadcast_to(np.arange(12, 0, -1, dtype=np.float32), items.shape)
+    write_candidates(context.out / "candidates.parquet", CandidateLists(NAMES, items.astype(np.int32), scores.copy()))
+    best = Candidate("grid", (0.75, 0.25), 0.1, 0.2)
+    save_static(context.out, StaticMixture(best, best, (best,)))
+    return {}
+
+
+def fill_test(context: StageContext) -> dict[str, float]:
+    rows = {"method": ["A", "grpo_multi"], "label": ["A", "SofT-GRPO multi"], "kind": ["single", "learned"]}
+    pd.DataFrame(rows | METRICS | dict.fromkeys(DIFFERENCES, 0.1)).to_parquet(context.out / "table.parquet")
+    count = len(world()[1].of(Part.TEST))
+    weights = pd.DataFrame({"A": np.linspace(0, 1, count), "B": np.linspace(1, 0, count), "method": "grpo_multi"})
+    weights.to_parquet(context.out / "weights.parquet")
+    (context.out / "figures").mkdir()
+    (context.out / "figures/a.png").write_bytes(b"a figure")
+    (context.out / "report.html").write_text(f"<h1>report</h1>{place(PROVENANCE)}")
+    (context.out / "report.md").write_text(f"# report\n{place(PROVENANCE)}")
+    return {"ndcg@5/grpo_multi": METRICS["ndcg@5"]}
+
+
+def fill_policy(context: StageContext) -> dict[str, float]:
+    (context.out / "made").write_text("made")
+    return {"best_ndcg": 0.2, "validation_windows": 6.0}
+
+
+def nodes() -> tuple[Node, ...]:
+    def stage(name: str, fill: Any) -> Stage:
+        return Stage(name, fill, lambda config, _: {"name": name}, "softgrpo.common.columns", ("numpy",))
+
+    return (
+        Node("split", stage("split", fill_split), "", ()),
+        Node("data", stage("data", fill_data), "", ("split",)),
+        Node("grpo", stage("grpo", fill_policy), "", ("split", "data")),
+        Node("test", stage("test", fill_test), "", ("split", "data", "grpo")),
+    )
+
+
+def run(output: Path, until: int = 4) -> str:
+    """Runs the stages as a flow does; returns the id of the run."""
+    from prefect import flow
+
+    from flows.pipeline import execute
+
+    config = resolve("shop", "tiny", overrides=SETTINGS)
+    result = flow(lambda: execute(nodes()[:until], config, output=output), validate_parameters=False)()
+    return result.run_id

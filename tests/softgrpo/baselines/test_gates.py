@@ -1,0 +1,237 @@
+"""Gates on problems whose answer is known, and proofs that no test answer reaches them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+from softgrpo.baselines.boosting import SHARPNESS, predict_best, sharpened
+from softgrpo.baselines.gates import GATES, fit_gates
+from softgrpo.baselines.inputs import gate_numbers, standardised
+from softgrpo.baselines.networks import Network, fit_network, read
+from softgrpo.baselines.stacking import linear_weights, normal_equations, solve
+from softgrpo.common.records import Part
+from softgrpo.errors import DataError
+from softgrpo.pipeline.run import LogReporter
+from softgrpo.policy.features import Features
+from softgrpo.stages.contract import StageContext
+from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.teacher import gate_data
+from softgrpo.stages.test import run as evaluate
+from tests.softgrpo.baselines.cases import FUSION, small_config, small_prepared, switch, switch_data
+from tests.softgrpo.data.cases import windows_of
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_gate_finds_the_number_that_matters(name: str) -> None:
+    """No static mixture hits more than the windows of one recaller, about half; a gate that reads the number hits all."""
+    data, test = switch_data()
+    gate = fit_gates([name], data)[name]
+    assert gate.weights.shape == (80, 2)
+    assert torch.allclose(gate.weights.sum(1), torch.ones(80, dtype=torch.float64))
+    assert gate.valid_ndcg >= 0.98
+    assert test.ndcg(gate.weights[:, None]).mean() >= 0.97
+    assert gate.choice
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_equal_seeds_give_equal_weights(name: str) -> None:
+    data = switch_data(120, 30, 30)[0]
+    torch.manual_seed(3)
+    first = fit_gates([name], data)[name]
+    state = torch.random.get_rng_state()
+    second = fit_gates([name], data)[name]
+    assert torch.equal(first.weights, second.weights)
+    assert torch.equal(state, torch.random.get_rng_state()), "the random numbers of others are left alone"
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_test_answers_change_no_weight(name: str) -> None:
+    config = small_config()
+    weights = []
+    for seed in (7, 8):
+        prepared = small_prepared(config, seed)
+        weights.append(
+            fit_gates([name], gate_data(prepared, prepared.rewarded_rows(), prepared.windows.of(Part.TEST)))[
+                name
+            ].weights
+        )
+    one, other = (small_prepared(config, seed) for seed in (7, 8))
+    rows = one.windows.of(Part.TEST)
+    assert not np.array_equal(one.features.ndcg[rows], other.features.ndcg[rows]), "the answers do differ"
+    assert torch.equal(weights[0], weights[1])
+
+
+def test_test_answers_change_no_static_mixture() -> None:
+    config = small_config()
+    one, other = (small_prepared(config, seed).static for seed in (7, 8))
+    assert one == other
+    assert {each.name for each in one.candidates} == {"Left", "Right", "uniform", "grid", "cem", "bayes"}
+
+
+def test_gates_see_the_windows_that_soft_grpo_sees() -> None:
+    config = small_config().model_copy(
+        update={"train": small_config().train.model_copy(update={"max_train_windows": 30})}
+    )
+    prepared = small_prepared(config)
+    data = gate_data(prepared, prepared.rewarded_rows(), prepared.windows.of(Part.TEST))
+    assert len(data.train) == len(data.numbers[0]) == len(data.train_ndcg) == 30
+    assert len(data.valid) == len(data.numbers[1]) == len(data.numbers[2]) == 40
+
+
+def test_a_baseline_that_is_not_named_is_not_fitted() -> None:
+    data, _ = switch_data(120, 30, 30)
+    assert list(fit_gates(["cem", "boosting", "stacking"], data)) == ["stacking", "boosting"]
+    assert fit_gates(["cem"], data) == {}
+
+
+@pytest.mark.parametrize(("place", "name"), list(enumerate(["policy", "validation", "test"])))
+def test_no_windows_is_an_error(place: int, name: str) -> None:
+    data, _ = switch_data(20, 20, 20)
+    numbers = [*data.numbers]
+    numbers[place] = numbers[place][:0]
+    with pytest.raises(DataError, match=f"no {name} window"):
+        fit_gates(["stacking"], replace(data, numbers=tuple(numbers)))
+
+
+def test_a_stage_without_test_windows_ends_before_it_asks_any_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = small_prepared(small_config(), test=False)
+    monkeypatch.setattr(Prepared, "of", lambda config, inputs: prepared)
+    context = StageContext(prepared.config, "", {}, tmp_path, tmp_path, LogReporter("test"))  # no folder of a model
+    with pytest.raises(DataError, match="no test window"):
+        evaluate(context)
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_numbers_by_hand() -> None:
+    windows = windows_of([(0, Part.POLICY, 3, 5), (0, Part.VALID, 5, 6)], [3])
+    nan, inf = math.nan, math.inf
+    features = Features(
+        ndcg=np.full((2, 2), 9.0, np.float32),
+        best_rank=np.full((2, 2), 9.0, np.float32),
+        strength=np.array([[0.1, 0.2], [0.3, nan]], np.float32),
+        peak=np.array([[0.5, 0.6], [0.7, 0.8]], np.float32),
+        overlap=np.array([[0.0, 1.0], [0.25, 0.5]], np.float32),
+        track_ndcg=np.array([[nan, nan], [0.5, 0.0]], np.float32),
+        track_rank=np.array([[nan, nan], [2.0, inf]], np.float32),
+        track_count=np.array([0.0, 1.0], np.float32),
+    )
+    expected = [
+        [0.1, 0.2, 0.5, 0.6, 0.0, 1.0, 0, 0, 0, 0, math.log(4), 0, 0],
+        [0.3, 0, 0.7, 0.8, 0.25, 0.5, 0.5, 0, 0.5, 0, math.log(6), math.log(2), 1],
+    ]
+    assert gate_numbers(features, windows) == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_numbers_are_standardised_by_the_training_windows() -> None:
+    numbers = np.array([[1.0, 5.0], [3.0, 5.0], [9.0, 6.0]])
+    train, valid, test = standardised(numbers, np.array([0, 1]), np.array([2]), np.array([0]))
+    assert train.tolist() == [[-1, 0], [1, 0]]
+    assert valid.tolist() == [[7, 0]]  # (9 - 2) / 1; the second does not vary in training
+    assert test.tolist() == [[-1, 0]]
+
+
+# ---------------------------------------------------------------- stacking
+
+
+def test_normal_equations_are_those_of_one_row_per_item() -> None:
+    judged, numbers, _ = switch(5, 3)
+    seen = torch.nn.functional.pad(numbers.double(), (0, 1), value=1.0)
+    products, hits = normal_equations(judged.aligned, judged.positions, seen)
+    rows, answers = [], []
+    for window in range(5):
+        for place, item in enumerate(judged.aligned.items[window].tolist()):
+            values = judged.aligned.values[window, :, place].double()
+            rows.append(torch.outer(values, seen[window]).ravel())
+            answers.append(float(item == 3))
+    table, wanted = torch.stack(rows), torch.tensor(answers, dtype=torch.float64)
+    assert torch.allclose(products, table.T @ table)
+    assert torch.allclose(hits, table.T @ wanted)
+    coefficients = solve(products, hits, torch.tensor([False, False, True]), 0.1)
+    penalty = torch.where(torch.tensor([False, False, True]), 1e-9, 0.1).repeat(2) * products.diagonal().mean()
+    gradient = products @ coefficients.ravel() - hits + penalty * coefficients.ravel()
+    assert torch.allclose(gradient, torch.zeros(6, dtype=torch.float64), atol=1e-9)
+
+
+def test_linear_weights_by_hand() -> None:
+    coefficients = torch.tensor([[1.0, 0.0], [-2.0, 1.0]], dtype=torch.float64)
+    numbers = torch.tensor([[1.0, 5.0], [1.0, 0.0], [-1.0, -3.0]], dtype=torch.float64)
+    static = torch.tensor([0.9, 0.1], dtype=torch.float64)
+    # (1, 3) -> 1/4, 3/4; (1, -2) -> 1, 0; (-1, -1): nothing is left, the static mixture stands in
+    assert linear_weights(coefficients, numbers, static).tolist() == [[0.25, 0.75], [1, 0], [0.9, 0.1]]
+
+
+# ---------------------------------------------------------------- trees
+
+
+def test_sharpened_by_hand() -> None:
+    prior = torch.tensor([0.5, 0.5]).log()
+    weights = sharpened(np.array([[0.2, 0.1], [0.0, 0.1]]), prior)
+    assert weights.shape == (2, len(SHARPNESS), 2)
+    assert weights[:, SHARPNESS.index(0.0)].tolist() == [[0.5, 0.5]] * 2
+    assert weights[0, SHARPNESS.index(1.0)].tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert weights[0, SHARPNESS.index(2.0)].tolist() == pytest.approx([4 / 5, 1 / 5])
+    assert weights[1, SHARPNESS.index(1.0)].tolist() == pytest.approx([1 / 101, 100 / 101])
+
+
+def test_one_recaller_that_is_always_best_needs_no_trees() -> None:
+    numbers = np.zeros((3, 1))
+    ndcg = np.array([[0.0, 0.5], [0.0, 0.0], [0.1, 0.2]], np.float32)
+    assert predict_best(numbers, ndcg, [numbers[:2]], 0)[0].tolist() == [[0, 1], [0, 1]]
+    assert predict_best(numbers, ndcg * 0, [numbers[:2]], 0)[0].tolist() == [[0, 0], [0, 0]]
+
+
+def test_ties_count_for_each_best_recaller_in_equal_shares() -> None:
+    """Where no number varies, trees can only give the shares: 1/2 + 1/2 + 1 of 3 windows for the first."""
+    numbers = np.zeros((300, 1))
+    ndcg = np.array([[0.5, 0.5], [0.5, 0.5], [1.0, 0.0]] * 100, np.float32)
+    found = predict_best(numbers, ndcg, [numbers[:1]], 0)[0]
+    assert found[0].tolist() == pytest.approx([2 / 3, 1 / 3], abs=0.01)
+
+
+# ---------------------------------------------------------------- networks
+
+
+def test_a_network_starts_at_the_prior_and_stays_there_where_nothing_teaches() -> None:
+    data, _ = switch_data(20, 20, 20)
+    missed = replace(data.train, targets=data.train.targets * 0 + 99)
+    prior = torch.tensor([0.7, 0.3]).log()
+    for action in ("soft", "dirichlet"):
+        gate = fit_network(replace(data, train=missed, prior=prior), action)
+        assert gate.choice.startswith("step 0")
+        rows = gate.weights[0].tolist()
+        options = [softmax(np.log([0.7, 0.3]) / tau).tolist() for tau in (1.0, 0.5)]
+        assert any(rows == pytest.approx(option, abs=1e-6) for option in options)
+    hard = fit_network(replace(data, train=missed, prior=prior), "discrete")
+    assert hard.weights[0].tolist() == [1, 0]
+
+
+def test_readings_by_hand() -> None:
+    logits = torch.tensor([[math.log(3.0), 0.0]])
+    weights, names = read(logits, "soft")
+    assert weights[0].tolist() == [pytest.approx([3 / 4, 1 / 4]), pytest.approx([9 / 10, 1 / 10])]
+    assert names == ("softmax(z / 1)", "softmax(z / 0.5)")
+    assert read(logits, "discrete")[0].tolist() == [[[1, 0]]]
+
+
+def test_the_network_is_the_prior_at_first() -> None:
+    start = torch.tensor([0.1, -0.4, 0.3])
+    assert torch.equal(Network(4, start)(torch.randn(5, 4)), start.expand(5, -1))
+
+
+def test_windows_that_teach_are_those_with_a_listed_target() -> None:
+    data, _ = switch_data(6, 6, 6)
+    targets = data.train.targets.clone()
+    targets[[0, 4]] = 99
+    assert replace(data, train=replace(data.train, targets=targets)).teaching.tolist() == [1, 2, 3, 5]
+    assert data.train.fusion == FUSION

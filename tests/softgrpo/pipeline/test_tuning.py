@@ -1,0 +1,56 @@
+"""What is searched, what makes two studies the same, and what counts of a training."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import ConfigError
+from softgrpo.pipeline.tuning import SearchSpace, plan_study, study_name, validation_ndcg, with_values
+from softgrpo.presets import resolve, size_names
+from softgrpo.reporting import BEST_METRIC
+from tests.support.fake_groups import FakeGroups
+
+
+@pytest.mark.parametrize("size", size_names())
+def test_the_search_can_start_from_every_preset(size: str) -> None:
+    values = SearchSpace().start(resolve("ml-100k", size))
+    assert set(values) == {"learning_rate", "tau_gumbel", "top_p", "epsilon", "beta"}
+
+
+def test_a_study_is_known_by_all_that_decides_its_numbers() -> None:
+    fakes, space = FakeGroups(), SearchSpace()
+
+    def name(config: ExperimentConfig, space: SearchSpace = space) -> str:
+        return study_name(fakes.plan(config, "grpo"), config, space)
+
+    base = resolve("ml-100k", "tiny")
+    assert name(base).startswith("ml-100k-tiny-BPR_SASRec_ItemKNN-")
+    assert name(with_values(base, {"learning_rate": 1e-6, "top_p": 0.5})) == name(base)
+    for changes in ({"sft.learning_rate": 1e-3}, {"grpo.num_generations": 8}, {"recall.recallers": ["BPR", "Pop"]}):
+        assert name(resolve("ml-100k", "tiny", overrides=changes)) != name(base)
+    assert name(base, space.model_copy(update={"top_p": space.top_p.model_copy(update={"low": 0.6})})) != name(base)
+
+
+def test_the_starting_point_does_not_count() -> None:
+    drawn = {BEST_METRIC: {"step": [0.0, 5.0, 10.0], "value": [0.9, 0.2, 0.3]}, "loss": {"step": [0.0], "value": [1.0]}}
+    assert validation_ndcg(json.loads(json.dumps(drawn))) == {5: 0.2, 10: 0.3}
+
+
+def test_tried_values_have_four_digits_and_change_nothing_else() -> None:
+    base = resolve("ml-100k", "tiny")
+    tried = with_values(base, {"learning_rate": 1.23456e-5, "beta": 0.0999996})
+    assert (tried.grpo.learning_rate, tried.grpo.beta) == (1.235e-05, 0.1)
+    assert with_values(tried, base.grpo.model_dump(include={"learning_rate", "beta"})) == base
+
+
+def test_a_start_outside_the_ranges_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"grpo.tau_gumbel = 9. The search starts there, so it must lie in 0.25 to 4"):
+        plan_study("ml-100k", "tiny", "full", {"grpo.tau_gumbel": 9}, 1, SearchSpace())
+
+
+def test_trials_that_do_not_train_are_refused() -> None:
+    with pytest.raises(ConfigError, match="num_train_epochs = 0"):
+        plan_study("ml-100k", "tiny", "full", {"grpo.num_train_epochs": 0}, 2, SearchSpace())

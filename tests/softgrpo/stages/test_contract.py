@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+
+from softgrpo.pipeline import costs
+from softgrpo.pipeline.plan import plan
+from softgrpo.presets import resolve
+from softgrpo.stages.catalogue import EVERY
+from softgrpo.stages.contract import ALL_STAGES, LANGUAGE_MODEL_STAGES, POLICY_STAGES, STAGES
+from tasks.tracking import descriptions
+
+
+def test_stages_of_the_pipeline_in_their_order() -> None:
+    assert ("split", *STAGES) == ALL_STAGES
+    assert tuple(dict.fromkeys(node.stage.name for node in plan(resolve("ml-100k", "tiny")))) == ALL_STAGES
+    assert {*POLICY_STAGES} < {*LANGUAGE_MODEL_STAGES} < {*STAGES}
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [{stage.name for stage in EVERY}, costs.START_SECONDS, costs.WINDOW_SECONDS, descriptions.STAGES],
+    ids=["catalogue", "start", "per window", "descriptions"],
+)
+def test_what_is_said_of_stages_is_said_of_every_stage(stages: Collection[str]) -> None:
+    assert set(stages) == set(ALL_STAGES)
