@@ -77,14 +77,14 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error("there is no GPU that torch can use: leave --device (DEVICE=) out, or install a torch for the GPU")
     quieten()
     device = torch.device(given.device)
-    wanted = sections(device)
-    if strangers := set(given.only or ()) - set(wanted):
-        parser.error(f"--only knows {', '.join(wanted)} on {device.type}, and not {', '.join(sorted(strangers))}")
+    chosen = sections(device)
+    if strangers := set(given.only or ()) - set(chosen):
+        parser.error(f"--only knows {', '.join(chosen)} on {device.type}, and not {', '.join(sorted(strangers))}")
     machine, rows = describe_machine(device), []
-    for name in given.only or wanted:
+    for name in given.only or chosen:
         print(f"measuring {name} ...", file=sys.stderr, end=" ", flush=True)
         start = time.perf_counter()
-        rows += measured(wanted[name], name)
+        rows += measured(chosen[name], name)
         print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr)
     print_report(machine, rows)
     if given.json is not None:

@@ -143,12 +143,12 @@ def by_softgrpo(name: str, config: ExperimentConfig, corpus: Corpus, windows: Wi
     items, _ = build_candidates(model, corpus, windows, config.recall.depth, config.recall.batch_size, name)
     test = windows.of(Part.TEST)
     counts = windows.end[test] - windows.start[test]
-    wanted = np.full((len(test), counts.max()), -1, dtype=np.int32)
+    target_items = np.full((len(test), counts.max()), -1, dtype=np.int32)
     for row, window in enumerate(test):
-        wanted[row, : counts[row]] = corpus.sequence(int(windows.user[window]))[
+        target_items[row, : counts[row]] = corpus.sequence(int(windows.user[window]))[
             windows.start[window] : windows.end[window]
         ]
-    ranks = own_ranks(items[test][:, None], wanted)[:, 0]
+    ranks = own_ranks(items[test][:, None], target_items)[:, 0]
     places = torch.from_numpy(np.where(np.isfinite(ranks), ranks, ABSENT).astype(np.int64))
     return float(ndcg(places, torch.from_numpy(counts.astype(np.int64)), K).mean())
 

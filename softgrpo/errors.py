@@ -147,8 +147,10 @@ def lack_of_memory(error: BaseException | None) -> BaseException | None:
 def _says_no_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    said = isinstance(error, RuntimeError | ImportError) and any(words in str(error).lower() for words in _NO_MEMORY)
-    return said or isinstance(error, MemoryError)
+    names_memory = isinstance(error, RuntimeError | ImportError) and any(
+        words in str(error).lower() for words in _NO_MEMORY
+    )
+    return names_memory or isinstance(error, MemoryError)
 
 
 def no_space() -> StoreError:

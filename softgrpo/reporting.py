@@ -1,4 +1,7 @@
-"""Progress bars: tqdm's own on a terminal, a plain line now and then in a file or a pipe."""
+"""What running code tells those who watch it: progress bars, numbers and lines of a stage, and the wish to be ended early.
+
+Bars are tqdm's on a terminal, and a plain line now and then in a file or a pipe.
+"""
 
 from __future__ import annotations
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import get_args
 
 from softgrpo.baselines.boosting import fit_boosting
 from softgrpo.baselines.inputs import GateData, GateWeights, check_windows
 from softgrpo.baselines.networks import fit_network
 from softgrpo.baselines.stacking import fit_stacking
+from softgrpo.baselines.static_mixture import SEARCH_FUNCTIONS
+from softgrpo.config import Baseline
 
 GATES: dict[str, tuple[str, Callable[[GateData], GateWeights]]] = {
     "dirichlet": ("Dirichlet policy, network", partial(fit_network, action="dirichlet")),
@@ -18,6 +21,10 @@ GATES: dict[str, tuple[str, Callable[[GateData], GateWeights]]] = {
     "discrete": ("Discrete GRPO, network", partial(fit_network, action="discrete")),
 }
 """Name to what people read and what fits it."""
+ZERO_SHOT = "zero_shot"
+assert {*GATES, *SEARCH_FUNCTIONS, ZERO_SHOT} == set(get_args(Baseline)), (
+    "a baseline that nothing makes, or one without a name"
+)
 
 
 def fit_gates(names: Iterable[str], data: GateData) -> dict[str, GateWeights]:

@@ -1,7 +1,7 @@
 """The one experiment configuration. Every setting is described here, by the text below it, and nowhere else.
 
 A configuration is resolved as defaults < dataset preset < size preset < debug preset < what the user says
-(`softgrpo.presets.resolve`), then frozen. Stage keys are digests of its sections (`softgrpo.pipeline.run`).
+(`softgrpo.presets.resolve`), then frozen. Stage keys are digests of its sections (`softgrpo.pipeline.keys`).
 """
 
 from __future__ import annotations

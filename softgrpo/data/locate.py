@@ -114,12 +114,12 @@ def _download(address: str, dataset: str, target: Path) -> None:
     archive = zipfile.ZipFile(body)
     names = [PurePosixPath(name) for name in archive.namelist()]
     # hidden files are what some systems add to an archive; the first file of a kind counts
-    wanted = {name.suffix: str(name) for name in reversed(names) if name.suffix in SUFFIXES and name.name[0] != "."}
-    if ".inter" not in wanted:
+    members = {name.suffix: str(name) for name in reversed(names) if name.suffix in SUFFIXES and name.name[0] != "."}
+    if ".inter" not in members:
         raise zipfile.BadZipFile("the archive holds no .inter file")
     target.mkdir(parents=True, exist_ok=True)
     # the .inter file is what makes a folder a dataset, so it comes last
-    for suffix in sorted(wanted, key=lambda suffix: suffix == ".inter"):
+    for suffix in sorted(members, key=lambda suffix: suffix == ".inter"):
         aside = target / f".{dataset}{suffix}.part"
-        aside.write_bytes(archive.read(wanted[suffix]))
+        aside.write_bytes(archive.read(members[suffix]))
         aside.replace(target / f"{dataset}{suffix}")

@@ -161,8 +161,8 @@ def rewrite_report(folder: Path, out: Path, bootstrap: int | None = None, confid
         DataError: The folder lacks one of the files.
         ConfigError: A change is no legal value.
     """
-    wanted = {"bootstrap": bootstrap, "confidence": confidence}
-    report = load_report(folder, {name: value for name, value in wanted.items() if value is not None})
+    changes = {"bootstrap": bootstrap, "confidence": confidence}
+    report = load_report(folder, {name: value for name, value in changes.items() if value is not None})
     out.mkdir(parents=True, exist_ok=True)
     write_report(report, out)
     return out / REPORT_PAGE

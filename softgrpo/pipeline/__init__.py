@@ -1,1 +1,1 @@
-"""How a stage is identified, stored, planned and run; a stage is known here by its name only."""
+"""How a stage is identified, stored, planned and run; it imports the module of no stage."""

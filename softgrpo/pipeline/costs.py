@@ -51,6 +51,8 @@ LAYERS, WIDTH, INNER, LENGTH = 2, 64, 256, 50
 """Of sequential recallers, RecBole's defaults."""
 START_SECONDS = {"split": 1.0, "recall": 4.0, "data": 4.0, "check": 2.0, "sft": 8.0, "grpo": 8.0, "test": 14.0}
 """Of a stage however small: imports, reading and writing, figures."""
+OTHER_START_SECONDS = 4.0
+"""The same of a stage that nothing is known of."""
 WINDOW_SECONDS = {"split": 1e-4, "recall": 2e-4, "data": 5e-4, "check": 2e-4, "test": 3e-4, "sft": 0.0, "grpo": 0.0}
 """Of lists, features, prompts, searches and rows of the table: for each window of the data."""
 PROMPT_TOKENS, RECALLER_TOKENS, ITEM_TOKENS, GENRE_TOKENS = 25, 25, 7, 3
@@ -196,7 +198,8 @@ def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, 
     longest = 0.0
     for node in nodes:
         name = node.stage.name
-        own = slower * (START_SECONDS[name] + WINDOW_SECONDS[name] * size.windows)
+        start, window = START_SECONDS.get(name, OTHER_START_SECONDS), WINDOW_SECONDS.get(name, 0.0)
+        own = slower * (start + window * size.windows)
         if name == "recall" and node.variant not in config.recall.files:
             own += slower * recaller_seconds(node.variant, config, size)
             longest = max(longest, own)
@@ -247,8 +250,8 @@ def prompt_tokens(config: ExperimentConfig) -> int:
     """Returns about how many tokens a prompt has."""
     prompt = config.prompt
     item = ITEM_TOKENS + (GENRE_TOKENS if prompt.genres else 0)
-    wanted = PROMPT_TOKENS + RECALLER_TOKENS * len(config.recall.recallers) + item * prompt.history_items
-    return min(prompt.max_length, wanted)
+    tokens = PROMPT_TOKENS + RECALLER_TOKENS * len(config.recall.recallers) + item * prompt.history_items
+    return min(prompt.max_length, tokens)
 
 
 def operations(stage: str, config: ExperimentConfig, size: DataSize) -> float:

@@ -45,10 +45,15 @@ def _names(node: ast.Import | ast.ImportFrom) -> set[str]:
         names = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     else:
         return set()
-    return {name for name in names if name.split(".")[0] == PACKAGE and name not in NOT_CODE}
+    return {name for name in names if name.split(".")[0] == PACKAGE and not _is_description(name)}
+
+
+def _is_description(name: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in NOT_CODE)
 
 
 def _is_docstring(node: ast.stmt) -> bool:
+    """Tells whether a statement is text alone: of a module, class or function, or below a constant or field."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
@@ -77,7 +82,7 @@ def _read(path: Path) -> tuple[frozenset[str], str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             imported |= _names(node)
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = node.body[1:] if node.body and _is_docstring(node.body[0]) else node.body
+            node.body = [statement for statement in node.body if not _is_docstring(statement)]
     return frozenset(imported), hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 

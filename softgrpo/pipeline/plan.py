@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from softgrpo.config.experiment import ExperimentConfig
+from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.catalogue import CHECK, DATA, GRPO, RECALL, RECALL_FILE, SFT, SPLIT, TEST

@@ -1,10 +1,4 @@
-"""The plan of stages, and the same pipeline in one process without Prefect and MLflow ("standalone").
-
-    split -> recall-<recaller> (one per recaller) -> data -> check -> sft -> grpo -> test
-
-`split` reads and cuts the data; people ask for it as part of `recall`. `check` writes what it looked at and nothing that later
-stages read; where something leaks it fails, and the run ends there.
-"""
+"""The pipeline in one process, without Prefect and MLflow (`softgrpo standalone`), and how one stage is run and committed."""
 
 from __future__ import annotations
 

@@ -97,18 +97,18 @@ def resolve_pools(
         ConfigError: A pool, the size or a setting is wrong.
         RecallerError: `overrides` names a recaller that is unknown, or named twice.
     """
-    said = dict(overrides or {})
+    settings = dict(overrides or {})
     if pools is None:
-        pools = default_pools(resolve(dataset, size, stage, said).recall.recallers)
-    elif RECALLERS in said:
+        pools = default_pools(resolve(dataset, size, stage, settings).recall.recallers)
+    elif RECALLERS in settings:
         raise ConfigError(
             f"Pools and {RECALLERS}",
             "The pools say which recallers there are",
             "Leave one of them out",
             code="CONFIG-059",
         )
-    checked = check_pools(pools, recall_files(said))
-    whole = resolve(dataset, size, stage, said | {RECALLERS: list(dict.fromkeys(chain.from_iterable(checked)))})
+    checked = check_pools(pools, recall_files(settings))
+    whole = resolve(dataset, size, stage, settings | {RECALLERS: list(dict.fromkeys(chain.from_iterable(checked)))})
     return whole, {pool_name(pool): _with_pool(whole, pool) for pool in checked}
 
 

@@ -221,9 +221,9 @@ def _find(user: Ids, before: Ids, windows: Windows) -> Ids:
     size = int(windows.start.max()) + 1
     keys = windows.user.astype(np.int64) * size + windows.start
     possible = (user >= 0) & (before >= 0) & (before < size)
-    wanted = np.where(possible, user * size + before, _ABSENT)
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[place] == wanted, place, _ABSENT)
+    row_numbers = np.where(possible, user * size + before, _ABSENT)
+    place = np.minimum(np.searchsorted(keys, row_numbers), len(keys) - 1)
+    return np.where(keys[place] == row_numbers, place, _ABSENT)
 
 
 def _wrong_rows(rows: _Rows, corpus: Corpus, windows: Windows) -> Iterator[tuple[str, Mask]]:

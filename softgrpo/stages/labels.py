@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from softgrpo.config.learning import LabelConfig
+from softgrpo.config import LabelConfig
 
 
 def make_labels(ndcg: NDArray[np.float32], config: LabelConfig) -> NDArray[np.float32]:

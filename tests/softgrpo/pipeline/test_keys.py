@@ -56,10 +56,11 @@ SOURCES = {
         '"""Top."""\nfrom minipack.helper import double\nimport minipack.other\n\n'
         'def run(x):\n    """Runs."""\n    return double(x)\n'
     ),
-    "helper.py": "from minipack import deep\nfrom minipack.settings import X\n\ndef double(x):\n    return 2 * x + deep.ZERO\n",
-    "deep.py": "ZERO = 0\n",
+    "helper.py": "from minipack import deep\nfrom minipack.settings.one import X\n\ndef double(x):\n    return 2 * x + deep.ZERO\n",
+    "deep.py": 'ZERO = 0\n"""Nothing."""\n',
     "other.py": "ONE = 1\n",
-    "settings.py": "X = 1\n",
+    "settings/__init__.py": "",
+    "settings/one.py": "X = 1\n",
     "unrelated.py": "TWO = 2\n",
 }
 
@@ -69,6 +70,7 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A small package whose module `top` reaches helper, deep and other; `settings` is declared as no code."""
     folder = tmp_path / "minipack"
     folder.mkdir()
+    (folder / "settings").mkdir()
     for name, text in SOURCES.items():
         (folder / name).write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -96,7 +98,7 @@ def fingerprint() -> str:
 def test_modules_are_reached_through_imports(mini: Path) -> None:
     reached = set(reached_modules("minipack.top"))
     assert {"minipack.top", "minipack.helper", "minipack.deep", "minipack.other"} <= reached
-    assert not {"minipack.unrelated", "minipack.settings"} & reached
+    assert not {"minipack.unrelated", "minipack.settings", "minipack.settings.one"} & reached
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,8 @@ def test_modules_are_reached_through_imports(mini: Path) -> None:
         ("top.py", '"""Runs."""', '"""Runs, they say."""'),
         ("top.py", "return double(x)", "return  double( x )  # why"),
         ("unrelated.py", "2", "3"),
-        ("settings.py", "1", "2"),
+        ("deep.py", "Nothing.", "The number below one."),
+        ("settings/one.py", "1", "2"),
     ],
 )
 def test_words_layout_and_other_modules_do_not_change_the_fingerprint(

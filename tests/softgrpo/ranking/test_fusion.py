@@ -212,12 +212,14 @@ def test_ranx_gives_the_same_values(ranx_lists, fusion: FusionConfig, norm: str 
 def test_a_method_that_nothing_handles_is_refused_at_import() -> None:
     code = (
         "import typing, softgrpo.config as config\n"
-        "config.MergeMethod = typing.Literal[(*typing.get_args(config.MergeMethod), 'borda')]\n"
+        "config.MergeMethod = typing.Literal[(*typing.get_args(config.MergeMethod), 'no_such_method')]\n"
         "import softgrpo.ranking.fusion"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert done.stderr.splitlines()[-1].startswith("AssertionError") and "borda" in done.stderr.splitlines()[-1]
+    assert (
+        done.stderr.splitlines()[-1].startswith("AssertionError") and "no_such_method" in done.stderr.splitlines()[-1]
+    )
 
 
 @pytest.mark.parametrize("method", get_args(MergeMethod))
