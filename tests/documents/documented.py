@@ -28,7 +28,7 @@ GROUPS = {
     ),
     "several": (
         r"softgrpo (tune|multi-recaller|ablate) .*",
-        "tests/flows/command/test_groups.py",
+        "tests/reliability/test_groups.py",
         "test_the_commands_share_what_is_stored",
     ),
     "named": (

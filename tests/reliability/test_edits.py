@@ -45,8 +45,9 @@ def test_an_edit_repeats_what_it_can_change_and_nothing_before(
     problem = make_problem("edits")
     assert stages_run(problem, checkout) == list(NODES)
     (checkout / "README.md").write_text("Another text.", encoding="utf-8")
-    edit(checkout / "softgrpo" / "sft.py", '"""Returns `-mean_b', '"""Gives `-mean_b')  # what it says, not what it does
+    trainer = checkout / "softgrpo/algorithm/sft_trainer.py"
+    edit(trainer, '"""Returns `-mean_b', '"""Gives `-mean_b')  # what it says, not what it does
     assert stages_run(problem, checkout) == []
     helper = "return -(weighted * logits.float().log_softmax(-1)).sum(-1).mean()"
-    edit(checkout / "softgrpo" / "sft.py", helper, f"{helper} * 0.5")
+    edit(trainer, helper, f"{helper} * 0.5")
     assert stages_run(problem, checkout) == ["sft", "grpo", "test"]

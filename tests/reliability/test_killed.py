@@ -157,7 +157,7 @@ def test_kill_9_of_the_command_alone_leaves_no_process_behind(make_problem: Call
     run = make_problem("alone", own_prefect=True).start(stage="recall")
     run.freeze_at("stages/split-*.json")
     children = psutil.Process(run.process.pid).children(recursive=True)
-    assert descendants(run.process.pid, "prefect_server.py"), "a Prefect server of its own"
+    assert descendants(run.process.pid, "server_program.py"), "a Prefect server of its own"
     run.process.kill()
     run.process.wait()
     _, alive = psutil.wait_procs(children, timeout=30)

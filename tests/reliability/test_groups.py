@@ -15,7 +15,7 @@ import pytest
 from tests.documents.documented import documented
 from tests.support.warm import COMMAND, WarmProcess, run_warm
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 LESS = ("--evaluation.baselines", "cem", "--prompt.history_items", "0", "--prompt.top_items", "0")
 """What is not shown here and would take long."""
 SMALL = {
