@@ -82,6 +82,13 @@ def _check_part(path: str, part: Any) -> None:
             "Correct it",
             code="CONFIG-053",
         )
+    if isinstance(part, str) and any("\ud800" <= character <= "\udfff" for character in part):
+        raise ConfigError(
+            f"{path} holds text that is not Unicode: {one_line(part)}",
+            "Text has no lone surrogates, which are no characters and cannot be written to a file",
+            "Correct it",
+            code="CONFIG-087",
+        )
     if not (part is None or isinstance(part, PLAIN)):
         raise ConfigError(
             f"{path} holds a {type(part).__name__}: {one_line(str(part))}",

@@ -41,8 +41,8 @@ def test_a_schedule_starts_a_run_by_itself(make_problem: Callable[..., Problem],
     finally:
         api.ask("DELETE", f"{path}/{schedule['id']}")
     assert run["auto_scheduled"]
-    assert {problem.dataset, "tiny", "stage"} <= set(run["tags"])
     assert api.end(run["id"]) == "COMPLETED"
+    assert {problem.dataset, "tiny", "stage"} <= set(api.ask("GET", f"flow_runs/{run['id']}")["tags"])
     assert not [line for line in order("start", services.output).splitlines() if "bulk DML" in line]
 
 
