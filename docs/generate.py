@@ -14,7 +14,7 @@ from softgrpo.presets import settings
 from softgrpo.presets.settings import shown
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("softgrpo", "tasks", "flows")
+LAYERS = ("softgrpo", "tasks", "flows")
 """The layers that have pages."""
 KINDS = {
     bool: "true or false",
@@ -31,7 +31,9 @@ KINDS = {
 
 def packages() -> list[str]:
     """Returns the dotted names of all packages; each has a page."""
-    folders = (path.parent.relative_to(ROOT) for room in ROOMS for path in sorted((ROOT / room).rglob("__init__.py")))
+    folders = (
+        path.parent.relative_to(ROOT) for layer in LAYERS for path in sorted((ROOT / layer).rglob("__init__.py"))
+    )
     return sorted(".".join(folder.parts) for folder in folders)
 
 

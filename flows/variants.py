@@ -41,6 +41,25 @@ from tasks.tracking.run_names import flow_run_name
 from tasks.tracking.runs import flatten
 from tasks.tracking.store import ArtifactStore
 
+POOLS = "multi-recaller"
+ABLATE = "ablate"
+Ablation = Literal[
+    "training",
+    "prior",
+    "merge",
+    "normalisation",
+    "ratio",
+    "sampling",
+    "tau",
+    "top_p",
+    "generations",
+    "advantages",
+    "windows",
+    "prompt",
+    "history",
+]
+"""The names in `softgrpo.presets.ablations`, which a form shows as a list to choose from."""
+
 
 @flow(name="variant", flow_run_name="{name}", validate_parameters=False)
 @fails_readably
@@ -170,9 +189,6 @@ def _show_page(store: ArtifactStore, group: str, title: str, compared: ComparedR
     return write_group_page(store.local, group, page)
 
 
-POOLS = "multi-recaller"
-
-
 @flow(name="multi-recaller", flow_run_name="{dataset} {size}")
 @fails_readably
 def multi_recaller_flow(
@@ -216,25 +232,6 @@ def multi_recaller_flow(
     check_dataset(whole)
     settings = {"pools": list(configs)}
     return run_variants(POOLS, settings, whole, configs, output, check=check, parallel=parallel, dask=dask)
-
-
-ABLATE = "ablate"
-Ablation = Literal[
-    "training",
-    "prior",
-    "merge",
-    "normalisation",
-    "ratio",
-    "sampling",
-    "tau",
-    "top_p",
-    "generations",
-    "advantages",
-    "windows",
-    "prompt",
-    "history",
-]
-"""The names in `softgrpo.presets.ablations`, which a form shows as a list to choose from."""
 
 
 @flow(name="ablate", flow_run_name="{name}, {dataset} {size}")
