@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from types import FrameType
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _UNHANDLED = (signal.SIG_DFL, signal.default_int_handler)
 _STANDARD_OUTPUT_AND_ERROR = (1, 2)
+AGAIN_SECONDS = 0.05
+"""After which a signal is sent again whose exception was lost."""
 _active: list[_Handling] = []
 """The blocks of this process whose signals are handled, the innermost last."""
 
@@ -62,21 +65,35 @@ class _Handling:
     def __init__(self, exception: Callable[[int], BaseException]) -> None:
         self._exception = exception
         self._before = {number: handler for number in ENDING if (handler := signal.getsignal(number)) in _UNHANDLED}
-        self._has_received = False
+        self._raised: BaseException | None = None
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._see_lost
         for number in self._before:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._has_received = True
+        self._raised, self._number = self._exception(number), number
         end_at_once_next_time()
         if number == signal.SIGHUP:
             _drop_lost_terminal()
-        raise self._exception(number)
+        raise self._raised
+
+    def _see_lost(self, lost: sys.UnraisableHookArgs) -> None:
+        """Sends a signal again that came inside a `__del__` or a callback, where Python raises nothing to those outside."""
+        if lost.exc_value is None or lost.exc_value is not self._raised:
+            self._hook(lost)
+            return
+        signal.signal(self._number, self._receive)
+        again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), self._number))
+        again.daemon = True
+        again.start()
 
     def end(self) -> None:
         """Puts the handlers of before back, unless the process is ending: then a second signal ends it at once."""
+        if sys.unraisablehook == self._see_lost:  # else it belongs to others, who call this one
+            sys.unraisablehook = self._hook
         for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if self._has_received else handler)
+            signal.signal(number, handler if self._raised is None else signal.SIG_DFL)
 
 
 def end_at_once_next_time() -> None:

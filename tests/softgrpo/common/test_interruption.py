@@ -37,6 +37,34 @@ def started(*words: str, ignored: int | None = None) -> subprocess.Popen[str]:
     return process
 
 
+LOSING = """
+import time
+from softgrpo.common.interruption import Interrupted, interruptible
+
+class Last:
+    def __del__(self):
+        print("ready", flush=True)
+        time.sleep(60)
+
+try:
+    with interruptible():
+        Last()
+        time.sleep(60)
+except Interrupted as signalled:
+    print(signalled, flush=True)
+"""
+"""Python shows an exception of a `__del__` and goes on, as if nothing had happened."""
+
+
+def test_a_signal_that_comes_in_a_finaliser_is_not_lost() -> None:
+    command = [sys.executable, "-c", LOSING]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=10)
+    assert (out, errors, process.returncode) == ("SIGTERM\n", "", 0)
+
+
 @pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
 def test_a_signal_interrupts_the_work_and_a_second_ends_the_process(number: signal.Signals) -> None:
     process = started("and wait")
