@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, RESOURCE_ALREADY_EXISTS, TEMPORARILY_UNAVAILABLE, ErrorCode
 
 from softgrpo.common.files import make_private
 from softgrpo.common.redaction import without_login, without_password
@@ -23,7 +24,18 @@ from tasks.servers.database import DATABASE, make_database
 from tasks.tracking.artifacts import FOLDER
 from tasks.tracking.pages import EXPERIMENTS, TRAINING, model_page, run_page, view_id, view_page
 
-__all__ = ["EXPERIMENTS", "Tracking", "connect", "open_early", "open_tracking", "store_errors", "tracking_uri"]
+__all__ = [
+    "EXPERIMENTS",
+    "Tracking",
+    "connect",
+    "insert",
+    "open_early",
+    "open_tracking",
+    "store_errors",
+    "tracking_uri",
+]
+
+Result = TypeVar("Result")
 
 STAGES = "mlflow-artifacts:/stages"
 """Where files of runs are, in a SQLite store; see `tasks.tracking.artifacts`."""
@@ -99,6 +111,26 @@ def tracking_uri(output: Path) -> str:
 def is_unavailable(error: BaseException) -> bool:
     """Tells whether an error is MLflow's word that it cannot answer now and may do so later."""
     return isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
+
+
+def insert(write: Callable[[], Result]) -> Result:
+    """Calls a write to MLflow, and once more where the database says that another machine has just inserted the same row.
+
+    MLflow looks whether a row is there and inserts it without a lock in between. The second of two machines that do so at once
+    is refused; when it asks again, it finds the row. A refusal with another cause comes again.
+
+    Args:
+        write: Reads what is there and writes what is missing.
+
+    Raises:
+        MlflowException: The write is refused for another reason.
+    """
+    try:
+        return write()
+    except MlflowException as error:
+        if error.error_code not in {ErrorCode.Name(code) for code in (BAD_REQUEST, RESOURCE_ALREADY_EXISTS)}:
+            raise
+        return write()
 
 
 @contextmanager
@@ -191,4 +223,5 @@ def open_tracking(output: Path, experiment: str, local: LocalStore) -> Tracking:
         if place == folder.as_uri():
             make_private(folder)
         with store_errors(tracking.uri):
-            return replace(tracking, experiment_id=_experiment(tracking.client, experiment, place))
+            found = insert(lambda: _experiment(tracking.client, experiment, place))
+            return replace(tracking, experiment_id=found)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
 
 import mlflow
 from mlflow import MlflowClient
@@ -18,7 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from softgrpo.config import ExperimentConfig
-from tasks.tracking.connection import store_errors
+from tasks.tracking.connection import insert, store_errors
 from tasks.tracking.descriptions import plain
 from tasks.tracking.model_metadata import model_tags
 from tasks.tracking.runs import Runs
@@ -118,5 +119,5 @@ def _settle(client: MlflowClient, name: str, versions: list[ModelVersion]) -> No
     while best := best_version(versions):
         if str(client.get_registered_model(name).aliases.get(BEST)) == str(best.version):
             return
-        client.set_registered_model_alias(name, BEST, best.version)
+        insert(partial(client.set_registered_model_alias, name, BEST, best.version))
         versions = _versions(client, name)

@@ -14,11 +14,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode
-
 from softgrpo.pipeline.store import LocalStore
-from tasks.tracking.connection import Tracking, store_errors
+from tasks.tracking.connection import Tracking, insert, store_errors
 from tasks.tracking.headline import GRPO, RESULT, SFT, SINGLE, STATIC, VS_SINGLE, VS_STATIC
 from tasks.tracking.pages import VIEW_TAG, view_id
 
@@ -120,14 +117,7 @@ def keep_view(tracking: Tracking, local: LocalStore, k: int, recallers: Sequence
         StoreError: MLflow refuses.
     """
     with local.lock("saved-view"), store_errors(tracking.uri):
-        try:
-            _add_columns(tracking, k, recallers)
-        except MlflowException as error:
-            if error.error_code != ErrorCode.Name(BAD_REQUEST):
-                raise
-            # MLflow inserts a new tag without looking again, so that the second of two runs that make it is refused. The tag is
-            # there now. Where the cause is another one, the same request is refused again.
-            _add_columns(tracking, k, recallers)
+        insert(lambda: _add_columns(tracking, k, recallers))
 
 
 def _add_columns(tracking: Tracking, k: int, recallers: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from softgrpo.errors import StoreError, is_full_disk
 from softgrpo.pipeline.run import read_metrics
 from softgrpo.pipeline.store import Committed, LocalStore
 from softgrpo.stages.contract import POLICY_STAGES, Node
-from tasks.tracking.connection import store_errors
+from tasks.tracking.connection import insert, store_errors
 from tasks.tracking.model_metadata import model_tags, write_model_file
 from tasks.tracking.runs import Runs, flatten
 
@@ -248,7 +248,8 @@ class ArtifactStore:
         models = [LoggedModelInput(self._model_of(reference)) for reference in policies]
         if data or models:
             with store_errors(self._uri):
-                self.runs.tracking.client.log_inputs(run_id, [DatasetInput(each) for each in data], models)
+                inputs = [DatasetInput(each) for each in data]
+                insert(lambda: self.runs.tracking.client.log_inputs(run_id, inputs, models))
 
     def note_made(self, run_id: str, policies: Sequence[Reference]) -> None:
         """Writes down the policies that a pipeline's run made."""

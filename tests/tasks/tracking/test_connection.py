@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR, RESOURCE_ALREADY_EXISTS
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
@@ -19,7 +21,7 @@ from softgrpo.errors import ConfigError, StoreError
 from softgrpo.pipeline.store import LocalStore
 from tasks.servers.addresses import check_answers, make_line
 from tasks.servers.database import DATABASE, file_system, make_database
-from tasks.tracking.connection import open_tracking, store_errors, tracking_uri
+from tasks.tracking.connection import insert, open_tracking, store_errors, tracking_uri
 
 
 @pytest.fixture
@@ -172,3 +174,48 @@ def test_the_scheme_of_artifacts_leads_to_a_server_where_there_is_one() -> None:
 def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(FileNotFoundError), store_errors("sqlite:///x.db"):
         raise FileNotFoundError("x")
+
+
+def test_two_machines_may_make_an_experiment_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    first = open_tracking(tmp_path, "softgrpo/x", LocalStore(tmp_path / "stages"))
+    look, looks = (
+        MlflowClient.get_experiment_by_name,
+        [None],
+    )  # the second machine looks before the first one has inserted
+
+    def late(client: MlflowClient, name: str) -> Experiment | None:
+        return looks.pop() if looks else look(client, name)
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", late)
+    second = open_tracking(tmp_path, "softgrpo/x", LocalStore(tmp_path / "other"))
+    assert second.experiment_id == first.experiment_id and not looks
+
+
+@pytest.mark.parametrize("code", [BAD_REQUEST, RESOURCE_ALREADY_EXISTS])
+def test_a_write_is_tried_again_once_where_the_row_is_there_already(code: int) -> None:
+    refusals = [MlflowException("UNIQUE constraint failed", code)]
+
+    def write() -> str:
+        if refusals:
+            raise refusals.pop()
+        return "written"
+
+    assert insert(write) == "written"
+    refusals[:] = [MlflowException(text, code) for text in ("third", "second", "first")]
+    with pytest.raises(MlflowException, match="second"):
+        insert(write)
+    assert len(refusals) == 1
+
+
+def test_a_write_that_fails_for_another_reason_is_not_tried_again() -> None:
+    refusals = [MlflowException(text, INTERNAL_ERROR) for text in ("second", "first")]
+
+    def write() -> None:
+        raise refusals.pop()
+
+    with pytest.raises(MlflowException, match="first"):
+        insert(write)
+    assert len(refusals) == 1
