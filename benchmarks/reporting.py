@@ -84,7 +84,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
 
     from softgrpo.baselines.gates import GATES
     from softgrpo.common.records import Part
-    from softgrpo.config import MergeMethod
+    from softgrpo.config import FusionConfig, MergeMethod
     from softgrpo.data.windows import targets_of, tied_target_share
     from softgrpo.evaluation.cases import data_facts, extreme_cases
     from softgrpo.evaluation.coverage import coverage_of
@@ -106,7 +106,11 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         return torch.from_numpy(rng.dirichlet(np.ones(len(RECALLERS)), len(rows)))
 
     judged = prepared.judged(rows)
-    merges = {name: prepared.judged(rows, name) for name in get_args(MergeMethod) if name != config.fusion.method}
+    merges = {
+        name: prepared.judged(rows, FusionConfig(method=name))
+        for name in get_args(MergeMethod)
+        if name != judged.fusion.method
+    }
     gates = {name: Gate(label, weights(), 0.1, "made up") for name, (label, *_) in GATES.items()}
     learned = {name: weights() for name in ("sft", "grpo")}
     start = torch.tensor(static.best.weights, dtype=torch.float64)
@@ -119,6 +123,8 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     report = Report(
         config=config,
         comparison=comparison,
+        merge=judged.fusion.name,
+        merges=(),
         static=static,
         gates=(),
         facts=data_facts(

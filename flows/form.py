@@ -11,7 +11,7 @@ from prefect.runtime import deployment, flow_run
 from pydantic import BaseModel, ConfigDict, Field
 
 from softgrpo.config import DataConfig, ExperimentConfig
-from softgrpo.config.lists import MergeMethod
+from softgrpo.config.lists import FusionMethod
 from softgrpo.config.section import Count, NonNegative, Positive
 from softgrpo.data.locate import DATA_VARIABLE, data_paths, known_datasets, locate
 from softgrpo.errors import ConfigError, DataError, nearest
@@ -43,7 +43,7 @@ class FrequentSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     k: Count | None = _field("k")
-    merge_method: MergeMethod | None = _field("merge_method")
+    merge_method: FusionMethod | None = _field("merge_method")
     sft_epochs: NonNegative | None = _field("sft_epochs")
     sft_learning_rate: Positive | None = _field("sft_learning_rate")
     grpo_epochs: NonNegative | None = _field("grpo_epochs")

@@ -126,6 +126,11 @@ class Candidate:
     policy_ndcg: float
     valid_ndcg: float
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Candidate:
+        """Returns the mixture that `dataclasses.asdict` gave, also after JSON."""
+        return cls(**{**values, "weights": tuple(values["weights"])})
+
 
 @dataclass(frozen=True)
 class StaticMixture:
@@ -144,12 +149,8 @@ class StaticMixture:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> StaticMixture:
         """Returns the outcome that `dataclasses.asdict` gave, also after JSON."""
-
-        def candidate(each: Mapping[str, Any]) -> Candidate:
-            return Candidate(**{**each, "weights": tuple(each["weights"])})
-
-        candidates = tuple(candidate(each) for each in values["candidates"])
-        return cls(candidate(values["best"]), candidate(values["best_single"]), candidates)
+        candidates = tuple(map(Candidate.of, values["candidates"]))
+        return cls(Candidate.of(values["best"]), Candidate.of(values["best_single"]), candidates)
 
 
 def weight_grid(num_recallers: int, steps: int, seed: int) -> Tensor:

@@ -10,7 +10,9 @@ from softgrpo.config.experiment import TABLE_KS, Baseline, EvaluationConfig, Exp
 from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
 from softgrpo.config.lists import (
     DataConfig,
+    FusionChoice,
     FusionConfig,
+    FusionMethod,
     MergeMethod,
     Normalisation,
     PromptConfig,
@@ -25,7 +27,9 @@ __all__ = [
     "DataConfig",
     "EvaluationConfig",
     "ExperimentConfig",
+    "FusionChoice",
     "FusionConfig",
+    "FusionMethod",
     "GRPOConfig",
     "LabelConfig",
     "LimitsConfig",

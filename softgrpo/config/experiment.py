@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
-from softgrpo.config.lists import DataConfig, FusionConfig, PromptConfig, RecallConfig, SplitConfig
+from softgrpo.config.lists import DataConfig, FusionChoice, PromptConfig, RecallConfig, SplitConfig
 from softgrpo.config.section import Count, Positive, Section
 
 TABLE_KS = (10, 20)
@@ -63,7 +63,7 @@ class ExperimentConfig(Section):
     data: DataConfig = Field(default_factory=DataConfig)
     split: SplitConfig = Field(default_factory=SplitConfig)
     recall: RecallConfig = Field(default_factory=RecallConfig)
-    fusion: FusionConfig = Field(default_factory=FusionConfig)
+    fusion: FusionChoice = Field(default_factory=FusionChoice)
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     labels: LabelConfig = Field(default_factory=LabelConfig)
     policy: PolicyConfig = Field(default_factory=PolicyConfig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, assert_never
+from typing import Annotated, Any, Literal, Self, assert_never, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -22,7 +22,13 @@ def _foreign_name(name: str) -> str:
 ForeignName = Annotated[str, AfterValidator(_foreign_name)]
 MergeMethod = Literal["score", "quota", "rrf"]
 """How lists are merged; what each name does is in `softgrpo.ranking.fusion.merge_of`."""
+FusionMethod = Literal["auto", MergeMethod]
+"""A merge by name, or the search for the best one."""
 Normalisation = Literal["none", "minmax", "zscore", "softmax", "percentile", "rank_reciprocal", "rank_exp", "platt"]
+
+
+AUTO_RRF_K = (60.0, 10.0, 2.0)
+"""Constants of reciprocal rank fusion that are tried; the first is the published one, and the default."""
 
 
 class DataConfig(Section):
@@ -128,15 +134,17 @@ class RecallConfig(Section):
         return {**self.settings.get("all", {}), **self.settings.get(recaller, {})}
 
 
-class FusionConfig(Section):
-    """How weighted candidate lists become one list; rewards, labels, search and evaluation use the same."""
+class FusionChoice(Section):
+    """How weighted candidate lists become one list, or that the best of all ways is searched."""
 
-    method: MergeMethod = "rrf"
-    """score: sum of weight times normalised score; quota: weighted turns; rrf: weighted reciprocal rank fusion."""
+    method: FusionMethod = "auto"
+    """auto: the stage data tries every merge and keeps the one that is best on validation windows; score: sum of weight times
+    normalised score; quota: weighted turns; rrf: weighted reciprocal rank fusion. Labels, rewards, searches, evaluation and
+    recommendations use the same."""
     normalisation: Normalisation = "minmax"
-    """Normalisation of scores over the retrieved list (score only)."""
+    """Normalisation of scores over the retrieved list (score only; auto tries all)."""
     rrf_k: Positive = 60.0
-    """Constant of reciprocal rank fusion (rrf only)."""
+    """Constant of reciprocal rank fusion (rrf only; auto tries 60, 10 and 2 too)."""
     rank_exp_tau: Positive = 10.0
     """Scale, in ranks, of the normalisation rank_exp."""
     k: Count = 10
@@ -148,10 +156,47 @@ class FusionConfig(Section):
         match self.method:
             case "score":
                 return True
-            case "quota" | "rrf":
+            case "auto" | "quota" | "rrf":
                 return False
             case _:
                 assert_never(self.method)
+
+    @property
+    def merges(self) -> tuple[FusionConfig, ...]:
+        """The merges to try, the one that ties go to first; one where the method is named."""
+        if self.method != "auto":
+            return (FusionConfig.model_validate(self.model_dump()),)
+        rrf = FusionConfig.model_validate(self.model_dump(exclude={"method"}))
+        return (
+            *(rrf.model_copy(update={"rrf_k": constant}) for constant in dict.fromkeys((self.rrf_k, *AUTO_RRF_K))),
+            *(rrf.model_copy(update={"method": "score", "normalisation": name}) for name in get_args(Normalisation)),
+            rrf.model_copy(update={"method": "quota"}),
+        )
+
+
+class FusionConfig(FusionChoice):
+    """How weighted candidate lists become one list."""
+
+    method: MergeMethod = "rrf"
+    """score: sum of weight times normalised score; quota: weighted turns; rrf: weighted reciprocal rank fusion."""
+
+    @property
+    def name(self) -> str:
+        """What people call it, e.g. `rrf`, `rrf, k 10` or `score, minmax`; no two of `FusionChoice.merges` share one."""
+        match self.method:
+            case "score":
+                return f"score, {self.normalisation}"
+            case "rrf":
+                return "rrf" if self.rrf_k == AUTO_RRF_K[0] else f"rrf, k {self.rrf_k:g}"
+            case "quota":
+                return "quota"
+            case _:
+                assert_never(self.method)
+
+    @property
+    def key(self) -> str:
+        """Its name in metrics, e.g. `rrf`, `rrf_k_10` or `score_minmax`."""
+        return self.name.replace(", ", "_").replace(" ", "_")
 
 
 class PromptConfig(Section):

@@ -13,7 +13,7 @@ ROWS: Mapping[str, str] = {
     "global_grid": "One set of weights for all users, the best on a grid, chosen on policy windows.",
     "global_cem": "One set of weights for all users, found by the cross-entropy method on policy windows.",
     "global_bayes": "One set of weights for all users, found by Bayesian optimisation on policy windows.",
-    "static": "The best set of weights that is the same for all users, chosen on validation windows; policies start from it.",
+    "static": "The best merge with the best weights for everybody, both chosen on validation windows; policies start from it.",
     "gate_dirichlet": "A small network on the prompt's numbers, trained with a Dirichlet policy instead of a language model.",
     "gate_stacking": "Weights that are linear in the prompt's numbers (feature-weighted linear stacking).",
     "gate_boosting": "Gradient-boosted trees on the prompt's numbers that predict each recaller's NDCG, or the best recaller.",

@@ -77,6 +77,8 @@ def _content(report: Report) -> dict[str, Any]:
         "costs": COSTS,
         "row_meanings": row_meanings(comparison.methods, comparison.best_single),
         "column_meanings": column_meanings(k, config.evaluation.confidence, config.evaluation.bootstrap),
+        "merge": report.merge,
+        "merges": report.merges,
         "static": report.static,
         "gates": report.gates,
         "protocol": PROTOCOLS[config.split.method],

@@ -34,12 +34,35 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class MergeRow:
+    """One merge that was tried, with its best static weights.
+
+    Attributes:
+        name: What people call it.
+        mixture: Where its weights come from: a recaller's name, `uniform` or a search.
+        weights: M weights, sum 1, as they were found, without the floor of the policies' prior.
+        valid_ndcg: NDCG@`fusion.k` on validation windows, which decided.
+        test_ndcg: Mean over users of NDCG@`fusion.k` on test windows, which decided nothing.
+        chosen: Whether the run uses it.
+    """
+
+    name: str
+    mixture: str
+    weights: tuple[float, ...]
+    valid_ndcg: float
+    test_ndcg: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """What a report tells.
 
     Attributes:
         config: Of the run.
         comparison: The result.
+        merge: Name of the run's merge.
+        merges: All merges that were tried; empty where an earlier version stored the report.
         static: The search for the best static mixture.
         gates: The rows learned without the language model, as `Choice`s.
         facts: More on data and run, label to value, shown in order (see `softgrpo.evaluation.cases.data_facts`).
@@ -59,6 +82,8 @@ class Report:
 
     config: ExperimentConfig
     comparison: Comparison
+    merge: str
+    merges: tuple[MergeRow, ...]
     static: StaticMixture
     gates: tuple[Choice, ...]
     facts: Mapping[str, str]

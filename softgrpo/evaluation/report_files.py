@@ -26,7 +26,7 @@ from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
 from softgrpo.evaluation.lift import Lift
 from softgrpo.evaluation.report import summarise, write_report
-from softgrpo.evaluation.report_content import Choice, Report
+from softgrpo.evaluation.report_content import Choice, MergeRow, Report
 from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.summary import write_summary
 from softgrpo.evaluation.table import Comparison, tabulate
@@ -63,6 +63,8 @@ def save_report(report: Report, folder: Path) -> None:
         "config": report.config.model_dump(mode="json", include=SHOWN_SETTINGS),
         "best_single": comparison.best_single,
         "best_static": comparison.best_static,
+        "merge": report.merge,
+        "merges": [asdict(merge) for merge in report.merges],
         "static": asdict(report.static),
         "gates": [asdict(gate) for gate in report.gates],
         "facts": dict(report.facts),
@@ -112,6 +114,8 @@ def load_report(folder: Path, changes: Mapping[str, Any] | None = None) -> Repor
     return Report(
         config=config,
         comparison=comparison,
+        merge=stored["merge"] if "merge" in stored else config.fusion.merges[0].name,  # an earlier version named it
+        merges=tuple(MergeRow(**{**merge, "weights": tuple(merge["weights"])}) for merge in stored.get("merges", [])),
         static=StaticMixture.of(stored["static"]),
         gates=tuple(Choice(**gate) for gate in stored["gates"]),
         facts=stored["facts"],

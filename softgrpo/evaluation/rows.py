@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from softgrpo.baselines.static_mixture import SEARCH_NAMES, StaticMixture, weight_grid
-from softgrpo.config import ExperimentConfig, FusionConfig, MergeMethod
+from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.ranking.rewards import JudgedLists
 
 Kind = Literal["single", "static", "gate", "learned", "oracle"]
@@ -67,11 +67,6 @@ def argmax_one_hot(weights: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(weights.argmax(-1), weights.shape[-1]).to(weights)
 
 
-def merge_name(fusion: FusionConfig) -> str:
-    """Returns how people call a merge."""
-    return f"score, {fusion.normalisation}" if fusion.reads_normalisation else fusion.method
-
-
 def uniform_methods(judged: JudgedLists, merges: Mapping[MergeMethod, JudgedLists]) -> list[Method]:
     """Returns the uniform mixture under the run's own merge and all others, rows `uniform_<method>`.
 
@@ -85,7 +80,7 @@ def uniform_methods(judged: JudgedLists, merges: Mapping[MergeMethod, JudgedList
         own = name == judged.fusion.method
         if own or name in merges:
             lists = None if own else merges[name]
-            label = f"Uniform merge ({merge_name((lists or judged).fusion)})"
+            label = f"Uniform merge ({(lists or judged).fusion.name})"
             rows.append(Method(f"uniform_{name}", label, "static", weights, lists))
     return rows
 

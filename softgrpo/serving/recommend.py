@@ -157,7 +157,7 @@ def _without(
 
 def _merge(prepared: Prepared, chosen: _Chosen, part: slice, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Returns the merged lists (u, K) of some users, and what each recaller gave to each item, (u, K, M)."""
-    fusion = prepared.config.fusion
+    fusion = prepared.fusion
     aligned = align(torch.from_numpy(chosen.items[part]), torch.from_numpy(chosen.scores[part]), fusion, prepared.platt)
     weights = torch.from_numpy(chosen.weights[part])
     merged = merged_lists(aligned, weights[:, None], fusion, k)[:, 0]

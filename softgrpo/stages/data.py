@@ -10,7 +10,7 @@ import json
 import numpy as np
 import torch
 
-from softgrpo.baselines.static_mixture import best_static_mixture
+from softgrpo.baselines.merge_search import search_merges
 from softgrpo.common.artifacts import CANDIDATES, CURVES, FEATURES, PLATT, PROMPTS, RECALLER_CURVES
 from softgrpo.common.records import Part
 from softgrpo.data.corpus import load_corpus
@@ -20,7 +20,7 @@ from softgrpo.policy.prompts import PromptFormatter, save_prompts
 from softgrpo.ranking.normalisation import fit_platt
 from softgrpo.recallers.candidates import combine, read_candidates, write_candidates
 from softgrpo.stages.contract import StageContext
-from softgrpo.stages.inputs import judge, save_static
+from softgrpo.stages.inputs import judge, save_merges
 
 
 def recaller_curves(context: StageContext) -> dict[str, dict[str, dict[str, list[float]]]]:
@@ -42,33 +42,38 @@ def run(context: StageContext) -> dict[str, float]:
     targets = targets_of(corpus, windows)
     policy, valid = windows.of(Part.POLICY), windows.of(Part.VALID)
     platt = None
-    if config.fusion.normalisation == "platt":
+    if any(fusion.normalisation == "platt" for fusion in config.fusion.merges):
         window_targets = np.where(targets[policy] < 0, -2, targets[policy])[:, None, None, :]
         hits = (lists.items[policy][..., None] == window_targets).any(-1)  # (W, M, D)
         platt = fit_platt(torch.from_numpy(lists.scores[policy]), torch.from_numpy(hits))
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
     features = make_features(lists, windows, targets, config.fusion.k)
     save_features(out / FEATURES, features)
-    static = best_static_mixture(
-        judge(lists, targets, policy, config, platt),
-        judge(lists, targets, valid, config, platt),
+    search = search_merges(
+        config.fusion.merges,
+        lambda fusion: judge(lists, targets, policy, fusion, platt),
+        lambda fusion: judge(lists, targets, valid, fusion, platt),
         lists.recallers,
         config.evaluation.grid_steps,
         config.seed,
         config.evaluation.searches,
     )
-    save_static(out, static)
+    save_merges(out, search)
+    static = search.static
     formatter = PromptFormatter(config.prompt, corpus, windows, lists, features)
     prompts = [formatter.parts(window) for window in range(len(windows))]
     save_prompts(out / PROMPTS, prompts)
     (out / "example_prompt.txt").write_text(prompts[int(policy[0])].text(), encoding="utf-8")
     mixture = dict(zip(lists.recallers, static.best.weights, strict=True))
     context.reporter.info(
-        f"best static mixture ({static.best.name}): {mixture}, valid NDCG {static.best.valid_ndcg:.4f}"
+        f"best static mixture ({static.best.name}; merge {search.chosen.name}, of {len(search.tried)}): {mixture}, "
+        f"valid NDCG {static.best.valid_ndcg:.4f}"
     )
     k = config.fusion.k
     metrics = {f"static_weight_{name}": weight for name, weight in mixture.items()}
     metrics |= {f"valid_ndcg@{k}_{each.name}": each.valid_ndcg for each in static.candidates}
+    if len(search.tried) > 1:
+        metrics |= {f"valid_ndcg@{k}/merge_{each.fusion.key}": each.best.valid_ndcg for each in search.tried}
     metrics["policy_windows_with_a_hit"] = float((features.ndcg[policy].max(1) > 0).mean())
     metrics["policy_windows_with_a_tie"] = float(
         ((features.ndcg[policy] == features.ndcg[policy].max(1, keepdims=True)).sum(1) > 1).mean()

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from softgrpo.baselines.static_mixture import StaticMixture
-from softgrpo.common.artifacts import CANDIDATES, FEATURES, PLATT, PROMPTS, STATIC
+from softgrpo.baselines.merge_search import MergeSearch, TriedMerge
+from softgrpo.baselines.static_mixture import Candidate, StaticMixture
+from softgrpo.common.artifacts import CANDIDATES, FEATURES, MERGES, PLATT, PROMPTS, STATIC
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
-from softgrpo.config import ExperimentConfig, MergeMethod
+from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.errors import DataError
@@ -70,6 +71,26 @@ def save_static(folder: Path, static: StaticMixture) -> None:
 def load_static(folder: Path) -> StaticMixture:
     """Reads what `save_static` wrote."""
     return StaticMixture.of(json.loads((folder / STATIC).read_text(encoding="utf-8")))
+
+
+def save_merges(folder: Path, search: MergeSearch) -> None:
+    """Writes the merges that were tried and which one was chosen, and the outcome of the search for static weights under it."""
+    tried = [
+        {"fusion": each.fusion.model_dump(), "best": asdict(each.best), "chosen": each.fusion == search.chosen}
+        for each in search.tried
+    ]
+    (folder / MERGES).write_text(json.dumps(tried, indent=2), encoding="utf-8")
+    save_static(folder, search.static)
+
+
+def load_merges(folder: Path) -> MergeSearch:
+    """Reads what `save_merges` wrote."""
+    stored = json.loads((folder / MERGES).read_text(encoding="utf-8"))
+    tried = tuple(
+        TriedMerge(FusionConfig.model_validate(each["fusion"]), Candidate.of(each["best"])) for each in stored
+    )
+    chosen = next(merge.fusion for merge, each in zip(tried, stored, strict=True) if each["chosen"])
+    return MergeSearch(tried, chosen, load_static(folder))
 
 
 @dataclass(frozen=True)
@@ -130,29 +151,39 @@ class Prepared:
         return load_features(self.data / FEATURES)
 
     @cached_property
+    def merges(self) -> MergeSearch:
+        """The merges that were tried."""
+        return load_merges(self.data)
+
+    @cached_property
+    def fusion(self) -> FusionConfig:
+        """The run's merge. Runs of earlier versions stored none; theirs is the one that they name."""
+        if (self.data / MERGES).is_file():
+            return self.merges.chosen
+        (named,) = self.config.fusion.merges
+        return named
+
+    @cached_property
     def static(self) -> StaticMixture:
         """The best static mixture."""
         return load_static(self.data)
 
     @cached_property
     def platt(self) -> torch.Tensor | None:
-        """Parameters (M, 2) of the normalisation `platt`, None for all others."""
+        """Parameters (M, 2) of the normalisation `platt`, None where it was not tried."""
         stored = self.data / PLATT
         if not stored.is_file():
             return None
         return torch.tensor(json.loads(stored.read_text(encoding="utf-8")), dtype=torch.float64)
 
-    def judged(self, rows: NDArray[np.int64], method: MergeMethod | None = None) -> JudgedLists:
+    def judged(self, rows: NDArray[np.int64], fusion: FusionConfig | None = None) -> JudgedLists:
         """Returns lists and targets of some windows, in their order.
 
         Args:
             rows: Window numbers.
-            method: How the lists will be merged; None takes `fusion.method`.
+            fusion: How the lists will be merged; None takes the run's merge.
         """
-        config = self.config
-        if method is not None:
-            config = config.model_copy(update={"fusion": config.fusion.model_copy(update={"method": method})})
-        return judge(self.lists, targets_of(self.corpus, self.windows), rows, config, self.platt)
+        return judge(self.lists, targets_of(self.corpus, self.windows), rows, fusion or self.fusion, self.platt)
 
     def reward(self, rows: NDArray[np.int64]) -> RankingReward:
         """Returns the reward over some windows, whose number is their place in `rows`."""
@@ -221,7 +252,7 @@ def judge(
     lists: CandidateLists,
     targets: NDArray[np.int32],
     rows: NDArray[np.int64],
-    config: ExperimentConfig,
+    fusion: FusionConfig,
     platt: torch.Tensor | None,
 ) -> JudgedLists:
     """Returns the lists (W, M, D) and targets (W, T) of some windows as tensors for merging and scoring."""
@@ -229,6 +260,6 @@ def judge(
         torch.from_numpy(lists.items[rows]),
         torch.from_numpy(lists.scores[rows]),
         torch.from_numpy(targets[rows]),
-        config.fusion,
+        fusion,
         platt,
     )

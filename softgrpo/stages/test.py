@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from softgrpo.common.artifacts import CONFUSION, CURVES, RECALLER_CURVES
 from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
 from softgrpo.common.records import Part
-from softgrpo.config import ExperimentConfig, MergeMethod, PolicyConfig
+from softgrpo.config import ExperimentConfig, PolicyConfig
 from softgrpo.data.windows import targets_of, tied_target_share
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
@@ -45,6 +44,7 @@ from softgrpo.reporting import BEST_METRIC, Reporter
 from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.leakage import check_everyone_is_tested
+from softgrpo.stages.merge_table import merge_metrics, merge_rows, other_merges
 from softgrpo.stages.teacher import gate_data
 
 TIMED_WINDOWS = 512
@@ -210,9 +210,10 @@ def run(context: StageContext) -> dict[str, float]:
     learned, notes = learned_weights(context, prepared)
     gates = _gates(config, prepared)
     judged, recallers = prepared.judged(rows), prepared.lists.recallers
-    merges = {name: prepared.judged(rows, name) for name in get_args(MergeMethod) if name != config.fusion.method}
+    merges = merge_rows(prepared, rows)
+    others = {fusion.method: prepared.judged(rows, fusion) for fusion in other_merges(prepared)}
     start = starting_weights(np.asarray(prepared.static.best.weights), config.policy)
-    methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, merges)
+    methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, others)
     users = prepared.windows.user[rows]
     comparison = compare(judged, users, rows, methods, prepared.static.best_single.name, config)
     for _, evaluated in comparison.windows.groupby("method", sort=False):
@@ -221,6 +222,8 @@ def run(context: StageContext) -> dict[str, float]:
     report = Report(
         config=config,
         comparison=comparison,
+        merge=prepared.fusion.name,
+        merges=merges,
         static=prepared.static,
         gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values()),
         facts=data_facts(prepared.corpus, prepared.windows, tied) | floor_note(config) | notes | foreign_note(config),
@@ -246,4 +249,4 @@ def run(context: StageContext) -> dict[str, float]:
     _report_merging(context.reporter, judged, comparison.method(FOCUS).weights)
     save_report(report, out)
     write_report(report, out)
-    return _final_metrics(comparison)
+    return _final_metrics(comparison) | merge_metrics(prepared, merges)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from softgrpo.config import ExperimentConfig, FusionConfig
+from softgrpo.config import ExperimentConfig, FusionChoice
 from softgrpo.presets import preset_config, settings
 from softgrpo.presets.changes import Changes, find_changes
 
@@ -124,8 +124,8 @@ def run_tags(config: ExperimentConfig, changes: Changes) -> dict[str, str]:
     }
 
 
-def merge_text(fusion: FusionConfig) -> str:
-    """Returns the short name of a merge, such as `rrf` or `score z_score`."""
+def merge_text(fusion: FusionChoice) -> str:
+    """Returns the short name of a merge, such as `rrf`, `score zscore` or `auto`."""
     return f"score {fusion.normalisation}" if fusion.reads_normalisation else fusion.method
 
 

@@ -47,7 +47,7 @@ def completed(line: str, folder: Path) -> set[str]:
         ("softgrpo tune ml-100k ", {"full", "debug"}),
         ("softgrpo run ml-100k full ", set(size_names())),
         ("softgrpo run ml-100k full tiny --fusion.m", {"--fusion.method"}),
-        ("softgrpo run ml-100k full tiny --fusion.method ", {"score", "quota", "rrf"}),
+        ("softgrpo run ml-100k full tiny --fusion.method ", {"auto", "score", "quota", "rrf"}),
         ("softgrpo run ml-100k full tiny --recbole_models BPR ItemK", {"ItemKNN"}),
         ("softgrpo run ml-100k full tiny --recall.settings.BPR.epochs 3 --tau", {"--tau-gumbel"}),
         ("softgrpo run ml-100k full tiny --force s", {"split", "sft"}),

@@ -31,4 +31,7 @@ def test_config_is_told_to_machines_too(capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["config", "--settings", "--json"]) == 0
     listed = {one["path"]: one for one in json.loads(capsys.readouterr().out)}
     assert list(listed) == list(settings())
-    assert listed["fusion.method"]["choices"] == ["score", "quota", "rrf"] and listed["grpo.top_p"]["default"] == 0.9
+    assert (
+        listed["fusion.method"]["choices"] == ["auto", "score", "quota", "rrf"]
+        and listed["grpo.top_p"]["default"] == 0.9
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from softgrpo.baselines.inputs import GateData
-from softgrpo.baselines.static_mixture import best_static_mixture
+from softgrpo.baselines.merge_search import search_merges
 from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.windows import targets_of
@@ -50,7 +50,7 @@ def small_config(**evaluation: object) -> ExperimentConfig:
     return ExperimentConfig.model_validate(
         {
             "recall": {"recallers": ("Left", "Right"), "depth": 20},
-            "fusion": {"k": 5},
+            "fusion": {"method": "rrf", "k": 5},
             "evaluation": {"ks": (5,), "bootstrap": 200, **evaluation},
         }
     )
@@ -77,13 +77,23 @@ def small_prepared(config: ExperimentConfig, test_seed: int = 7, test: bool = Tr
     scores = -np.sort(-generator.random(items.shape).astype(np.float32), axis=1)
     lists = CandidateLists(("Left", "Right"), items.reshape(-1, 2, 20).astype(np.int32), scores.reshape(-1, 2, 20))
     targets = targets_of(corpus, windows)
-    policy, valid = (judge(lists, targets, windows.of(part), config, None) for part in (Part.POLICY, Part.VALID))
+    search = search_merges(
+        config.fusion.merges,
+        lambda fusion: judge(lists, targets, windows.of(Part.POLICY), fusion, None),
+        lambda fusion: judge(lists, targets, windows.of(Part.VALID), fusion, None),
+        lists.recallers,
+        10,
+        config.seed,
+        config.evaluation.searches,
+    )
     prepared = Prepared(config, Path("nowhere"), Path("nowhere"))
     prepared.__dict__.update(
         corpus=corpus,
         windows=windows,
         lists=lists,
         features=make_features(lists, windows, targets, config.fusion.k),
-        static=best_static_mixture(policy, valid, lists.recallers, 10, config.seed, config.evaluation.searches),
+        merges=search,
+        fusion=search.chosen,
+        static=search.static,
     )
     return prepared

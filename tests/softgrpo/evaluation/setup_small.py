@@ -80,7 +80,7 @@ def small() -> Small:
             torch.from_numpy(items),
             scores,
             torch.from_numpy(targets),
-            config.fusion.model_copy(update={"method": method}),
+            config.fusion.merges[0].model_copy(update={"method": method}),
         )
         for method in get_args(MergeMethod)
     }

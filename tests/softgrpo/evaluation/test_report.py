@@ -21,7 +21,7 @@ from softgrpo.evaluation.formatting import render_terminal, verdict
 from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.plot_style import GRID, INK, SOFT
 from softgrpo.evaluation.report import write_report
-from softgrpo.evaluation.report_content import Choice, Report
+from softgrpo.evaluation.report_content import Choice, MergeRow, Report
 from tests.softgrpo.evaluation.setup_small import HISTORY, KEYS, USERS, Small
 
 FIGURES = [
@@ -41,6 +41,11 @@ def make_report(case: Small) -> Report:
     return Report(
         config=case.config,
         comparison=case.comparison,
+        merge="score, minmax",
+        merges=(
+            MergeRow("score, minmax", "grid", (0.3, 0.7), 0.25, 0.125, chosen=True),
+            MergeRow("quota", "Left", (1.0, 0.0), 0.24, 0.375, chosen=False),
+        ),
         static=case.static,
         gates=(Choice("Trees | of a kind", "a <choice>", 0.123),),
         facts=facts,
@@ -140,7 +145,11 @@ def test_signs_of_nothing_are_left_out(written: Path) -> None:
 def test_markdown_table_is_rectangular_and_escaped(written: Path) -> None:
     text = (written / "report.md").read_text()
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 3
+    assert len(tables) == 4
+    assert tables[2].splitlines()[2:] == [
+        "| score, minmax (chosen on validation) | grid: 0.30 0.70 | 0.2500 | 0.1250 |",
+        "| quota | Left: 1.00 0.00 | 0.2400 | 0.3750 |",
+    ]
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
     assert tables[0].count("\n") == 2 + len(KEYS)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from softgrpo.config import FusionConfig
+from softgrpo.ranking import by_value
 from softgrpo.ranking.aligned import target_positions
 from softgrpo.ranking.fusion import align, contenders, merged_lists, target_ranks
 from softgrpo.ranking.metrics import ndcg
@@ -55,6 +58,26 @@ def test_a_negative_value_beats_nothing_that_is_missing() -> None:
     kept = contenders(aligned, fusion)
     assert kept.items.tolist() == [[1, 2, 3, 7]]
     assert merged_lists(kept, torch.tensor([[[1.0, 0.1]]]), fusion, 2).tolist() == [[[1, 7]]]
+
+
+@given(windows(), st.integers(1, 6))
+def test_leaving_out_first_what_one_list_alone_holds_changes_nothing(lists, k: int) -> None:
+    items, scores = lists
+    fusion = fusion_of("score", "zscore", k)
+    aligned = align(*pad(items, scores), fusion)
+    with patch.object(by_value, "_beaten_in_their_only_list", lambda aligned: torch.zeros_like(aligned.items)):
+        slow = contenders(aligned, fusion)
+    for one, other in zip(vars(contenders(aligned, fusion)).values(), vars(slow).values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_only_items_without_a_negative_value_elsewhere_beat_an_item_of_one_list() -> None:
+    # z-scores: 1 and 2 are before 3, which the second list does not hold. There 1 is last, below 0, so 1 does not beat 3 and
+    # 2 alone does; 6 is behind 5 and 2, of which both are nowhere else below 0; all others are in both lists or behind nothing.
+    fusion = FusionConfig(method="score", normalisation="zscore", k=1)
+    aligned = align(*pad([[[1, 2, 3], [5, 2, 6, 1]]], [[[3.0, 2.0, 1.0], [9.0, 8.0, 1.0, 0.0]]]), fusion)
+    assert aligned.items.tolist() == [[1, 2, 3, 5, 6]]
+    assert by_value._beaten_in_their_only_list(aligned).tolist() == [[0, 0, 1, 0, 2]]
 
 
 def test_quota_reads_the_first_k_of_each_list() -> None:

@@ -39,7 +39,7 @@ LEARNED = np.array([[1.0, 0.0], [0.5, 0.5]])
 
 @pytest.fixture
 def config() -> ExperimentConfig:
-    said = {"recall.recallers": ["A", "B"], "recall.files": {"A": "a", "B": "b"}, "fusion.rrf_k": 60.0}
+    said = {"recall.recallers": ["A", "B"], "recall.files": {"A": "a", "B": "b"}, "fusion.method": "rrf"}
     return resolve("shop", "tiny", overrides=said)
 
 
