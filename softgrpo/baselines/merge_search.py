@@ -13,6 +13,8 @@ from softgrpo.baselines.static_mixture import Candidate, StaticMixture, best_sta
 from softgrpo.config import Baseline, FusionConfig
 from softgrpo.ranking.rewards import JudgedLists
 
+FINALISTS = 4
+"""Merges that all searches look at."""
 Judge = Callable[[FusionConfig], JudgedLists]
 """Gives some windows under a merge."""
 
@@ -57,7 +59,8 @@ def search_merges(
 ) -> MergeSearch:
     """Searches the merge and the weights that are best for everybody.
 
-    Every merge is searched on the grid. The further searches, which take longer, are for the chosen one.
+    Every merge is searched on the grid. The further searches take longer, so they are for the `FINALISTS` merges whose weights
+    are best on validation windows so far; the winner is among those.
 
     Args:
         merges: At least one; ties go to the earlier.
@@ -71,12 +74,17 @@ def search_merges(
     Raises:
         DataError: There are no policy or no validation windows.
     """
-    found = [
-        best_static_mixture(policy(fusion), valid(fusion), recallers, grid_steps, seed).best
-        for fusion in (merges if len(merges) > 1 else ())
-    ]
-    number = max(range(len(found)), key=lambda each: found[each].valid_ndcg, default=0)
-    chosen = merges[number]
-    static = best_static_mixture(policy(chosen), valid(chosen), recallers, grid_steps, seed, searches)
-    found[number : number + 1] = [static.best]
-    return MergeSearch(tuple(map(TriedMerge, merges, found)), chosen, static)
+
+    def search(fusion: FusionConfig, further: Sequence[Baseline]) -> StaticMixture:
+        return best_static_mixture(policy(fusion), valid(fusion), recallers, grid_steps, seed, further)
+
+    def valid_ndcg(number: int) -> float:
+        return found[number].best.valid_ndcg
+
+    numbers = range(len(merges))
+    found = {number: search(merges[number], ()) for number in numbers} if len(merges) > FINALISTS else {}
+    finalists = sorted(sorted(numbers, key=valid_ndcg, reverse=True)[:FINALISTS] if found else numbers)
+    found |= {number: search(merges[number], searches) for number in finalists}
+    chosen = max(finalists, key=valid_ndcg)
+    tried = tuple(TriedMerge(merges[number], found[number].best) for number in numbers)
+    return MergeSearch(tried, merges[chosen], found[chosen])

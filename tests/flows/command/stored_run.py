@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from softgrpo.baselines.merge_search import MergeSearch, TriedMerge
 from softgrpo.baselines.static_mixture import Candidate, StaticMixture
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig
@@ -17,7 +18,7 @@ from softgrpo.evaluation.pages.provenance import PROVENANCE, place
 from softgrpo.presets import resolve
 from softgrpo.recallers.candidates import write_candidates
 from softgrpo.stages.contract import Node, Stage, StageContext
-from softgrpo.stages.inputs import save_static
+from softgrpo.stages.inputs import save_merges
 from tests.softgrpo.data.cases import corpus_of
 
 NAMES = ("A", "B")
@@ -46,7 +47,8 @@ def fill_data(context: StageContext) -> dict[str, float]:
     scores = np.broadcast_to(np.arange(12, 0, -1, dtype=np.float32), items.shape)
     write_candidates(context.out / "candidates.parquet", CandidateLists(NAMES, items.astype(np.int32), scores.copy()))
     best = Candidate("grid", (0.75, 0.25), 0.1, 0.2)
-    save_static(context.out, StaticMixture(best, best, (best,)))
+    merge = context.config.fusion.merges[1]
+    save_merges(context.out, MergeSearch((TriedMerge(merge, best),), merge, StaticMixture(best, best, (best,))))
     return {}
 
 

@@ -79,7 +79,7 @@ ALLOWED: list[dict[str, Any]] = [
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"frequent": {"k": 0}}, r"'frequent\.k'.*less than the minimum of 1"),
     ({"frequent": {"sft_learning_rate": 0}}, r"'frequent\.sft_learning_rate'"),
-    ({"frequent": {"merge_method": "sum"}}, r"'sum' is not one of \['score', 'quota', 'rrf'\]"),
+    ({"frequent": {"merge_method": "sum"}}, r"'sum' is not one of \['auto', 'score', 'quota', 'rrf'\]"),
     ({"frequent": {"epochs": 1}}, "'epochs' was unexpected"),
     ({"size": "enormous"}, "'enormous' is not one of"),
 ]

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.merging import merge_by_quota, plain_lists
+from softgrpo.baselines.merge_search import MergeSearch, TriedMerge
 from softgrpo.baselines.static_mixture import Candidate, StaticMixture
 from softgrpo.common.records import CandidateLists, Part
 from softgrpo.config import ExperimentConfig, FusionConfig
@@ -26,7 +27,7 @@ from softgrpo.ranking.fusion import align, contributions, merged_lists
 from softgrpo.recallers.candidates import write_candidates
 from softgrpo.serving.recommend import NO_TEST_WINDOW, NO_WINDOW, NOT_IN_DATA, recommend, stored_weights
 from softgrpo.serving.recommended import Recommended, as_records, write_recommended
-from softgrpo.stages.inputs import Prepared, save_static
+from softgrpo.stages.inputs import Prepared, save_merges, save_static
 from tests.softgrpo.data.cases import corpus_of, windows_of
 from tests.support.fusion_cases import merge_by_value
 
@@ -94,6 +95,16 @@ def test_the_lists_of_the_test_window_with_the_policys_weights(prepared: Prepare
     alone = found.items[found.items["user"] == "u0"]
     assert alone["from_B"].tolist() == [0, 0, 0]  # item 3 is in B's list too, whose weight is 0
     assert found.fallbacks == {}
+
+
+def test_the_merge_is_the_one_that_the_run_chose(prepared: Prepared) -> None:
+    """Raw scores, 3 to 1 in both lists: u1's item 5 has 2 of A and 3 of B, item 4 has 3 of A and 1 of B, item 9 has 2 of B."""
+    raw, best = FusionConfig(method="score", normalisation="none"), Candidate("grid", STATIC, 0.1, 0.2)
+    tried = (TriedMerge(FusionConfig(), best), TriedMerge(raw, best))
+    save_merges(prepared.data, MergeSearch(tried, raw, StaticMixture(best, best, (best,))))
+    found = recommend(prepared, LEARNED, ["u1"], 3)
+    assert listed(found, "u1") == ["i5", "i4", "i9"]
+    assert found.items["score"].tolist() == [2.5, 2.0, 1.0]
 
 
 def test_who_has_no_test_window_gets_the_static_mixture_and_is_told_so(prepared: Prepared) -> None:
