@@ -16,6 +16,7 @@ from softgrpo.config.lists import (
     PromptConfig,
     RecallConfig,
     SplitConfig,
+    TextConfig,
 )
 from softgrpo.config.section import Section
 
@@ -37,5 +38,6 @@ __all__ = [
     "SFTConfig",
     "Section",
     "SplitConfig",
+    "TextConfig",
     "TrainConfig",
 ]

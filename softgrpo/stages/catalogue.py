@@ -38,6 +38,28 @@ def _recall(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     }
 
 
+def _embed(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    text = config.text
+    parameters: dict[str, Any] = {
+        "text": text.model_dump(mode="json", include={"fields", "max_length", "batch_size"}),
+        "weights": identify_weights(text.model_name),
+        "device": config.train.device,
+    }
+    if text.further_fields:  # the others come with the corpus
+        path = locate(config.data) / f"{config.data.dataset}.item"
+        parameters["key"] = config.data.item_key_field or config.data.item_field
+        parameters["file"] = digest_file(path) if path.is_file() else None
+    return parameters
+
+
+def _recall_text(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "recaller": variant,
+        "text": config.text.model_dump(mode="json", include={"history_items", "half_life"}),
+        **config.recall.model_dump(mode="json", include={"depth", "batch_size"}),
+    }
+
+
 def _recall_file(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     return {
         "recaller": variant,
@@ -108,11 +130,15 @@ def _stage(name: str, parameters: Parameters, libraries: tuple[str, ...], module
 
 
 SPLIT = _stage("split", _split, TABLES)
+EMBED = _stage(
+    "embed", _embed, ("gguf", "pandas", "pyarrow", "numpy", "safetensors", "tokenizers", "torch", "transformers")
+)
 RECALL = _stage("recall", _recall, (*TABLES, "recbole", "scipy", "torch"))
 RECALL_FILE = _stage("recall", _recall_file, TABLES, "recall_file")
+RECALL_TEXT = _stage("recall", _recall_text, (*TABLES, "torch"), "recall_text")
 DATA = _stage("data", _data, (*TABLES, "optuna", "safetensors", "scikit-learn", "torch"))
 CHECK = _stage("check", _check, (*TABLES, "safetensors"))
 SFT = _stage("sft", _sft, (*TRAINING, "pandas", "scikit-learn"))
 GRPO = _stage("grpo", _grpo, (*TRAINING, "trl"))
 TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn"))
-EVERY = (SPLIT, RECALL, RECALL_FILE, DATA, CHECK, SFT, GRPO, TEST)
+EVERY = (SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_TEXT, DATA, CHECK, SFT, GRPO, TEST)
