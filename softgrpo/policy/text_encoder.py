@@ -61,29 +61,27 @@ class TextEncoder:
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Returns the embeddings of n texts, (n, d), each of unit length, or zeros where a text has no token.
+        """Returns the embeddings of n texts, at least one, (n, d), each of unit length, or zeros where a text has no token.
 
         Raises:
             PolicyError: The model computes something that is not finite.
         """
-        tokens = self.tokenizer(list(texts), truncation=True, max_length=self.config.max_length)["input_ids"]
-        longest_first = sorted(filter(tokens.__getitem__, range(len(texts))), key=lambda row: -len(tokens[row]))
-        found: NDArray[np.float32] | None = None
-        for first in range(0, len(longest_first), self.config.batch_size):
-            rows = longest_first[first : first + self.config.batch_size]
-            vectors = self._means([tokens[row] for row in rows]).cpu().numpy()
-            if found is None:
-                found = np.zeros((len(texts), vectors.shape[1]), dtype=np.float32)
-            found[rows] = vectors
-        assert found is not None, "texts are not empty"
-        if not np.isfinite(found).all():
+        found = self.tokenizer(list(texts), truncation=True, max_length=self.config.max_length)["input_ids"]
+        tokens = [row or [self.tokenizer.pad_token_id] for row in found]
+        longest_first = sorted(range(len(texts)), key=lambda row: -len(tokens[row]))
+        size = self.config.batch_size
+        batches = [longest_first[first : first + size] for first in range(0, len(texts), size)]
+        made = np.concatenate([self._means([tokens[row] for row in rows]).cpu().numpy() for rows in batches])
+        vectors = made[np.argsort(longest_first)]
+        vectors[[not row for row in found]] = 0.0
+        if not np.isfinite(vectors).all():
             raise PolicyError(
                 f"model '{self.config.model_name}', whose hidden states are not finite",
                 "Texts are compared by numbers",
                 _REMEDY,
                 code="POLICY-029",
             )
-        return found
+        return vectors
 
     def _means(self, tokens: list[list[int]]) -> Tensor:
         """Returns the mean hidden states of texts, (B, d), of unit length."""

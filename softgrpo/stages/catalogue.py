@@ -9,7 +9,7 @@ from typing import Any
 from softgrpo.common.digests import digest_file
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.locate import SUFFIXES, locate
-from softgrpo.policy.model_files import identify_weights
+from softgrpo.policy.model_files import identify_weights, model_of_texts
 from softgrpo.stages.contract import Stage, StageContext
 
 Parameters = Callable[[ExperimentConfig, str], dict[str, Any]]
@@ -40,9 +40,11 @@ def _recall(config: ExperimentConfig, variant: str) -> dict[str, Any]:
 
 def _embed(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     text = config.text
+    with model_of_texts():
+        weights = identify_weights(text.model_name)
     parameters: dict[str, Any] = {
         "text": text.model_dump(mode="json", include={"fields", "max_length", "batch_size"}),
-        "weights": identify_weights(text.model_name),
+        "weights": weights,
         "device": config.train.device,
     }
     if text.further_fields:  # the others come with the corpus

@@ -74,6 +74,14 @@ def test_language_models_cost_passes_times_weights_times_tokens() -> None:
     assert operations("sft", lora, SIZE) == pytest.approx(token * (3 * 300 * 2 / costs.TRAIN_SHARE + reads))
 
 
+def test_texts_are_read_once_and_compared_with_every_window() -> None:
+    config = resolve("ml-100k", "tiny", overrides={"recall.recallers": ["Text", "Pop"]})
+    weights = layer_weights(config.text.model_name, "tiny")
+    assert operations("embed", config, SIZE) == pytest.approx(2 * weights * costs.TEXT_TOKENS * 1000 / costs.READ_SHARE)
+    assert recaller_seconds("Text", config, SIZE) == pytest.approx(700 * 1000 * costs.TEXT_SECONDS)
+    assert list(estimate(plan(config, "recall"), config, REFERENCE).seconds) == ["split", "embed", "recall"]
+
+
 def test_a_faster_machine_and_more_cores_take_less() -> None:
     config = resolve("ml-100k", "tiny")
     slow = estimate(plan(config), config, REFERENCE)
