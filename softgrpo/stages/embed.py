@@ -75,7 +75,7 @@ def pieces(encoder: TextEncoder, different: Sequence[str], work: Path) -> Iterat
         for first in range(0, len(different), PIECE):
             texts = different[first : first + PIECE]
             path = work / f"texts-{first // PIECE:06d}.npy"
-            vectors = _read_piece(path, len(texts))
+            vectors = _read_piece(path)
             if vectors is None:
                 vectors = encoder.embed(texts)
                 with written_whole(path) as aside:
@@ -84,13 +84,13 @@ def pieces(encoder: TextEncoder, different: Sequence[str], work: Path) -> Iterat
             bar.update(len(texts))
 
 
-def _read_piece(path: Path, count: int) -> NDArray[np.float32] | None:
+def _read_piece(path: Path) -> NDArray[np.float32] | None:
     """Returns the embeddings that an earlier try left, None where it left none or not all bytes reached the disk."""
     try:
         stored: NDArray[np.float32] = np.load(path)
     except (OSError, ValueError, EOFError):
         return None
-    return stored if stored.ndim == 2 and len(stored) == count else None
+    return stored
 
 
 def write_embeddings(path: Path, place: NDArray[np.int64], parts: Iterator[NDArray[np.float32]]) -> int:

@@ -18,10 +18,10 @@ CPU = torch.device("cpu")
 TEXTS = ["red a b c d e", "green", "blue f f f", "red a b c d e f a b c", "green a"]
 
 
-@pytest.fixture(params=["encoder", "decoder", "decoder, padded on the left", "decoder without a padding token"])
+@pytest.fixture(params=["encoder", "encoder, padded on the left", "decoder", "decoder without a padding token"])
 def name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     kind = request.param
-    model = toy_encoder() if kind == "encoder" else toy_decoder()
+    model = toy_encoder() if "encoder" in kind else toy_decoder()
     if "without" in kind:
         model.config.pad_token_id = None
     return save_base(tmp_path, model, toy_tokenizer("left" if "left" in kind else "right", pad="without" not in kind))
