@@ -145,6 +145,11 @@ class TextConfig(Section):
     """The latest items of the history that have a text, at most this many, make the query."""
     half_life: Positive = 2.0
     """Items after which a weight in the query has halved, counted from the latest item back."""
+    adapter: Literal["auto", "on", "off"] = "auto"
+    """Learn two small maps on the embeddings from which item comes next in the training part: auto keeps them if that is better on
+    validation windows, on keeps them always, off compares the embeddings as they are."""
+    adapter_epochs: Count = 8
+    """Passes over the next items, at most; the best one on validation windows is kept."""
 
     @property
     def further_fields(self) -> tuple[str, ...]:

@@ -55,9 +55,15 @@ def _embed(config: ExperimentConfig, variant: str) -> dict[str, Any]:
 
 
 def _recall_text(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    text = {"history_items", "half_life"}
+    learnt: dict[str, Any] = {}
+    if config.text.adapter != "off":
+        text |= {"adapter", "adapter_epochs"}
+        learnt = {"seed": config.seed}
     return {
         "recaller": variant,
-        "text": config.text.model_dump(mode="json", include={"history_items", "half_life"}),
+        "text": config.text.model_dump(mode="json", include=text),
+        **learnt,
         **config.recall.model_dump(mode="json", include={"depth", "batch_size"}),
     }
 
@@ -75,6 +81,7 @@ def _check(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "seed": config.seed,
         "recallers": list(config.recall.recallers),
         "files": sorted(config.recall.files),
+        "adapter": config.text.adapter,
         "split": config.split.model_dump(mode="json"),
         "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
         "k": config.fusion.k,

@@ -32,7 +32,7 @@ def run(context: StageContext) -> dict[str, float]:
     stored = inputs["data"] / PROMPTS
     prompts = load_prompts(stored, np.arange(pq.read_metadata(stored).num_rows))
     check_no_leak(corpus, windows)
-    untrained = [name for name in config.recall.recallers if name == TEXT]
+    untrained = [name for name in config.recall.recallers if name == TEXT and config.text.adapter == "off"]
     trained = [name for name in config.recall.recallers if name not in (*config.recall.files, *untrained)]
     looked_for = [
         check_training_input(name, *training_input(inputs[f"recall-{name}"]), corpus, windows) for name in trained

@@ -1,16 +1,50 @@
-"""What the stages `recall` of all recallers that work here share: candidate lists, made, checked and written."""
+"""What the stages `recall` of all recallers that work here share: curves, and candidate lists, made, checked and written."""
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from softgrpo.common.artifacts import CANDIDATES
+from softgrpo.common.artifacts import CANDIDATES, CURVES
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.errors import RecallerError
 from softgrpo.recallers.candidates import Scorer, build_candidates, check_candidates, write_candidates
+from softgrpo.reporting import Reporter
 from softgrpo.stages.contract import LIST_MILLISECONDS, StageContext
+
+
+@dataclass(frozen=True)
+class CurveKeeper:
+    """A reporter that also keeps the curves.
+
+    Attributes:
+        reporter: Receives all that this one receives.
+        curves: Name to `step` and `value`, as the trainings of the language model store them.
+    """
+
+    reporter: Reporter
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Takes one point of each named curve."""
+        for name, value in values.items():
+            points = self.curves.setdefault(name, {"step": [], "value": []})
+            points["step"].append(float(step))
+            points["value"].append(float(value))
+        self.reporter.metrics(values, step)
+
+    def info(self, message: str) -> None:
+        """Takes one line for the log."""
+        self.reporter.info(message)
+
+    def write(self, folder: Path) -> None:
+        """Writes the curves into the folder of a stage."""
+        (folder / CURVES).write_text(json.dumps(self.curves), encoding="utf-8")
 
 
 def write_lists(

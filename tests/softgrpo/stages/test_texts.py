@@ -1,10 +1,11 @@
-"""The stage `embed`: each different text once, in pieces that survive; and a pool with `Text`, from files to the stage `check`."""
+"""The stage `embed`, and a pool with `Text` from files to the stage `check`, with and without an adapter."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,22 @@ from numpy.typing import NDArray
 
 from softgrpo.common.artifacts import EMBEDDINGS
 from softgrpo.common.embeddings import load_embeddings
-from softgrpo.common.records import Part
+from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
-from softgrpo.errors import DataError, PolicyError
+from softgrpo.errors import DataError, LeakageError, PolicyError, RecallerError
 from softgrpo.pipeline.preflight import preflight
-from softgrpo.pipeline.run import RunResult, run_standalone
+from softgrpo.pipeline.run import RunResult, read_metrics, run_standalone
 from softgrpo.presets import resolve
+from softgrpo.recallers.by_text import Adapter, TextRecaller
 from softgrpo.recallers.candidates import read_candidates
-from softgrpo.stages import embed
+from softgrpo.recallers.evidence import training_input
+from softgrpo.recallers.text_adapter import Examples
+from softgrpo.stages import embed, recall_text
 from softgrpo.stages.embed import different_texts, pieces, write_embeddings
 from tests.softgrpo.data.cases import INTER, Row, write_table
+from tests.softgrpo.recallers.cases import corpus_of, windows_of
 from tests.support.toy_policy import save_base, toy_decoder, toy_tokenizer
 
 TEXTS = ["bb", "", "a", "ccc", "bb", "dddd", "", "a"]
@@ -110,7 +115,8 @@ def settings(folder: Path, **said: object) -> dict[str, Any]:
     model = save_base(folder / "model", toy_decoder(), toy_tokenizer(pad=False))
     data = {"data.data_path": str(folder), "data.download": False, "data.k_core": 0, "split.window": 1}
     small = {"recall.depth": 20, "fusion.k": 2, "evaluation.ks": [5], "text.model_name": model, "text.max_length": 32}
-    return {**data, **small, "recall.recallers": ["pop", "TEXT"], "evaluation.baselines": [], **said}
+    pool = {"recall.recallers": ["pop", "TEXT"], "text.adapter": "off", "evaluation.baselines": []}
+    return {**data, **small, **pool, **said}
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +180,74 @@ def test_an_estimate_counts_texts(config: ExperimentConfig, caplog: pytest.LogCa
     with caplog.at_level(logging.INFO):
         run_standalone(config, "recall", output=tmp_path)
     assert "embed 5 s" in caplog.text and "10 items with 9 different texts" in caplog.text
+
+
+def with_adapter(config: ExperimentConfig, wanted: str) -> ExperimentConfig:
+    return config.model_copy(update={"text": config.text.model_copy(update={"adapter": wanted})})
+
+
+def test_an_adapter_is_trained_on_the_training_part_and_the_check_looks_into_it(
+    config: ExperimentConfig, made: RunResult
+) -> None:
+    folders = run_standalone(with_adapter(config, "on"), "check", output=made.folders["split"].parents[1]).folders
+    metrics = read_metrics(folders["recall-Text"])
+    curve = json.loads((folders["recall-Text"] / "curves.json").read_text())["recall_valid_ndcg"]
+    assert metrics["adapted"] == 1 and metrics["frozen_valid_ndcg"] == curve["value"][0] and curve["step"][:2] == [0, 1]
+    assert metrics["adapted_valid_ndcg"] == max(curve["value"][1:])
+    assert Adapter.load(folders["recall-Text"] / "model").item.shape == (16, 16)
+    corpus, windows = load_corpus(folders["split"]), load_windows(folders["split"])
+    expected = {(user, item) for user, end in enumerate(windows.train_end) for item in corpus.sequence(user)[:end]}
+    assert set(zip(*(each.tolist() for each in training_input(folders["recall-Text"])), strict=True)) == expected
+    checked = json.loads((folders["check"] / "leakage.json").read_text())
+    before = json.loads((made.folders["check"] / "leakage.json").read_text())
+    looked_for = "targets_looked_for_in_training_inputs"
+    assert checked["recallers_trained_on_nothing"] == 0 and checked[looked_for] == 2 * before[looked_for]
+
+
+def test_an_adapter_that_saw_a_target_is_found_by_the_check(
+    config: ExperimentConfig, made: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Examples.of
+
+    def leak(model: TextRecaller, corpus: Corpus, windows: Windows) -> Examples:
+        return honest(model, corpus, replace(windows, train_end=windows.train_end + 1))
+
+    monkeypatch.setattr(Examples, "of", leak)
+    with pytest.raises(LeakageError, match=r"Text was trained on .* targets.*\[LEAKAGE-005\]"):
+        run_standalone(with_adapter(config, "on"), "check", output=tmp_path)
+
+
+@pytest.mark.parametrize(("found", "adapted"), [(0.9, True), (0.0, False)])
+def test_auto_keeps_an_adapter_that_finds_more_on_validation_windows(
+    found: float, adapted: bool, config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.4, *[found] * 8])
+    monkeypatch.setattr(recall_text, "valid_ndcg", lambda *_: next(values))
+    folders = run_standalone(with_adapter(config, "auto"), "recall", output=tmp_path).folders
+    metrics = read_metrics(folders["recall-Text"])
+    assert metrics["adapted"] == adapted and metrics["frozen_valid_ndcg"] == 0.4
+    assert (folders["recall-Text"] / "model" / "adapter.safetensors").is_file() == adapted
+
+
+@pytest.mark.parametrize("wanted", ["auto", "on"])
+def test_without_anything_to_learn_from_auto_stays_off_and_on_is_refused(
+    wanted: str, config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = Examples(np.empty(0, np.int32), np.empty((0, 5), np.int32), np.empty(0, np.int32))
+    monkeypatch.setattr(Examples, "of", lambda *_: empty)
+    if wanted == "on":
+        with pytest.raises(RecallerError, match=r"next.*text\.adapter off.*\[RECALLER-018\]"):
+            run_standalone(with_adapter(config, wanted), "recall", output=tmp_path)
+    else:
+        folders = run_standalone(with_adapter(config, wanted), "check", output=tmp_path).folders
+        assert "adapted" not in read_metrics(folders["recall-Text"])
+
+
+def test_ndcg_of_validation_windows_by_hand() -> None:
+    model = TextRecaller(np.array([[1, 0], [0, 1], [0.6, 0.8], [0.8, 0.6]], dtype=np.float32), 1, 1.0)
+    corpus = corpus_of([[0, 2, 1], [1, 2, 0], [0, 3, 1]], 4)
+    windows = windows_of([(0, 1, 2), (1, 1, 3), (2, 1, 2)], [1, 1, 1])
+    # after 0 come 3, 2, 1: target 2 at rank 2, target 3 at rank 1; after 1 come 2, 3, 0: targets 2 and 0 at ranks 1 and 3
+    second, third = 1 / np.log2(3), 1 / np.log2(4)
+    expected = (second + (1 + third) / (1 + second) + 1) / 3
+    assert recall_text.valid_ndcg(model, corpus, windows, 2) == pytest.approx(expected)
