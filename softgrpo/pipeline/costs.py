@@ -22,6 +22,7 @@ from softgrpo.common.names import TEXT
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.size import DataSize, data_size
 from softgrpo.errors import SoftGRPOError
+from softgrpo.pipeline import text_costs
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.policy.model_size import layer_weights
 from softgrpo.recallers.kinds import Kind, kind_of
@@ -48,10 +49,6 @@ SCORE_SECONDS = 6e-9
 """Of early stopping, which ranks every item for every user after each epoch: for one user and one item."""
 COMPUTED_SECONDS = 1e-7
 """Of recallers that are worked out at once, for each pair of items."""
-TEXT_SECONDS = 8e-9
-"""Of `Text`, for one window and one item."""
-TEXT_TOKENS = 20
-"""Tokens of an item's text."""
 LAYERS, WIDTH, INNER, LENGTH = 2, 64, 256, 50
 """Of sequential recallers, RecBole's defaults."""
 START_SECONDS = {
@@ -251,12 +248,9 @@ def cost_line(left: Sequence[Node], config: ExperimentConfig, workers: int = 1) 
 
 
 def recaller_seconds(name: str, config: ExperimentConfig, size: DataSize) -> float:
-    """Returns the seconds of the reference machine that training a RecBole model takes if it does not stop early.
-
-    Of `Text`, which is not trained, those in which its lists are made.
-    """
+    """Returns the seconds of the reference machine that training a recaller takes if it does not stop early."""
     if name == TEXT:
-        return TEXT_SECONDS * size.windows * size.items
+        return text_costs.text_seconds(config, size)
     kind = kind_of(name)
     if kind == "computed":
         return COMPUTED_SECONDS * size.items**2
@@ -285,8 +279,7 @@ def prompt_tokens(config: ExperimentConfig) -> int:
 def operations(stage: str, config: ExperimentConfig, size: DataSize) -> float:
     """Returns the operations of a language model in embed, sft, grpo or test, as if all ran at `core_speed`."""
     if stage == "embed":
-        tokens = min(config.text.max_length, TEXT_TOKENS)
-        return 2.0 * layer_weights(config.text.model_name, "tiny") * tokens * size.items / READ_SHARE
+        return 2.0 * layer_weights(config.text.model_name, "tiny") * text_costs.tokens(config, size) / READ_SHARE
     train = config.train
     token = 2.0 * layer_weights(config.policy.model_name, config.policy.size) * prompt_tokens(config)
     if stage == "test":

@@ -13,7 +13,7 @@ import pytest
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.size import DataSize, data_size
 from softgrpo.errors import PolicyError
-from softgrpo.pipeline import costs
+from softgrpo.pipeline import costs, text_costs
 from softgrpo.pipeline.costs import (
     Machine,
     cost_line,
@@ -77,8 +77,12 @@ def test_language_models_cost_passes_times_weights_times_tokens() -> None:
 def test_texts_are_read_once_and_compared_with_every_window() -> None:
     config = resolve("ml-100k", "tiny", overrides={"recall.recallers": ["Text", "Pop"]})
     weights = layer_weights(config.text.model_name, "tiny")
-    assert operations("embed", config, SIZE) == pytest.approx(2 * weights * costs.TEXT_TOKENS * 1000 / costs.READ_SHARE)
-    assert recaller_seconds("Text", config, SIZE) == pytest.approx(700 * 1000 * costs.TEXT_SECONDS)
+    assert operations("embed", config, SIZE) == pytest.approx(2 * weights * text_costs.TOKENS * 1000 / costs.READ_SHARE)
+    learning = 8 * (2000 * text_costs.EXAMPLE_SECONDS + 100 * 1000 * text_costs.SCORE_SECONDS)
+    lists = 700 * 1000 * text_costs.SCORE_SECONDS
+    assert recaller_seconds("Text", config, SIZE) == pytest.approx(lists + learning)
+    still = config.model_copy(update={"text": config.text.model_copy(update={"adapter": "off"})})
+    assert recaller_seconds("Text", still, SIZE) == pytest.approx(lists)
     assert list(estimate(plan(config, "recall"), config, REFERENCE).seconds) == ["split", "embed", "recall"]
 
 
