@@ -52,6 +52,7 @@ def test_without_two_items_there_is_no_example() -> None:
 
 def test_the_loss_is_the_cross_entropy_against_other_items_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_adapter, "TEMPERATURE", 0.5)
+    monkeypatch.setattr(text_adapter, "CORRECTION", 1.0)
     queries = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     targets, counts = torch.tensor([7, 8, 7]), torch.tensor([2.0, 1.0, 2.0]).log()
