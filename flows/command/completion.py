@@ -18,7 +18,6 @@ from flows.command.common import Job
 from flows.command.flags import ALIASES
 from flows.command.groups import STAGES as GROUP_STAGES
 from flows.command.parser import Commands, Parser, add_words, sub_parsers
-from flows.command.pipeline import REPEATABLE
 from flows.command.run import KNOWN as RUN_STAGES
 from flows.runtime.failures import OK
 from softgrpo.config import DataConfig
@@ -26,6 +25,7 @@ from softgrpo.data.locate import known_datasets
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import dataset_names, settings, size_names
 from softgrpo.presets.ablations import ABLATIONS
+from softgrpo.stages.contract import ALL_STAGES
 
 SHELLS = ("bash", "zsh", "fish")
 Words = Callable[..., Iterable[str]]
@@ -106,7 +106,7 @@ def _completer(action: argparse.Action, stages: Iterable[str]) -> Words | None:
         "DATASET": _datasets,
         "data.dataset": _datasets,
         "STAGE": _always(stages),
-        "force": _always(REPEATABLE),
+        "force": _always(ALL_STAGES),
         "SIZE": _always(size_names()),
         "NAME": _always(ABLATIONS),
         "SHELL": _always(SHELLS),
@@ -132,9 +132,10 @@ def _datasets(**_: Any) -> Iterable[str]:
 
 
 def _recallers(**_: Any) -> Iterable[str]:
+    from softgrpo.common.names import TEXT
     from softgrpo.recallers.registry import known_recallers
 
-    return known_recallers()
+    return (*known_recallers(), TEXT)
 
 
 def _second_spellings() -> list[str]:

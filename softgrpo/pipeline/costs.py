@@ -18,16 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
+from softgrpo.common.names import TEXT
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.size import DataSize, data_size
 from softgrpo.errors import SoftGRPOError
+from softgrpo.pipeline import text_costs
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.policy.model_size import layer_weights
 from softgrpo.recallers.kinds import Kind, kind_of
 from softgrpo.recallers.registry import TRAINING_SETTINGS
 from softgrpo.stages.contract import ALL_STAGES, LANGUAGE_MODEL_STAGES, POLICY_STAGES, Node
 
-TRAINING_STAGES = frozenset({"recall", *POLICY_STAGES})
+TRAINING_STAGES = frozenset({"embed", "recall", *POLICY_STAGES})
 REFERENCE_SPEED = 1.0e11
 """What `core_speed` is on the machine of the constants, in floating point operations per second."""
 PROBE_ROWS, PRODUCTS, PROBES = 64, 200, 10
@@ -49,11 +51,29 @@ COMPUTED_SECONDS = 1e-7
 """Of recallers that are worked out at once, for each pair of items."""
 LAYERS, WIDTH, INNER, LENGTH = 2, 64, 256, 50
 """Of sequential recallers, RecBole's defaults."""
-START_SECONDS = {"split": 1.0, "recall": 4.0, "data": 4.0, "check": 2.0, "sft": 8.0, "grpo": 8.0, "test": 14.0}
+START_SECONDS = {
+    "split": 1.0,
+    "embed": 4.0,
+    "recall": 4.0,
+    "data": 4.0,
+    "check": 2.0,
+    "sft": 8.0,
+    "grpo": 8.0,
+    "test": 14.0,
+}
 """Of a stage however small: imports, reading and writing, figures."""
 OTHER_START_SECONDS = 4.0
 """The same of a stage that nothing is known of."""
-WINDOW_SECONDS = {"split": 1e-4, "recall": 2e-4, "data": 5e-4, "check": 2e-4, "test": 3e-4, "sft": 0.0, "grpo": 0.0}
+WINDOW_SECONDS = {
+    "split": 1e-4,
+    "embed": 0.0,
+    "recall": 2e-4,
+    "data": 5e-4,
+    "check": 2e-4,
+    "test": 3e-4,
+    "sft": 0.0,
+    "grpo": 0.0,
+}
 """Of lists, features, prompts, searches and rows of the table: for each window of the data."""
 PROMPT_TOKENS, RECALLER_TOKENS, ITEM_TOKENS, GENRE_TOKENS = 25, 25, 7, 3
 """Tokens of a prompt: whatever it says, and for each recaller, item of the history, and item's genres."""
@@ -203,7 +223,7 @@ def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, 
         if name == "recall" and node.variant not in config.recall.files:
             own += slower * recaller_seconds(node.variant, config, size)
             longest = max(longest, own)
-        elif name in LANGUAGE_MODEL_STAGES:
+        elif name in ("embed", *LANGUAGE_MODEL_STAGES):
             own += operations(name, config, size) / _model_speed(machine, config.train.device)
         seconds[name] += own
     if "recall" in seconds:
@@ -228,7 +248,9 @@ def cost_line(left: Sequence[Node], config: ExperimentConfig, workers: int = 1) 
 
 
 def recaller_seconds(name: str, config: ExperimentConfig, size: DataSize) -> float:
-    """Returns the seconds of the reference machine that training a RecBole model takes if it does not stop early."""
+    """Returns the seconds of the reference machine that training a recaller takes if it does not stop early."""
+    if name == TEXT:
+        return text_costs.text_seconds(config, size)
     kind = kind_of(name)
     if kind == "computed":
         return COMPUTED_SECONDS * size.items**2
@@ -255,7 +277,9 @@ def prompt_tokens(config: ExperimentConfig) -> int:
 
 
 def operations(stage: str, config: ExperimentConfig, size: DataSize) -> float:
-    """Returns the operations of a language model in sft, grpo or test, as if all ran at `core_speed`."""
+    """Returns the operations of a language model in embed, sft, grpo or test, as if all ran at `core_speed`."""
+    if stage == "embed":
+        return 2.0 * layer_weights(config.text.model_name, "tiny") * text_costs.tokens(config, size) / READ_SHARE
     train = config.train
     token = 2.0 * layer_weights(config.policy.model_name, config.policy.size) * prompt_tokens(config)
     if stage == "test":

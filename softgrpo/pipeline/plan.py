@@ -2,8 +2,9 @@
 
     split -> recall-<recaller> (one per recaller) -> data -> check -> sft -> grpo -> test
 
-`split` reads and cuts the data; users ask for it as part of `recall`. `check` writes what it looked at and nothing that later
-stages read; where something leaks it fails, and the run ends there.
+`split` reads and cuts the data; where `Text` is in the pool, `embed` comes between it and `recall-Text`, and embeds item texts.
+Users ask for both as part of `recall`. `check` writes what it looked at and nothing that later stages read; where something
+leaks it fails, and the run ends there.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from softgrpo.common.names import TEXT
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.store import LocalStore
-from softgrpo.stages.catalogue import CHECK, DATA, GRPO, RECALL, RECALL_FILE, SFT, SPLIT, TEST
+from softgrpo.stages.catalogue import CHECK, DATA, EMBED, GRPO, RECALL, RECALL_FILE, RECALL_TEXT, SFT, SPLIT, TEST
 from softgrpo.stages.contract import ALL_STAGES, Node, check_stage
 
 WORKERS = 2  # threads that verify files ahead
@@ -31,20 +33,30 @@ def plan(config: ExperimentConfig, until: str = "test") -> tuple[Node, ...]:
         ConfigError: There is no stage of that name.
     """
     check_stage(until)
-    kinds = {name: RECALL_FILE if name in config.recall.files else RECALL for name in config.recall.recallers}
-    recall = [Node(f"recall-{name}", kind, name, ("split",)) for name, kind in kinds.items()]
-    lists = tuple(node.name for node in recall)
+    pool = config.recall.recallers
+    recall = {name: _recall(name, config) for name in pool}
+    embed = [Node("embed", EMBED, "", ("split",))] if TEXT in pool else []
+    given = ("split", *(node.name for node in embed))
+    lists = tuple(recall[name].name for name in pool)
     nodes = [
         Node("split", SPLIT, "", ()),
-        *recall,
-        Node("data", DATA, "", ("split", *lists)),
-        Node("check", CHECK, "", ("split", *lists, "data")),
+        *embed,
+        *sorted(recall.values(), key=lambda node: len(node.upstream)),  # those without `embed` can run beside it
+        Node("data", DATA, "", (*given, *lists)),
+        Node("check", CHECK, "", (*given, *lists, "data")),
         Node("sft", SFT, "", ("split", "data")),
         Node("grpo", GRPO, "", ("split", "data", "sft")),
         Node("test", TEST, "", ("split", "data", "sft", "grpo")),
     ]
     last = max(index for index, node in enumerate(nodes) if node.stage.name == until)
     return tuple(nodes[: last + 1])
+
+
+def _recall(name: str, config: ExperimentConfig) -> Node:
+    """Returns the node of one recaller."""
+    if name == TEXT:
+        return Node(f"recall-{name}", RECALL_TEXT, name, ("split", "embed"))
+    return Node(f"recall-{name}", RECALL_FILE if name in config.recall.files else RECALL, name, ("split",))
 
 
 def check_force(force: tuple[str, ...]) -> tuple[str, ...]:

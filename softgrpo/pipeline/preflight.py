@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from softgrpo.common.names import TEXT
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import read_corpus
+from softgrpo.data.item_texts import few_texts_note, item_texts
 from softgrpo.data.size import note_size
 from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
 from softgrpo.errors import ConfigError, DataError, RecallerError
-from softgrpo.policy.model_files import check_reachable
+from softgrpo.policy.model_files import check_reachable, model_of_texts
 from softgrpo.presets.changes import starting_point
 from softgrpo.recallers.registry import check_pool, check_settings
 from softgrpo.stages.contract import LANGUAGE_MODEL_STAGES
@@ -30,13 +32,17 @@ def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
     """
     files = config.recall.files
     for name in check_pool(config.recall.recallers, files):
-        if name not in files:
+        if name not in (*files, TEXT):
             _check_settings(name, config)
+    embeds = TEXT in config.recall.recallers
+    if embeds:
+        with model_of_texts():
+            check_reachable(config.text.model_name, config.text.max_length)
     needs_model = until in LANGUAGE_MODEL_STAGES
     if needs_model:
         check_reachable(config.policy.model_name, config.prompt.max_length)
     notes = _check_data(config)
-    if needs_model:
+    if needs_model or embeds:
         _check_device(config)
     return notes
 
@@ -71,12 +77,15 @@ def _check_data(config: ExperimentConfig) -> list[str]:
             "Lower data.k_core or fusion.k, or bring more data",
             code="DATA-023",
         )
+    notes = []
+    if TEXT in config.recall.recallers:
+        notes.append(few_texts_note(item_texts(config.data, config.text, corpus.items)))
     tied = tied_target_share(corpus, windows)
     if tied > TIED_SHARE_WORTH_A_NOTE and config.data.ties == "hash":
-        return [
+        notes.append(
             f"{tied:.0%} of the targets share their time with another item; their order is a seeded hash (data.ties)"
-        ]
-    return []
+        )
+    return [note for note in notes if note]
 
 
 def _check_device(config: ExperimentConfig) -> None:

@@ -7,6 +7,8 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -34,6 +36,23 @@ WHAT_MATTERS = (
     *TOKENIZER_EXTRAS,
 )
 """The files of a model's folder that decide what is computed."""
+_SETTINGS_OF_TEXTS = {
+    "--model_name": "--text.model_name",
+    "prompt.max_length": "text.max_length",
+    "use size tiny or mini (packaged)": "leave it out (all-MiniLM-L6-v2 is packaged)",
+}
+
+
+@contextmanager
+def model_of_texts() -> Iterator[None]:
+    """Lets errors about a model name the settings of the section `text`, where they would name those of the policy."""
+    try:
+        yield
+    except PolicyError as error:
+        parts = [error.received, error.rule, error.remedy]
+        for of_policy, of_texts in _SETTINGS_OF_TEXTS.items():
+            parts = [part.replace(of_policy, of_texts) for part in parts]
+        raise PolicyError(*parts, code=error.code) from error
 
 
 def locate_weights(model_name: str) -> tuple[str, str | None]:

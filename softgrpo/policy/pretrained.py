@@ -1,4 +1,4 @@
-"""A pretrained language model as a sequence classifier, and its tokenizer, from any source.
+"""A pretrained language model, as a sequence classifier or without a head, and its tokenizer, from any source.
 
 Weights are read from safetensors or GGUF only, and no code of a model is run.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -71,26 +72,42 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
+def load_encoder(model_name: str) -> PreTrainedModel:
+    """Returns a pretrained model in float32 without a head, for computing and not for training.
+
+    Raises:
+        PolicyError: It cannot be loaded.
+    """
+    model = _load(AutoModel, model_name)
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def _load(kind: Any, model_name: str, **options: Any) -> PreTrainedModel:
+    """Returns a pretrained model in float32, by one of transformers' classes for any model."""
+    source, gguf = locate_weights(model_name)
+    options |= {"gguf_file": gguf} if gguf else {"use_safetensors": True}
+    # it warns that the head is new, or of one that is left out, which is the point
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model = kind.from_pretrained(source, dtype=torch.float32, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise PolicyError(
+            f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name", code="POLICY-024"
+        ) from error
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
 def load_base(model_name: str, classes: int) -> PreTrainedModel:
     """Returns a pretrained model in float32 with a new head of `classes` outputs.
 
     Raises:
         PolicyError: It cannot be loaded.
     """
-    source, gguf = locate_weights(model_name)
-    options: dict[str, Any] = {"gguf_file": gguf} if gguf else {"use_safetensors": True}
-    # it warns that the head is new, which is the point
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=classes, dtype=torch.float32, trust_remote_code=False, **options
-        )
-    except (OSError, ValueError) as error:
-        raise PolicyError(
-            f"model '{model_name}'", f"it cannot be loaded ({error})", "Correct --model_name", code="POLICY-024"
-        ) from error
-    assert isinstance(model, PreTrainedModel)
+    _, gguf = locate_weights(model_name)
+    model = _load(AutoModelForSequenceClassification, model_name, num_labels=classes)
     if gguf is None:
         return model
     # the weights are dequantised, but the model still counts as quantised and could be neither trained nor saved

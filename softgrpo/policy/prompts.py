@@ -36,6 +36,7 @@ DESCRIPTIONS = {
     "Pop": "most popular items",
     "EASE": "linear item similarities",
     "FPMC": "first-order Markov chain, next after the last item",
+    "Text": "items whose texts are like those of the latest ones",
     "GRU4Rec": "recurrent network over the sequence, recent interest",
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from softgrpo.common.names import TEXT
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets.bounds import check_bounds
@@ -136,7 +137,7 @@ def _derived(config: ExperimentConfig, preset: Mapping[str, Any] | None) -> dict
 
     recall = config.recall
     mentioned = {} if preset is None else preset.get("recall", {}).get("settings", {})
-    names = [name for name in recall.recallers if name not in (*recall.files, *mentioned)]
+    names = [name for name in recall.recallers if name not in (TEXT, *recall.files, *mentioned)]
     if (preset is not None and not any(map(is_trained, names))) or not is_here(config.data):
         return {}
     follows = derived(data_size(config), names)

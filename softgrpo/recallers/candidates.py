@@ -27,12 +27,8 @@ _META = b"softgrpo.recallers.candidates"
 _REBUILD = "Run the recall stage again"
 
 
-class RecallerModel(Protocol):
-    """A trained recaller. Legend: B windows, I items of the corpus."""
-
-    @property
-    def name(self) -> str:
-        """RecBole's name of the model."""
+class Scorer(Protocol):
+    """What lists are made of. Legend: B windows, I items of the corpus."""
 
     def score(self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]) -> torch.Tensor:
         """Scores every item of the corpus for B users.
@@ -42,19 +38,27 @@ class RecallerModel(Protocol):
             histories: B arrays of item ids, oldest first: everything before the window.
 
         Returns:
-            (B, I) float32 in a new tensor, which the caller may change; higher is better; -inf for items that the recaller was
-            never trained on, and in the whole row of a user about whom it knows nothing.
+            (B, I) float32 in a new tensor, which the caller may change; higher is better; -inf for items that the recaller knows
+            nothing of, such as those it was never trained on, and in the whole row of a user about whom it knows nothing.
 
         Raises:
             RecallerError: A score is NaN or infinite.
         """
+
+
+class RecallerModel(Scorer, Protocol):
+    """A trained recaller."""
+
+    @property
+    def name(self) -> str:
+        """RecBole's name of the model."""
 
     def save(self, folder: Path) -> None:
         """Writes the recaller into a folder (safetensors and JSON)."""
 
 
 def build_candidates(
-    model: RecallerModel, corpus: Corpus, windows: Windows, depth: int, batch_size: int, progress_label: str
+    model: Scorer, corpus: Corpus, windows: Windows, depth: int, batch_size: int, progress_label: str
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Returns the top `depth` unseen items of every window.
 

@@ -21,8 +21,19 @@ def keep_training_input(work: Path, folder: Path) -> None:
         folder: Where to put them.
     """
     given = pd.read_csv(work / "training" / "training.inter", sep="\t")
-    pairs = {Columns.User: given["user_id:token"], Columns.Item: given["item_id:token"]}
-    pd.DataFrame(pairs).astype(np.int32).to_parquet(folder / TRAINING_INPUT, index=False)
+    keep_pairs(folder, given["user_id:token"].to_numpy(np.int32), given["item_id:token"].to_numpy(np.int32))
+
+
+def keep_pairs(folder: Path, users: NDArray[np.int32], items: NDArray[np.int32]) -> None:
+    """Writes the pairs that a recaller was trained on to `trained_on.parquet`.
+
+    Args:
+        folder: Where to put them.
+        users: (n,) users.
+        items: (n,) their items.
+    """
+    pairs = pd.DataFrame({Columns.User: users, Columns.Item: items})
+    pairs.to_parquet(folder / TRAINING_INPUT, index=False)
 
 
 def training_input(folder: Path) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from softgrpo.common.names import TEXT
 from softgrpo.errors import RecallerError, nearest
 
 _FOLDERS = {"general": "general_recommender", "sequential": "sequential_recommender"}
@@ -163,22 +164,23 @@ def check_pool(names: Iterable[str], files: Collection[str] = ()) -> tuple[str, 
     """Returns the names of a pool; upper and lower case may be mixed.
 
     Args:
-        names: RecBole models and names of files.
+        names: RecBole models, `Text` and names of files.
         files: The names of the recallers that come from files.
 
     Raises:
-        RecallerError: A name is unknown, not usable here, or given twice; or a file has the name of a RecBole model.
+        RecallerError: A name is unknown, not usable here, or given twice; or a file has the name of a RecBole model or `Text`.
     """
-    taken = {name.lower(): name for name in (*known_recallers(), *UNSUPPORTED)}
+    taken = {name.lower(): f"RecBole has a model {name}" for name in (*known_recallers(), *UNSUPPORTED)}
+    taken[TEXT.lower()] = f"{TEXT} is the recaller by item texts"
     for name in files:
         if name.lower() in taken:
             raise RecallerError(
                 f"recall.files names a recaller '{name}'",
-                f"RecBole has a model {taken[name.lower()]}, and a table must tell the two apart",
+                f"{taken[name.lower()]}, and a table must tell the two apart",
                 f"Give the file another name, such as My{name}",
                 code="RECALLER-002",
             )
-    by_lower = {name.lower(): name for name in files}
+    by_lower = {name.lower(): name for name in (*files, TEXT)}
     names = list(names)
     ours = iter(check_recallers(name for name in names if name.lower() not in by_lower))
     pool = tuple(by_lower[name.lower()] if name.lower() in by_lower else next(ours) for name in names)

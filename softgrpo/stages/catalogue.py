@@ -9,7 +9,7 @@ from typing import Any
 from softgrpo.common.digests import digest_file
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.locate import SUFFIXES, locate
-from softgrpo.policy.model_files import identify_weights
+from softgrpo.policy.model_files import identify_weights, model_of_texts
 from softgrpo.stages.contract import Stage, StageContext
 
 Parameters = Callable[[ExperimentConfig, str], dict[str, Any]]
@@ -38,6 +38,36 @@ def _recall(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     }
 
 
+def _embed(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    text = config.text
+    with model_of_texts():
+        weights = identify_weights(text.model_name)
+    parameters: dict[str, Any] = {
+        "text": text.model_dump(mode="json", include={"fields", "max_length", "batch_size"}),
+        "weights": weights,
+        "device": config.train.device,
+    }
+    if text.further_fields:  # the others come with the corpus
+        path = locate(config.data) / f"{config.data.dataset}.item"
+        parameters["key"] = config.data.item_key_field or config.data.item_field
+        parameters["file"] = digest_file(path) if path.is_file() else None
+    return parameters
+
+
+def _recall_text(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    text = {"history_items", "half_life"}
+    learnt: dict[str, Any] = {}
+    if config.text.adapter != "off":
+        text |= {"adapter", "adapter_epochs"}
+        learnt = {"seed": config.seed}
+    return {
+        "recaller": variant,
+        "text": config.text.model_dump(mode="json", include=text),
+        **learnt,
+        **config.recall.model_dump(mode="json", include={"depth", "batch_size"}),
+    }
+
+
 def _recall_file(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     return {
         "recaller": variant,
@@ -51,6 +81,7 @@ def _check(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "seed": config.seed,
         "recallers": list(config.recall.recallers),
         "files": sorted(config.recall.files),
+        "adapter": config.text.adapter,
         "split": config.split.model_dump(mode="json"),
         "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
         "k": config.fusion.k,
@@ -108,11 +139,15 @@ def _stage(name: str, parameters: Parameters, libraries: tuple[str, ...], module
 
 
 SPLIT = _stage("split", _split, TABLES)
+EMBED = _stage(
+    "embed", _embed, ("gguf", "pandas", "pyarrow", "numpy", "safetensors", "tokenizers", "torch", "transformers")
+)
 RECALL = _stage("recall", _recall, (*TABLES, "recbole", "scipy", "torch"))
 RECALL_FILE = _stage("recall", _recall_file, TABLES, "recall_file")
+RECALL_TEXT = _stage("recall", _recall_text, (*TABLES, "torch"), "recall_text")
 DATA = _stage("data", _data, (*TABLES, "optuna", "safetensors", "scikit-learn", "torch"))
 CHECK = _stage("check", _check, (*TABLES, "safetensors"))
 SFT = _stage("sft", _sft, (*TRAINING, "pandas", "scikit-learn"))
 GRPO = _stage("grpo", _grpo, (*TRAINING, "trl"))
 TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn"))
-EVERY = (SPLIT, RECALL, RECALL_FILE, DATA, CHECK, SFT, GRPO, TEST)
+EVERY = (SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_TEXT, DATA, CHECK, SFT, GRPO, TEST)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from softgrpo.common.artifacts import CANDIDATES, FEATURES, PROMPTS
+from softgrpo.common.names import TEXT
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import check_no_leak, load_windows
 from softgrpo.policy.features import load_features
@@ -31,7 +32,8 @@ def run(context: StageContext) -> dict[str, float]:
     stored = inputs["data"] / PROMPTS
     prompts = load_prompts(stored, np.arange(pq.read_metadata(stored).num_rows))
     check_no_leak(corpus, windows)
-    trained = [name for name in config.recall.recallers if name not in config.recall.files]
+    untrained = [name for name in config.recall.recallers if name == TEXT and config.text.adapter == "off"]
+    trained = [name for name in config.recall.recallers if name not in (*config.recall.files, *untrained)]
     looked_for = [
         check_training_input(name, *training_input(inputs[f"recall-{name}"]), corpus, windows) for name in trained
     ]
@@ -45,6 +47,7 @@ def run(context: StageContext) -> dict[str, float]:
             prompts, config.prompt, corpus, windows, lists, config.fusion.k, config.seed
         ),
         "recallers_trained_elsewhere": len(config.recall.files),
+        "recallers_trained_on_nothing": len(untrained),
     }
     (context.out / "leakage.json").write_text(json.dumps(checked, indent=2), encoding="utf-8")
     context.reporter.info(

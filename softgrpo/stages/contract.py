@@ -83,8 +83,8 @@ class Node:
 
 StageName = Literal["recall", "data", "check", "sft", "grpo", "test"]
 """A stage that a run can end with."""
-AnyStage = Literal["split", StageName]
-"""Every stage; `split` is part of `recall` for those who ask for a stage, and can be repeated on its own."""
+AnyStage = Literal["split", "embed", StageName]
+"""Every stage; `split` and `embed` are part of `recall` for those who ask for a stage, and can be repeated on their own."""
 STAGES: tuple[StageName, ...] = get_args(StageName)
 """The stages that a run can end with, in their order."""
 ALL_STAGES: tuple[AnyStage, ...] = get_args(AnyStage)

@@ -12,12 +12,13 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
+from softgrpo.common.names import TEXT
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import StoreError
 from softgrpo.stages.contract import LANGUAGE_MODEL_STAGES, Node
 from tasks.servers.prefect_api import open_session
 
-TRAINED = frozenset(LANGUAGE_MODEL_STAGES)
+LANGUAGE_MODELS = frozenset({"embed", *LANGUAGE_MODEL_STAGES})
 TIMEOUT_SECONDS = 30.0
 MESSAGE_CHARACTERS = 500
 LEASE_SECONDS = 60.0  # the holder renews it; after `kill -9` the slot is free again this much later
@@ -55,11 +56,11 @@ def make_limit(api: str, credentials: str | None = None) -> None:
 def uses_gpu(node: Node, config: ExperimentConfig) -> bool:
     """Tells whether a stage computes on a GPU: the settings let it, and there is one."""
     if node.stage.name == "recall":
-        allowed = node.variant not in config.recall.files and bool(
+        allowed = node.variant not in (*config.recall.files, TEXT) and bool(
             config.recall.settings_of(node.variant).get("use_gpu", True)
         )
     else:
-        allowed = node.stage.name in TRAINED and config.train.device != "cpu"
+        allowed = node.stage.name in LANGUAGE_MODELS and config.train.device != "cpu"
     if not allowed:
         return False
     import torch  # seconds that a run which reuses everything need not wait for

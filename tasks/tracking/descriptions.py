@@ -16,6 +16,7 @@ NOTE_CHARACTERS = 5000
 """What every MLflow stores in a tag."""
 STAGES = {
     "split": "Reads the data, filters it, and cuts every user's history into parts.",
+    "embed": "Embeds the text of every item, for the recaller Text.",
     "recall": "Trains one recaller and stores its candidate lists.",
     "data": "Writes features and prompts, and finds the best static mixture.",
     "check": "Looks for leaks in what the stages before it stored.",

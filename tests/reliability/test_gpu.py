@@ -30,7 +30,7 @@ import sys
 from flows.runtime.session import begin_prefect
 begin_prefect(Path({output!r}))
 import tasks.running.gpu
-tasks.running.gpu.uses_gpu = lambda node, config: node.stage.name in tasks.running.gpu.TRAINED
+tasks.running.gpu.uses_gpu = lambda node, config: node.stage.name in tasks.running.gpu.LANGUAGE_MODELS
 from flows.cli import main
 sys.exit(main(sys.argv[1:]))
 """

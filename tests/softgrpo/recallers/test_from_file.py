@@ -212,6 +212,7 @@ def test_a_file_joins_the_pool_behind_the_named_recallers() -> None:
     assert pool(recall__files={"Mine": "a"}, recall__recallers=["ease"]) == ("EASE", "Mine")
     assert pool(recall__files={"Mine": "a"}, recall__recallers=["mine", "EASE"]) == ("Mine", "EASE")
     assert pool(recall__files={"A": "a", "B": "b"}, recall__recallers=[]) == ("A", "B")
+    assert pool(recall__files={"A": "a"}, recall__recallers=["TEXT", "ease"]) == ("Text", "EASE", "A")
 
 
 @pytest.mark.parametrize(
@@ -219,6 +220,15 @@ def test_a_file_joins_the_pool_behind_the_named_recallers() -> None:
     [
         ({"recall.files.mine": "a"}, r"recall\.files = mine.*\[CONFIG-062\]"),
         ({"recall.files.BPR": "a", "recall.recallers": ["BPR", "Pop"]}, r"'BPR'.*\[RECALLER-002\]"),
+        ({"recall.files.Text": "a", "recall.recallers": ["Text", "Pop"]}, r"'Text'.*by item texts.*\[RECALLER-002\]"),
+        ({"recall.recallers": ["text", "Text"]}, r"Text, Text.*\[RECALLER-003\]"),
+        ({"recall.recallers": ["Text"]}, r"holds 1: a pool needs at least two recallers.*\[CONFIG-061\]"),
+        (
+            {"recall.recallers": ["text", "Pop"], "recall.settings.Text.epochs": 3},
+            r"Text, which is no RecBole model; its settings are in the section text.*\[CONFIG-061\]",
+        ),
+        ({"text.fields": []}, r"fields = none; it names at least one column.*\[CONFIG-06"),
+        ({"text.fields": ["brand", "brand"]}, r"fields = brand, brand; .* each once.*\[CONFIG-06"),
         ({"recall.files.Mine": "a", "recall.recallers": ["Mine", "mine"]}, r"Mine, Mine.*\[RECALLER-003\]"),
         ({"recall.files.Mine": "a", "recall.settings.Mine.epochs": 3}, r"Mine, which is a file.*\[CONFIG-061\]"),
         ({"recall.files.Mine": "a", "recall.recallers": ["Mein", "Pop"]}, r"'Mein'.*\[RECALLER-011\]"),

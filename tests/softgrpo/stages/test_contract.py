@@ -13,8 +13,10 @@ from tasks.tracking import descriptions
 
 
 def test_stages_of_the_pipeline_in_their_order() -> None:
-    assert ("split", *STAGES) == ALL_STAGES
-    assert tuple(dict.fromkeys(node.stage.name for node in plan(resolve("ml-100k", "tiny")))) == ALL_STAGES
+    assert ("split", "embed", *STAGES) == ALL_STAGES
+    with_text = plan(resolve("ml-100k", "tiny", overrides={"recall.recallers": ["Pop", "Text"]}))
+    assert tuple(dict.fromkeys(node.stage.name for node in with_text)) == ALL_STAGES
+    assert "embed" not in {node.stage.name for node in plan(resolve("ml-100k", "tiny"))}
     assert {*POLICY_STAGES} < {*LANGUAGE_MODEL_STAGES} < {*STAGES}
 
 

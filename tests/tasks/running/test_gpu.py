@@ -26,3 +26,12 @@ def test_what_computes_on_the_gpu_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = {"recallers": ("BPR", "ItemKNN"), "settings": {"ItemKNN": {"use_gpu": False}}}
     assert asking(recall=on_cpu) == ["recall-BPR", "sft", "grpo", "test"]
     assert asking(train={"device": "cpu"}) == ["recall-BPR", "recall-ItemKNN"]
+    with_text = {"recallers": ("Text", "BPR")}
+    assert asking(recall=with_text) == [
+        "embed",
+        "recall-BPR",
+        "sft",
+        "grpo",
+        "test",
+    ]  # `Text` itself is a matrix product
+    assert asking(recall=with_text, train={"device": "cpu"}) == ["recall-BPR"]
