@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from softgrpo.config.features import FeaturesConfig
 from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
 from softgrpo.config.lists import DataConfig, FusionConfig, PromptConfig, RecallConfig, SplitConfig
 from softgrpo.config.section import Count, Positive, Section
@@ -64,6 +65,7 @@ class ExperimentConfig(Section):
     split: SplitConfig = Field(default_factory=SplitConfig)
     recall: RecallConfig = Field(default_factory=RecallConfig)
     fusion: FusionConfig = Field(default_factory=FusionConfig)
+    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     labels: LabelConfig = Field(default_factory=LabelConfig)
     policy: PolicyConfig = Field(default_factory=PolicyConfig)
@@ -86,6 +88,12 @@ class ExperimentConfig(Section):
         foreign = set(self.recall.settings) & set(self.recall.files)
         if foreign:
             raise ValueError(f"recall.settings names {', '.join(sorted(foreign))}, which is a file and has no settings")
+        told = self.prompt.blocks
+        if len(set(told)) < len(told):
+            raise ValueError(f"prompt.blocks = {', '.join(told)} names one twice")
+        unknown = set(told) - set(self.features.names)
+        if unknown:
+            raise ValueError(f"prompt.blocks names {', '.join(sorted(unknown))}, which is off in features")
         strangers = set(self.recall.settings) - set(recallers) - {"all"}
         if strangers:
             raise ValueError(f"recall.settings names {', '.join(sorted(strangers))}, which is not in recall.recallers")

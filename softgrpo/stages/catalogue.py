@@ -52,6 +52,7 @@ def _check(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "recallers": list(config.recall.recallers),
         "files": sorted(config.recall.files),
         "split": config.split.model_dump(mode="json"),
+        "features": config.features.model_dump(mode="json"),
         "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
         "k": config.fusion.k,
     }
@@ -62,6 +63,7 @@ def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "seed": config.seed,
         "recallers": list(config.recall.recallers),
         "fusion": config.fusion.model_dump(mode="json"),
+        "features": config.features.model_dump(mode="json"),
         "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
         "grid_steps": config.evaluation.grid_steps,
         "searches": list(config.evaluation.searches),

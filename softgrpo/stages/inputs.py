@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from softgrpo.baselines.static_mixture import StaticMixture
-from softgrpo.common.artifacts import CANDIDATES, FEATURES, PLATT, PROMPTS, STATIC
+from softgrpo.common.artifacts import CANDIDATES, EMBEDDINGS, FEATURES, NUMBERS, PLATT, PROMPTS, STATIC
+from softgrpo.common.embeddings import load_embeddings
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.errors import DataError
 from softgrpo.policy.features import Features, load_features
+from softgrpo.policy.numbers import WindowNumbers, load_numbers
 from softgrpo.policy.prompts import EncodedPrompts, encode, load_prompts
 from softgrpo.ranking.rewards import JudgedLists, RankingReward
 from softgrpo.recallers.candidates import read_candidates
@@ -70,6 +72,11 @@ def save_static(folder: Path, static: StaticMixture) -> None:
 def load_static(folder: Path) -> StaticMixture:
     """Reads what `save_static` wrote."""
     return StaticMixture.of(json.loads((folder / STATIC).read_text(encoding="utf-8")))
+
+
+def embeddings_of(inputs: Mapping[str, Path]) -> NDArray[np.float32] | None:
+    """Returns the embeddings of the items' texts, (items, components); None where no stage `embed` is among a stage's inputs."""
+    return load_embeddings(inputs["embed"] / EMBEDDINGS) if "embed" in inputs else None
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,11 @@ class Prepared:
     def features(self) -> Features:
         """Features of all windows."""
         return load_features(self.data / FEATURES)
+
+    @cached_property
+    def numbers(self) -> WindowNumbers:
+        """Numbers of all windows, as gates read them."""
+        return load_numbers(self.data / NUMBERS)
 
     @cached_property
     def static(self) -> StaticMixture:

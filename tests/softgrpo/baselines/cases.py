@@ -12,7 +12,9 @@ from softgrpo.baselines.static_mixture import best_static_mixture
 from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.windows import targets_of
+from softgrpo.policy.blocks.block import Known
 from softgrpo.policy.features import make_features
+from softgrpo.policy.numbers import window_numbers
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.stages.inputs import Prepared, judge
 from tests.softgrpo.data.cases import corpus_of, windows_of
@@ -78,12 +80,14 @@ def small_prepared(config: ExperimentConfig, test_seed: int = 7, test: bool = Tr
     lists = CandidateLists(("Left", "Right"), items.reshape(-1, 2, 20).astype(np.int32), scores.reshape(-1, 2, 20))
     targets = targets_of(corpus, windows)
     policy, valid = (judge(lists, targets, windows.of(part), config, None) for part in (Part.POLICY, Part.VALID))
+    features = make_features(lists, windows, targets, config.fusion.k)
     prepared = Prepared(config, Path("nowhere"), Path("nowhere"))
     prepared.__dict__.update(
         corpus=corpus,
         windows=windows,
         lists=lists,
-        features=make_features(lists, windows, targets, config.fusion.k),
+        features=features,
+        numbers=window_numbers(Known(corpus, windows, lists, features), config.features),
         static=best_static_mixture(policy, valid, lists.recallers, 10, config.seed, config.evaluation.searches),
     )
     return prepared
