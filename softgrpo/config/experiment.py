@@ -29,7 +29,7 @@ class EvaluationConfig(Section):
     """Resolution of the search for the best static mixture: weights are multiples of 1/grid_steps."""
     baselines: tuple[Baseline, ...] = ("cem", "bayes", "dirichlet", "stacking", "boosting", "network", "discrete")
     """Rows beside those that every table has. Searches for global weights: cem (cross-entropy method), bayes (Bayesian
-    optimisation). Gates on the prompt's numbers: dirichlet (policy gradient), stacking (linear), boosting (trees), network
+    optimisation). Gates on the numbers of a window: dirichlet (policy gradient), stacking (linear), boosting (trees), network
     (SofT-GRPO), discrete (GRPO, one recaller). zero_shot asks the untrained language model (decoders only; slow on a CPU)."""
 
     @property
