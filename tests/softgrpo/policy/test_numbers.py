@@ -30,6 +30,7 @@ from softgrpo.stages.hiding import hidden_worlds
 from tests.softgrpo.data.cases import corpus_of, windows_of
 
 DAY = 86_400.0
+EVERY = FeaturesConfig(content=True, shape=True, agreement=True, popularity=True, pace=True)
 EMBEDDINGS = np.array([[1, 0], [0, 1], [0.6, 0.8], [0, 0], [0.8, 0.6], [-1, 0], [0, -1]], dtype=np.float32)
 """Item 3 has no text."""
 
@@ -228,8 +229,8 @@ def test_chunks_change_nothing() -> None:
     known = pool(CHUNK // 3 + 5)
     last = np.arange(len(known.windows) - 30, len(known.windows))
     assert last[0] < CHUNK < last[-1]
-    _, values = name_and_compute(known, FeaturesConfig())
-    np.testing.assert_array_equal(values[last], name_and_compute(known.of(last), FeaturesConfig())[1])
+    _, values = name_and_compute(known, EVERY)
+    np.testing.assert_array_equal(values[last], name_and_compute(known.of(last), EVERY)[1])
 
 
 # ---------------------------------------------------------------- side by side
@@ -237,20 +238,20 @@ def test_chunks_change_nothing() -> None:
 
 def test_blocks_are_switched_one_by_one() -> None:
     known = pool(5)
-    everything = set(name_and_compute(known, FeaturesConfig())[0])
+    everything = set(name_and_compute(known, EVERY)[0])
     gone = {}
     for name in BLOCKS:
-        names = name_and_compute(known, FeaturesConfig.model_validate({name: False}))[0]
+        names = name_and_compute(known, EVERY.model_copy(update={name: False}))[0]
         gone[name] = everything - set(names)
     assert {name: len(numbers) for name, numbers in gone.items()} == {
         "content": 12, "shape": 12, "agreement": 2, "popularity": 8, "pace": 4,
     }  # fmt: skip
-    assert set(name_and_compute(replace(known, embeddings=None), FeaturesConfig())[0]) == everything - gone["content"]
-    assert FeaturesConfig().names == tuple(BLOCKS)
+    assert set(name_and_compute(replace(known, embeddings=None), EVERY)[0]) == everything - gone["content"]
+    assert EVERY.names == tuple(BLOCKS)
 
 
 def test_words_are_those_of_numbers_that_there_are() -> None:
-    names = name_and_compute(pool(5), FeaturesConfig())[0]
+    names = name_and_compute(pool(5), EVERY)[0]
     for block in BLOCKS.values():
         assert all(number in names or f"A: {number}" in names for number in block.told), block.name
 
@@ -260,7 +261,7 @@ def test_levels_are_fifths_of_policy_windows() -> None:
     values = np.array([[10.0 * place] for place in range(11)] + [[-5], [20], [79], [1000]])
     rows = [(0, Part.POLICY if place < 11 else Part.TEST, place + 1, place + 2) for place in range(15)]
     known = pool(5)
-    stored = window_numbers(known, FeaturesConfig())
+    stored = window_numbers(known, EVERY)
     policy = known.windows.part == Part.POLICY
     np.testing.assert_allclose(stored.cuts[:, 1], np.quantile(stored.values[policy], 0.4, axis=0))
     numbers = WindowNumbers(("n",), values, np.array([[20.0, 40, 60, 80]]))
@@ -278,7 +279,7 @@ def test_a_number_that_does_not_vary_has_no_shift() -> None:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    numbers = window_numbers(pool(5), FeaturesConfig())
+    numbers = window_numbers(pool(5), EVERY)
     save_numbers(tmp_path / "numbers.safetensors", numbers)
     again = load_numbers(tmp_path / "numbers.safetensors")
     assert again.names == numbers.names
@@ -292,7 +293,7 @@ def test_round_trip(tmp_path: Path) -> None:
     ("sections", "message"),
     [
         ({"prompt": {"blocks": ("pace",)}, "features": {"pace": False}}, "names pace, which is off in features"),
-        ({"prompt": {"blocks": ("pace", "pace")}}, "names one twice"),
+        ({"prompt": {"blocks": ("popularity", "popularity")}}, "names one twice"),
     ],
 )
 def test_a_prompt_tells_only_blocks_that_are_on(sections: dict[str, object], message: str) -> None:

@@ -60,6 +60,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
         "evaluation.ks": [5],
         "fusion.k": 5,
         "split.window": 2,
+        **{f"features.{name}": True for name in BLOCKS},
     }
     return resolve("shop", "tiny", overrides=said)
 
