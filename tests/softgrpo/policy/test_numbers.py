@@ -26,6 +26,7 @@ from softgrpo.policy.numbers import (
     save_numbers,
     window_numbers,
 )
+from softgrpo.stages.data import report_shift
 from softgrpo.stages.hiding import hidden_worlds
 from tests.softgrpo.data.cases import corpus_of, windows_of
 
@@ -276,6 +277,19 @@ def test_levels_are_fifths_of_policy_windows() -> None:
 def test_a_number_that_does_not_vary_has_no_shift() -> None:
     windows = windows_of([(0, Part.POLICY, 1, 2), (0, Part.VALID, 2, 3), (0, Part.TEST, 3, 4)], [1])
     assert input_shift(WindowNumbers(("n",), np.array([[1.0], [2], [3]]), np.ones((1, 4))), windows).tolist() == [0]
+
+
+def test_a_large_shift_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Policy windows have 0 and 2 (mean 1, spread 1), the others 1.6 and 1.5: shifts of 0.6 for a, exactly 0.5 for b."""
+    parts = (Part.POLICY, Part.POLICY, Part.VALID, Part.TEST)
+    windows = windows_of([(0, part, place + 1, place + 2) for place, part in enumerate(parts)], [1])
+    values = np.array([[0, 0], [2, 2], [1.6, 1.5], [1, 0.5]])
+    assert report_shift(WindowNumbers(("a", "b"), values, np.ones((2, 4))), windows) == pytest.approx(0.6)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "1 of 2 numbers" in record.message and ": a (0.6). " in record.message
+    caplog.clear()
+    assert report_shift(WindowNumbers(("b",), values[:, 1:], np.ones((1, 4))), windows) == 0.5
+    assert not caplog.records
 
 
 def test_round_trip(tmp_path: Path) -> None:
