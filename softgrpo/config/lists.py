@@ -179,6 +179,7 @@ class PromptConfig(Section):
     track_record: bool = True
     """How each recaller ranked this user's earlier targets."""
     blocks: tuple[BlockName, ...] = ()
-    """Blocks of the section features whose numbers are told in words; each must be on there."""
+    """Blocks of the section features whose numbers are told in words (content, shape, agreement, popularity, pace); each must be
+    on there. All of them take about 60 tokens with three recallers."""
     max_length: Annotated[int, Field(ge=32)] = 512
     """Tokens per prompt; longer prompts lose their oldest items, then top items, then the recallers' lines."""
