@@ -97,6 +97,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.evaluation.rows import Gate, standard_methods
     from softgrpo.evaluation.summary import FOCUS
     from softgrpo.evaluation.table import compare
+    from softgrpo.policy.blocks.base import HISTORY
     from softgrpo.stages.test import SHOWN_CURVES
 
     config, rows = prepared.config, prepared.windows.of(Part.TEST)
@@ -117,7 +118,8 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     methods = standard_methods(judged, RECALLERS, static, start, learned, config, gates, merges)
     users, best = prepared.windows.user[rows], static.best_single.name
     comparison = compare(judged, users, rows, methods, best, config)
-    numbers = rng.random((len(rows), 5 * len(RECALLERS) + 3))
+    names = (*(f"number {place}" for place in range(5 * len(RECALLERS) + 2)), HISTORY)
+    numbers = rng.random((len(rows), len(names)))
     steps = pd.DataFrame({"step": range(100), "value": rng.random(100)})
     lifted = {FOCUS: "SofT-GRPO multi", best: best, "static": "best static"}
     report = Report(
@@ -145,7 +147,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
             RECALLERS, prepared.lists.items[rows], targets_of(prepared.corpus, prepared.windows)[rows]
         ),
         lift=lift_at(comparison, judged, users, lifted, config.evaluation, config.seed),
-        drivers=drivers_of(RECALLERS, comparison.method(FOCUS).weights.numpy(), numbers),
+        drivers=drivers_of(RECALLERS, comparison.method(FOCUS).weights.numpy(), numbers, names),
     )
     out.mkdir()
     save_report(report, out)

@@ -50,7 +50,11 @@ def store_run(folder: Path, users: int, items: int, said: Mapping[str, Any] | No
     raw = folder / "shop"
     raw.mkdir()
     (raw / "shop.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    pool = {"recall.recallers": list(RECALLERS), "recall.files": {name: name for name in RECALLERS}}
+    pool = {
+        "recall.recallers": list(RECALLERS),
+        "recall.files": dict(zip(RECALLERS, RECALLERS, strict=True)),
+        "fusion.method": "rrf",
+    }
     config = resolve("shop", "tiny", overrides=pool | dict(said or {}))
     corpus = read_corpus(DataConfig(dataset="shop", data_path=folder, k_core=0, download=False), 0)
     windows = make_windows(corpus, SplitConfig())

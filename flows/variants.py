@@ -56,6 +56,7 @@ Ablation = Literal[
     "advantages",
     "windows",
     "prompt",
+    "features",
     "history",
 ]
 """The names in `softgrpo.presets.ablations`, which a form shows as a list to choose from."""

@@ -1,4 +1,4 @@
-"""What gates without a language model see: the numbers that prompts put into words. Legend: W windows, M recallers, F numbers."""
+"""What gates without a language model get: numbers and lists of windows. Legend: W windows, M recallers, F numbers."""
 
 from __future__ import annotations
 
@@ -10,28 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softgrpo.common.records import Windows
-from softgrpo.policy.features import Features
 from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.rewards import JudgedLists
-
-
-def gate_numbers(features: Features, windows: Windows) -> NDArray[np.float64]:
-    """Returns what is known about every window before its targets, (W, F = 5 M + 3), no NaN.
-
-    Per recaller: strength, peak and overlap of its list, and of its track record the mean NDCG and the inverse of the harmonic
-    mean rank (both 0 without a record). Then log(1 + length of the history), log(1 + windows in the record), whether there is one.
-
-    Args:
-        features: Of all windows; `ndcg` and `best_rank` are the answers and not read.
-        windows: All windows.
-    """
-    with np.errstate(divide="ignore"):
-        inverse_rank = 1.0 / features.track_rank.astype(np.float64)
-    by_recaller = (features.strength, features.peak, features.overlap, features.track_ndcg, inverse_rank)
-    history, count = windows.start.astype(np.float64), features.track_count.astype(np.float64)
-    by_window = np.stack([np.log1p(history), np.log1p(count), (count > 0).astype(np.float64)], axis=1)
-    return np.nan_to_num(np.concatenate([*by_recaller, by_window], axis=1).astype(np.float64))
 
 
 @dataclass(frozen=True)

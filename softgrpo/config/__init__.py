@@ -7,6 +7,7 @@ A configuration is resolved as defaults < dataset preset < size preset < debug p
 from __future__ import annotations
 
 from softgrpo.config.experiment import TABLE_KS, Baseline, EvaluationConfig, ExperimentConfig, LimitsConfig
+from softgrpo.config.features import BlockName, FeaturesConfig
 from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
 from softgrpo.config.lists import (
     DataConfig,
@@ -25,9 +26,11 @@ from softgrpo.config.section import Section
 __all__ = [
     "TABLE_KS",
     "Baseline",
+    "BlockName",
     "DataConfig",
     "EvaluationConfig",
     "ExperimentConfig",
+    "FeaturesConfig",
     "FusionChoice",
     "FusionConfig",
     "FusionMethod",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from softgrpo.common.names import TEXT
+from softgrpo.config.features import FeaturesConfig
 from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
 from softgrpo.config.lists import DataConfig, FusionChoice, PromptConfig, RecallConfig, SplitConfig, TextConfig
 from softgrpo.config.section import Count, Positive, Section
@@ -29,7 +30,7 @@ class EvaluationConfig(Section):
     """Resolution of the search for the best static mixture: weights are multiples of 1/grid_steps."""
     baselines: tuple[Baseline, ...] = ("cem", "bayes", "dirichlet", "stacking", "boosting", "network", "discrete")
     """Rows beside those that every table has. Searches for global weights: cem (cross-entropy method), bayes (Bayesian
-    optimisation). Gates on the prompt's numbers: dirichlet (policy gradient), stacking (linear), boosting (trees), network
+    optimisation). Gates on the numbers of a window: dirichlet (policy gradient), stacking (linear), boosting (trees), network
     (SofT-GRPO), discrete (GRPO, one recaller). zero_shot asks the untrained language model (decoders only; slow on a CPU)."""
 
     @property
@@ -66,6 +67,7 @@ class ExperimentConfig(Section):
     recall: RecallConfig = Field(default_factory=RecallConfig)
     text: TextConfig = Field(default_factory=TextConfig)
     fusion: FusionChoice = Field(default_factory=FusionChoice)
+    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     labels: LabelConfig = Field(default_factory=LabelConfig)
     policy: PolicyConfig = Field(default_factory=PolicyConfig)
@@ -92,6 +94,12 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f"recall.settings names {TEXT}, which is no RecBole model; its settings are in the section text"
             )
+        told = self.prompt.blocks
+        if len(set(told)) < len(told):
+            raise ValueError(f"prompt.blocks = {', '.join(told)} names one twice")
+        unknown = set(told) - set(self.features.names)
+        if unknown:
+            raise ValueError(f"prompt.blocks names {', '.join(sorted(unknown))}, which is off in features")
         strangers = set(self.recall.settings) - set(recallers) - {"all"}
         if strangers:
             raise ValueError(f"recall.settings names {', '.join(sorted(strangers))}, which is not in recall.recallers")

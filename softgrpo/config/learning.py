@@ -14,7 +14,7 @@ class LabelConfig(Section):
 
     kind: Literal["hard", "soft", "gate"] = "soft"
     """hard: the best recaller, ties shared equally; soft: softmax(NDCG / temperature); gate: what a small network answers that
-    SofT-GRPO trained on the prompt's numbers (distillation): less noise where one item decides a window."""
+    SofT-GRPO trained on the numbers of a window (distillation): less noise where one item decides a window."""
     temperature: Positive = 0.1
     """Temperature (soft only)."""
     drop_unhit: bool = True

@@ -1,4 +1,4 @@
-"""What the weights of a policy go with: rank correlations with the numbers that prompts hold.
+"""What the weights of a policy go with: rank correlations with the numbers of the windows.
 
 Legend: W windows, M recallers, F numbers.
 """
@@ -14,23 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from softgrpo.evaluation.learnt import NEGLIGIBLE
+from softgrpo.policy.blocks.base import HISTORY, RECORD
 
 FIFTHS = 5
-BY_RECALLER = (
-    "score strength",
-    "lead of the first",
-    "overlap with others",
-    "NDCG in the record",
-    "1 / rank in the record",
-)
-HISTORY, RECORD = "history length", "windows in the record"
-BY_WINDOW = (HISTORY, RECORD, "has a record")
-"""What `softgrpo.baselines.inputs.gate_numbers` gives, in its order: the first for every recaller; two as logarithms."""
-
-
-def number_names(recallers: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns how people call each of the F = 5 M + 3 numbers of `gate_numbers`."""
-    return tuple(f"{recaller}: {name}" for name in BY_RECALLER for recaller in recallers) + BY_WINDOW
 
 
 @dataclass(frozen=True)
@@ -98,14 +84,15 @@ class Drivers:
 
 
 def drivers_of(
-    recallers: tuple[str, ...], weights: NDArray[np.float64], numbers: NDArray[np.float64]
+    recallers: tuple[str, ...], weights: NDArray[np.float64], numbers: NDArray[np.float64], names: tuple[str, ...]
 ) -> Drivers | None:
-    """Correlates the weights of a policy with what its prompts hold.
+    """Correlates the weights of a policy with what is known of the windows.
 
     Args:
         recallers: The M names.
         weights: (W, M).
-        numbers: (W, F), see `softgrpo.baselines.inputs.gate_numbers`.
+        numbers: (W, F), see `softgrpo.policy.numbers.WindowNumbers`.
+        names: What people call each of the F numbers; `softgrpo.policy.blocks.base.HISTORY` is among them.
 
     Returns:
         None where the weights do not differ between windows, or no number does.
@@ -115,7 +102,6 @@ def drivers_of(
     correlation = ranks[0].T @ ranks[1] / len(weights)  # NaN where a column does not vary
     if np.isnan(correlation).all():
         return None
-    names = number_names(recallers)
     shown = dict.fromkeys([names[_by_strength(correlation)[0]], HISTORY])
     groups = {name: _fifths(name, numbers[:, names.index(name)], weights) for name in shown}
     return Drivers(recallers, names, correlation, groups)

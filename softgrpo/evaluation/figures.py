@@ -193,7 +193,7 @@ def _drivers(report: Report) -> Planned:
     widest = float(np.ptp(weights, axis=0).max())
     caption = (
         f"The weight of one recaller differs by at most {widest:.4f} between two users. Left: Spearman's rank correlation between "
-        f"numbers that the prompt holds and the weights of {label}, the strongest first; blue is negative. Right: "
+        f"what is known of a window and the weights of {label}, the strongest first; blue is negative. Right: "
         f"mean weights in fifths of the windows. {report.drivers.sentence}"
     )
     return "drivers", title, caption, plots_recallers.drivers_figure(report.drivers)

@@ -14,10 +14,10 @@ ROWS: Mapping[str, str] = {
     "global_cem": "One set of weights for all users, found by the cross-entropy method on policy windows.",
     "global_bayes": "One set of weights for all users, found by Bayesian optimisation on policy windows.",
     "static": "The best merge with the best weights for everybody, both chosen on validation windows; policies start from it.",
-    "gate_dirichlet": "A small network on the prompt's numbers, trained with a Dirichlet policy instead of a language model.",
-    "gate_stacking": "Weights that are linear in the prompt's numbers (feature-weighted linear stacking).",
-    "gate_boosting": "Gradient-boosted trees on the prompt's numbers that predict each recaller's NDCG, or the best recaller.",
-    "gate_network": "SofT-GRPO with a small network on the prompt's numbers instead of a language model.",
+    "gate_dirichlet": "A small network on the numbers of a window, trained with a Dirichlet policy instead of a language model.",
+    "gate_stacking": "Weights that are linear in the numbers of a window (feature-weighted linear stacking).",
+    "gate_boosting": "Gradient-boosted trees on the numbers of a window that predict each recaller's NDCG, or the best recaller.",
+    "gate_network": "SofT-GRPO with a small network on the numbers of a window instead of a language model.",
     "gate_discrete": "The same network with ordinary GRPO, which samples one recaller at a time.",
     "zero_shot_single": "The untrained language model is asked for one recaller.",
     "zero_shot_multi": "The untrained language model's weights for all recallers.",
@@ -31,7 +31,7 @@ ROWS: Mapping[str, str] = {
 """Key of a row -> what it is; single recallers and what has no entry are described by their kind."""
 KINDS: Mapping[str, str] = {
     "single": "The list of this recaller by itself.",
-    "gate": "Weights learned without the language model from the numbers that prompts put into words.",
+    "gate": "Weights learned without the language model from the numbers that describe each window.",
     "static": "One set of weights for all users.",
     "learned": "Weights of a language model.",
     "oracle": "A bound that looks at the answers, not a method.",

@@ -87,7 +87,7 @@ def weights_figure(weights: Mapping[str, NDArray[np.float64]], recallers: tuple[
 
 
 def drivers_figure(drivers: Drivers) -> Figure:
-    """Draws which numbers of the prompt go with the weights, and how the weights change with the strongest of them."""
+    """Draws which numbers of the windows go with the weights, and how the weights change with the strongest of them."""
     shown = drivers.strongest(SHOWN_DRIVERS)
     count = len(drivers.recallers)
     with mpl.rc_context(STYLE):

@@ -21,13 +21,13 @@ from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.config import PromptConfig
 from softgrpo.data.windows import history_of
 from softgrpo.errors import PolicyError
+from softgrpo.policy.blocks.pace import DAY_SECONDS, in_seconds
 from softgrpo.policy.features import Features
+from softgrpo.policy.numbers import BLOCKS, WindowNumbers, of_recaller
 
 LEVELS = ("very low", "low", "medium", "high", "very high")
 TRACK_LEVELS = ((0.0, "none"), (0.1, "poor"), (0.25, "fair"), (0.5, "good"))
 TITLE_CHARACTERS = 40
-SECONDS_FROM, SECONDS_TO = 1e8, 1e10  # smaller times are positions or years, larger ones milliseconds since 1970
-DAY_SECONDS = 86_400.0
 DESCRIPTIONS = {
     "BPR": "matrix factorisation, long-term taste",
     "SASRec": "self-attention over the sequence, recent interest",
@@ -94,28 +94,37 @@ class PromptFormatter:
         windows: All windows.
         lists: Candidate lists of all windows.
         features: Features of all windows.
+        numbers: Numbers of all windows, of which `config.blocks` are told.
     """
 
     def __init__(
-        self, config: PromptConfig, corpus: Corpus, windows: Windows, lists: CandidateLists, features: Features
-    ) -> None:  # fmt: skip
+        self,
+        config: PromptConfig,
+        corpus: Corpus,
+        windows: Windows,
+        lists: CandidateLists,
+        features: Features,
+        numbers: WindowNumbers,
+    ) -> None:
         self._config = config
         self._corpus = corpus
         self._windows = windows
         self._lists = lists
         self._features = features
+        self._numbers = numbers
+        self._told = {name: word for block in config.blocks for name, word in BLOCKS[block].told.items()}
         tokens = corpus.items[Columns.Token].tolist()
         titles = corpus.items[Columns.Title].tolist() if config.titles else [""] * len(tokens)
         self._names = [short(title or f"item {token}") for title, token in zip(titles, tokens, strict=True)]
         self._genres = corpus.items[Columns.Genres].tolist()
         self._fields = [column for column in corpus.users.columns if column != Columns.Token]
-        self._seconds = bool(((corpus.time >= SECONDS_FROM) & (corpus.time < SECONDS_TO)).all())  # NaN is neither
+        self._seconds = in_seconds(corpus.time)
 
     def parts(self, window: int) -> PromptParts:
         """Returns the prompt of one window."""
         user = int(self._windows.user[window])
         history = history_of(self._corpus, self._windows, window)
-        head = self._user(user, len(history))
+        head = self._user(window, user, len(history))
         tail, *shorter = self._tails(window)
         return PromptParts(head, self._history(user, history), tail, tuple(shorter))
 
@@ -125,11 +134,20 @@ class PromptFormatter:
         choices: list[list[str]] = [self._recallers(window, self._config.top_items), self._recallers(window, 0), []]
         return list(dict.fromkeys("\n".join([*lines, *end]) for lines in choices))  # what is switched off is no step
 
-    def _user(self, user: int, length: int) -> str:
+    def _levels(self, window: int, recaller: str = "") -> list[str]:
+        """Returns what is told of the numbers of a recaller, or of the window where none is named, in words."""
+        words = []
+        for name, word in self._told.items():
+            place = self._numbers.level(window, of_recaller(recaller, name) if recaller else name)
+            if place is not None:
+                words.append(f"{word} {LEVELS[place]}")
+        return words
+
+    def _user(self, window: int, user: int, length: int) -> str:
         fields = self._fields if self._config.user_fields else []
         values = [str(self._corpus.users[field].iloc[user]) for field in fields]
         known = [value for value in values if value]
-        return f"User: {', '.join([*known, f'{length} items'])}.\n"
+        return f"User: {', '.join([*known, f'{length} items', *self._levels(window)])}.\n"
 
     def _history(self, user: int, history: NDArray[np.int32]) -> tuple[str, ...]:
         begin = max(len(history) - self._config.history_items, 0)
@@ -159,6 +177,7 @@ class PromptFormatter:
                 facts.append(f"strength {level(float(strength))}, peak {level(float(peak))}")
             if config.overlap:
                 facts.append(f"overlap {round(100 * float(features.overlap[window, index]))}%")
+            facts += self._levels(window, name)
             if top_items:
                 top = self._lists.items[window, index, :top_items]
                 facts.append("top " + " | ".join(self._names[item] for item in top[top >= 0]))

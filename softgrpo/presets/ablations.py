@@ -49,6 +49,10 @@ ABLATIONS: dict[str, Variants] = {
         "without top items": {"prompt.top_items": 0},
         "without history": {"prompt.history_items": 0},
     },
+    "features": {
+        **_without(content="features.content", popularity="features.popularity"),
+        **{f"with {name}": {f"features.{name}": True} for name in ("shape", "agreement", "pace")},
+    },
     "history": _each("prompt.history_items", 0, 5, 10, 20),
 }
 """Name -> variants: what people call each, and the settings that it changes."""

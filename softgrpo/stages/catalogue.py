@@ -83,6 +83,7 @@ def _check(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "files": sorted(config.recall.files),
         "adapter": config.text.adapter,
         "split": config.split.model_dump(mode="json"),
+        "features": config.features.model_dump(mode="json"),
         "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
         "k": config.fusion.k,
     }
@@ -93,6 +94,7 @@ def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "seed": config.seed,
         "recallers": list(config.recall.recallers),
         "fusion": config.fusion.model_dump(mode="json"),
+        "features": config.features.model_dump(mode="json"),
         "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
         "grid_steps": config.evaluation.grid_steps,
         "searches": list(config.evaluation.searches),

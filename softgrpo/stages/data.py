@@ -6,21 +6,28 @@ Whether anything in them comes from behind a window's history is for the stage `
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import torch
 
 from softgrpo.baselines.merge_search import search_merges
-from softgrpo.common.artifacts import CANDIDATES, CURVES, FEATURES, PLATT, PROMPTS, RECALLER_CURVES
-from softgrpo.common.records import Part
+from softgrpo.common.artifacts import CANDIDATES, CURVES, FEATURES, NUMBERS, PLATT, PROMPTS, RECALLER_CURVES
+from softgrpo.common.records import Part, Windows
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
+from softgrpo.policy.blocks.block import Known
 from softgrpo.policy.features import make_features, save_features
+from softgrpo.policy.numbers import WindowNumbers, input_shift, save_numbers, window_numbers
 from softgrpo.policy.prompts import PromptFormatter, save_prompts
 from softgrpo.ranking.normalisation import fit_platt
 from softgrpo.recallers.candidates import combine, read_candidates, write_candidates
 from softgrpo.stages.contract import StageContext
-from softgrpo.stages.inputs import judge, save_merges
+from softgrpo.stages.inputs import embeddings_of, judge, save_merges
+
+logger = logging.getLogger(__name__)
+
+LARGE_SHIFT, SHOWN_SHIFTS = 0.5, 3
 
 
 def recaller_curves(context: StageContext) -> dict[str, dict[str, dict[str, list[float]]]]:
@@ -31,6 +38,22 @@ def recaller_curves(context: StageContext) -> dict[str, dict[str, dict[str, list
         for name, folder in folders.items()
         if (folder / CURVES).is_file()
     }
+
+
+def report_shift(numbers: WindowNumbers, windows: Windows) -> float:
+    """Warns of numbers that are distributed otherwise where policies are chosen and tested; returns the largest shift."""
+    shift = input_shift(numbers, windows)
+    worst = [int(place) for place in np.argsort(-shift, kind="stable")[:SHOWN_SHIFTS] if shift[place] > LARGE_SHIFT]
+    if worst:
+        logger.warning(
+            "%d of %d numbers have another mean on validation or test windows than on policy windows, by more than %g standard "
+            "deviations: %s. What is learnt from them may not hold there",
+            int((shift > LARGE_SHIFT).sum()),
+            len(shift),
+            LARGE_SHIFT,
+            ", ".join(f"{numbers.names[place]} ({shift[place]:.1f})" for place in worst),
+        )
+    return float(shift.max())
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -49,6 +72,8 @@ def run(context: StageContext) -> dict[str, float]:
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
     features = make_features(lists, windows, targets, config.fusion.k)
     save_features(out / FEATURES, features)
+    numbers = window_numbers(Known(corpus, windows, lists, features, embeddings_of(inputs)), config.features)
+    save_numbers(out / NUMBERS, numbers)
     search = search_merges(
         config.fusion.merges,
         lambda fusion: judge(lists, targets, policy, fusion, platt),
@@ -60,7 +85,7 @@ def run(context: StageContext) -> dict[str, float]:
     )
     save_merges(out, search)
     static = search.static
-    formatter = PromptFormatter(config.prompt, corpus, windows, lists, features)
+    formatter = PromptFormatter(config.prompt, corpus, windows, lists, features, numbers)
     prompts = [formatter.parts(window) for window in range(len(windows))]
     save_prompts(out / PROMPTS, prompts)
     (out / "example_prompt.txt").write_text(prompts[int(policy[0])].text(), encoding="utf-8")
@@ -78,4 +103,5 @@ def run(context: StageContext) -> dict[str, float]:
     metrics["policy_windows_with_a_tie"] = float(
         ((features.ndcg[policy] == features.ndcg[policy].max(1, keepdims=True)).sum(1) > 1).mean()
     )
+    metrics["input_shift"] = report_shift(numbers, windows)
     return metrics

@@ -16,13 +16,15 @@ from transformers import PreTrainedTokenizerBase
 
 from softgrpo.baselines.merge_search import MergeSearch, TriedMerge
 from softgrpo.baselines.static_mixture import Candidate, StaticMixture
-from softgrpo.common.artifacts import CANDIDATES, FEATURES, MERGES, PLATT, PROMPTS, STATIC
+from softgrpo.common.artifacts import CANDIDATES, EMBEDDINGS, FEATURES, MERGES, NUMBERS, PLATT, PROMPTS, STATIC
+from softgrpo.common.embeddings import load_embeddings
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.errors import DataError
 from softgrpo.policy.features import Features, load_features
+from softgrpo.policy.numbers import WindowNumbers, load_numbers
 from softgrpo.policy.prompts import EncodedPrompts, encode, load_prompts
 from softgrpo.ranking.rewards import JudgedLists, RankingReward
 from softgrpo.recallers.candidates import read_candidates
@@ -91,6 +93,11 @@ def load_merges(folder: Path) -> MergeSearch:
     )
     chosen = next(merge.fusion for merge, each in zip(tried, stored, strict=True) if each["chosen"])
     return MergeSearch(tried, chosen, load_static(folder))
+
+
+def embeddings_of(inputs: Mapping[str, Path]) -> NDArray[np.float32] | None:
+    """Returns the embeddings of the items' texts, (items, components); None where no stage `embed` is among a stage's inputs."""
+    return load_embeddings(inputs["embed"] / EMBEDDINGS) if "embed" in inputs else None
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,11 @@ class Prepared:
             return self.merges.chosen
         (named,) = self.config.fusion.merges
         return named
+
+    @cached_property
+    def numbers(self) -> WindowNumbers:
+        """Numbers of all windows, as gates read them."""
+        return load_numbers(self.data / NUMBERS)
 
     @cached_property
     def static(self) -> StaticMixture:

@@ -38,7 +38,7 @@ def make_targets(context: StageContext, prepared: Prepared, rows: NDArray[np.int
         return np.zeros_like(prepared.features.ndcg[rows])  # SFT is left out, and nobody reads them
     teacher, labels = teach(prepared, rows)
     context.reporter.info(
-        f"labels of a network on the prompt's numbers ({teacher.choice}): NDCG {teacher.valid_ndcg:.4f} on validation windows, the "
+        f"labels of a network on the windows' numbers ({teacher.choice}): NDCG {teacher.valid_ndcg:.4f} on validation windows, the "
         f"best static mixture {prepared.static.best.valid_ndcg:.4f}"
     )
     return smooth(labels, config.labels.smoothing)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from softgrpo.baselines.inputs import GateData, GateWeights, check_windows, gate_numbers, standardised
+from softgrpo.baselines.inputs import GateData, GateWeights, check_windows, standardised
 from softgrpo.baselines.networks import fit_network
 from softgrpo.common.records import Part
 from softgrpo.policy.model import static_prior
@@ -23,13 +23,12 @@ def gate_data(prepared: Prepared, train: NDArray[np.int64], asked: NDArray[np.in
     """
     config = prepared.config
     valid = prepared.windows.of(Part.VALID)
-    numbers = gate_numbers(prepared.features, prepared.windows)
     static = np.asarray(prepared.static.best.weights)
     return GateData(
         train=prepared.judged(train),
         train_ndcg=prepared.features.ndcg[train],
         valid=prepared.judged(valid),
-        numbers=standardised(numbers, train, valid, asked),
+        numbers=standardised(prepared.numbers.values, train, valid, asked),
         static=torch.from_numpy(static),
         prior=torch.tensor(static_prior(static, config.policy.prior_floor)),
         seed=config.seed,
@@ -37,7 +36,7 @@ def gate_data(prepared: Prepared, train: NDArray[np.int64], asked: NDArray[np.in
 
 
 def teach(prepared: Prepared, rows: NDArray[np.int64]) -> tuple[GateWeights, NDArray[np.float64]]:
-    """Labels policy windows by the network that SofT-GRPO trains on the prompt's numbers, none by one that saw its answer.
+    """Labels policy windows by the network that SofT-GRPO trains on the windows' numbers, none by one that saw its answer.
 
     Windows that the network learnt from are labelled by another one, which learnt from the other half of them (a seeded one).
 

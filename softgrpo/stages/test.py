@@ -16,7 +16,6 @@ from torch import Tensor
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
 from softgrpo.baselines.gates import GATES, fit_gates
-from softgrpo.baselines.inputs import gate_numbers
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
 from softgrpo.common.artifacts import CONFUSION, CURVES, RECALLER_CURVES
 from softgrpo.common.columns import Columns
@@ -243,7 +242,8 @@ def run(context: StageContext) -> dict[str, float]:
         drivers=drivers_of(
             recallers,
             comparison.method(FOCUS).weights.numpy(),
-            gate_numbers(prepared.features, prepared.windows)[rows],
+            prepared.numbers.values[rows],
+            prepared.numbers.names,
         ),
     )
     _report_merging(context.reporter, judged, comparison.method(FOCUS).weights)

@@ -38,6 +38,8 @@ def candidates(setting: Setting, current: Any) -> Iterator[Any]:
         yield ("EASE", "Pop")
     elif setting.path == "evaluation.baselines":
         yield ("stacking",)
+    elif setting.path == "prompt.blocks":
+        yield ("popularity",)
     elif setting.path == "evaluation.ks":
         yield (1, 3)
     elif tuple in setting.kinds:

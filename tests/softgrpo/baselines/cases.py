@@ -12,7 +12,9 @@ from softgrpo.baselines.merge_search import search_merges
 from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.windows import targets_of
+from softgrpo.policy.blocks.block import Known
 from softgrpo.policy.features import make_features
+from softgrpo.policy.numbers import window_numbers
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.stages.inputs import Prepared, judge
 from tests.softgrpo.data.cases import corpus_of, windows_of
@@ -86,12 +88,14 @@ def small_prepared(config: ExperimentConfig, test_seed: int = 7, test: bool = Tr
         config.seed,
         config.evaluation.searches,
     )
+    features = make_features(lists, windows, targets, config.fusion.k)
     prepared = Prepared(config, Path("nowhere"), Path("nowhere"))
     prepared.__dict__.update(
         corpus=corpus,
         windows=windows,
         lists=lists,
-        features=make_features(lists, windows, targets, config.fusion.k),
+        features=features,
+        numbers=window_numbers(Known(corpus, windows, lists, features), config.features),
         merges=search,
         fusion=search.chosen,
         static=search.static,

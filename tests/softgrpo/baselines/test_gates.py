@@ -13,19 +13,17 @@ from scipy.special import softmax
 
 from softgrpo.baselines.boosting import SHARPNESS, predict_best, sharpened
 from softgrpo.baselines.gates import GATES, fit_gates
-from softgrpo.baselines.inputs import gate_numbers, standardised
+from softgrpo.baselines.inputs import standardised
 from softgrpo.baselines.networks import Network, fit_network, read
 from softgrpo.baselines.stacking import linear_weights, normal_equations, solve
 from softgrpo.common.records import Part
 from softgrpo.errors import DataError
 from softgrpo.pipeline.run import LogReporter
-from softgrpo.policy.features import Features
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.teacher import gate_data
 from softgrpo.stages.test import run as evaluate
 from tests.softgrpo.baselines.cases import FUSION, small_config, small_prepared, switch, switch_data
-from tests.softgrpo.data.cases import windows_of
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -111,26 +109,6 @@ def test_a_stage_without_test_windows_ends_before_it_asks_any_model(
 
 
 # ---------------------------------------------------------------- numbers
-
-
-def test_numbers_by_hand() -> None:
-    windows = windows_of([(0, Part.POLICY, 3, 5), (0, Part.VALID, 5, 6)], [3])
-    nan, inf = math.nan, math.inf
-    features = Features(
-        ndcg=np.full((2, 2), 9.0, np.float32),
-        best_rank=np.full((2, 2), 9.0, np.float32),
-        strength=np.array([[0.1, 0.2], [0.3, nan]], np.float32),
-        peak=np.array([[0.5, 0.6], [0.7, 0.8]], np.float32),
-        overlap=np.array([[0.0, 1.0], [0.25, 0.5]], np.float32),
-        track_ndcg=np.array([[nan, nan], [0.5, 0.0]], np.float32),
-        track_rank=np.array([[nan, nan], [2.0, inf]], np.float32),
-        track_count=np.array([0.0, 1.0], np.float32),
-    )
-    expected = [
-        [0.1, 0.2, 0.5, 0.6, 0.0, 1.0, 0, 0, 0, 0, math.log(4), 0, 0],
-        [0.3, 0, 0.7, 0.8, 0.25, 0.5, 0.5, 0, 0.5, 0, math.log(6), math.log(2), 1],
-    ]
-    assert gate_numbers(features, windows) == pytest.approx(np.array(expected), abs=1e-6)
 
 
 def test_numbers_are_standardised_by_the_training_windows() -> None:

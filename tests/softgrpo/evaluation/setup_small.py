@@ -15,6 +15,7 @@ from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.evaluation.rows import Gate, standard_methods
 from softgrpo.evaluation.table import Comparison, compare
+from softgrpo.policy.blocks import base
 from softgrpo.ranking.rewards import JudgedLists
 
 USERS, ITEMS, HISTORY = 30, 40, 8
@@ -22,6 +23,8 @@ KEYS = [
     *("Left", "Right", "uniform_score", "uniform_quota", "uniform_rrf", "global_grid", "global_cem", "static"),
     *("gate_trees", "sft_single", "sft_multi", "grpo_single", "grpo_multi", "oracle_recaller", "oracle_weights"),
 ]
+NAMES = (*(f"number {place}" for place in range(10)), base.HISTORY, base.RECORD, "has a record")
+"""What people call the `numbers` of a `Small`."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from softgrpo.evaluation.coverage import coverage_of
-from softgrpo.evaluation.drivers import HISTORY, Drivers, drivers_of, number_names
+from softgrpo.evaluation.drivers import Drivers, drivers_of
 from softgrpo.evaluation.figures import _curves, _recallers, _shares
 from softgrpo.evaluation.lift import LARGEST_K, Lift, lift_at
 from softgrpo.evaluation.plots import lift_figure
-from tests.softgrpo.evaluation.setup_small import USERS, Small
+from softgrpo.policy.blocks.base import HISTORY
+from tests.softgrpo.evaluation.setup_small import NAMES, USERS, Small
 
 
 def test_unique_hits_and_overlap() -> None:
@@ -43,9 +44,9 @@ def test_the_strongest_driver() -> None:
     numbers[:, 10] = np.log1p(np.arange(10) * 10)
     numbers[:, 0] = [0, 1, 2, 3, 4, 4, 3, 2, 1, 0]
     weight = np.linspace(0.1, 0.9, 10)
-    drivers = drivers_of(("A", "B"), np.stack([weight, 1 - weight], axis=1), numbers)
+    drivers = drivers_of(("A", "B"), np.stack([weight, 1 - weight], axis=1), numbers, NAMES)
     assert drivers is not None
-    assert drivers.numbers == number_names(("A", "B")) and drivers.numbers[10] == HISTORY
+    assert drivers.numbers == NAMES
     np.testing.assert_allclose(drivers.correlation[10], [1, -1])
     assert drivers.correlation[0] == pytest.approx([0, 0])
     assert np.isnan(drivers.correlation[1]).all()
@@ -62,7 +63,7 @@ def test_the_strongest_driver() -> None:
 
 def test_equal_weights_have_no_driver() -> None:
     numbers = np.random.default_rng(0).random((10, 13))
-    assert drivers_of(("A", "B"), np.full((10, 2), 0.5), numbers) is None
+    assert drivers_of(("A", "B"), np.full((10, 2), 0.5), numbers, NAMES) is None
 
 
 def test_lift_is_the_ndcg_of_the_table_at_its_cut_off(case: Small) -> None:

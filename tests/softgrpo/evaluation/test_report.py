@@ -22,7 +22,7 @@ from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.plot_style import GRID, INK, SOFT
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, MergeRow, Report
-from tests.softgrpo.evaluation.setup_small import HISTORY, KEYS, USERS, Small
+from tests.softgrpo.evaluation.setup_small import HISTORY, KEYS, NAMES, USERS, Small
 
 FIGURES = [
     *("comparison", "lift", "gains", "history", "coverage", "weights", "drivers", "confusion"),
@@ -68,7 +68,7 @@ def make_report(case: Small) -> Report:
             case.config.seed,
         ),
         drivers=drivers_of(
-            case.config.recall.recallers, case.comparison.method("grpo_multi").weights.numpy(), case.numbers
+            case.config.recall.recallers, case.comparison.method("grpo_multi").weights.numpy(), case.numbers, NAMES
         ),
     )
 
@@ -191,7 +191,7 @@ def test_a_run_that_learnt_nothing_has_sentences_for_figures(case: Small, tmp_pa
         cases=(),
         coverage=nothing_found,
         lift=lift,
-        drivers=drivers_of(case.config.recall.recallers, equal.numpy(), case.numbers),
+        drivers=drivers_of(case.config.recall.recallers, equal.numpy(), case.numbers, NAMES),
     )
     assert bare.drivers is None
     write_report(bare, tmp_path)

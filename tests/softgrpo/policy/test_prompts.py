@@ -15,6 +15,7 @@ from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.config import PromptConfig
 from softgrpo.errors import PolicyError
 from softgrpo.policy.features import Features, make_features
+from softgrpo.policy.numbers import WindowNumbers
 from softgrpo.policy.prompts import (
     PromptFormatter,
     PromptParts,
@@ -59,8 +60,20 @@ def features() -> Features:
     )
 
 
+def numbers() -> WindowNumbers:
+    """Two numbers with fifths cut at 1, 2, 3, 4; the last one is the same in most windows."""
+    names = (
+        "BPR: text of mean of 10 like the profile",
+        "Own: text of mean of 10 like the profile",
+        "last pause",
+        "entropy",
+    )
+    values = np.array([[0.5, 5, 1, 0], [1.5, 4.5, 2.5, 0], [2, 0, 9, 1]], dtype=np.float64)
+    return WindowNumbers(names, values, np.array([[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [0, 0, 0, 0]], dtype=float))
+
+
 def formatter(config: PromptConfig, corpus: Corpus | None = None) -> PromptFormatter:
-    return PromptFormatter(config, corpus or shop(), WINDOWS, LISTS, features())
+    return PromptFormatter(config, corpus or shop(), WINDOWS, LISTS, features(), numbers())
 
 
 QUESTION = "Which recaller serves this user best now?"
@@ -117,10 +130,26 @@ def test_every_switch_changes_the_text(switch: dict[str, object], gone: str, ins
     assert after.endswith(QUESTION)
 
 
+def test_blocks_are_told_in_words() -> None:
+    """Window 1: BPR's match 1.5 is in the second fifth, Own's 4.5 in the last; the pause 2.5 is in the third.
+
+    There is no popularity, and the entropy is the same in most windows: nothing is told of them.
+    """
+    told = PromptConfig.model_validate(FULL.model_dump() | {"blocks": ("content", "pace", "popularity", "shape")})
+    parts = formatter(told).parts(1)
+    assert parts.head == "User: 24, writer, 4 items, last pause medium.\n"
+    assert parts.tail.splitlines()[:2] == [
+        "BPR: matrix factorisation, long-term taste, strength medium, peak low, overlap 67%, match low, top Fargo | Gattaca",
+        "Own: strength high, peak high, overlap 100%, match very high, top Gattaca | Eraserhead",
+    ]
+    assert formatter(told).parts(2).head == "User: 24, writer, 5 items, last pause very high.\n"
+    assert formatter(told).parts(2).tail.splitlines()[1] == "Own: no candidates"
+
+
 def test_all_switches_are_tested() -> None:
     assert set(PromptConfig.model_fields) == {
         "user_fields", "history_items", "titles", "genres", "time_gaps", "recaller_lines", "top_items", "list_shape",
-        "overlap", "track_record", "max_length",
+        "overlap", "track_record", "blocks", "max_length",
     }  # fmt: skip
 
 
@@ -203,8 +232,8 @@ def test_nothing_from_behind_the_history_is_in_the_prompt() -> None:
     targets[window:] = [[5, -1], [6, -1]]
     changed = make_features(LISTS, WINDOWS, targets, 3)
     assert (changed.ndcg[window] != make_features(LISTS, WINDOWS, TARGETS, 3).ndcg[window]).any()
-    others = PromptFormatter(FULL, replace(corpus, item=item, time=time), WINDOWS, LISTS, changed)
-    seen = PromptFormatter(FULL, corpus, WINDOWS, LISTS, make_features(LISTS, WINDOWS, TARGETS, 3))
+    others = PromptFormatter(FULL, replace(corpus, item=item, time=time), WINDOWS, LISTS, changed, numbers())
+    seen = PromptFormatter(FULL, corpus, WINDOWS, LISTS, make_features(LISTS, WINDOWS, TARGETS, 3), numbers())
     assert others.parts(window) == seen.parts(window)
     assert others.parts(window + 1) != seen.parts(window + 1)  # there it is history
 
@@ -308,7 +337,7 @@ def test_six_recallers_with_long_titles_fit_a_short_prompt(title: str, plain: Pr
     corpus = replace(corpus, items=corpus.items.assign(title=[f"{title} {item}" for item in range(7)]))
     lists = CandidateLists(names, np.repeat(ITEMS[:, :1], 6, axis=1), np.repeat(SCORES[:, :1], 6, axis=1))
     shape = make_features(lists, WINDOWS, TARGETS, 3)
-    prompts = PromptFormatter(FULL, corpus, WINDOWS, lists, shape)
+    prompts = PromptFormatter(FULL, corpus, WINDOWS, lists, shape, numbers())
     parts = [prompts.parts(window) for window in range(3)]
     assert all(len(plain(part.text(len(part.items)))["input_ids"]) > 128 for part in parts)  # items alone do not do it
     encoded = encode(parts, plain, 128)

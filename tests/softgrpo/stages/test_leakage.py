@@ -12,18 +12,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from softgrpo.common.artifacts import EMBEDDINGS, NUMBERS
+from softgrpo.common.embeddings import create_embeddings, load_embeddings
 from softgrpo.common.records import Part
-from softgrpo.config import ExperimentConfig
+from softgrpo.config import BlockName, ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of, write_windows
 from softgrpo.errors import CandidateError, LeakageError, SoftGRPOError
 from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.run import LogReporter, run_node
 from softgrpo.pipeline.store import LocalStore
+from softgrpo.policy.blocks.block import Known, Numbers
 from softgrpo.policy.features import load_features, save_features
+from softgrpo.policy.numbers import BLOCKS, WindowNumbers, load_numbers, save_numbers, window_numbers
 from softgrpo.policy.prompts import PromptFormatter, PromptParts, load_prompts, save_prompts
 from softgrpo.presets import resolve
 from softgrpo.recallers.candidates import read_candidates, write_candidates
+from softgrpo.stages.contract import Node
 from softgrpo.stages.leakage import check_everyone_is_tested
 from tests.softgrpo.data.cases import INTER, Row, write_table
 
@@ -55,8 +60,14 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
         "evaluation.ks": [5],
         "fusion.k": 5,
         "split.window": 2,
+        **{f"features.{name}": True for name in BLOCKS},
     }
     return resolve("shop", "tiny", overrides=said)
+
+
+def upstream(node: Node, folders: Folders) -> set[str]:
+    """Returns what a stage reads: embeddings too, whether or not the plan has a stage that makes them."""
+    return {*node.upstream, "embed"} & folders.keys()
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +76,23 @@ def stored(config: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -
     store = LocalStore(tmp_path_factory.mktemp("stages"))
     folders: Folders = {}
     for node in plan(config, "data"):
-        inputs = {name: folders[name] for name in node.upstream}
+        inputs = {name: folders[name] for name in upstream(node, folders)}
         run_node(node, config, inputs, node.name, store, LogReporter(node.name))
         folders[node.name] = store.payload(node.name)
+        if node.name == "split":
+            folders["embed"] = tmp_path_factory.mktemp("embed")
+            texts = np.random.default_rng(0).normal(size=(ITEMS, 4)).astype(np.float32)
+            rows = create_embeddings(folders["embed"] / EMBEDDINGS, *texts.shape)
+            rows[:] = texts / np.linalg.norm(texts, axis=1, keepdims=True)
     return folders
 
 
 def check(config: ExperimentConfig, folders: Folders, store: LocalStore) -> dict[str, float]:
     """Runs the stage."""
     node = next(node for node in plan(config) if node.name == "check")
-    run_node(node, config, {name: folders[name] for name in node.upstream}, "check", store, LogReporter("check"))
+    run_node(
+        node, config, {name: folders[name] for name in upstream(node, folders)}, "check", store, LogReporter("check")
+    )
     found: dict[str, float] = json.loads((store.payload("check") / "leakage.json").read_text(encoding="utf-8"))
     return found
 
@@ -84,6 +102,9 @@ def test_what_the_stages_make_passes(config: ExperimentConfig, stored: Folders, 
     windows = load_windows(stored["split"])
     assert found["users_with_a_test_window"] == USERS
     assert found["prompts_that_hide_what_comes"] == len(windows)
+    numbers = load_numbers(stored["data"] / NUMBERS)
+    assert found["numbers_that_hide_what_comes"] == numbers.values.size
+    assert any("text of first" in name for name in numbers.names), "the block content is there"
     assert found["targets_looked_for_in_training_inputs"] == 2 * (windows.end - windows.start).sum()
     assert found["outcomes_in_track_records"] > 0 and found["candidates_not_in_histories"] > 0
 
@@ -216,6 +237,36 @@ def users_dropped_by_outcome(folders: Folders) -> None:
     )
     path = folders["data"] / "prompts.parquet"
     save_prompts(path, load_prompts(path, rows))
+    change_numbers(folders, lambda numbers: replace(numbers, values=numbers.values[rows]))
+
+
+def change_numbers(folders: Folders, change: Callable[[WindowNumbers], WindowNumbers]) -> None:
+    """Changes the stored numbers."""
+    path = folders["data"] / NUMBERS
+    save_numbers(path, change(load_numbers(path)))
+
+
+def numbers_of_fewer_windows(folders: Folders) -> None:
+    """Leaves out the numbers of the last window."""
+    change_numbers(folders, lambda numbers: replace(numbers, values=numbers.values[:-1]))
+
+
+def levels_of_all_windows(folders: Folders) -> None:
+    """Lets levels in words follow from all windows, those of the test included."""
+    shares = np.arange(1, 5) / 5
+    change_numbers(folders, lambda numbers: replace(numbers, cuts=np.quantile(numbers.values, shares, axis=0).T))
+
+
+def answer_among_the_numbers(folders: Folders) -> None:
+    """Lets gates read which recaller will be right."""
+    answer = load_features(folders["data"] / "features.safetensors").ndcg.argmax(1)[:, None].astype(float)
+
+    def add(numbers: WindowNumbers) -> WindowNumbers:
+        values = np.concatenate([numbers.values, answer], axis=1)
+        cuts = np.quantile(values[load_windows(folders["split"]).of(Part.POLICY)], np.arange(1, 5) / 5, axis=0).T
+        return WindowNumbers((*numbers.names, "best"), values, cuts)
+
+    change_numbers(folders, add)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +284,9 @@ def users_dropped_by_outcome(folders: Folders) -> None:
         (target_in_a_prompt, LeakageError, "changes with what lies behind the window's history"),
         (hint_in_a_prompt, LeakageError, "changes with what lies behind the window's history"),
         (prompts_only_of_windows_with_a_hit, LeakageError, "Every window has one, whatever came of it"),
+        (numbers_of_fewer_windows, LeakageError, "Every window has one, whatever came of it"),
+        (levels_of_all_windows, LeakageError, "are not those of the policy windows"),
+        (answer_among_the_numbers, LeakageError, "stored numbers, where the settings ask for"),
         (users_dropped_by_outcome, LeakageError, "would choose the users by outcome"),
     ],
     ids=lambda value: value.__name__ if callable(value) and not isinstance(value, type) else "",
@@ -266,14 +320,80 @@ def test_a_leak_in_the_formatter_itself_is_seen(
 ) -> None:
     """The check makes prompts with the same code; it sees the leak because it makes them in a world that ends otherwise."""
     monkeypatch.setattr(Leaky, "outcome", outcome)
-    monkeypatch.setattr("softgrpo.stages.leakage.PromptFormatter", Leaky)
+    monkeypatch.setattr("softgrpo.stages.hiding.PromptFormatter", Leaky)
     folders = stored | {"data": Path(shutil.copytree(stored["data"], tmp_path / "data"))}
     corpus, windows = load_corpus(stored["split"]), load_windows(stored["split"])
     lists = read_candidates(stored["data"] / "candidates.parquet")
     features = load_features(stored["data"] / "features.safetensors")
-    formatter = Leaky(config.prompt, corpus, windows, lists, features)
+    formatter = Leaky(config.prompt, corpus, windows, lists, features, load_numbers(stored["data"] / NUMBERS))
     save_prompts(folders["data"] / "prompts.parquet", [formatter.parts(window) for window in range(len(windows))])
     with pytest.raises(LeakageError, match="changes with what lies behind"):
+        check(config, folders, LocalStore(tmp_path / "stages"))
+
+
+def one_item_more(known: Known) -> Known:
+    """Counts the first target as history."""
+    return replace(known, windows=replace(known.windows, start=known.windows.start + 1))
+
+
+def everything_counts(known: Known) -> Known:
+    """Counts what recallers may not train on."""
+    return replace(known, windows=replace(known.windows, train_end=known.windows.train_end + LENGTH))
+
+
+def the_outcome_as_score(known: Known) -> Known:
+    """Adds to all scores of a list how good it will be, more to the first."""
+    told = known.features.ndcg[:, :, None] / np.arange(1, known.lists.depth + 1)
+    return replace(known, lists=replace(known.lists, scores=known.lists.scores + told.astype(np.float32)))
+
+
+def the_target_first(known: Known) -> Known:
+    """Puts a window's first target to the front of the first list."""
+    items = known.lists.items.copy()
+    items[:, 0, 0] = targets_of(known.corpus, known.windows)[:, 0]
+    return replace(known, lists=replace(known.lists, items=items))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in log1p")  # the hidden world's times do not ascend
+@pytest.mark.parametrize(
+    ("block", "leak"),
+    [
+        ("content", one_item_more),
+        ("content", the_target_first),
+        ("shape", the_outcome_as_score),
+        ("agreement", the_target_first),
+        ("popularity", one_item_more),
+        ("popularity", everything_counts),
+        ("pace", one_item_more),
+    ],
+)
+def test_a_leak_in_a_block_itself_is_seen(
+    config: ExperimentConfig,
+    stored: Folders,
+    tmp_path: Path,
+    block: BlockName,
+    leak: Callable[[Known], Known],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The check computes with the same code; it sees the leak because it computes in a world that ends otherwise."""
+    honest = BLOCKS[block].compute
+
+    def leaky(known: Known) -> Numbers:
+        return honest(leak(known))
+
+    monkeypatch.setitem(BLOCKS, block, replace(BLOCKS[block], compute=leaky))  # type: ignore[arg-type]
+    folders = stored | {"data": Path(shutil.copytree(stored["data"], tmp_path / "data"))}
+    known = Known(
+        load_corpus(stored["split"]),
+        load_windows(stored["split"]),
+        read_candidates(stored["data"] / "candidates.parquet"),
+        load_features(stored["data"] / "features.safetensors"),
+        load_embeddings(stored["embed"] / EMBEDDINGS),
+    )
+    told = window_numbers(known, config.features)
+    save_numbers(folders["data"] / NUMBERS, told)
+    assert not np.allclose(told.values, load_numbers(stored["data"] / NUMBERS).values), "the leak tells something"
+    with pytest.raises(LeakageError, match=r"The number .* changes with what lies behind the window's history"):
         check(config, folders, LocalStore(tmp_path / "stages"))
 
 

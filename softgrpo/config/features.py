@@ -1,0 +1,41 @@
+"""Which numbers describe a window, beside those that always do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from softgrpo.config.section import Section
+
+BlockName = Literal["content", "shape", "agreement", "popularity", "pace"]
+"""Blocks of numbers; each name is a module in `softgrpo.policy.blocks`."""
+
+
+class FeaturesConfig(Section):
+    """Blocks of numbers that describe a window, beside strength, peak, overlap, track record and length of the history.
+
+    Gates read the numbers of all blocks that are on; prompts tell those of the blocks in prompt.blocks. On are those that made
+    boosted trees better on validation windows.
+    """
+
+    content: bool = True
+    """How well the texts of each list match the history; without embeddings of the items there is no such block."""
+    shape: bool = False
+    """How the scores of each list are spread: first, gaps, mean, spread, entropy."""
+    agreement: bool = False
+    """How high the other lists rank the first items of each list."""
+    popularity: bool = True
+    """How popular the first items of each list are, and those of the history; counted in the recallers' training part."""
+    pace: bool = False
+    """How long the history lasts and how long its pauses are, where times exist."""
+
+    @property
+    def names(self) -> tuple[BlockName, ...]:
+        """The blocks that are on, in the order of their settings."""
+        switches: dict[BlockName, bool] = {
+            "content": self.content,
+            "shape": self.shape,
+            "agreement": self.agreement,
+            "popularity": self.popularity,
+            "pace": self.pace,
+        }
+        return tuple(name for name, on in switches.items() if on)

@@ -1,0 +1,139 @@
+"""The numbers of all windows: the blocks that are on, side by side. Gates read them, prompts tell some, reports name them.
+
+Legend: W windows, F numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from softgrpo.common.records import Part, Windows
+from softgrpo.config import BlockName, FeaturesConfig
+from softgrpo.policy.blocks.agreement import AGREEMENT
+from softgrpo.policy.blocks.base import BASE
+from softgrpo.policy.blocks.block import Block, Known
+from softgrpo.policy.blocks.content import CONTENT
+from softgrpo.policy.blocks.pace import PACE
+from softgrpo.policy.blocks.popularity import POPULARITY
+from softgrpo.policy.blocks.shape import SHAPE
+
+BLOCKS: Mapping[BlockName, Block] = {
+    "content": CONTENT,
+    "shape": SHAPE,
+    "agreement": AGREEMENT,
+    "popularity": POPULARITY,
+    "pace": PACE,
+}
+"""Every block that can be switched."""
+LEVELS = 5
+"""How many levels a number has in words."""
+
+
+@dataclass(frozen=True)
+class WindowNumbers:
+    """Numbers of W windows.
+
+    Attributes:
+        names: What people call each, F of them; those of a recaller begin with its name and a colon.
+        values: (W, F) float64 without NaN: 0 where a number does not exist.
+        cuts: (F, 4) the quintiles of each number among policy windows.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.float64]
+    cuts: NDArray[np.float64]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.names)}
+
+    def level(self, window: int, name: str) -> int | None:
+        """Returns which fifth of the policy windows' values a window's number is in, 0 to 4.
+
+        None where there is no such number, or more than half of the policy windows have the same value.
+        """
+        place = self._places.get(name)
+        if place is None or self.cuts[place, 0] == self.cuts[place, -1]:
+            return None
+        return int(np.searchsorted(self.cuts[place], self.values[window, place], "right"))
+
+
+def blocks_on(config: FeaturesConfig, embedded: bool) -> tuple[Block, ...]:
+    """Returns the blocks of numbers that there are, the basic one first.
+
+    Args:
+        config: Which blocks are on.
+        embedded: Whether items have embeddings.
+    """
+    chosen = (BLOCKS[name] for name in config.names)
+    return (BASE, *(block for block in chosen if embedded or not block.reads_embeddings))
+
+
+def of_recaller(recaller: str, name: str) -> str:
+    """Returns what people call a number of one recaller."""
+    return f"{recaller}: {name}"
+
+
+def name_and_compute(known: Known, config: FeaturesConfig) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Returns the names (F,) and the values (W, F) of the numbers of some windows. Each window's follow from that window alone."""
+    names: list[str] = []
+    columns: list[NDArray[np.float64]] = []
+    for block in blocks_on(config, known.embeddings is not None):
+        for name, values in block.compute(known).items():
+            names += [of_recaller(each, name) for each in known.lists.recallers] if values.ndim == 2 else [name]
+            columns.append(np.nan_to_num(values.reshape(len(values), -1).astype(np.float64)))
+    return tuple(names), np.concatenate(columns, axis=1)
+
+
+def window_numbers(known: Known, config: FeaturesConfig) -> WindowNumbers:
+    """Computes the numbers of all windows.
+
+    Args:
+        known: What is known of them.
+        config: Which blocks are on.
+    """
+    names, values = name_and_compute(known, config)
+    return WindowNumbers(names, values, quintiles(values[known.windows.of(Part.POLICY)]))
+
+
+def quintiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the four values between the fifths of each column (w, F), as (F, 4)."""
+    shares = np.arange(1, LEVELS) / LEVELS
+    cuts: NDArray[np.float64] = np.quantile(values, shares, axis=0).T
+    return cuts
+
+
+def input_shift(numbers: WindowNumbers, windows: Windows) -> NDArray[np.float64]:
+    """Returns how far each number is off where a policy is chosen and tested from where it learns, (F,).
+
+    That is the difference between the mean over validation or over test windows, whichever is further off, and the mean over
+    policy windows, in standard deviations over policy windows; 0 where these do not differ.
+    """
+    learnt, chosen, tested = (numbers.values[windows.of(part)] for part in (Part.POLICY, Part.VALID, Part.TEST))
+    mean, spread = learnt.mean(0), learnt.std(0)
+    off = np.maximum(*(np.abs(part.mean(0) - mean) for part in (chosen, tested)))
+    shift: NDArray[np.float64] = np.where(spread > 1e-9, off / np.maximum(spread, 1e-9), 0.0)
+    return shift
+
+
+def save_numbers(path: Path, numbers: WindowNumbers) -> None:
+    """Writes the numbers as safetensors, their names as its metadata."""
+    tensors = {"values": numbers.values, "cuts": numbers.cuts}
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    save_file(contiguous, path, metadata={"names": json.dumps(numbers.names)})
+
+
+def load_numbers(path: Path) -> WindowNumbers:
+    """Reads what `save_numbers` wrote."""
+    with safe_open(path, framework="numpy") as file:
+        names = tuple(json.loads(file.metadata()["names"]))
+        return WindowNumbers(names, file.get_tensor("values"), file.get_tensor("cuts"))
