@@ -102,6 +102,13 @@ def targets_of(corpus: Corpus, windows: Windows) -> NDArray[np.int32]:
     return np.where(inside, corpus.item[np.minimum(at, len(corpus.item) - 1)], -1).astype(np.int32)
 
 
+def training_counts(corpus: Corpus, windows: Windows) -> NDArray[np.int64]:
+    """Returns how often each item occurs in the recallers' training part, (I,) int64."""
+    within = np.arange(len(corpus.item)) - corpus.offsets[corpus.user]
+    trained = corpus.item[within < windows.train_end[corpus.user]]
+    return np.bincount(trained, minlength=corpus.num_items).astype(np.int64)
+
+
 def history_of(corpus: Corpus, windows: Windows, window: int) -> NDArray[np.int32]:
     """Returns the items before a window in time order, (n,) int32."""
     return corpus.sequence(int(windows.user[window]))[: windows.start[window]]

@@ -73,7 +73,7 @@ def render_terminal(
                 signed_interval(row[f"{column}_low"], row[f"{column}_high"]),
                 p_value(row[f"{column}_p"]),
             ]
-        style = {"gate": "green", "learned": "bold", "oracle": "dim"}.get(row["kind"], "")
+        style = {"gate": "green", "ranker": "magenta", "learned": "bold", "oracle": "dim"}.get(row["kind"], "")
         numbers = [f"{row[name]:.4f}" for name in (*shown, *([spread] if spread in row else []))]
         rich.add_row(Text(visible(row["label"])), *numbers, *delta, style=style)
     return rich

@@ -14,11 +14,15 @@ ROWS: Mapping[str, str] = {
     "global_cem": "One set of weights for all users, found by the cross-entropy method on policy windows.",
     "global_bayes": "One set of weights for all users, found by Bayesian optimisation on policy windows.",
     "static": "The best set of weights that is the same for all users, chosen on validation windows; policies start from it.",
+    "gate_thirds": "One set of weights for users with short, one for middle and one for long histories.",
+    "gate_neighbours": "The weights that served the most similar policy windows best, by the numbers of the prompt.",
     "gate_dirichlet": "A small network on the prompt's numbers, trained with a Dirichlet policy instead of a language model.",
     "gate_stacking": "Weights that are linear in the prompt's numbers (feature-weighted linear stacking).",
     "gate_boosting": "Gradient-boosted trees on the prompt's numbers that predict each recaller's NDCG, or the best recaller.",
     "gate_network": "SofT-GRPO with a small network on the prompt's numbers instead of a language model.",
     "gate_discrete": "The same network with ordinary GRPO, which samples one recaller at a time.",
+    "ranker": "Gradient-boosted trees order the items of all lists one by one: by ranks, scores, popularity and the number of "
+    "lists, and by content where the run has embeddings. It weighs no recallers, so it shows what weights cannot reach.",
     "zero_shot_single": "The untrained language model is asked for one recaller.",
     "zero_shot_multi": "The untrained language model's weights for all recallers.",
     "sft_single": "The language model after supervised fine-tuning; only the recaller with its largest weight is shown.",
@@ -32,6 +36,7 @@ ROWS: Mapping[str, str] = {
 KINDS: Mapping[str, str] = {
     "single": "The list of this recaller by itself.",
     "gate": "Weights learned without the language model from the numbers that prompts put into words.",
+    "ranker": "An order of the items of all lists, without weights for the recallers.",
     "static": "One set of weights for all users.",
     "learned": "Weights of a language model.",
     "oracle": "A bound that looks at the answers, not a method.",

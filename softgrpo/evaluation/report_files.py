@@ -57,6 +57,7 @@ def save_report(report: Report, folder: Path) -> None:
             method=method.key, **{Columns.Window: numbers}
         )
         for method in comparison.methods
+        if method.weighs
     ]
     pd.concat(frames, ignore_index=True).to_parquet(folder / WEIGHTS, index=False)
     stored = {
@@ -185,8 +186,14 @@ def _comparison(folder: Path, stored: Mapping[str, Any], config: ExperimentConfi
     table, windows = pd.read_parquet(folder / TABLE), pd.read_parquet(folder / WINDOWS)
     weights = dict(tuple(pd.read_parquet(folder / WEIGHTS).groupby("method", sort=False)))
     recallers = list(config.recall.recallers)
+    alone = torch.ones(windows[Columns.Window].nunique(), 1, dtype=torch.float64)  # of a ranker, see `Method.weights`
     methods = tuple(
-        Method(row["method"], row["label"], row["kind"], torch.tensor(weights[row["method"]][recallers].to_numpy()))
+        Method(
+            row["method"],
+            row["label"],
+            row["kind"],
+            torch.tensor(weights[row["method"]][recallers].to_numpy()) if row["method"] in weights else alone,
+        )
         for row in table.to_dict("records")
     )
     return Comparison(table, windows, methods, stored["best_single"], stored["best_static"])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
-from softgrpo.baselines.gates import GATES, fit_gates
+from softgrpo.baselines.gates import GATES, RANKER, fit_gates
 from softgrpo.baselines.inputs import gate_numbers
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
 from softgrpo.common.artifacts import CONFUSION, CURVES, RECALLER_CURVES
@@ -33,7 +33,7 @@ from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, Report
 from softgrpo.evaluation.report_files import save_report
-from softgrpo.evaluation.rows import Gate, standard_methods
+from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
 from softgrpo.evaluation.summary import FOCUS
 from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.card import load_card
@@ -45,6 +45,7 @@ from softgrpo.reporting import BEST_METRIC, Reporter
 from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.leakage import check_everyone_is_tested
+from softgrpo.stages.ranker import LABEL, rank_items
 from softgrpo.stages.teacher import gate_data
 
 TIMED_WINDOWS = 512
@@ -212,7 +213,9 @@ def run(context: StageContext) -> dict[str, float]:
     judged, recallers = prepared.judged(rows), prepared.lists.recallers
     merges = {name: prepared.judged(rows, name) for name in get_args(MergeMethod) if name != config.fusion.method}
     start = starting_weights(np.asarray(prepared.static.best.weights), config.policy)
-    methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, merges)
+    rankings = {LABEL: rank_items(prepared, rows)} if RANKER in config.evaluation.baselines else {}
+    rankers = [ranker_method(RANKER, label, ranking.items, judged) for label, ranking in rankings.items()]
+    methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, merges, rankers)
     users = prepared.windows.user[rows]
     comparison = compare(judged, users, rows, methods, prepared.static.best_single.name, config)
     for _, evaluated in comparison.windows.groupby("method", sort=False):
@@ -222,7 +225,8 @@ def run(context: StageContext) -> dict[str, float]:
         config=config,
         comparison=comparison,
         static=prepared.static,
-        gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values()),
+        gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values())
+        + tuple(Choice(label, ranking.choice, ranking.valid_ndcg) for label, ranking in rankings.items()),
         facts=data_facts(prepared.corpus, prepared.windows, tied) | floor_note(config) | notes | foreign_note(config),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, config.policy.static_prior),
