@@ -20,7 +20,16 @@ from softgrpo.ranking.rewards import JudgedLists
 USERS, ITEMS, HISTORY = 30, 40, 8
 KEYS = [
     *("Left", "Right", "uniform_score", "uniform_quota", "uniform_rrf", "global_grid", "global_cem", "static"),
-    *("gate_trees", "ranker", "sft_single", "sft_multi", "grpo_single", "grpo_multi", "oracle_recaller", "oracle_weights"),
+    *(
+        "gate_trees",
+        "ranker",
+        "sft_single",
+        "sft_multi",
+        "grpo_single",
+        "grpo_multi",
+        "oracle_recaller",
+        "oracle_weights",
+    ),
 ]
 
 
