@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import FusionConfig
+from softgrpo.data.windows import later_training_share
 from softgrpo.evaluation.table import Comparison
 from softgrpo.ranking.fusion import merged_lists
 from softgrpo.ranking.rewards import JudgedLists
@@ -143,6 +144,9 @@ def data_facts(corpus: Corpus, windows: Windows, tied: float) -> dict[str, str]:
         "interactions per user": f"median {np.median(lengths):.0f}, from {lengths.min()} to {lengths.max()}",
         "test targets with a tied time": "no usable times" if pd.isna(tied) else f"{tied:.1%}",
     }
+    later = later_training_share(corpus, windows)
+    if not pd.isna(later):
+        facts["training interactions later than a test window's first target"] = f"{later:.1%}, mean over test windows"
     for part in (Part.POLICY, Part.VALID, Part.TEST):
         rows = windows.of(part)
         facts[f"{part.name.lower()} windows"] = f"{len(rows):,} of {len(np.unique(windows.user[rows])):,} users"
