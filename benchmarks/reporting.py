@@ -85,7 +85,8 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.baselines.gates import GATES
     from softgrpo.common.records import Part
     from softgrpo.config import MergeMethod
-    from softgrpo.data.windows import targets_of, tied_target_share
+    from softgrpo.data.windows import targets_of, tied_target_share, training_counts
+    from softgrpo.evaluation.beyond import beyond_accuracy, mean_popularity
     from softgrpo.evaluation.cases import data_facts, extreme_cases
     from softgrpo.evaluation.coverage import coverage_of
     from softgrpo.evaluation.drivers import drivers_of
@@ -114,6 +115,8 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     users, best = prepared.windows.user[rows], static.best_single.name
     comparison = compare(judged, users, rows, methods, best, config)
     numbers = rng.random((len(rows), 5 * len(RECALLERS) + 3))
+    popularity = training_counts(prepared.corpus, prepared.windows)
+    targets = targets_of(prepared.corpus, prepared.windows)[rows]
     steps = pd.DataFrame({"step": range(100), "value": rng.random(100)})
     lifted = {FOCUS: "SofT-GRPO multi", best: best, "static": "best static"}
     report = Report(
@@ -135,10 +138,10 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         recaller_curves={name: {"recall_loss": steps, "recall_valid_ndcg": steps} for name in RECALLERS},
         confusion=pd.DataFrame(np.eye(len(RECALLERS)), index=list(RECALLERS), columns=list(RECALLERS)),
         cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
-        coverage=coverage_of(
-            RECALLERS, prepared.lists.items[rows], targets_of(prepared.corpus, prepared.windows)[rows]
-        ),
+        coverage=coverage_of(RECALLERS, prepared.lists.items[rows], targets),
         lift=lift_at(comparison, judged, users, lifted, config.evaluation, config.seed),
+        beyond=beyond_accuracy(judged, methods, RECALLERS, popularity, config.fusion.k),
+        popularity=mean_popularity(targets, popularity),
         drivers=drivers_of(RECALLERS, comparison.method(FOCUS).weights.numpy(), numbers),
     )
     out.mkdir()

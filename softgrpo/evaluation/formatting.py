@@ -104,6 +104,16 @@ def percent(share: float) -> str:
     return _without_sign_of_zero(f"{share:+.1%}") if math.isfinite(share) else ""
 
 
+def fixed(value: float, digits: int) -> str:
+    """Returns a number with some decimals, "" for nan."""
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def share(value: float) -> str:
+    """Returns a share of a whole as `12 %`, "" for nan."""
+    return "" if math.isnan(value) else f"{value:.0%}".replace("%", " %")
+
+
 def _without_sign_of_zero(text: str) -> str:
     """Takes the sign off a formatted number of which all digits are zero, and returns "" for nan."""
     if "nan" in text:

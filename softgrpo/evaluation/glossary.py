@@ -71,3 +71,14 @@ def column_meanings(k: int, confidence: float, draws: int) -> dict[str, str]:
         "below 0.05 the difference is called real.",
         "test window": "The items that a user chose last, which no training and no choice has seen.",
     }
+
+
+def beyond_meanings(k: int) -> dict[str, str]:
+    """Returns what each column of the table beyond accuracy is; they look at the first k items and at no target."""
+    return {
+        f"Coverage@{k}": f"Share of all items that at least one user sees among the first {k}, from 0 to 1.",
+        "Novelty": "How little known the shown items are: the mean of -log2(share of the training interactions), in bits. One bit "
+        "more is half as popular.",
+        "Gini": "How unevenly items are shown, from 0 (all equally often) to 1 (one item has all places).",
+        "Share of places": "How much of the shown lists comes from each recaller, in proportion to what it gives to each item.",
+    }

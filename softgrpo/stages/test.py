@@ -24,7 +24,8 @@ from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
 from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig, MergeMethod, PolicyConfig
-from softgrpo.data.windows import targets_of, tied_target_share
+from softgrpo.data.windows import targets_of, tied_target_share, training_counts
+from softgrpo.evaluation.beyond import beyond_accuracy, beyond_metrics, mean_popularity
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
@@ -220,6 +221,9 @@ def run(context: StageContext) -> dict[str, float]:
     comparison = compare(judged, users, rows, methods, prepared.static.best_single.name, config)
     for _, evaluated in comparison.windows.groupby("method", sort=False):
         check_everyone_is_tested(evaluated[Columns.Window].to_numpy(), prepared.windows)
+    popularity = training_counts(prepared.corpus, prepared.windows)
+    targets = targets_of(prepared.corpus, prepared.windows)[rows]
+    beyond = beyond_accuracy(judged, methods, recallers, popularity, config.fusion.k)
     best = comparison.best_single
     report = Report(
         config=config,
@@ -237,10 +241,10 @@ def run(context: StageContext) -> dict[str, float]:
         recaller_curves=_recaller_curves(prepared.data),
         confusion=pd.read_csv(context.inputs["sft"] / CONFUSION, index_col="best"),
         cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
-        coverage=coverage_of(
-            recallers, prepared.lists.items[rows], targets_of(prepared.corpus, prepared.windows)[rows]
-        ),
+        coverage=coverage_of(recallers, prepared.lists.items[rows], targets),
         lift=_lift(comparison, judged, users, config),
+        beyond=beyond,
+        popularity=mean_popularity(targets, popularity),
         drivers=drivers_of(
             recallers,
             comparison.method(FOCUS).weights.numpy(),
@@ -250,4 +254,4 @@ def run(context: StageContext) -> dict[str, float]:
     _report_merging(context.reporter, judged, comparison.method(FOCUS).weights)
     save_report(report, out)
     write_report(report, out)
-    return _final_metrics(comparison)
+    return _final_metrics(comparison) | beyond_metrics(beyond, (FOCUS, best, comparison.best_static), config.fusion.k)
