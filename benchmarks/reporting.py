@@ -85,7 +85,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.baselines.gates import GATES
     from softgrpo.common.records import Part
     from softgrpo.config import MergeMethod
-    from softgrpo.data.windows import targets_of, tied_target_share, training_counts
+    from softgrpo.data.windows import later_training_share, targets_of, tied_target_share, training_counts
     from softgrpo.evaluation.beyond import beyond_accuracy, mean_popularity
     from softgrpo.evaluation.cases import data_facts, extreme_cases
     from softgrpo.evaluation.coverage import coverage_of
@@ -128,6 +128,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
             prepared.corpus,
             prepared.windows,
             tied_target_share(prepared.corpus, prepared.windows, Part.TEST),
+            later_training_share(prepared.corpus, prepared.windows),
         ),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, static_prior=True),

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 from softgrpo.baselines.item_numbers import Candidates, ItemKnowledge, ListedWindows, candidates_of
 from softgrpo.ranking.metrics import check_any_window
@@ -114,7 +115,8 @@ def draw_examples(data: RankerData) -> tuple[NDArray[np.float32], NDArray[np.boo
 def fit_item_ranker(data: RankerData) -> Ranking:
     """Fits trees on the training windows; validation chooses their size and number.
 
-    Without a target in any list, or with nothing else, there is nothing to learn, and items are ordered by their best rank.
+    Without a target in any list, or with nothing else, there is nothing to learn, and items are ordered by their best rank. Trees
+    work on one core: scoring takes many short turns, and on a busy machine threads that wait for each other take ten times as long.
 
     Raises:
         DataError: There are no training, no validation or no asked windows.
@@ -122,6 +124,11 @@ def fit_item_ranker(data: RankerData) -> Ranking:
     rule = "the item ranker is fitted on policy windows, chosen on validation windows and asked about test windows"
     for name, windows in (("policy", data.train), ("validation", data.valid), ("test", data.asked)):
         check_any_window(name, len(windows), rule)
+    with threadpool_limits(1, user_api="openmp"):
+        return _fit(data)
+
+
+def _fit(data: RankerData) -> Ranking:
     numbers, labels = draw_examples(data)
     if labels.all() or not labels.any():
         scorers: list[Scorer] = [_by_rank]

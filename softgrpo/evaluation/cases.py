@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import FusionConfig
-from softgrpo.data.windows import later_training_share
 from softgrpo.evaluation.table import Comparison
 from softgrpo.ranking.fusion import merged_lists
 from softgrpo.ranking.rewards import JudgedLists
@@ -128,13 +127,15 @@ def _shown(
     return tuple(Shown(_title(corpus, item), item in targets) for item in merged.tolist() if item >= 0)
 
 
-def data_facts(corpus: Corpus, windows: Windows, tied: float) -> dict[str, str]:
+def data_facts(corpus: Corpus, windows: Windows, tied: float, later: float) -> dict[str, str]:
     """Returns what a reader wants to know about the data, label to value.
 
     Args:
         corpus: All interactions.
         windows: All windows.
         tied: Share of test targets with a tied time, NaN without times; see `softgrpo.data.windows.tied_target_share`.
+        later: Share of training interactions later than a test window's first target, likewise; see
+            `softgrpo.data.windows.later_training_share`.
     """
     users, items, interactions = corpus.num_users, corpus.num_items, len(corpus.item)
     lengths = np.diff(corpus.offsets)
@@ -144,7 +145,6 @@ def data_facts(corpus: Corpus, windows: Windows, tied: float) -> dict[str, str]:
         "interactions per user": f"median {np.median(lengths):.0f}, from {lengths.min()} to {lengths.max()}",
         "test targets with a tied time": "no usable times" if pd.isna(tied) else f"{tied:.1%}",
     }
-    later = later_training_share(corpus, windows)
     if not pd.isna(later):
         facts["training interactions later than a test window's first target"] = f"{later:.1%}, mean over test windows"
     for part in (Part.POLICY, Part.VALID, Part.TEST):

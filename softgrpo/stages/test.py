@@ -24,7 +24,7 @@ from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
 from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig, MergeMethod, PolicyConfig
-from softgrpo.data.windows import targets_of, tied_target_share, training_counts
+from softgrpo.data.windows import later_training_share, targets_of, tied_target_share, training_counts
 from softgrpo.evaluation.beyond import beyond_accuracy, beyond_metrics, mean_popularity
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
@@ -162,6 +162,12 @@ def _gates(config: ExperimentConfig, prepared: Prepared) -> dict[str, Gate]:
     return {name: Gate(GATES[name][0], gate.weights, gate.valid_ndcg, gate.choice) for name, gate in fitted.items()}
 
 
+def _data_facts(prepared: Prepared) -> dict[str, str]:
+    corpus, windows = prepared.corpus, prepared.windows
+    tied = tied_target_share(corpus, windows, Part.TEST)
+    return data_facts(corpus, windows, tied, later_training_share(corpus, windows))
+
+
 def foreign_note(config: ExperimentConfig) -> dict[str, str]:
     """Returns what a reader must know about recallers from files."""
     names = ", ".join(name for name in config.recall.recallers if name in config.recall.files)
@@ -208,7 +214,6 @@ def run(context: StageContext) -> dict[str, float]:
     prepared = Prepared.of(config, context.inputs)
     rows = prepared.windows.of(Part.TEST)
     check_any_window("test", len(rows), "the stage test needs users with at least one item in the test part")
-    tied = tied_target_share(prepared.corpus, prepared.windows, Part.TEST)
     learned, notes = learned_weights(context, prepared)
     gates = _gates(config, prepared)
     judged, recallers = prepared.judged(rows), prepared.lists.recallers
@@ -231,7 +236,7 @@ def run(context: StageContext) -> dict[str, float]:
         static=prepared.static,
         gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values())
         + tuple(Choice(label, ranking.choice, ranking.valid_ndcg) for label, ranking in rankings.items()),
-        facts=data_facts(prepared.corpus, prepared.windows, tied) | floor_note(config) | notes | foreign_note(config),
+        facts=_data_facts(prepared) | floor_note(config) | notes | foreign_note(config),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, config.policy.static_prior),
         head={"language model": describe_model(config.policy)},

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from softgrpo.common.records import Part
-from softgrpo.data.windows import tied_target_share
+from softgrpo.data.windows import later_training_share, tied_target_share
 from softgrpo.evaluation.beyond import beyond_accuracy, mean_popularity
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
@@ -36,7 +36,7 @@ def make_report(case: Small) -> Report:
         case.comparison, case.judged, case.corpus, case.windows, "grpo_multi", case.comparison.best_single, count=2
     )
     curve = pd.DataFrame({"step": [0, 1, 2], "value": [0.1, 0.2, 0.3]})
-    facts = data_facts(case.corpus, case.windows, 0.0)
+    facts = data_facts(case.corpus, case.windows, 0.0, later_training_share(case.corpus, case.windows))
     history = np.full(USERS, HISTORY)
     confusion = pd.DataFrame([[9.0, 3.0], [2.0, 11.0]], index=["Left", "Right"], columns=["Left", "Right"])
     return Report(
@@ -258,13 +258,13 @@ def test_tied_targets(case: Small) -> None:
     assert tied_target_share(tied, case.windows, Part.TEST) == 1 / (2 * USERS)
     timeless = dataclasses.replace(case.corpus, time=np.full_like(time, np.nan))
     assert math.isnan(tied_target_share(timeless, case.windows, Part.TEST))
-    facts = data_facts(timeless, case.windows, math.nan)
+    facts = data_facts(timeless, case.windows, math.nan, later_training_share(timeless, case.windows))
     assert facts["test targets with a tied time"] == "no usable times"
     later = "training interactions later than a test window's first target"
     assert later not in facts
     # times count through the users: user n trains on four items at 10 n to 10 n + 3, so all later users are later, on average half
     share = sum(USERS - 1 - user for user in range(USERS)) / USERS**2
-    assert data_facts(case.corpus, case.windows, 0.0)[later] == f"{share:.1%}, mean over test windows"
+    assert make_report(case).facts[later] == f"{share:.1%}, mean over test windows"
 
 
 def test_no_control_character_reaches_a_report(case: Small, tmp_path: Path) -> None:
