@@ -84,13 +84,22 @@ def best_first(candidates: Candidates, scores: NDArray[np.float64], depth: int) 
     return np.pad(ordered, ((0, 0), (0, depth - ordered.shape[1])), constant_values=-1)
 
 
-def is_target(items: NDArray[np.int64], targets: NDArray[np.int32]) -> NDArray[np.bool_]:
+def is_target(items: NDArray[np.integer], targets: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Returns which of the items (w, C) are among the targets (w, T) of their window."""
     wanted = np.where(targets < 0, -2, targets)
     hits = np.zeros(items.shape, dtype=bool)
     for column in wanted.T:
         hits |= items == column[:, None]
     return hits
+
+
+def telling(windows: ListedWindows, targets: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Returns the places, ascending, of the windows in which some list holds a target: no order of the others earns anything.
+
+    Where there is none, the first window alone says so.
+    """
+    hit = is_target(windows.items.reshape(len(windows), -1), targets).any(1)
+    return np.flatnonzero(hit) if hit.any() else np.zeros(1, dtype=np.int64)
 
 
 def draw_examples(data: RankerData) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -100,13 +109,13 @@ def draw_examples(data: RankerData) -> tuple[NDArray[np.float32], NDArray[np.boo
         Numbers (N, F) and whether each item is a target (N,).
     """
     generator = np.random.default_rng(data.seed)
+    teaching = telling(data.train, data.train_targets)
     numbers, labels = [], []
-    for part, candidates in candidates_of(data.train, data.knowledge):
-        hit = is_target(candidates.items, data.train_targets[part])
+    for part, candidates in candidates_of(data.train.select(teaching), data.knowledge):
+        hit = is_target(candidates.items, data.train_targets[teaching[part]])
         other = (candidates.items >= 0) & ~hit
         lot = np.where(other, generator.random(other.shape), np.inf)
-        drawn = other & (lot.argsort(1).argsort(1) < NEGATIVES)
-        taken = (hit | drawn) & hit.any(1, keepdims=True)
+        taken = hit | other & (lot.argsort(1).argsort(1) < NEGATIVES)
         numbers.append(candidates.numbers[taken])
         labels.append(hit[taken])
     return np.concatenate(numbers), np.concatenate(labels)
@@ -177,8 +186,9 @@ def _on_validation(scorer: Scorer, data: RankerData) -> dict[str, float]:
     """Returns the mean NDCG@`k` over validation windows of each order that a scorer gives, by its name."""
     one, depth = torch.ones(1, 1, dtype=torch.float64), data.valid.items.shape[2]
     totals: dict[str, float] = defaultdict(float)
-    for part, candidates in candidates_of(data.valid, data.knowledge):
-        targets = data.valid_targets[part]
+    hit = telling(data.valid, data.valid_targets)
+    for part, candidates in candidates_of(data.valid.select(hit), data.knowledge):
+        targets = data.valid_targets[hit[part]]
         for name, scores in scorer(candidates).items():
             judged = judge_order(best_first(candidates, scores, depth), targets, data.k)
             totals[name] += float(judged.ndcg(one).sum())
