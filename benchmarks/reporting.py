@@ -95,7 +95,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.evaluation.report import write_report
     from softgrpo.evaluation.report_content import Report
     from softgrpo.evaluation.report_files import save_report
-    from softgrpo.evaluation.rows import Gate, standard_methods
+    from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
     from softgrpo.evaluation.summary import FOCUS
     from softgrpo.evaluation.table import compare
     from softgrpo.stages.test import SHOWN_CURVES
@@ -109,9 +109,11 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     judged = prepared.judged(rows)
     merges = {name: prepared.judged(rows, name) for name in get_args(MergeMethod) if name != config.fusion.method}
     gates = {name: Gate(label, weights(), 0.1, "made up") for name, (label, *_) in GATES.items()}
+    first = prepared.lists.items[rows, 0].astype(np.int64)
+    rankers = [ranker_method("ranker", "Item ranker", first, judged)]
     learned = {name: weights() for name in ("sft", "grpo")}
     start = torch.tensor(static.best.weights, dtype=torch.float64)
-    methods = standard_methods(judged, RECALLERS, static, start, learned, config, gates, merges)
+    methods = standard_methods(judged, RECALLERS, static, start, learned, config, gates, merges, rankers)
     users, best = prepared.windows.user[rows], static.best_single.name
     comparison = compare(judged, users, rows, methods, best, config)
     numbers = rng.random((len(rows), 5 * len(RECALLERS) + 3))

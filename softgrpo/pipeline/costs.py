@@ -53,7 +53,7 @@ START_SECONDS = {"split": 1.0, "recall": 4.0, "data": 4.0, "check": 2.0, "sft": 
 """Of a stage however small: imports, reading and writing, figures."""
 OTHER_START_SECONDS = 4.0
 """The same of a stage that nothing is known of."""
-WINDOW_SECONDS = {"split": 1e-4, "recall": 2e-4, "data": 5e-4, "check": 2e-4, "test": 3e-4, "sft": 0.0, "grpo": 0.0}
+WINDOW_SECONDS = {"split": 1e-4, "recall": 2e-4, "data": 5e-4, "check": 2e-4, "test": 1e-3, "sft": 0.0, "grpo": 0.0}
 """Of lists, features, prompts, searches and rows of the table: for each window of the data."""
 PROMPT_TOKENS, RECALLER_TOKENS, ITEM_TOKENS, GENRE_TOKENS = 25, 25, 7, 3
 """Tokens of a prompt: whatever it says, and for each recaller, item of the history, and item's genres."""
