@@ -85,7 +85,8 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.baselines.gates import GATES
     from softgrpo.common.records import Part
     from softgrpo.config import FusionConfig, MergeMethod
-    from softgrpo.data.windows import targets_of, tied_target_share
+    from softgrpo.data.windows import later_training_share, targets_of, tied_target_share, training_counts
+    from softgrpo.evaluation.beyond import beyond_accuracy, mean_popularity
     from softgrpo.evaluation.cases import data_facts, extreme_cases
     from softgrpo.evaluation.coverage import coverage_of
     from softgrpo.evaluation.drivers import drivers_of
@@ -94,7 +95,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.evaluation.report import write_report
     from softgrpo.evaluation.report_content import Report
     from softgrpo.evaluation.report_files import save_report
-    from softgrpo.evaluation.rows import Gate, standard_methods
+    from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
     from softgrpo.evaluation.summary import FOCUS
     from softgrpo.evaluation.table import compare
     from softgrpo.policy.blocks.base import HISTORY
@@ -113,13 +114,17 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         if name != judged.fusion.method
     }
     gates = {name: Gate(label, weights(), 0.1, "made up") for name, (label, *_) in GATES.items()}
+    first = prepared.lists.items[rows, 0].astype(np.int64)
+    rankers = [ranker_method("ranker", "Item ranker", first, judged)]
     learned = {name: weights() for name in ("sft", "grpo")}
     start = torch.tensor(static.best.weights, dtype=torch.float64)
-    methods = standard_methods(judged, RECALLERS, static, start, learned, config, gates, merges)
+    methods = standard_methods(judged, RECALLERS, static, start, learned, config, gates, merges, rankers)
     users, best = prepared.windows.user[rows], static.best_single.name
     comparison = compare(judged, users, rows, methods, best, config)
     names = (*(f"number {place}" for place in range(5 * len(RECALLERS) + 2)), HISTORY)
     numbers = rng.random((len(rows), len(names)))
+    popularity = training_counts(prepared.corpus, prepared.windows)
+    targets = targets_of(prepared.corpus, prepared.windows)[rows]
     steps = pd.DataFrame({"step": range(100), "value": rng.random(100)})
     lifted = {FOCUS: "SofT-GRPO multi", best: best, "static": "best static"}
     report = Report(
@@ -133,6 +138,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
             prepared.corpus,
             prepared.windows,
             tied_target_share(prepared.corpus, prepared.windows, Part.TEST),
+            later_training_share(prepared.corpus, prepared.windows),
         ),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, static_prior=True),
@@ -143,10 +149,10 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         recaller_curves={name: {"recall_loss": steps, "recall_valid_ndcg": steps} for name in RECALLERS},
         confusion=pd.DataFrame(np.eye(len(RECALLERS)), index=list(RECALLERS), columns=list(RECALLERS)),
         cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
-        coverage=coverage_of(
-            RECALLERS, prepared.lists.items[rows], targets_of(prepared.corpus, prepared.windows)[rows]
-        ),
+        coverage=coverage_of(RECALLERS, prepared.lists.items[rows], targets),
         lift=lift_at(comparison, judged, users, lifted, config.evaluation, config.seed),
+        beyond=beyond_accuracy(judged, methods, RECALLERS, popularity, config.fusion.k),
+        popularity=mean_popularity(targets, popularity),
         drivers=drivers_of(RECALLERS, comparison.method(FOCUS).weights.numpy(), numbers, names),
     )
     out.mkdir()

@@ -8,12 +8,16 @@ from typing import get_args
 
 from softgrpo.baselines.boosting import fit_boosting
 from softgrpo.baselines.inputs import GateData, GateWeights, check_windows
+from softgrpo.baselines.neighbours import fit_neighbours
 from softgrpo.baselines.networks import fit_network
 from softgrpo.baselines.stacking import fit_stacking
 from softgrpo.baselines.static_mixture import SEARCH_FUNCTIONS
+from softgrpo.baselines.thirds import fit_thirds
 from softgrpo.config import Baseline
 
 GATES: dict[str, tuple[str, Callable[[GateData], GateWeights]]] = {
+    "thirds": ("Static mixture per third of history length", fit_thirds),
+    "neighbours": ("Nearest neighbours", fit_neighbours),
     "dirichlet": ("Dirichlet policy, network", partial(fit_network, action="dirichlet")),
     "stacking": ("Linear stacking", fit_stacking),
     "boosting": ("Boosted trees", fit_boosting),
@@ -21,8 +25,8 @@ GATES: dict[str, tuple[str, Callable[[GateData], GateWeights]]] = {
     "discrete": ("Discrete GRPO, network", partial(fit_network, action="discrete")),
 }
 """Name to what people read and what fits it."""
-ZERO_SHOT = "zero_shot"
-assert {*GATES, *SEARCH_FUNCTIONS, ZERO_SHOT} == set(get_args(Baseline)), (
+ZERO_SHOT, RANKER = "zero_shot", "ranker"
+assert {*GATES, *SEARCH_FUNCTIONS, ZERO_SHOT, RANKER} == set(get_args(Baseline)), (
     "a baseline that nothing makes, or one without a name"
 )
 

@@ -27,6 +27,7 @@ class GateData:
         static: (M,) the best static mixture.
         prior: (M,) log weights that networks start from, finite.
         seed: Of all that is random.
+        history: (W,) items in the history of the training, the validation and the asked windows.
     """
 
     train: JudgedLists
@@ -36,6 +37,7 @@ class GateData:
     static: Tensor
     prior: Tensor
     seed: int
+    history: tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
 
     @property
     def num_recallers(self) -> int:

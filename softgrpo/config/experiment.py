@@ -13,7 +13,19 @@ from softgrpo.config.lists import DataConfig, FusionChoice, PromptConfig, Recall
 from softgrpo.config.section import Count, Positive, Section
 
 TABLE_KS = (10, 20)
-Baseline = Literal["cem", "bayes", "dirichlet", "stacking", "boosting", "network", "discrete", "zero_shot"]
+Baseline = Literal[
+    "cem",
+    "bayes",
+    "thirds",
+    "neighbours",
+    "dirichlet",
+    "stacking",
+    "boosting",
+    "network",
+    "discrete",
+    "ranker",
+    "zero_shot",
+]
 SEARCHES: tuple[Baseline, ...] = ("cem", "bayes")
 
 
@@ -28,10 +40,13 @@ class EvaluationConfig(Section):
     """Level of the intervals."""
     grid_steps: Annotated[int, Field(ge=2)] = 10
     """Resolution of the search for the best static mixture: weights are multiples of 1/grid_steps."""
-    baselines: tuple[Baseline, ...] = ("cem", "bayes", "dirichlet", "stacking", "boosting", "network", "discrete")
+    baselines: tuple[Baseline, ...] = (
+        *("cem", "bayes", "thirds", "neighbours", "dirichlet", "stacking", "boosting", "network", "discrete", "ranker"),
+    )
     """Rows beside those that every table has. Searches for global weights: cem (cross-entropy method), bayes (Bayesian
-    optimisation). Gates on the numbers of a window: dirichlet (policy gradient), stacking (linear), boosting (trees), network
-    (SofT-GRPO), discrete (GRPO, one recaller). zero_shot asks the untrained language model (decoders only; slow on a CPU)."""
+    optimisation). Gates: thirds (static weights per third of history length), and on the numbers of a window neighbours (nearest
+    windows), dirichlet (policy gradient), stacking (linear), boosting (trees), network (SofT-GRPO), discrete (GRPO, one recaller).
+    ranker orders the items themselves (trees). zero_shot asks the untrained language model (decoders only; slow on a CPU)."""
 
     @property
     def searches(self) -> tuple[Baseline, ...]:

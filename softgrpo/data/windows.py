@@ -102,6 +102,28 @@ def targets_of(corpus: Corpus, windows: Windows) -> NDArray[np.int32]:
     return np.where(inside, corpus.item[np.minimum(at, len(corpus.item) - 1)], -1).astype(np.int32)
 
 
+def training_counts(corpus: Corpus, windows: Windows) -> NDArray[np.int64]:
+    """Returns how often each item occurs in the recallers' training part, (I,) int64."""
+    within = np.arange(len(corpus.item)) - corpus.offsets[corpus.user]
+    trained = corpus.item[within < windows.train_end[corpus.user]]
+    return np.bincount(trained, minlength=corpus.num_items).astype(np.int64)
+
+
+def later_training_share(corpus: Corpus, windows: Windows) -> float:
+    """Returns the share of the recallers' training interactions that are later than a test window's first target, in [0, 1].
+
+    The interactions of all users count; the share is the mean over test windows. A split per user leaves such interactions in the
+    training part, `global_time` does not. NaN where times are missing, or there is no test window or no training interaction.
+    """
+    within = np.arange(len(corpus.item)) - corpus.offsets[corpus.user]
+    trained = np.sort(corpus.time[within < windows.train_end[corpus.user]])
+    rows = windows.of(Part.TEST)
+    if not len(rows) or not len(trained) or np.isnan(corpus.time).any():
+        return float("nan")
+    first = corpus.time[corpus.offsets[windows.user[rows]] + windows.start[rows]]
+    return 1 - float(np.searchsorted(trained, first, side="right").mean()) / len(trained)
+
+
 def history_of(corpus: Corpus, windows: Windows, window: int) -> NDArray[np.int32]:
     """Returns the items before a window in time order, (n,) int32."""
     return corpus.sequence(int(windows.user[window]))[: windows.start[window]]

@@ -127,13 +127,15 @@ def _shown(
     return tuple(Shown(_title(corpus, item), item in targets) for item in merged.tolist() if item >= 0)
 
 
-def data_facts(corpus: Corpus, windows: Windows, tied: float) -> dict[str, str]:
+def data_facts(corpus: Corpus, windows: Windows, tied: float, later: float) -> dict[str, str]:
     """Returns what a reader wants to know about the data, label to value.
 
     Args:
         corpus: All interactions.
         windows: All windows.
         tied: Share of test targets with a tied time, NaN without times; see `softgrpo.data.windows.tied_target_share`.
+        later: Share of training interactions later than a test window's first target, likewise; see
+            `softgrpo.data.windows.later_training_share`.
     """
     users, items, interactions = corpus.num_users, corpus.num_items, len(corpus.item)
     lengths = np.diff(corpus.offsets)
@@ -143,6 +145,8 @@ def data_facts(corpus: Corpus, windows: Windows, tied: float) -> dict[str, str]:
         "interactions per user": f"median {np.median(lengths):.0f}, from {lengths.min()} to {lengths.max()}",
         "test targets with a tied time": "no usable times" if pd.isna(tied) else f"{tied:.1%}",
     }
+    if not pd.isna(later):
+        facts["training interactions later than a test window's first target"] = f"{later:.1%}, mean over test windows"
     for part in (Part.POLICY, Part.VALID, Part.TEST):
         rows = windows.of(part)
         facts[f"{part.name.lower()} windows"] = f"{len(rows):,} of {len(np.unique(windows.user[rows])):,} users"

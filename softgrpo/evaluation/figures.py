@@ -106,12 +106,14 @@ def _lift(report: Report) -> Planned:
 
 
 def _gains(report: Report) -> Iterator[Planned]:
-    """The distribution of the gain over users, and its mean by the length of the history."""
+    """The distribution of the gain over users, and its mean by the length of the history and by how well known the targets are."""
     comparison, k = report.comparison, report.config.fusion.k
     label = comparison.method(report.focus).label
     keys = {"the best single recaller": comparison.best_single, "the best static mixture": comparison.best_static}
     by_window = {name: gains(comparison, report.focus, key, f"ndcg@{k}") for name, key in keys.items()}
     titles = {"gains": "Who gains and who loses", "history": "Gain by length of the history"}
+    if report.popularity is not None:
+        titles["popularity"] = "Gain by popularity of the targets"
     moving = {name: values for name, values in by_window.items() if np.abs(values).max() > EQUAL}
     if not moving:
         nothing = f"{label} gives every user the NDCG@{k} of both references: no user gains, none loses."
@@ -127,8 +129,16 @@ def _gains(report: Report) -> Iterator[Planned]:
         f"Left are the users with the shortest histories.{equal}"
     )
     evaluation, seed = report.config.evaluation, report.config.seed
-    figure = plots.history_figure(moving, report.history, label, evaluation, seed)
+    figure = plots.fifths_figure(moving, report.history, "items in the history", label, evaluation, seed)
     yield "history", titles["history"], caption, figure
+    if report.popularity is not None:
+        caption = (
+            f"Mean gain in NDCG@{k} in fifths of the users by how often their targets occur in the recallers' training part (mean "
+            f"over a user's targets), with intervals. Left are the users who chose the least known items.{equal}"
+        )
+        known = "training interactions of a target"
+        figure = plots.fifths_figure(moving, report.popularity, known, label, evaluation, seed)
+        yield "popularity", titles["popularity"], caption, figure
 
 
 def _shares(values: NDArray[np.float64]) -> str:

@@ -73,7 +73,7 @@ def render_terminal(
                 signed_interval(row[f"{column}_low"], row[f"{column}_high"]),
                 p_value(row[f"{column}_p"]),
             ]
-        style = {"gate": "green", "learned": "bold", "oracle": "dim"}.get(row["kind"], "")
+        style = {"gate": "green", "ranker": "magenta", "learned": "bold", "oracle": "dim"}.get(row["kind"], "")
         numbers = [f"{row[name]:.4f}" for name in (*shown, *([spread] if spread in row else []))]
         rich.add_row(Text(visible(row["label"])), *numbers, *delta, style=style)
     return rich
@@ -102,6 +102,16 @@ def signed_interval(low: float, high: float, digits: int = 4) -> str:
 def percent(share: float) -> str:
     """Returns a relative difference as `+1.5%`, what rounds to zero as `0.0%`, "" for nan and infinity."""
     return _without_sign_of_zero(f"{share:+.1%}") if math.isfinite(share) else ""
+
+
+def fixed(value: float, digits: int) -> str:
+    """Returns a number with some decimals, "" for nan."""
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def share(value: float) -> str:
+    """Returns a share of a whole as `12 %`, "" for nan."""
+    return "" if math.isnan(value) else f"{value:.0%}".replace("%", " %")
 
 
 def _without_sign_of_zero(text: str) -> str:

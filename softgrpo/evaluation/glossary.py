@@ -14,11 +14,15 @@ ROWS: Mapping[str, str] = {
     "global_cem": "One set of weights for all users, found by the cross-entropy method on policy windows.",
     "global_bayes": "One set of weights for all users, found by Bayesian optimisation on policy windows.",
     "static": "The best merge with the best weights for everybody, both chosen on validation windows; policies start from it.",
+    "gate_thirds": "One set of weights for users with short, one for middle and one for long histories.",
+    "gate_neighbours": "The weights that served the most similar policy windows best, by the numbers of a window.",
     "gate_dirichlet": "A small network on the numbers of a window, trained with a Dirichlet policy instead of a language model.",
     "gate_stacking": "Weights that are linear in the numbers of a window (feature-weighted linear stacking).",
     "gate_boosting": "Gradient-boosted trees on the numbers of a window that predict each recaller's NDCG, or the best recaller.",
     "gate_network": "SofT-GRPO with a small network on the numbers of a window instead of a language model.",
     "gate_discrete": "The same network with ordinary GRPO, which samples one recaller at a time.",
+    "ranker": "Gradient-boosted trees order the items of all lists one by one: by ranks, scores, popularity and the number of "
+    "lists, and by content where the run has embeddings. It weighs no recallers, so it shows what weights cannot reach.",
     "zero_shot_single": "The untrained language model is asked for one recaller.",
     "zero_shot_multi": "The untrained language model's weights for all recallers.",
     "sft_single": "The language model after supervised fine-tuning; only the recaller with its largest weight is shown.",
@@ -32,6 +36,7 @@ ROWS: Mapping[str, str] = {
 KINDS: Mapping[str, str] = {
     "single": "The list of this recaller by itself.",
     "gate": "Weights learned without the language model from the numbers that describe each window.",
+    "ranker": "An order of the items of all lists, without weights for the recallers.",
     "static": "One set of weights for all users.",
     "learned": "Weights of a language model.",
     "oracle": "A bound that looks at the answers, not a method.",
@@ -65,4 +70,15 @@ def column_meanings(k: int, confidence: float, draws: int) -> dict[str, str]:
         "p": "Probability of a difference at least as large if there were none, corrected for all comparisons (Holm); "
         "below 0.05 the difference is called real.",
         "test window": "The items that a user chose last, which no training and no choice has seen.",
+    }
+
+
+def beyond_meanings(k: int) -> dict[str, str]:
+    """Returns what each column of the table beyond accuracy is; they look at the first k items and at no target."""
+    return {
+        f"Coverage@{k}": f"Share of all items that at least one user sees among the first {k}, from 0 to 1.",
+        "Novelty": "How little known the shown items are: the mean of -log2(share of the training interactions), in bits. One bit "
+        "more is half as popular.",
+        "Gini": "How unevenly items are shown, from 0 (all equally often) to 1 (one item has all places).",
+        "Share of places": "How much of the shown lists comes from each recaller, in proportion to what it gives to each item.",
     }

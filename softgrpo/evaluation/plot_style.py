@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 INK, SOFT, GRID, CELL_INK = "#1f2933", "#61707f", "#e1e5ea", "#fefefe"
 """Text and axes, text beside the point, lines of the grid, text in a dark cell."""
-COLOURS = {"single": "#9aa5b1", "static": "#5b8db8", "gate": "#7a9e5f", "learned": "#d1603d", "oracle": "#c9cfd6"}
+COLOURS = {
+    "single": "#9aa5b1",
+    "static": "#5b8db8",
+    "gate": "#7a9e5f",
+    "ranker": "#8a6fb0",
+    "learned": "#d1603d",
+    "oracle": "#c9cfd6",
+}
 """Of each kind of row."""
 PALETTE = ("#3b7dd8", "#d98a1f", "#3f9b6c", "#a45bb5", "#c4504b", "#2b9aa6", "#8f8436", "#7a6ff0")
 """Of recallers, in pool order; each can be told from a white page and from a dark one."""

@@ -133,23 +133,25 @@ def lift_figure(lift: Lift) -> Figure:
     return figure
 
 
-def history_figure(
+def fifths_figure(
     gains: Mapping[str, NDArray[np.float64]],
-    length: NDArray[np.integer],
+    number: NDArray[np.integer] | NDArray[np.floating],
+    name: str,
     label: str,
     settings: EvaluationConfig,
     seed: int,
 ) -> Figure:
-    """Draws mean gains in fifths by history length, with bootstrap intervals over windows.
+    """Draws mean gains in fifths of the windows by a number, with bootstrap intervals over windows.
 
     Args:
         gains: (W,) of each reference, by what it is called; at most two.
-        length: (W,) items in the history.
+        number: (W,) such as the items in the history.
+        name: What the number is called.
         label: What the method is called.
         settings: Of the bootstrap.
         seed: Of the bootstrap.
     """
-    fifth = pd.qcut(length, 5, labels=False, duplicates="drop")  # equal lengths stay together: fewer groups than 5
+    fifth = pd.qcut(number, 5, labels=False, duplicates="drop")  # equal values stay together: fewer groups than 5
     groups = [np.flatnonzero(np.nan_to_num(fifth) == value) for value in np.unique(np.nan_to_num(fifth))]
     columns = np.stack(list(gains.values()), axis=1)  # (W, references)
     with mpl.rc_context(STYLE):
@@ -158,14 +160,15 @@ def history_figure(
         axis.axhline(0, color=INK, linewidth=0.8)
         for place, group in enumerate(groups):
             result = paired_bootstrap(columns[group], settings.bootstrap, settings.confidence, seed)
-            for number, (reference, colour) in enumerate(zip(gains, REFERENCE_COLOURS, strict=False)):
-                x = place + 0.2 * number - 0.1 * (len(gains) - 1)
-                axis.plot([x, x], [result.low[number], result.high[number]], color=colour, linewidth=3, alpha=0.6)
+            for column, (reference, colour) in enumerate(zip(gains, REFERENCE_COLOURS, strict=False)):
+                x = place + 0.2 * column - 0.1 * (len(gains) - 1)
+                axis.plot([x, x], [result.low[column], result.high[column]], color=colour, linewidth=3, alpha=0.6)
                 shown = f"over {reference}" if place == 0 else None
-                axis.plot(x, result.mean[number], "o", color=colour, label=shown)
-        axis.set_xticks(range(len(groups)), [f"{length[group].min()} to {length[group].max()}" for group in groups])
+                axis.plot(x, result.mean[column], "o", color=colour, label=shown)
+        ends = [(number[group].min(), number[group].max()) for group in groups]
+        axis.set_xticks(range(len(groups)), [f"{low:.0f} to {high:.0f}" for low, high in ends])
         axis.set_xlim(-0.5, len(groups) - 0.5)
-        axis.set_xlabel("items in the history (fifths of the users)")
+        axis.set_xlabel(f"{name} (fifths of the users)")
         axis.set_ylabel("mean NDCG gain")
         axis.set_title(label)
         axis.legend()

@@ -10,7 +10,7 @@ from softgrpo.common.artifacts import FIGURES, REPORT_PAGE, REPORT_TEXT
 from softgrpo.config import TABLE_KS
 from softgrpo.evaluation.figures import Drawn, draw_figures
 from softgrpo.evaluation.formatting import least_p, table_rows, verdict
-from softgrpo.evaluation.glossary import column_meanings, row_meanings
+from softgrpo.evaluation.glossary import beyond_meanings, column_meanings, row_meanings
 from softgrpo.evaluation.pages.environment import template
 from softgrpo.evaluation.pages.provenance import COSTS, PROVENANCE, place
 from softgrpo.evaluation.pages.vector import inline_svg
@@ -79,6 +79,8 @@ def _content(report: Report) -> dict[str, Any]:
         "column_meanings": column_meanings(k, config.evaluation.confidence, config.evaluation.bootstrap),
         "merge": report.merge,
         "merges": report.merges,
+        "beyond": None if report.beyond is None else table_rows(report.beyond),
+        "beyond_meanings": {} if report.beyond is None else beyond_meanings(k),
         "static": report.static,
         "gates": report.gates,
         "protocol": PROTOCOLS[config.split.method],

@@ -78,6 +78,9 @@ class Report:
         coverage: What each recaller finds; None where an earlier version stored the report.
         lift: NDCG at every cut-off, see `softgrpo.evaluation.lift`; likewise.
         drivers: What the weights of the focus go with; None where they do not differ between users.
+        beyond: Coverage, novelty and exposure of every row, see `softgrpo.evaluation.beyond.beyond_accuracy`; None where an earlier
+            version stored the report.
+        popularity: (W,) mean training interactions of the targets of each test window; likewise.
     """
 
     config: ExperimentConfig
@@ -99,3 +102,5 @@ class Report:
     coverage: Coverage | None
     lift: Lift | None
     drivers: Drivers | None
+    beyond: pd.DataFrame | None
+    popularity: NDArray[np.floating] | None

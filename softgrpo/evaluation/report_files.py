@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from softgrpo.baselines.static_mixture import StaticMixture
-from softgrpo.common.artifacts import REPORT, REPORT_PAGE, TABLE, WEIGHTS, WINDOWS
+from softgrpo.common.artifacts import BEYOND, REPORT, REPORT_PAGE, TABLE, WEIGHTS, WINDOWS
 from softgrpo.common.columns import Columns
 from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.errors import ConfigError, DataError
@@ -45,8 +45,8 @@ SHOWN_SETTINGS: dict[str, Any] = {
 def save_report(report: Report, folder: Path) -> None:
     """Writes a comparison and the rest of a report.
 
-    The comparison is in `table.parquet`, `windows.parquet` and `weights.parquet`, its result in words in `summary.json`, the rest
-    in `report.json`.
+    The comparison is in `table.parquet`, `windows.parquet` and `weights.parquet`, what is beyond accuracy in `beyond.parquet`,
+    the result in words in `summary.json`, the rest in `report.json`.
     """
     comparison = report.comparison
     comparison.table.to_parquet(folder / TABLE, index=False)
@@ -57,8 +57,11 @@ def save_report(report: Report, folder: Path) -> None:
             method=method.key, **{Columns.Window: numbers}
         )
         for method in comparison.methods
+        if method.weighs
     ]
     pd.concat(frames, ignore_index=True).to_parquet(folder / WEIGHTS, index=False)
+    if report.beyond is not None:
+        report.beyond.to_parquet(folder / BEYOND, index=False)
     stored = {
         "config": report.config.model_dump(mode="json", include=SHOWN_SETTINGS),
         "best_single": comparison.best_single,
@@ -72,6 +75,7 @@ def save_report(report: Report, folder: Path) -> None:
         "focus": report.focus,
         "learnt": report.learnt,
         "history": report.history.tolist(),
+        "popularity": None if report.popularity is None else report.popularity.tolist(),
         "curves": _points(report.curves),
         "sft_curves": _points(report.sft_curves),
         "recaller_curves": {name: _points(curves) for name, curves in report.recaller_curves.items()},
@@ -131,6 +135,8 @@ def load_report(folder: Path, changes: Mapping[str, Any] | None = None) -> Repor
         coverage=_coverage(stored.get("coverage")),
         lift=Lift.of(stored["lift"]) if stored.get("lift") else None,
         drivers=Drivers.of(stored["drivers"]) if stored.get("drivers") else None,
+        beyond=pd.read_parquet(folder / BEYOND) if (folder / BEYOND).is_file() else None,
+        popularity=np.array(stored["popularity"], dtype=np.float64) if stored.get("popularity") else None,
     )
 
 
@@ -189,8 +195,14 @@ def _comparison(folder: Path, stored: Mapping[str, Any], config: ExperimentConfi
     table, windows = pd.read_parquet(folder / TABLE), pd.read_parquet(folder / WINDOWS)
     weights = dict(tuple(pd.read_parquet(folder / WEIGHTS).groupby("method", sort=False)))
     recallers = list(config.recall.recallers)
+    alone = torch.ones(windows[Columns.Window].nunique(), 1, dtype=torch.float64)  # of a ranker, see `Method.weights`
     methods = tuple(
-        Method(row["method"], row["label"], row["kind"], torch.tensor(weights[row["method"]][recallers].to_numpy()))
+        Method(
+            row["method"],
+            row["label"],
+            row["kind"],
+            torch.tensor(weights[row["method"]][recallers].to_numpy()) if row["method"] in weights else alone,
+        )
         for row in table.to_dict("records")
     )
     return Comparison(table, windows, methods, stored["best_single"], stored["best_static"])

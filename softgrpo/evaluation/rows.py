@@ -5,18 +5,20 @@ Oracles look at the answers. They are upper bounds: what a router could reach at
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.baselines.static_mixture import SEARCH_NAMES, StaticMixture, weight_grid
 from softgrpo.config import ExperimentConfig, MergeMethod
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.rewards import JudgedLists, judge_order
 
-Kind = Literal["single", "static", "gate", "learned", "oracle"]
+Kind = Literal["single", "static", "gate", "ranker", "learned", "oracle"]
 LEARNED_LABELS = {"zero_shot": "Zero-shot", "sft": "SFT", "grpo": "SofT-GRPO"}
 
 
@@ -28,12 +30,15 @@ class Method:
         key: Unique short name, e.g. `BPR`, `uniform_rrf`, `global_cem`, `static`, `gate_boosting`, `sft_single`, `grpo_multi`,
             `oracle_weights`.
         label: What people read.
-        kind: Gates are learned without the language model. Oracles are upper bounds: they get no p-value.
-        weights: (W, M) weights on the test windows.
-        merged_as: The same windows under another merge than the run's; None takes the run's.
+        kind: Gates are learned without the language model. A ranker orders items and weighs no recallers. Oracles are upper
+            bounds: they get no p-value.
+        weights: (W, M) weights on the test windows. Of a ranker (W, 1) ones, the weight of its own list.
+        merged_as: The same windows under another merge than the run's, or with the one list per window that a ranker made; None
+            takes the run's.
         choices: Of an oracle, (P, M) weights of which it takes the best for each window and metric; its `weights` are those that
             are best by NDCG@`fusion.k`.
-        bounds_rows: Whether an oracle takes any other row of the table too where that is better.
+        bounds_rows: Whether an oracle takes any other row of the table too where that is better, except rankers: they
+            do not weigh recallers.
     """
 
     key: str
@@ -43,6 +48,11 @@ class Method:
     merged_as: JudgedLists | None = None
     choices: Tensor | None = None
     bounds_rows: bool = False
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the row is a set of weights for the recallers."""
+        return self.kind != "ranker"
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,19 @@ class Gate:
     weights: Tensor
     valid_ndcg: float
     choice: str
+
+
+def ranker_method(key: str, label: str, items: NDArray[np.int64], judged: JudgedLists) -> Method:
+    """Returns the row of a ranker: its own order of the items stands as the single list of each window.
+
+    Args:
+        key: See `Method`.
+        label: See `Method`.
+        items: (W, D) item ids, best first, -1 behind the end.
+        judged: The W test windows.
+    """
+    own = judge_order(items, judged.targets.numpy(), judged.fusion.k)
+    return Method(key, label, "ranker", torch.ones(len(judged), 1, dtype=torch.float64), merged_as=own)
 
 
 def argmax_one_hot(weights: Tensor) -> Tensor:
@@ -131,6 +154,7 @@ def standard_methods(
     config: ExperimentConfig,
     gates: Mapping[str, Gate] | None = None,
     merges: Mapping[MergeMethod, JudgedLists] | None = None,
+    rankers: Sequence[Method] = (),
 ) -> tuple[Method, ...]:
     """Lists the rows of the published table, in order.
 
@@ -144,6 +168,7 @@ def standard_methods(
         config: For the grid of the oracle.
         gates: Further learned rows, `gate_<name>` each.
         merges: The windows under other merges, for their uniform mixture.
+        rankers: Rows that order items, see `ranker_method`.
     """
     ones = torch.ones(len(judged), 1, dtype=torch.float64)
     best = static.best_single.name
@@ -153,6 +178,7 @@ def standard_methods(
     ]
     rows += [*uniform_methods(judged, merges or {}), *static_methods(judged, static, start)]
     rows += [Method(f"gate_{name}", gate.label, "gate", gate.weights) for name, gate in (gates or {}).items()]
+    rows += rankers
     for key, label in LEARNED_LABELS.items():
         if key in learned:
             rows.append(Method(f"{key}_single", f"{label} single", "learned", argmax_one_hot(learned[key])))

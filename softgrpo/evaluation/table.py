@@ -104,9 +104,10 @@ def window_metrics(
         else:
             values = judged.best_metrics(method.choices, ks)
         by_method[method.key] = {name: value.numpy() for name, value in values.items()}
+    weighing = [method.key for method in methods if method.weighs]
     for bound in (by_method[method.key] for method in methods if method.bounds_rows):
         for name in bound:
-            bound[name] = np.max([values[name] for values in by_method.values()], axis=0)
+            bound[name] = np.max([by_method[key][name] for key in weighing], axis=0)
     return by_method
 
 

@@ -70,7 +70,7 @@ WINDOW_SECONDS = {
     "recall": 2e-4,
     "data": 5e-4,
     "check": 2e-4,
-    "test": 3e-4,
+    "test": 1e-3,
     "sft": 0.0,
     "grpo": 0.0,
 }

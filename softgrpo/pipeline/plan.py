@@ -46,7 +46,7 @@ def plan(config: ExperimentConfig, until: str = "test") -> tuple[Node, ...]:
         Node("check", CHECK, "", (*given, *lists, "data")),
         Node("sft", SFT, "", ("split", "data")),
         Node("grpo", GRPO, "", ("split", "data", "sft")),
-        Node("test", TEST, "", ("split", "data", "sft", "grpo")),
+        Node("test", TEST, "", (*given, "data", "sft", "grpo")),
     ]
     last = max(index for index, node in enumerate(nodes) if node.stage.name == until)
     return tuple(nodes[: last + 1])

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.config import FusionConfig
@@ -135,6 +136,20 @@ class JudgedLists:
             for name, value in all_metrics(ranks, num_targets, ks, depth).items():
                 values[name][rows] = value.amax(1)
         return values
+
+
+def judge_order(items: NDArray[np.int64], targets: NDArray[np.integer], k: int) -> JudgedLists:
+    """Returns one order of items per window beside the targets, as if it were that of a single recaller.
+
+    Args:
+        items: (W, D) item ids, best first, -1 behind the end.
+        targets: (W, T) item ids, -1 padded; at least one per window.
+        k: Cut-off of the NDCG.
+    """
+    scores = -torch.arange(items.shape[1], dtype=torch.float32).expand(items.shape)
+    return JudgedLists.build(
+        torch.from_numpy(items)[:, None], scores[:, None], torch.from_numpy(targets), FusionConfig(method="rrf", k=k)
+    )
 
 
 class RankingReward:

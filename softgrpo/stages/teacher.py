@@ -23,6 +23,7 @@ def gate_data(prepared: Prepared, train: NDArray[np.int64], asked: NDArray[np.in
     """
     config = prepared.config
     valid = prepared.windows.of(Part.VALID)
+    start = prepared.windows.start
     static = np.asarray(prepared.static.best.weights)
     return GateData(
         train=prepared.judged(train),
@@ -32,6 +33,7 @@ def gate_data(prepared: Prepared, train: NDArray[np.int64], asked: NDArray[np.in
         static=torch.from_numpy(static),
         prior=torch.tensor(static_prior(static, config.policy.prior_floor)),
         seed=config.seed,
+        history=(start[train], start[valid], start[asked]),
     )
 
 

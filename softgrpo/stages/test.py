@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
-from softgrpo.baselines.gates import GATES, fit_gates
+from softgrpo.baselines.gates import GATES, RANKER, fit_gates
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
 from softgrpo.common.artifacts import CONFUSION, CURVES, RECALLER_CURVES
 from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
 from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig, PolicyConfig
-from softgrpo.data.windows import targets_of, tied_target_share
+from softgrpo.data.windows import later_training_share, targets_of, tied_target_share, training_counts
+from softgrpo.evaluation.beyond import beyond_accuracy, beyond_metrics, mean_popularity
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
@@ -31,7 +32,7 @@ from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, Report
 from softgrpo.evaluation.report_files import save_report
-from softgrpo.evaluation.rows import Gate, standard_methods
+from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
 from softgrpo.evaluation.summary import FOCUS
 from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.card import load_card
@@ -41,9 +42,10 @@ from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.reporting import BEST_METRIC, Reporter
 from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
-from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.inputs import Prepared, embeddings_of
 from softgrpo.stages.leakage import check_everyone_is_tested
 from softgrpo.stages.merge_table import merge_metrics, merge_rows, other_merges
+from softgrpo.stages.ranker import LABEL, rank_items
 from softgrpo.stages.teacher import gate_data
 
 TIMED_WINDOWS = 512
@@ -159,6 +161,12 @@ def _gates(config: ExperimentConfig, prepared: Prepared) -> dict[str, Gate]:
     return {name: Gate(GATES[name][0], gate.weights, gate.valid_ndcg, gate.choice) for name, gate in fitted.items()}
 
 
+def _data_facts(prepared: Prepared) -> dict[str, str]:
+    corpus, windows = prepared.corpus, prepared.windows
+    tied = tied_target_share(corpus, windows, Part.TEST)
+    return data_facts(corpus, windows, tied, later_training_share(corpus, windows))
+
+
 def foreign_note(config: ExperimentConfig) -> dict[str, str]:
     """Returns what a reader must know about recallers from files."""
     names = ", ".join(name for name in config.recall.recallers if name in config.recall.files)
@@ -205,18 +213,24 @@ def run(context: StageContext) -> dict[str, float]:
     prepared = Prepared.of(config, context.inputs)
     rows = prepared.windows.of(Part.TEST)
     check_any_window("test", len(rows), "the stage test needs users with at least one item in the test part")
-    tied = tied_target_share(prepared.corpus, prepared.windows, Part.TEST)
     learned, notes = learned_weights(context, prepared)
     gates = _gates(config, prepared)
     judged, recallers = prepared.judged(rows), prepared.lists.recallers
     merges = merge_rows(prepared, rows)
     others = {fusion.method: prepared.judged(rows, fusion) for fusion in other_merges(prepared)}
     start = starting_weights(np.asarray(prepared.static.best.weights), config.policy)
-    methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, others)
+    rankings = {}
+    if RANKER in config.evaluation.baselines:
+        rankings[LABEL] = rank_items(prepared, rows, embeddings_of(context.inputs))
+    rankers = [ranker_method(RANKER, label, ranking.items, judged) for label, ranking in rankings.items()]
+    methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, others, rankers)
     users = prepared.windows.user[rows]
     comparison = compare(judged, users, rows, methods, prepared.static.best_single.name, config)
     for _, evaluated in comparison.windows.groupby("method", sort=False):
         check_everyone_is_tested(evaluated[Columns.Window].to_numpy(), prepared.windows)
+    popularity = training_counts(prepared.corpus, prepared.windows)
+    targets = targets_of(prepared.corpus, prepared.windows)[rows]
+    beyond = beyond_accuracy(judged, methods, recallers, popularity, config.fusion.k)
     best = comparison.best_single
     report = Report(
         config=config,
@@ -224,8 +238,9 @@ def run(context: StageContext) -> dict[str, float]:
         merge=prepared.fusion.name,
         merges=merges,
         static=prepared.static,
-        gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values()),
-        facts=data_facts(prepared.corpus, prepared.windows, tied) | floor_note(config) | notes | foreign_note(config),
+        gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values())
+        + tuple(Choice(label, ranking.choice, ranking.valid_ndcg) for label, ranking in rankings.items()),
+        facts=_data_facts(prepared) | floor_note(config) | notes | foreign_note(config),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, config.policy.static_prior),
         head={"language model": describe_model(config.policy)},
@@ -235,10 +250,10 @@ def run(context: StageContext) -> dict[str, float]:
         recaller_curves=_recaller_curves(prepared.data),
         confusion=pd.read_csv(context.inputs["sft"] / CONFUSION, index_col="best"),
         cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
-        coverage=coverage_of(
-            recallers, prepared.lists.items[rows], targets_of(prepared.corpus, prepared.windows)[rows]
-        ),
+        coverage=coverage_of(recallers, prepared.lists.items[rows], targets),
         lift=_lift(comparison, judged, users, config),
+        beyond=beyond,
+        popularity=mean_popularity(targets, popularity),
         drivers=drivers_of(
             recallers,
             comparison.method(FOCUS).weights.numpy(),
@@ -249,4 +264,5 @@ def run(context: StageContext) -> dict[str, float]:
     _report_merging(context.reporter, judged, comparison.method(FOCUS).weights)
     save_report(report, out)
     write_report(report, out)
-    return _final_metrics(comparison) | merge_metrics(prepared, merges)
+    exposed = beyond_metrics(beyond, (FOCUS, best, comparison.best_static), config.fusion.k)
+    return _final_metrics(comparison) | exposed | merge_metrics(prepared, merges)

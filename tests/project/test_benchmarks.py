@@ -309,7 +309,7 @@ def test_searches_and_report_are_measured_with_all_rows() -> None:
     searches, report = measure_reporting(users=30, items=4000, draws=100)
     assert (searches.verdict, report.verdict) == ("met", "met")
     assert "grid, cem, bayes on " in searches.details
-    assert report.what == "report, 100 bootstrap draws" and "21 rows, 30 users" in report.details
+    assert report.what == "report, 100 bootstrap draws" and "24 rows, 30 users" in report.details
 
 
 def test_recommending_is_measured_from_files_to_file() -> None:

@@ -40,7 +40,8 @@ def test_the_main_job(tmp_path: Path) -> None:
     assert table.loc["grpo_multi", "vs_single_low"] > 0, "the router must beat the best single recaller"
     rows = ("uniform_rrf", "global_grid", "global_cem", "global_bayes", "static")
     gates = ("gate_dirichlet", "gate_stacking", "gate_boosting", "gate_network", "gate_discrete")
-    assert {*rows, *gates, "uniform_score", "uniform_quota", "sft_single", "sft_multi"} <= set(table.index)
+    others = ("gate_thirds", "gate_neighbours", "ranker")
+    assert {*rows, *gates, *others, "uniform_score", "uniform_quota", "sft_single", "sft_multi"} <= set(table.index)
     assert {f"{name}@{k}" for name in ("ndcg", "recall", "hit") for k in (5, 10, 20, 50)} | {"mrr"} <= set(
         table.columns
     )

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 
 from softgrpo.common.text import visible
-from softgrpo.evaluation.formatting import heading, p_value, percent, signed, signed_interval
+from softgrpo.evaluation.formatting import fixed, heading, p_value, percent, share, signed, signed_interval
 
 
 def template(name: str) -> jinja2.Template:
@@ -29,6 +29,8 @@ def template(name: str) -> jinja2.Template:
         "cell": markdown_cell,
         "signed": signed,
         "interval": signed_interval,
+        "fixed": fixed,
+        "share": share,
     }
     environment.tests["nan"] = math.isnan
     return environment.get_template(name)

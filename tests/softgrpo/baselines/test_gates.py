@@ -14,8 +14,10 @@ from scipy.special import softmax
 from softgrpo.baselines.boosting import SHARPNESS, predict_best, sharpened
 from softgrpo.baselines.gates import GATES, fit_gates
 from softgrpo.baselines.inputs import standardised
+from softgrpo.baselines.neighbours import neighbours_ndcg
 from softgrpo.baselines.networks import Network, fit_network, read
 from softgrpo.baselines.stacking import linear_weights, normal_equations, solve
+from softgrpo.baselines.thirds import fit_thirds, third_of
 from softgrpo.common.records import Part
 from softgrpo.errors import DataError
 from softgrpo.pipeline.run import LogReporter
@@ -175,6 +177,46 @@ def test_ties_count_for_each_best_recaller_in_equal_shares() -> None:
     ndcg = np.array([[0.5, 0.5], [0.5, 0.5], [1.0, 0.0]] * 100, np.float32)
     found = predict_best(numbers, ndcg, [numbers[:1]], 0)[0]
     assert found[0].tolist() == pytest.approx([2 / 3, 1 / 3], abs=0.01)
+
+
+# ---------------------------------------------------------------- neighbours
+
+
+def test_neighbours_by_hand() -> None:
+    """Windows lie at 0, 1, ..., 49. The 25 nearest to -1 are 0 to 24; all 50 are the most that there are."""
+    train = np.arange(50.0)[:, None]
+    ndcg = np.stack([train[:, 0], train[:, 0] < 10], axis=1)
+    found = neighbours_ndcg(train, ndcg, np.array([[-1.0], [60.0]]))
+    assert list(found) == [25, 50]
+    assert found[25].tolist() == [[12.0, 10 / 25], [37.0, 0.0]]  # means of 0 to 24 and of 25 to 49
+    assert found[50].tolist() == [[24.5, 10 / 50]] * 2
+
+
+# ---------------------------------------------------------------- thirds
+
+
+def test_thirds_end_at_the_bounds() -> None:
+    assert third_of(np.array([1, 4, 5, 9, 10]), np.array([4.0, 9.0])).tolist() == [0, 0, 1, 1, 2]
+
+
+def test_a_third_keeps_the_static_mixture_where_its_own_is_not_better() -> None:
+    """Short histories want the left list, long ones the right: the static mixture is right for the long ones already."""
+    data, test = switch_data()
+    static = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    history = tuple(np.where(each == 2, 1, np.where(np.arange(len(each)) % 2, 5, 9)) for each in data.history)
+    gate = fit_thirds(replace(data, static=static, history=history))
+    assert gate.choice.startswith("own weights for short histories; thirds end at 1 and")
+    assert gate.weights[history[2] > 1].tolist() == [[0, 1]] * int((history[2] > 1).sum())
+    assert gate.weights[history[2] == 1][:, 0].min() > 0.5
+    assert test.ndcg(gate.weights[:, None]).mean() == 1
+
+
+def test_a_third_without_validation_windows_keeps_the_static_mixture() -> None:
+    data, _ = switch_data()
+    train, valid, asked = data.history
+    gate = fit_thirds(replace(data, history=(train, valid * 0 + 9, asked)))
+    assert (gate.weights[asked == 2] == data.static).all()
+    assert "short" not in gate.choice
 
 
 # ---------------------------------------------------------------- networks

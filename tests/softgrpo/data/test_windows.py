@@ -16,11 +16,13 @@ from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import (
     check_no_leak,
     history_of,
+    later_training_share,
     load_windows,
     make_windows,
     part_ends,
     targets_of,
     tied_target_share,
+    training_counts,
     write_windows,
 )
 from softgrpo.errors import DataError, LeakageError
@@ -172,6 +174,32 @@ def test_tied_targets() -> None:
     assert tied_target_share(corpus, windows, Part.TEST) == 2 / 4
     assert np.isnan(tied_target_share(corpus, windows, Part.VALID)), "there is no such target"
     assert np.isnan(tied_target_share(user_of(5), windows_of([(0, TEST, 3, 4)], [3])))
+
+
+def test_training_counts() -> None:
+    """Trained on are 0, 1 of the first user and 1 of the second; item 3 occurs behind the training part only."""
+    corpus = corpus_of([[0, 1, 3], [1, 2]])
+    windows = windows_of([(0, Part.TEST, 2, 3), (1, Part.TEST, 1, 2)], [2, 1])
+    assert training_counts(corpus, windows).tolist() == [0 + 1, 2, 0, 0]
+
+
+def test_later_training_interactions() -> None:
+    """Training times: 1, 2, 5 and 30. First targets at 4 and 30: later are 5 and 30, then none (an equal time is not later).
+
+    A window of another part and later targets do not count.
+    """
+    corpus = corpus_of([[0, 1, 2, 3], [3, 2, 0, 1]], [[1, 2, 4, 50], [5, 30, 30, 40]])
+    windows = windows_of([(0, Part.TEST, 2, 4), (1, Part.VALID, 1, 2), (1, Part.TEST, 2, 4)], [2, 2])
+    assert later_training_share(corpus, windows) == (2 / 4 + 0) / 2
+    assert np.isnan(later_training_share(replace(corpus, time=np.full(8, np.nan)), windows))
+    assert np.isnan(later_training_share(corpus, windows_of([(0, Part.VALID, 2, 4)], [2, 2])))
+
+
+def test_a_split_by_time_trains_on_nothing_later() -> None:
+    times = [[1, 2, 6, 8, 10], [3, 4, 5, 7, 9], [1, 3, 5, 7, 9]]
+    corpus = corpus_of([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5], [5, 4, 3, 2, 0]], times)
+    split = SplitConfig(method="global_time", recaller=0.4, policy=0.2, valid=0.2)
+    assert later_training_share(corpus, make_windows(corpus, split)) == 0
 
 
 def test_planted_leaks_are_caught() -> None:

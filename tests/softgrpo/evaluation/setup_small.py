@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from softgrpo.baselines.static_mixture import StaticMixture, best_static_mixture
 from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig, MergeMethod
-from softgrpo.evaluation.rows import Gate, standard_methods
+from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
 from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.blocks import base
 from softgrpo.ranking.rewards import JudgedLists
@@ -21,7 +21,16 @@ from softgrpo.ranking.rewards import JudgedLists
 USERS, ITEMS, HISTORY = 30, 40, 8
 KEYS = [
     *("Left", "Right", "uniform_score", "uniform_quota", "uniform_rrf", "global_grid", "global_cem", "static"),
-    *("gate_trees", "sft_single", "sft_multi", "grpo_single", "grpo_multi", "oracle_recaller", "oracle_weights"),
+    *(
+        "gate_trees",
+        "ranker",
+        "sft_single",
+        "sft_multi",
+        "grpo_single",
+        "grpo_multi",
+        "oracle_recaller",
+        "oracle_weights",
+    ),
 ]
 NAMES = (*(f"number {place}" for place in range(10)), base.HISTORY, base.RECORD, "has a record")
 """What people call the `numbers` of a `Small`."""
@@ -68,6 +77,15 @@ def small_corpus(generator: np.random.Generator) -> tuple[Corpus, Windows]:
     return corpus, Windows(np.arange(USERS, dtype=np.int32), part, start, start + 2, start - 4)
 
 
+def ranked(targets: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Returns an order that no weights reach: both targets first where a list holds both, then the left list."""
+    rows = []
+    for row, lists in zip(targets.tolist(), items.tolist(), strict=True):
+        found = [target for target in row if target in lists[0] or target in lists[1]]
+        rows.append([*found, *[item for item in lists[0] if item not in found]][:10])
+    return np.array(rows, dtype=np.int64)
+
+
 def small() -> Small:
     generator = np.random.default_rng(0)
     config = small_config()
@@ -93,7 +111,9 @@ def small() -> Small:
     learned = {"sft": torch.full((USERS, 2), 0.5, dtype=torch.float64), "grpo": knows}
     gates = {"trees": Gate("Trees | of a kind", knows.flip(1), 0.123, "a <choice>")}
     start = torch.tensor(static.best.weights, dtype=torch.float64)
-    methods = standard_methods(judged, config.recall.recallers, static, start, learned, config, gates, merges)
+    ranker = ranker_method("ranker", "Item ranker", ranked(targets, items), judged)
+    pool = config.recall.recallers
+    methods = standard_methods(judged, pool, static, start, learned, config, gates, merges, [ranker])
     comparison = compare(judged, windows.user, np.arange(USERS), methods, static.best_single.name, config)
     numbers = np.random.default_rng(1).random((USERS, 13))
     return Small(config, corpus, windows, judged, static, comparison, items.astype(np.int32), targets, numbers)

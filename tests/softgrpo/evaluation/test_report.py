@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 
 from softgrpo.common.records import Part
-from softgrpo.data.windows import tied_target_share
+from softgrpo.data.windows import later_training_share, tied_target_share
+from softgrpo.evaluation.beyond import beyond_accuracy, mean_popularity
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
@@ -22,10 +23,10 @@ from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.plot_style import GRID, INK, SOFT
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, MergeRow, Report
-from tests.softgrpo.evaluation.setup_small import HISTORY, KEYS, NAMES, USERS, Small
+from tests.softgrpo.evaluation.setup_small import HISTORY, ITEMS, KEYS, NAMES, USERS, Small
 
 FIGURES = [
-    *("comparison", "lift", "gains", "history", "coverage", "weights", "drivers", "confusion"),
+    *("comparison", "lift", "gains", "history", "popularity", "coverage", "weights", "drivers", "confusion"),
     *("recallers", "sft", "training"),
 ]
 
@@ -35,7 +36,7 @@ def make_report(case: Small) -> Report:
         case.comparison, case.judged, case.corpus, case.windows, "grpo_multi", case.comparison.best_single, count=2
     )
     curve = pd.DataFrame({"step": [0, 1, 2], "value": [0.1, 0.2, 0.3]})
-    facts = data_facts(case.corpus, case.windows, 0.0)
+    facts = data_facts(case.corpus, case.windows, 0.0, later_training_share(case.corpus, case.windows))
     history = np.full(USERS, HISTORY)
     confusion = pd.DataFrame([[9.0, 3.0], [2.0, 11.0]], index=["Left", "Right"], columns=["Left", "Right"])
     return Report(
@@ -67,6 +68,10 @@ def make_report(case: Small) -> Report:
             case.config.evaluation,
             case.config.seed,
         ),
+        beyond=beyond_accuracy(
+            case.judged, case.comparison.methods, case.config.recall.recallers, np.arange(ITEMS), case.config.fusion.k
+        ),
+        popularity=mean_popularity(case.targets, np.arange(ITEMS)),
         drivers=drivers_of(
             case.config.recall.recallers, case.comparison.method("grpo_multi").weights.numpy(), case.numbers, NAMES
         ),
@@ -111,7 +116,7 @@ def test_html_is_self_contained_and_escaped(written: Path) -> None:
 def test_the_contents_lead_to_every_section(written: Path) -> None:
     page = (written / "report.html").read_text()
     links = re.findall(r'href="#([a-z]+)">', page.split("<main>")[0])
-    assert links == ["table", *FIGURES, "measured", "cases", "glossary"]
+    assert links == ["table", "beyond", *FIGURES, "measured", "cases", "glossary"]
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert set(links) <= set(ids)
     assert len(ids) == len(set(ids)), "figures share ids"
@@ -145,8 +150,9 @@ def test_signs_of_nothing_are_left_out(written: Path) -> None:
 def test_markdown_table_is_rectangular_and_escaped(written: Path) -> None:
     text = (written / "report.md").read_text()
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 4
-    assert tables[2].splitlines()[2:] == [
+    assert len(tables) == 5
+    merges = next(table for table in tables if table.startswith("| merge |"))
+    assert merges.splitlines()[2:] == [
         "| score, minmax (chosen on validation) | grid: 0.30 0.70 | 0.2500 | 0.1250 |",
         "| quota | Left: 1.00 0.00 | 0.2400 | 0.3750 |",
     ]
@@ -262,7 +268,13 @@ def test_tied_targets(case: Small) -> None:
     assert tied_target_share(tied, case.windows, Part.TEST) == 1 / (2 * USERS)
     timeless = dataclasses.replace(case.corpus, time=np.full_like(time, np.nan))
     assert math.isnan(tied_target_share(timeless, case.windows, Part.TEST))
-    assert data_facts(timeless, case.windows, math.nan)["test targets with a tied time"] == "no usable times"
+    facts = data_facts(timeless, case.windows, math.nan, later_training_share(timeless, case.windows))
+    assert facts["test targets with a tied time"] == "no usable times"
+    later = "training interactions later than a test window's first target"
+    assert later not in facts
+    # times count through the users: user n trains on four items at 10 n to 10 n + 3, so all later users are later, on average half
+    share = sum(USERS - 1 - user for user in range(USERS)) / USERS**2
+    assert make_report(case).facts[later] == f"{share:.1%}, mean over test windows"
 
 
 def test_no_control_character_reaches_a_report(case: Small, tmp_path: Path) -> None:

@@ -57,6 +57,20 @@ def test_the_weights_of_every_row_are_stored(case: Small, stored: Path) -> None:
         assert torch.equal(mine.weights, read.weights)
 
 
+def test_a_report_of_an_earlier_version_has_fewer_sections(stored: Path, tmp_path: Path) -> None:
+    (stored / "beyond.parquet").unlink()
+    record = json.loads((stored / "report.json").read_text())
+    del record["popularity"]
+    (stored / "report.json").write_text(json.dumps(record))
+    page = rewrite_report(stored, tmp_path / "again").read_text()
+    assert (
+        'id="beyond"' in (stored / "report.html").read_text()
+        and 'id="popularity"' in (stored / "report.html").read_text()
+    )
+    assert "Beyond accuracy" not in page and "Gain by popularity" not in page and "Novelty" not in page
+    assert 'id="history"' in page
+
+
 def test_no_path_is_stored(case: Small, tmp_path: Path) -> None:
     data = case.config.data.model_copy(update={"data_path": Path("/secret/place")})
     save_report(replace(make_report(case), config=case.config.model_copy(update={"data": data})), tmp_path)

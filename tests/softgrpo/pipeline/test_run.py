@@ -148,7 +148,8 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
     assert list(table.index) == [
         "BPR", "SASRec", "ItemKNN", "uniform_score", "uniform_quota", "uniform_rrf",
         "global_grid", "global_cem", "global_bayes", "static",
-        "gate_dirichlet", "gate_stacking", "gate_boosting", "gate_network", "gate_discrete",
+        "gate_thirds", "gate_neighbours", "gate_dirichlet", "gate_stacking", "gate_boosting", "gate_network", "gate_discrete",
+        "ranker",
         "sft_single", "sft_multi", "grpo_single", "grpo_multi", "oracle_recaller", "oracle_weights",
     ]  # fmt: skip
     for column in ("ndcg@10", "ndcg@20", "recall@10", "recall@20"):

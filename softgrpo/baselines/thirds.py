@@ -1,0 +1,51 @@
+"""One static mixture for short, one for middle and one for long histories. Legend: W windows, M recallers, P points."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softgrpo.baselines.inputs import GateData, GateWeights
+from softgrpo.baselines.static_mixture import mean_ndcg, weight_grid
+
+NAMES = ("short", "middle", "long")
+STEPS = 10
+"""Weights are multiples of 1/STEPS, see `softgrpo.baselines.static_mixture.weight_grid`."""
+
+
+def third_of(history: NDArray[np.integer], bounds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Returns 0, 1 or 2 for each history (W,): not longer than the first bound, than the second, longer than both."""
+    return np.searchsorted(bounds, history, side="left").astype(np.int64)
+
+
+def fit_thirds(data: GateData) -> GateWeights:
+    """Searches the best weights of each third of the training windows by history length.
+
+    A third keeps the static mixture where that is not worse on its validation windows; so does one without windows to learn from
+    or to choose on.
+    """
+    bounds = np.quantile(data.history[0], [1 / 3, 2 / 3])
+    train, valid, asked = (torch.from_numpy(third_of(history, bounds)) for history in data.history)
+    grid = weight_grid(data.num_recallers, STEPS, data.seed)
+    mixtures, kept = [], []
+    for third, name in enumerate(NAMES):
+        own = _better(data, torch.nonzero(train == third)[:, 0], torch.nonzero(valid == third)[:, 0], grid)
+        mixtures.append(data.static if own is None else own)
+        if own is not None:
+            kept.append(name)
+    by_third = torch.stack(mixtures)
+    score = float(data.valid_ndcg(by_third[valid][:, None])[0])
+    own_weights = f"own weights for {' and '.join(kept)} histories" if kept else "the static mixture for all"
+    choice = f"{own_weights}; thirds end at {bounds[0]:g} and {bounds[1]:g} items"
+    return GateWeights(by_third[asked], score, choice)
+
+
+def _better(data: GateData, train: Tensor, valid: Tensor, grid: Tensor) -> Tensor | None:
+    """Returns the best weights (M,) of a grid (P, M) on some training windows; None if the static mixture is as good."""
+    if not len(train) or not len(valid):
+        return None
+    own = grid[mean_ndcg(data.train.select(train))(grid).argmax()]
+    scores = mean_ndcg(data.valid.select(valid))(torch.stack([data.static, own]))
+    return own if scores[1] > scores[0] else None
