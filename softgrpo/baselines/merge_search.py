@@ -13,8 +13,6 @@ from softgrpo.baselines.static_mixture import Candidate, StaticMixture, best_sta
 from softgrpo.config import Baseline, FusionConfig
 from softgrpo.ranking.rewards import JudgedLists
 
-FINALISTS = 4
-"""Merges that all searches look at."""
 Judge = Callable[[FusionConfig], JudgedLists]
 """Gives some windows under a merge."""
 
@@ -59,9 +57,6 @@ def search_merges(
 ) -> MergeSearch:
     """Searches the merge and the weights that are best for everybody.
 
-    Every merge is searched on the grid. The further searches take longer, so they are for the `FINALISTS` merges whose weights
-    are best on validation windows so far; the winner is among those.
-
     Args:
         merges: At least one; ties go to the earlier.
         policy: Policy windows, which searches look at.
@@ -74,17 +69,9 @@ def search_merges(
     Raises:
         DataError: There are no policy or no validation windows.
     """
-
-    def search(fusion: FusionConfig, further: Sequence[Baseline]) -> StaticMixture:
-        return best_static_mixture(policy(fusion), valid(fusion), recallers, grid_steps, seed, further)
-
-    def valid_ndcg(number: int) -> float:
-        return found[number].best.valid_ndcg
-
-    numbers = range(len(merges))
-    found = {number: search(merges[number], ()) for number in numbers} if len(merges) > FINALISTS else {}
-    finalists = sorted(sorted(numbers, key=valid_ndcg, reverse=True)[:FINALISTS] if found else numbers)
-    found |= {number: search(merges[number], searches) for number in finalists}
-    chosen = max(finalists, key=valid_ndcg)
-    tried = tuple(TriedMerge(merges[number], found[number].best) for number in numbers)
+    found = [
+        best_static_mixture(policy(fusion), valid(fusion), recallers, grid_steps, seed, searches) for fusion in merges
+    ]
+    chosen = max(range(len(merges)), key=lambda number: found[number].best.valid_ndcg)
+    tried = tuple(TriedMerge(fusion, static.best) for fusion, static in zip(merges, found, strict=True))
     return MergeSearch(tried, merges[chosen], found[chosen])

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from softgrpo.baselines import merge_search
 from softgrpo.baselines.merge_search import search_merges
-from softgrpo.baselines.static_mixture import StaticMixture, best_static_mixture
 from softgrpo.config import FusionChoice, FusionConfig
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.stages.inputs import load_merges, save_merges
@@ -59,36 +56,18 @@ def test_weights_are_searched_on_policy_windows_and_merges_chosen_on_validation_
     assert found.static.best.name == "A" and found.static.best.valid_ndcg == 1.0
 
 
-def test_further_searches_are_for_the_finalists(monkeypatch: pytest.MonkeyPatch) -> None:
-    merges = [RECIPROCAL, FusionConfig(method="score", normalisation="none", k=1), QUOTA]
-    searched = []
-
-    def best(policy: JudgedLists, *others: Any) -> StaticMixture:
-        searched.append((policy.fusion, others[-1]))
-        return best_static_mixture(policy, *others)
-
-    monkeypatch.setattr(merge_search, "best_static_mixture", best)
-    monkeypatch.setattr(merge_search, "FINALISTS", 2)
-    judge = lambda fusion: judged([9.0, 8.0], 2, fusion)  # noqa: E731
-    found = search_merges(merges, judge, judge, NAMES, 10, 1, ["cem"])
-    # raw scores are best; of the two others, equally good, the earlier one is looked at again
-    assert searched == [*((merge, ()) for merge in merges), (merges[0], ["cem"]), (merges[1], ["cem"])]
-    assert [each.name for each in found.static.candidates] == ["A", "B", "uniform", "grid", "cem"]
-    assert found.chosen == merges[1]
-    searched.clear()
-    search_merges(merges[:2], judge, judge, NAMES, 10, 1, ["cem"])
-    assert searched == [(merges[0], ["cem"]), (merges[1], ["cem"])]  # no more merges than finalists: one round
-
-
-def test_one_merge_is_searched_once() -> None:
+def test_all_searches_look_at_every_merge() -> None:
     asked = []
 
     def judge(fusion: FusionConfig) -> JudgedLists:
         asked.append(fusion)
-        return judged([9.0, 8.0], 1, fusion)
+        return judged([9.0, 8.0], 2, fusion)
 
-    found = search_merges([QUOTA], judge, judge, NAMES, 10, 1)
-    assert asked == [QUOTA, QUOTA] and found.chosen == QUOTA and len(found.tried) == 1
+    merges = [RECIPROCAL, FusionConfig(method="score", normalisation="none", k=1), QUOTA]
+    found = search_merges(merges, judge, judge, NAMES, 10, 1, ["cem"])
+    assert asked == [each for merge in merges for each in (merge, merge)]
+    assert [each.name for each in found.static.candidates] == ["A", "B", "uniform", "grid", "cem"]
+    assert found.chosen == merges[1]
 
 
 def test_the_search_survives_files(tmp_path: Path) -> None:
