@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ DESCRIPTION = f"""\
 Runs the pipeline as it is and once for each variant of an ablation, and puts all of them into one table, on the same test
 windows. Stages that a variant does not touch are made once.
 
-  NAME   {", ".join(ABLATIONS)}
+{textwrap.fill(", ".join(ABLATIONS), 120, initial_indent="  NAME   ", subsequent_indent=9 * " ")}
   STAGE  full, or debug for a small subset of the data"""
 
 
