@@ -15,20 +15,22 @@ from softgrpo.algorithm.soft_grpo import equal_rewards, row_noise, sample
 from softgrpo.common.records import Part
 from softgrpo.policy.model import static_prior
 from softgrpo.presets import resolve
+from softgrpo.ranking.rewards import RankingReward
 from softgrpo.stages.inputs import Prepared
 
 GENERATIONS, CUTOFFS = (4, 16, 64), (10, 20, 50)
 
 
-def share_of_equal(prepared: Prepared, generations: int) -> float:
-    """Returns the share of policy windows whose sampled weights all get the same reward."""
+def share_of_equal(prepared: Prepared, generations: int, k: int) -> float:
+    """Returns the share of policy windows whose sampled weights all get the same NDCG@k."""
     rows = prepared.windows.of(Part.POLICY)
     prior = static_prior(torch.tensor(prepared.static.best.weights).numpy(), prepared.config.policy.prior_floor)
     logits = torch.tensor(prior).expand(len(rows), -1)
     noise = row_noise(torch.arange(len(rows)), (generations, len(prior)), seed=0, generation=0)
     grpo = prepared.config.grpo
     weights = sample(logits, noise, grpo.tau_gumbel, grpo.top_p).weights
-    reward = prepared.reward(rows)
+    judged = prepared.judged(rows, prepared.fusion.model_copy(update={"k": k}))
+    reward = RankingReward(judged.aligned, judged.targets, judged.fusion)
     rewards = torch.cat([reward(part, {"index": index}) for part, index in _parts(weights)])
     return equal_rewards(rewards).float().mean().item()
 
@@ -51,10 +53,9 @@ def main(words: list[str] | None = None) -> None:
     print(
         f"| cut-off k | {' | '.join(f'G = {number}' for number in GENERATIONS)} |\n|{'---|' * (len(GENERATIONS) + 1)}"
     )
+    prepared = Prepared(resolve("ml-100k", "tiny"), newest(stages, "split"), newest(stages, "data"))
     for k in CUTOFFS:
-        config = resolve("ml-100k", "tiny", overrides={"fusion.k": k})
-        prepared = Prepared(config, newest(stages, "split"), newest(stages, "data"))
-        shares = [share_of_equal(prepared, number) for number in GENERATIONS]
+        shares = [share_of_equal(prepared, number, k) for number in GENERATIONS]
         print(f"| {k} | {' | '.join(f'{share:.0%}' for share in shares)} |")
 
 

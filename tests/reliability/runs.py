@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ SETTINGS: dict[str, Any] = {
     "evaluation.baselines": ["cem", "stacking"],
 }
 """The stages take seconds: long enough to be hit in the middle."""
+LOG_PAUSE_SECONDS = 3.0
+"""Longer than Prefect gathers lines of a log before it sends them."""
 CHECKPOINT = "stages/.work/{}-*/checkpoints/checkpoint-*/trainer_state.json"
 MARK = "stages/sft-*.json"
 """SFT is finished on this machine; MLflow hears of it next."""
@@ -91,6 +94,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def has_checkpoint(output: Path, stage: str) -> bool:
+    """Returns whether a training has written a checkpoint to its end; its state is written last, and half of it is no JSON."""
+    for path in output.glob(CHECKPOINT.format(stage)):
+        with suppress(json.JSONDecodeError):
+            json.loads(path.read_text(encoding="utf-8"))
+            return True
+    return False
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS, pause: float = 0.2) -> Any:
@@ -352,7 +364,18 @@ class Api:
         return next(str(run["id"]) for run in found if run["parameters"].get("dataset") == problem.dataset)
 
     def lines(self, flow_run: str) -> str:
-        """Returns the log of a flow run as its page shows it."""
+        """Returns the log of a flow run as its page shows it, once nothing has been added to it for some seconds.
+
+        Its process sends lines in batches, the last ones behind its final state.
+        """
+        said = self._lines(flow_run)
+        while True:
+            time.sleep(LOG_PAUSE_SECONDS)
+            before, said = said, self._lines(flow_run)
+            if said == before:
+                return said
+
+    def _lines(self, flow_run: str) -> str:
         wanted = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
         return "\n".join(f"| {line['message']}" for line in self._post("logs/filter", wanted))
 

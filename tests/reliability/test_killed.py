@@ -22,6 +22,7 @@ from tests.reliability.runs import (
     Tracked,
     descendants,
     digests,
+    has_checkpoint,
     process_of,
     stages_run,
     until,
@@ -74,7 +75,7 @@ def test_kill_9_in_a_training_goes_on_from_its_checkpoint(
     """Under a worker: the page shows Crashed, and the next run of the deployment goes on."""
     problem, api = make_problem("crashed", services), Api(services)
     first = api.start(problem, "sft")
-    wait_until(lambda: any(problem.output.glob(CHECKPOINT.format("sft"))), "a checkpoint", pause=0.01)
+    wait_until(lambda: has_checkpoint(problem.output, "sft"), "a checkpoint", pause=0.01)
     process = process_of(first)
     assert process is not None
     process.kill()
@@ -115,7 +116,7 @@ def test_a_stage_that_hangs_ends_with_an_error_and_goes_on_next_time(
 def test_kill_9_of_the_worker(make_problem: Callable[..., Problem], services: Services) -> None:
     problem, api = make_problem("orphan", services), Api(services)
     first = api.start(problem, "sft")
-    wait_until(lambda: any(problem.output.glob(CHECKPOINT.format("sft"))), "a checkpoint", pause=0.01)
+    wait_until(lambda: has_checkpoint(problem.output, "sft"), "a checkpoint", pause=0.01)
     pid = _pid_of_worker(services)
     psutil.Process(pid).kill()
     assert process_of(first) is not None
@@ -135,7 +136,7 @@ def _pid_of_worker(services: Services) -> int:
 def test_cancel_from_the_page(make_problem: Callable[..., Problem], services: Services) -> None:
     problem, api = make_problem("cancelled", services), Api(services)
     first = api.start(problem, "sft")
-    wait_until(lambda: any(problem.output.glob(CHECKPOINT.format("sft"))), "a checkpoint", pause=0.01)
+    wait_until(lambda: has_checkpoint(problem.output, "sft"), "a checkpoint", pause=0.01)
     process = process_of(first)
     assert process is not None
     api.cancel(first)

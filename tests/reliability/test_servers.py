@@ -21,6 +21,7 @@ from tests.reliability.runs import (
     Tracked,
     digests,
     free_port,
+    has_checkpoint,
     stages_run,
     until,
     wait_until,
@@ -108,7 +109,7 @@ def test_mlflow_is_gone_for_longer_than_its_client_waits(
 def test_prefect_is_restarted_during_a_run(make_problem: Callable[..., Problem], services: Services) -> None:
     problem, api = make_problem("restart", services), Api(services)
     flow_run = api.start(problem, "sft")
-    wait_until(lambda: any(problem.output.glob(CHECKPOINT.format("sft"))), "a checkpoint", pause=0.01)
+    wait_until(lambda: has_checkpoint(problem.output, "sft"), "a checkpoint", pause=0.01)
     services.supervisor("restart", "prefect")
     order("start", services.output)  # waits until it answers
     assert api.end(flow_run) == "COMPLETED"

@@ -75,6 +75,8 @@ STOPPED_SECONDS = 8.0
 """Longer than a server keeps a connection open that nobody uses, which is five seconds."""
 AT_ONCE = 10
 FAKE_TIME = Path("/usr/lib") / f"{os.uname().machine}-linux-gnu" / "faketime" / "libfaketime.so.1"
+FAKE_TIME_FAULT = "OSError: [Errno 22] Invalid argument"
+"""`time.sleep` ends so now and then under the library that fakes the clock, in any program."""
 
 
 def start(
@@ -154,6 +156,8 @@ def test_the_clock_of_a_worker_is_an_hour_ahead(
         worker = subprocess.Popen([*command, "--name", "elsewhere"], env=variables, stdout=log, stderr=log)
     try:
         run = api.start(problem, until="recall")
+        if api.end(run) == "FAILED" and FAKE_TIME_FAULT in api.lines(run):
+            run = api.start(problem, until="recall")
         assert api.end(run) == "COMPLETED", api.lines(run)
     finally:
         worker.terminate()
