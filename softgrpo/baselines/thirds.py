@@ -38,7 +38,7 @@ def fit_thirds(data: GateData) -> GateWeights:
     by_third = torch.stack(mixtures)
     score = float(data.valid_ndcg(by_third[valid][:, None])[0])
     own_weights = f"own weights for {' and '.join(kept)} histories" if kept else "the static mixture for all"
-    choice = f"{own_weights}; thirds end at {bounds[0]:g} and {bounds[1]:g} items"
+    choice = f"{own_weights}; thirds end at {int(bounds[0])} and {int(bounds[1])} items"
     return GateWeights(by_third[asked], score, choice)
 
 
