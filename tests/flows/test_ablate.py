@@ -24,7 +24,7 @@ def test_only_what_a_variant_touches_is_made_again(fakes: FakeGroups, output: Pa
 
     compared = ablate_flow("tau", overrides={"evaluation.bootstrap": 4000}, output=output, check=False, parallel=1)
     counts = Counter(fakes.calls)
-    assert {counts[name] for name in ("split", "recall-BPR", "data", "sft")} == {1}
+    assert {counts[name] for name in ("split", "recall-EASE", "data", "sft")} == {1}
     assert counts["grpo"] == counts["test"] == 3
     assert list(dict.fromkeys(compared.table["run"])) == ["as it is", "tau_gumbel 0.3", "tau_gumbel 2.0"]
     assert len(compared.verdicts) == 2 and all("as it is" in verdict for verdict in compared.verdicts)

@@ -47,19 +47,19 @@ def runs(output: Path, query: str) -> list[Any]:
 def test_every_recaller_is_trained_once_for_all_pools(fakes: FakeGroups, output: Path) -> None:
     compared = go(output)
     counts = Counter(fakes.calls)
-    assert {name: counts[name] for name in ("split", "recall-BPR", "recall-SASRec", "recall-ItemKNN")} == {
+    assert {name: counts[name] for name in ("split", "recall-SASRec", "recall-EASE", "recall-Text")} == {
         "split": 1,
-        "recall-BPR": 1,
         "recall-SASRec": 1,
-        "recall-ItemKNN": 1,
+        "recall-EASE": 1,
+        "recall-Text": 1,
     }
     assert counts["data"] == counts["sft"] == counts["grpo"] == counts["test"] == 4
-    pools = ["BPR-SASRec-ItemKNN", "BPR-SASRec", "BPR-ItemKNN", "SASRec-ItemKNN"]
+    pools = ["SASRec-EASE-Text", "SASRec-EASE", "SASRec-Text", "EASE-Text"]
     assert list(dict.fromkeys(compared.table["run"])) == pools
     rows = compared.table.set_index("method")
-    assert rows.loc["BPR-SASRec/grpo_multi", "vs_first"] == pytest.approx(-0.05)
-    assert rows.loc["BPR-SASRec-ItemKNN/grpo_multi", "vs_single"] == pytest.approx(0.15)
-    assert len(compared.verdicts) == 3 and "worse than BPR-SASRec-ItemKNN" in compared.verdicts[0]
+    assert rows.loc["SASRec-EASE/grpo_multi", "vs_first"] == pytest.approx(-0.05)
+    assert rows.loc["SASRec-EASE-Text/grpo_multi", "vs_single"] == pytest.approx(0.15)
+    assert len(compared.verdicts) == 3 and "worse than SASRec-EASE-Text" in compared.verdicts[0]
     fakes.calls.clear()
     go(output)
     assert fakes.calls == []

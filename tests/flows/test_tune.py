@@ -48,7 +48,7 @@ def runs(output: Path, query: str) -> list[Any]:
 def test_trials_share_what_comes_before_and_the_best_is_run_to_the_end(fakes: FakeGroups, output: Path) -> None:
     tuned = go(output, 3, final=True, overrides={"sft.num_train_epochs": 2})
     before = [name for name in fakes.calls if name not in ("grpo", "test")]
-    assert before == ["split", "recall-BPR", "recall-SASRec", "recall-ItemKNN", "data", "sft"]
+    assert before == ["split", "recall-SASRec", "recall-EASE", "recall-Text", "data", "sft"]
     assert fakes.calls.count("grpo") == 3  # the last run takes the best trial's
     assert fakes.calls[-1] == "test"
     assert list(tuned.trials["state"]) == ["complete"] * 3

@@ -36,7 +36,7 @@ def test_the_main_job(tmp_path: Path) -> None:
     windows = pd.read_parquet(next((tmp_path / "stages").glob("test-*/windows.parquet")))
     assert windows.groupby("method")["user"].nunique().eq(943).all()
     # recallers that learnt something, far above chance: 5 random of 1,300 items hit 10 places with NDCG about 0.004
-    assert (table.loc[["BPR", "SASRec", "ItemKNN"], "ndcg@10"] > 0.04).all()
+    assert (table.loc[["SASRec", "EASE", "Text"], "ndcg@10"] > 0.04).all()
     assert table.loc["grpo_multi", "vs_single_low"] > 0, "the router must beat the best single recaller"
     rows = ("uniform_rrf", "global_grid", "global_cem", "global_bayes", "static")
     gates = ("gate_dirichlet", "gate_stacking", "gate_boosting", "gate_network", "gate_discrete")

@@ -267,7 +267,7 @@ SETTINGS = [
     Case("depth", f"{RUN} --recall.depth 20", "CONFIG-061", "recall.depth = 20"),
     Case("shares", f"{RUN} --split.recaller 0.8", "CONFIG-061", "= 1.1"),
     Case("record", f"{RUN} --split.record 0.7", "CONFIG-061", "record = 0.7"),
-    Case("stranger", f"{RUN} --recall.settings.EASE.reg_weight 1", "CONFIG-061", "EASE"),
+    Case("stranger", f"{RUN} --recall.settings.BPR.epochs 1", "CONFIG-061", "BPR"),
     Case("mapping", f"{RUN} --recall.settings '{{{{a: ['", "CONFIG-008", "{{a: ["),
     Case(
         "below a mapping",
@@ -275,7 +275,7 @@ SETTINGS = [
         "CONFIG-007",
         "--recall.settings.SASRec.epochs: {{a: [",
     ),
-    Case("deep value", f"{RUN} --recall.settings.BPR.x {LEVELS}", "CONFIG-007", "x: [[[[", names="nested deeper"),
+    Case("deep value", f"{RUN} --recall.settings.SASRec.x {LEVELS}", "CONFIG-007", "x: [[[[", names="nested deeper"),
     Case(
         "value that holds itself",
         f"{RUN} --recall.settings '&a [*a]'",
@@ -288,16 +288,16 @@ SETTINGS = [
     ),
     Case(
         "long value",
-        f"{RUN} --recall.settings.BPR.x {LONG}",
+        f"{RUN} --recall.settings.SASRec.x {LONG}",
         "CONFIG-007",
         "characters ...]",
         names="200,000 characters",
     ),
-    Case("long number", f"{RUN} --recall.settings.BPR.x 0x{'f' * 999}", "CONFIG-053", "of 3996 bits"),
+    Case("long number", f"{RUN} --recall.settings.SASRec.x 0x{'f' * 999}", "CONFIG-053", "of 3996 bits"),
     Case(
-        "value with a tag", f"{RUN} --recall.settings.BPR.x '!!float '", "CONFIG-007", "!!float", names="it has a tag"
+        "value with a tag", f"{RUN} --recall.settings.SASRec.x '!!float '", "CONFIG-007", "!!float", names="it has a tag"
     ),
-    Case("no such date", f"{RUN} --recall.settings.BPR.epochs 2020-13-45", "CONFIG-007", "2020-13-45"),
+    Case("no such date", f"{RUN} --recall.settings.SASRec.epochs 2020-13-45", "CONFIG-007", "2020-13-45"),
 ]
 
 HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
@@ -330,15 +330,15 @@ BEFORE_TRAINING = [
     ),
     Case(
         "recaller setting",
-        f"{RUN} --recall.settings.BPR.embeding_size 8",
+        f"{RUN} --recall.settings.SASRec.hiden_size 8",
         "RECALLER-013",
-        "'embeding_size'",
-        names="'embedding_size'",
+        "'hiden_size'",
+        names="'hidden_size'",
     ),
-    Case("recaller epochs", f"{RUN} --recall.settings.BPR.epochs 0", "RECALLER-014", "epochs = 0", names="default"),
+    Case("recaller epochs", f"{RUN} --recall.settings.SASRec.epochs 0", "RECALLER-014", "epochs = 0", names="default"),
     Case(
         "recaller size",
-        f"{RUN} --recall.settings.BPR.embedding_size 0",
+        f"{RUN} --recall.settings.SASRec.hidden_size 0",
         "RECALLER-014",
         "size = 0",
         names="default is 64",
@@ -349,7 +349,7 @@ BEFORE_TRAINING = [
     Case("model of nobody", f"{RUN} --model_name ~nosuchuser/x", "POLICY-013", "'~nosuchuser/x'"),
     Case(
         "clipping",
-        f"{RUN} --recall.settings.BPR.clip_grad_norm '{{{{maxnorm: 5}}}}'",
+        f"{RUN} --recall.settings.SASRec.clip_grad_norm '{{{{maxnorm: 5}}}}'",
         "RECALLER-014",
         "clip_grad_norm = {{'maxnorm': 5}}",
         names="max_norm, norm_type",

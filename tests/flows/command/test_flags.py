@@ -47,7 +47,7 @@ def candidates(setting: Setting, current: Any) -> Iterator[Any]:
     if setting.path == "recall.files":
         yield {"Mine": "mine.parquet"}
     elif dict in setting.kinds:
-        yield {"BPR": {"epochs": 77}}
+        yield {"SASRec": {"epochs": 77}}
     if {str, Path} & setting.kinds and not setting.choices:
         yield "something-else"
 
@@ -125,11 +125,11 @@ def test_a_switch_may_stand_anywhere(words: str, bf16: bool, captured: Captured)
 )
 def test_numbers_below_mappings_are_numbers_in_every_notation(written: str, number: float, captured: Captured) -> None:
     for words in (
-        ["--recall.settings.BPR.learning_rate", written],
-        ["--recall.settings", f"BPR: {{learning_rate: {written}}}"],
+        ["--recall.settings.SASRec.learning_rate", written],
+        ["--recall.settings", f"SASRec: {{learning_rate: {written}}}"],
     ):
         assert cli.main(["run", "ml-100k", "full", "tiny", *words]) == 0
-        found = captured.config.recall.settings["BPR"]["learning_rate"]
+        found = captured.config.recall.settings["SASRec"]["learning_rate"]
         assert found == number and type(found) is type(number)
 
 
@@ -147,10 +147,10 @@ def test_null_clears_a_setting(captured: Captured) -> None:
 
 
 def test_flags_reach_below_mappings(captured: Captured) -> None:
-    words = ["--recall.settings.SASRec.epochs", "3", "--recall.settings.BPR.learning_rate=0.5"]
+    words = ["--recall.settings.SASRec.epochs", "3", "--recall.settings.EASE.reg_weight=0.5"]
     cli.main(["run", "ml-100k", "full", "tiny", *words])
     assert captured.config.recall.settings["SASRec"]["epochs"] == 3
-    assert captured.config.recall.settings["BPR"]["learning_rate"] == 0.5
+    assert captured.config.recall.settings["EASE"]["reg_weight"] == 0.5
 
 
 def test_names_that_look_like_numbers_stay_names(captured: Captured) -> None:

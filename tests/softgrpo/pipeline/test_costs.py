@@ -36,7 +36,8 @@ REFERENCE = Machine(1, costs.REFERENCE_SPEED, gpu=False)
 
 
 def test_pairs_cost_examples_batches_and_early_stopping() -> None:
-    config = resolve("ml-100k", "tiny", overrides={"recall.settings.BPR": {"epochs": 10, "train_batch_size": 500}})
+    settings = {"epochs": 10, "train_batch_size": 500}
+    config = resolve("ml-100k", "tiny", overrides={"recall.recallers": ["BPR", "Pop"], "recall.settings.BPR": settings})
     epoch = 2000 * costs.EXAMPLE_SECONDS["pairs"] + 4 * costs.BATCH_SECONDS + 100 * 1000 * costs.SCORE_SECONDS
     assert recaller_seconds("BPR", config, SIZE) == pytest.approx(10 * epoch)
 
@@ -154,7 +155,7 @@ def test_a_run_says_its_estimate_before_it_begins(
 ) -> None:
     def some(config: ExperimentConfig, until: str) -> tuple[Node, ...]:
         real, fakes = {node.name: node for node in plan(config)}, FakeStages().nodes()
-        return (fakes[0], *(Node(name, fakes[1].stage, real[name].variant, ("split",)) for name in ("recall-BPR",)))
+        return (fakes[0], *(Node(name, fakes[1].stage, real[name].variant, ("split",)) for name in ("recall-SASRec",)))
 
     monkeypatch.setattr("softgrpo.pipeline.run.plan", some)
     config = resolve("ml-100k", "tiny")

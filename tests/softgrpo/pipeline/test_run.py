@@ -49,8 +49,8 @@ def test_every_setting_changes_a_key(path: str) -> None:
         ("fusion.k", {"data", "check", "sft", "grpo", "test"}),
         ("fusion.method", {"data", "sft", "grpo", "test"}),
         ("evaluation.bootstrap", {"test"}),
-        ("recall.depth", {"recall-BPR", "recall-SASRec", "recall-ItemKNN", "test"}),
-        ("recall.settings", {"recall-BPR", "test"}),
+        ("recall.depth", {"recall-SASRec", "recall-EASE", "recall-Text", "test"}),
+        ("recall.settings", {"recall-SASRec", "test"}),
         ("policy.merge_adapter", {"sft", "grpo", "test"}),
         ("train.early_stopping_patience", {"sft", "grpo", "test"}),
         ("labels.class_weights", {"sft", "test"}),
@@ -125,7 +125,7 @@ def test_settings_of_texts_change_the_stages_of_texts(path: str, value: object, 
 
 def test_until_ends_the_plan() -> None:
     config = resolve("ml-100k", "tiny")
-    assert [node.name for node in plan(config, "recall")] == ["split", "recall-BPR", "recall-SASRec", "recall-ItemKNN"]
+    assert [node.name for node in plan(config, "recall")] == ["split", "embed", "recall-SASRec", "recall-EASE", "recall-Text"]
     with pytest.raises(ConfigError, match="Did you mean 'grpo'"):
         plan(config, "gpro")
 
@@ -146,7 +146,7 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
     table_path = next((output / "stages").glob("test-*/table.parquet"))
     table = pd.read_parquet(table_path).set_index("method")
     assert list(table.index) == [
-        "BPR", "SASRec", "ItemKNN", "uniform_score", "uniform_quota", "uniform_rrf",
+        "SASRec", "EASE", "Text", "uniform_score", "uniform_quota", "uniform_rrf",
         "global_grid", "global_cem", "global_bayes", "static",
         "gate_thirds", "gate_neighbours", "gate_dirichlet", "gate_stacking", "gate_boosting", "gate_network", "gate_discrete",
         "ranker",
@@ -154,7 +154,7 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
     ]  # fmt: skip
     for column in ("ndcg@10", "ndcg@20", "recall@10", "recall@20"):
         assert table[column].between(0, 1).all()
-    singles = table.loc[["BPR", "SASRec", "ItemKNN"], "ndcg@10"]
+    singles = table.loc[["SASRec", "EASE", "Text"], "ndcg@10"]
     assert table.loc["oracle_recaller", "ndcg@10"] >= singles.max()
     assert table.loc["oracle_weights", "ndcg@10"] >= table.loc["oracle_recaller", "ndcg@10"]
     others = table.drop(index=singles.index)
@@ -166,7 +166,7 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
     for name in ("sft", "grpo"):
         folder = next((output / "stages").glob(f"{name}-*/policy.json")).parent
         assert (folder / "model.safetensors").is_file()
-        assert json.loads((folder / "policy.json").read_text())["recallers"] == ["BPR", "SASRec", "ItemKNN"]
+        assert json.loads((folder / "policy.json").read_text())["recallers"] == ["SASRec", "EASE", "Text"]
         curves = json.loads((folder / "curves.json").read_text())
         assert all(math.isfinite(value) for value in curves["loss"]["value"])
     report = table_path.with_name("report.html").read_text(encoding="utf-8")
@@ -179,7 +179,7 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
 
     second = run(*words)
     assert second.returncode == 0, second.stderr
-    names = "split, recall-BPR, recall-SASRec, recall-ItemKNN, data, check, sft, grpo, test"
+    names = "split, embed, recall-SASRec, recall-EASE, recall-Text, data, check, sft, grpo, test"
     assert names in " ".join(second.stdout.split())
     assert "stages run" in second.stdout and second.stdout.split("stages run")[1].split()[0] == "none"
 
@@ -190,6 +190,6 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
     assert len(records) == 30 and {record["source"] for record in records} == {"policy"}
     assert all(len(record["items"]) == 7 for record in records)
     stored_weights = pd.read_parquet(table_path.with_name("weights.parquet")).query("method == 'grpo_multi'")
-    assert [record["weights"]["BPR"] for record in records] == pytest.approx(stored_weights["BPR"].tolist())
+    assert [record["weights"]["EASE"] for record in records] == pytest.approx(stored_weights["EASE"].tolist())
     told = run("report", run_id, "--json", "--output", str(output))
     assert json.loads(told.stdout)["html"] == str(output.resolve() / "reports" / f"{run_id}.html")

@@ -27,7 +27,7 @@ def test_a_study_is_known_by_all_that_decides_its_numbers() -> None:
         return study_name(fakes.plan(config, "grpo"), config, space)
 
     base = resolve("ml-100k", "tiny")
-    assert name(base).startswith("ml-100k-tiny-BPR_SASRec_ItemKNN-")
+    assert name(base).startswith("ml-100k-tiny-SASRec_EASE_Text-")
     assert name(with_values(base, {"learning_rate": 1e-6, "top_p": 0.5})) == name(base)
     for changes in ({"sft.learning_rate": 1e-3}, {"grpo.num_generations": 8}, {"recall.recallers": ["BPR", "Pop"]}):
         assert name(resolve("ml-100k", "tiny", overrides=changes)) != name(base)

@@ -53,7 +53,7 @@ def test_variants_of_soft_grpo_share_all_that_comes_before_it() -> None:
         }
 
     assert len(keys("tau", "sft")) == len(keys("tau", "data")) == 1 and len(keys("tau", "grpo")) == 3
-    assert len(keys("merge", "recall-BPR")) == 1 and len(keys("merge", "data")) == 4
+    assert len(keys("merge", "recall-EASE")) == 1 and len(keys("merge", "data")) == 4
 
 
 def test_an_unknown_ablation_is_refused_with_the_nearest() -> None:

@@ -129,7 +129,7 @@ def test_debug_and_datasets_with_a_preset_are_as_their_presets_say(shop: dict[st
 def test_recallers_that_a_preset_does_not_mention_get_what_follows_from_the_data() -> None:
     pool = {"recall.recallers": ["BPR", "LightGCN", "GRU4Rec", "Pop"]}
     config = resolve("ml-100k", "tiny", overrides=pool)
-    preset = resolve("ml-100k", "tiny").recall
+    preset = resolve("ml-100k", "tiny", overrides={"recall.recallers": ["BPR", "ItemKNN"]}).recall
     # about 50,000 interactions: 2,000,000 / 50,000 epochs of a graph, 300,000 / 50,000 of sequences, 50,000 / 64 a batch
     assert config.recall.settings == {
         "BPR": preset.settings["BPR"],
@@ -178,7 +178,7 @@ def test_data_that_are_not_there_leave_the_defaults_and_broken_ones_are_told(
     [
         {},
         {"recall.settings": {}},
-        {"recall.settings.BPR": {}, "recall.settings.BPR.epochs": 3},
+        {"recall.settings.SASRec": {}, "recall.settings.SASRec.epochs": 3},
         {"recall.recallers": ["Pop", "LightGCN"]},
         {"recall.targets_per_user": 7, "train.max_valid_windows": 5},
     ],

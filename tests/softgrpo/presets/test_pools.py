@@ -32,5 +32,5 @@ def test_a_pool_is_configured_as_a_run_of_its_own_would_be(stage: str) -> None:
 
 def test_the_preset_is_what_is_compared_if_nothing_is_said() -> None:
     whole, configs = resolve_pools("ml-100k", "tiny")
-    assert whole == configs["BPR-SASRec-ItemKNN"] == resolve("ml-100k", "tiny")
+    assert whole == configs["SASRec-EASE-Text"] == resolve("ml-100k", "tiny")
     assert len(configs) == 4

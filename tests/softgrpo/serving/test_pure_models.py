@@ -67,10 +67,10 @@ def test_a_local_folder_gets_a_name_that_is_seen(
     (tmp_path / "above/here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "above/here")
     config = resolve("ml-100k", "tiny", overrides={"policy.model_name": model_name})
-    assert model_path(config, "sft") == Path(f"ml-100k/{shown}_pure_sft_BPR_SASRec_ItemKNN")
+    assert model_path(config, "sft") == Path(f"ml-100k/{shown}_pure_sft_SASRec_EASE_Text")
     show_model(tmp_path / "out", config, NODES["sft"], made(tmp_path / "out", "sft-1"))
     seen = [path.name for path in (tmp_path / "out/pure_models/ml-100k").glob("[!.]*")]
-    assert seen == [f"{shown}_pure_sft_BPR_SASRec_ItemKNN"]
+    assert seen == [f"{shown}_pure_sft_SASRec_EASE_Text"]
 
 
 def test_a_policy_of_a_sample_of_users_takes_no_name_of_a_whole_run() -> None:
@@ -82,7 +82,7 @@ def test_a_policy_of_a_sample_of_users_takes_no_name_of_a_whole_run() -> None:
 def test_a_name_that_is_too_long_keeps_its_end(tmp_path: Path) -> None:
     config = resolve("ml-100k", "tiny", overrides={"policy.model_name": "/é" * 200 + "/mine"})
     name = model_path(config, "sft").name
-    assert name.endswith("_mine_pure_sft_BPR_SASRec_ItemKNN") and 250 < len(name.encode()) <= 255
+    assert name.endswith("_mine_pure_sft_SASRec_EASE_Text") and 250 < len(name.encode()) <= 255
     (tmp_path / name).mkdir()
 
 
