@@ -295,7 +295,11 @@ SETTINGS = [
     ),
     Case("long number", f"{RUN} --recall.settings.SASRec.x 0x{'f' * 999}", "CONFIG-053", "of 3996 bits"),
     Case(
-        "value with a tag", f"{RUN} --recall.settings.SASRec.x '!!float '", "CONFIG-007", "!!float", names="it has a tag"
+        "value with a tag",
+        f"{RUN} --recall.settings.SASRec.x '!!float '",
+        "CONFIG-007",
+        "!!float",
+        names="it has a tag",
     ),
     Case("no such date", f"{RUN} --recall.settings.SASRec.epochs 2020-13-45", "CONFIG-007", "2020-13-45"),
 ]

@@ -125,7 +125,13 @@ def test_settings_of_texts_change_the_stages_of_texts(path: str, value: object, 
 
 def test_until_ends_the_plan() -> None:
     config = resolve("ml-100k", "tiny")
-    assert [node.name for node in plan(config, "recall")] == ["split", "embed", "recall-SASRec", "recall-EASE", "recall-Text"]
+    assert [node.name for node in plan(config, "recall")] == [
+        "split",
+        "embed",
+        "recall-SASRec",
+        "recall-EASE",
+        "recall-Text",
+    ]
     with pytest.raises(ConfigError, match="Did you mean 'grpo'"):
         plan(config, "gpro")
 
