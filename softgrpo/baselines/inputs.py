@@ -27,6 +27,7 @@ class GateData:
         static: (M,) the best static mixture.
         prior: (M,) log weights that networks start from, finite.
         seed: Of all that is random.
+        noise_scale: Of the soft samples of a network.
         history: (W,) items in the history of the training, the validation and the asked windows.
     """
 
@@ -37,6 +38,7 @@ class GateData:
     static: Tensor
     prior: Tensor
     seed: int
+    noise_scale: float
     history: tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
 
     @property

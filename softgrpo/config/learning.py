@@ -121,6 +121,11 @@ class GRPOConfig(Section):
     """soft: weights from the Gumbel-softmax; discrete: one recaller per sample, ordinary GRPO for comparison."""
     tau_gumbel: Positive = 1.0
     """Temperature of the Gumbel-softmax samples (soft only)."""
+    noise_scale: Positive = 0.25
+    """Factor s of the Gumbel noise (soft only). 1 is the published algorithm, whose samples lie anywhere on the simplex, so that
+    what is best for them is not best for softmax(z); 0.25, the default of the pipeline, keeps them near the policy."""
+    noise_scale_end: Positive | None = None
+    """Noise scale of the last samples, reached on a line from noise_scale; null keeps it constant."""
     top_p: Probability = 0.9
     """Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all."""
     epsilon: NonNegative = 0.2

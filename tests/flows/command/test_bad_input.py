@@ -230,6 +230,9 @@ SETTINGS = [
     Case("tau zero", f"{RUN} --tau_gumbel 0", "CONFIG-062", "grpo.tau_gumbel = 0", names="default 1"),
     Case("tau negative", f"{RUN} --tau-gumbel=-1", "CONFIG-062", "grpo.tau_gumbel = -1", names="default 1"),
     Case("tau infinite", f"{RUN} --tau-gumbel inf", "CONFIG-062", "grpo.tau_gumbel = inf", names="default 1"),
+    Case("noise scale zero", f"{RUN} --grpo.noise_scale 0", "CONFIG-062", "grpo.noise_scale = 0", names="default 0.25"),
+    Case("noise scale negative", f"{RUN} --grpo.noise-scale=-1", "CONFIG-062", "grpo.noise_scale = -1"),
+    Case("last noise scale", f"{RUN} --grpo.noise_scale_end inf", "CONFIG-062", "grpo.noise_scale_end = inf"),
     Case(
         "top-p zero", f"{RUN} --top_p 0", "CONFIG-062", "grpo.top_p = 0", names="default 1 for ml-100k with size tiny"
     ),
