@@ -28,7 +28,7 @@ from softgrpo.algorithm.soft_grpo import (
     sample,
 )
 from softgrpo.baselines.inputs import GateData, GateWeights
-from softgrpo.ranking.rewards import RankingReward
+from softgrpo.ranking.rewards import training_reward
 
 Action = Literal["soft", "discrete", "dirichlet"]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -150,7 +150,7 @@ def _train(network: Network, data: GateData, action: Action) -> Iterator[int]:
     yield 0
     rows = data.teaching
     steps = min(MAX_STEPS, -(-EPOCHS * len(rows) // BATCH))
-    reward = RankingReward(data.train.aligned, data.train.targets, data.train.fusion)
+    reward = training_reward(data.train, data.reward, data.reward_k)
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     generator = torch.Generator().manual_seed(data.seed)
     order = torch.cat([rows[torch.randperm(len(rows))] for _ in range(EPOCHS)]) if len(rows) else rows

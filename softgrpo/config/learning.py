@@ -117,6 +117,13 @@ class GRPOConfig(Section):
     drop_flat: bool = True
     """Leave out policy windows in which all weights earn the same (seen at 64 probes): they teach nothing. Gates train
     on the same windows; never out of validation or test."""
+    reward: Literal["ndcg", "log_probability"] = "ndcg"
+    """What samples earn in training. ndcg: NDCG@reward_k of the merged list; log_probability: mean log probability of the listed
+    targets under a softmax of the standardised merged scores, which changes with every weight. Models are chosen, and reports
+    made, by NDCG@fusion.k in any case."""
+    reward_k: Count | None = None
+    """Cut-off of the NDCG in training, at most recall.depth (ndcg only); null takes fusion.k. In a window whose target no weights
+    bring to the top, a deeper one still tells good weights from bad ones."""
     sampling: Literal["soft", "discrete"] = "soft"
     """soft: weights from the Gumbel-softmax; discrete: one recaller per sample, ordinary GRPO for comparison."""
     tau_gumbel: Positive = 1.0
@@ -143,3 +150,11 @@ class GRPOConfig(Section):
     soft only."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Standard deviation that advantages are divided by: of a prompt's samples, of all prompts of an optimiser step, or none."""
+
+    @model_validator(mode="after")
+    def _reward(self) -> Self:
+        if self.reward == "log_probability" and self.reward_k is not None:
+            raise ValueError(
+                f"reward_k = {self.reward_k} is a cut-off of the NDCG, and reward = log_probability has none"
+            )
+        return self
