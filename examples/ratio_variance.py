@@ -11,7 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from softgrpo.algorithm.soft_grpo import ImportanceRatio, gumbel_noise, log_density, sample
+from softgrpo.algorithm.noise import gumbel_noise
+from softgrpo.algorithm.soft_grpo import ImportanceRatio, log_density, sample
 
 SAMPLES, BLOCKS = 200_000, 20
 FORMS: tuple[ImportanceRatio, ...] = ("noise", "concrete")

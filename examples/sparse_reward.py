@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from softgrpo.algorithm.soft_grpo import equal_rewards, row_noise, sample
+from softgrpo.algorithm.noise import row_noise
+from softgrpo.algorithm.soft_grpo import equal_rewards, sample
 from softgrpo.common.records import Part
 from softgrpo.policy.model import static_prior
 from softgrpo.presets import resolve

@@ -11,10 +11,10 @@ Legend: B prompts, G generations per prompt, M recallers. Any floating dtype goe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +24,8 @@ ImportanceRatio = Literal["noise", "concrete"]
 Density = Literal["noise", "concrete", "discrete"]
 ScaleRewards = Literal["group", "batch", "none"]
 ADVANTAGE_EPSILON = 1e-4
+_LARGEST_EXPONENT = 80.0
+"""`exp` of it is finite in float32, and a ratio is 0 long before."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class SoftSamples:
 
     Attributes:
         support: (B, M) bool, the classes that were sampled.
-        perturbed: (B, G, M) float32, `q = log p_S + Gumbel noise`; 0 outside the support.
+        perturbed: (B, G, M) float32, `q = log p_S + s * Gumbel noise`; 0 outside the support.
         weights: (B, G, M) float32, `softmax(q / tau)` on the support, exactly 0 outside; discrete: 1 at the largest q.
         log_density: (B, G) float32, log density of the samples under the old policy, of one of the three kinds.
     """
@@ -108,36 +110,8 @@ def support_log_softmax(logits: Tensor, support: Tensor) -> Tensor:
     return check_finite("logits", logits).masked_fill(~support, -torch.inf).log_softmax(-1)
 
 
-def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Returns independent standard Gumbel noise, float32 on the generator's device.
-
-    `-log(E)` with E ~ Exponential(1); float64 inside, so that neither tail is cut by float32's steps near 1.
-    """
-    exponential = torch.empty(shape, dtype=torch.float64, device=generator.device).exponential_(generator=generator)
-    return -exponential.clamp_min(torch.finfo(torch.float64).tiny).log().float()
-
-
-def row_noise(rows: Tensor, shape: tuple[int, int], seed: int, generation: int) -> Tensor:
-    """Returns noise that depends on (seed, generation, row) only: not on batches, processes or resuming.
-
-    Args:
-        rows: (B,) row numbers.
-        shape: (G, M).
-        seed: Of the run.
-        generation: Counts the sets of samples.
-
-    Returns:
-        (B, G, M) float32 standard Gumbel noise, where `rows` are.
-    """
-    noise = []
-    for row in rows.tolist():
-        state = np.random.SeedSequence([seed, generation, row]).generate_state(1, np.uint64)
-        noise.append(gumbel_noise(shape, torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))))
-    return torch.stack(noise).to(rows.device)
-
-
 def sample(
-    logits: Tensor, noise: Tensor, tau: float, top_p: float, density: Density = "noise"
+    logits: Tensor, noise: Tensor, tau: float, top_p: float, density: Density = "noise", scale: float = 1.0
 ) -> SoftSamples:  # fmt: skip
     """Draws samples around `softmax(logits)` restricted to its top-p support.
 
@@ -147,6 +121,7 @@ def sample(
         tau: Temperature of soft samples, positive.
         top_p: In (0, 1].
         density: Which log density is stored; discrete draws classes, the other two points on the simplex.
+        scale: Noise scale s of soft samples, positive; 1 is the published algorithm.
 
     Returns:
         The samples.
@@ -154,13 +129,14 @@ def sample(
     support = top_p_support(logits, top_p)
     log_probabilities = support_log_softmax(logits, support)  # (B, M)
     inside = support[:, None, :]  # (B, 1, M)
-    perturbed = (log_probabilities[:, None, :] + noise).masked_fill(~inside, 0.0)  # (B, G, M)
+    spread = 1.0 if density == "discrete" else scale  # Gumbel-max draws classes by softmax(z) with unit noise only
+    perturbed = (log_probabilities[:, None, :] + spread * noise).masked_fill(~inside, 0.0)  # (B, G, M)
     if density == "discrete":
         chosen = _largest(perturbed, support)
         weights = nn.functional.one_hot(chosen, logits.shape[-1]).float()
     else:
         weights = (perturbed / tau).masked_fill(~inside, -torch.inf).softmax(-1)
-    return SoftSamples(support, perturbed, weights, log_density(logits, perturbed, support, tau, density))
+    return SoftSamples(support, perturbed, weights, log_density(logits, perturbed, support, tau, density, scale))
 
 
 def _largest(perturbed: Tensor, support: Tensor) -> Tensor:
@@ -168,13 +144,16 @@ def _largest(perturbed: Tensor, support: Tensor) -> Tensor:
     return perturbed.masked_fill(~support[:, None, :], -torch.inf).argmax(-1)
 
 
-def log_density(logits: Tensor, perturbed: Tensor, support: Tensor, tau: float, density: Density) -> Tensor:
+def log_density(
+    logits: Tensor, perturbed: Tensor, support: Tensor, tau: float, density: Density, scale: float = 1.0
+) -> Tensor:
     """Returns the log density of stored samples under a policy, up to a constant that no policy changes.
 
-    noise:    `sum_S log f(q_i - log p_i)` with `log f(e) = -e - exp(-e)`, the density of q.
-    concrete: `sum_S (log p_i - (tau + 1) log w_i) - |S| logsumexp_S(log p_i - tau log w_i)`, the density of the weights
-              (Maddison et al. 2017, equation 23), with `-tau log w_i = tau logsumexp_S(q / tau) - q_i`.
-    discrete: `log p_k` of the class k with the largest q.
+    noise:    `sum_S log f_s(q_i - log p_i)` with `log f_s(d) = -d / s - exp(-d / s) - log s`, the density of q.
+    concrete: `sum_S (a_i - (t + 1) log w_i) - |S| logsumexp_S(a_i - t log w_i)` with `a = log p / s` and `t = tau / s`, the
+              density of the weights (Maddison et al. 2017, equation 23): `q / tau = (a + noise) / t`, so they are Concrete with
+              location a and temperature t; `-log w_i = logsumexp_S(q / tau) - q_i / tau`.
+    discrete: `log p_k` of the class k with the largest q, whatever s.
 
     Args:
         logits: (B, M) of the policy.
@@ -182,6 +161,7 @@ def log_density(logits: Tensor, perturbed: Tensor, support: Tensor, tau: float, 
         support: (B, M) bool, of the old policy.
         tau: Temperature of soft samples.
         density: Which of the three.
+        scale: Noise scale s that the samples were drawn with.
 
     Returns:
         (B, G) float32.
@@ -191,12 +171,14 @@ def log_density(logits: Tensor, perturbed: Tensor, support: Tensor, tau: float, 
     if density == "discrete":
         return log_p[:, 0].gather(1, _largest(perturbed, support))
     if density == "noise":
-        noise = (perturbed - log_p).masked_fill(~inside, 0.0)
-        return (-noise - torch.exp(-noise)).masked_fill(~inside, 0.0).sum(-1)
+        noise = ((perturbed - log_p) / scale).masked_fill(~inside, 0.0)
+        exponential = torch.exp((-noise).clamp_max(_LARGEST_EXPONENT))
+        return (-noise - exponential - math.log(scale)).masked_fill(~inside, 0.0).sum(-1)
     scaled = (perturbed / tau).masked_fill(~inside, -torch.inf)
     minus_log_w = scaled.logsumexp(-1, keepdim=True) - perturbed / tau  # (B, G, M)
-    shifted = (log_p + tau * minus_log_w).masked_fill(~inside, -torch.inf)
-    terms = (log_p + (tau + 1.0) * minus_log_w).masked_fill(~inside, 0.0)
+    location, temperature = log_p / scale, tau / scale
+    shifted = (location + temperature * minus_log_w).masked_fill(~inside, -torch.inf)
+    terms = (location + (temperature + 1.0) * minus_log_w).masked_fill(~inside, 0.0)
     return terms.sum(-1) - support.sum(-1)[:, None] * shifted.logsumexp(-1)
 
 

@@ -27,6 +27,10 @@ class SoftGRPOConfig(_BaseConfig):
             clipping acts.
         sampling: soft: weights from the Gumbel-softmax; discrete: one class per sample, ordinary GRPO for comparison.
         tau_gumbel: Temperature of the Gumbel-softmax samples (soft only).
+        noise_scale: Factor s of the Gumbel noise (soft only). 1 is the published algorithm, whose samples lie anywhere on the
+            simplex, so that what is best for them is not best for softmax(z); 0.25, the default of the pipeline, keeps them near
+            the policy.
+        noise_scale_end: Noise scale of the last samples, reached on a line from noise_scale; None keeps it constant.
         top_p: Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all.
         importance_ratio: Density behind the ratio: the Gumbel noise, or the Concrete distribution of the weights (same mean, less
             variance); soft only.
@@ -42,6 +46,8 @@ class SoftGRPOConfig(_BaseConfig):
     num_iterations: int = 1
     sampling: Literal["soft", "discrete"] = "soft"
     tau_gumbel: float = 1.0
+    noise_scale: float = 1.0
+    noise_scale_end: float | None = None
     top_p: float = 0.9
     importance_ratio: ImportanceRatio = "noise"
     epsilon: float = 0.2
@@ -65,6 +71,12 @@ class SoftGRPOConfig(_BaseConfig):
             ("num_iterations", self.num_iterations >= 1, "it must be at least 1"),
             ("sampling", self.sampling in ("soft", "discrete"), "it must be soft or discrete"),
             ("tau_gumbel", 0 < self.tau_gumbel < math.inf, "it must be positive and finite"),
+            ("noise_scale", 0 < self.noise_scale < math.inf, "it must be positive and finite"),
+            (
+                "noise_scale_end",
+                self.noise_scale_end is None or 0 < self.noise_scale_end < math.inf,
+                "it must be positive and finite",
+            ),
             ("top_p", 0 < self.top_p <= 1, "it must be in (0, 1]"),
             ("importance_ratio", self.importance_ratio in ("noise", "concrete"), "it must be noise or concrete"),
             ("epsilon", self.epsilon >= 0, "it must not be negative"),

@@ -8,6 +8,7 @@ Legend: B prompts, G generations, M classes.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from trl.trainer.base_trainer import _BaseTrainer
 
 from softgrpo.algorithm.batching import PromptCollator, Row, policy_logits, predict_logits
 from softgrpo.algorithm.checkpoints import read_reference, write_reference
+from softgrpo.algorithm.noise import row_noise, scale_of_draw
 from softgrpo.algorithm.prompt_trainer import PromptTrainer, switch_dropout_off
 from softgrpo.algorithm.soft_grpo import (
     Density,
@@ -31,7 +33,6 @@ from softgrpo.algorithm.soft_grpo import (
     exact_kl,
     group_advantages,
     log_density,
-    row_noise,
     sample,
 )
 from softgrpo.algorithm.trl_config import SoftGRPOConfig
@@ -156,6 +157,12 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
             )
         return batches, items
 
+    @property
+    def _noise_scale(self) -> float:
+        """Noise scale of the current set of samples: a function of the step alone, so that a resumed run goes on with it."""
+        draws = math.ceil(self.state.max_steps / self.args.num_iterations)
+        return scale_of_draw(self.args.noise_scale, self.args.noise_scale_end, self._generation, draws)
+
     def _draw_step(self, batches: list[dict[str, Any]]) -> None:
         """Draws the samples of all micro batches, so that advantages are scaled by the spread of the whole step."""
         drawn = []
@@ -177,7 +184,7 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
         args, old = self.args, logits.detach()
         shape = (args.num_generations, old.shape[-1])
         noise = row_noise(batch["index"], shape, args.seed, self._generation)
-        samples = sample(old, noise, args.tau_gumbel, args.top_p, self._density)
+        samples = sample(old, noise, args.tau_gumbel, args.top_p, self._density, self._noise_scale)
         rewards = self.reward(samples.weights, batch)
         expected = tuple(samples.weights.shape[:2])
         if not isinstance(rewards, Tensor) or rewards.shape != expected:
@@ -204,6 +211,8 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
             frac_support_one=single_class,
             **{f"sampled_weight_{index}": weight for index, weight in enumerate(samples.weights.mean((0, 1)))},
         )
+        if self.args.noise_scale_end is not None:
+            self.numbers.note(noise_scale=self._noise_scale)
 
     # ---------------------------------------------------------------- loss
 
@@ -224,7 +233,9 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
         experience = self._buffer[slot]
         assert torch.equal(experience.rows, inputs["index"])
         samples = experience.samples
-        density = log_density(logits, samples.perturbed, samples.support, args.tau_gumbel, self._density)
+        density = log_density(
+            logits, samples.perturbed, samples.support, args.tau_gumbel, self._density, self._noise_scale
+        )
         epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
         clipped = clipped_loss(density, samples.log_density, experience.advantages, args.epsilon, epsilon_high)
         loss = clipped.loss

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.ranking.metrics import check_any_window
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.rewards import JudgedLists, TrainingReward
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class GateData:
         static: (M,) the best static mixture.
         prior: (M,) log weights that networks start from, finite.
         seed: Of all that is random.
+        reward: What samples of networks earn in training.
+        reward_k: Cut-off of that reward where it is an NDCG; None takes `fusion.k`.
+        noise_scale: Of the soft samples of a network.
         history: (W,) items in the history of the training, the validation and the asked windows.
     """
 
@@ -37,6 +40,9 @@ class GateData:
     static: Tensor
     prior: Tensor
     seed: int
+    reward: TrainingReward
+    reward_k: int | None
+    noise_scale: float
     history: tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
 
     @property

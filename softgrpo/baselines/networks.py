@@ -17,18 +17,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from softgrpo.algorithm.noise import gumbel_noise
 from softgrpo.algorithm.soft_grpo import (
     Density,
     check_finite,
     clipped_loss,
     exact_kl,
     group_advantages,
-    gumbel_noise,
     log_density,
     sample,
 )
 from softgrpo.baselines.inputs import GateData, GateWeights
-from softgrpo.ranking.rewards import RankingReward
+from softgrpo.ranking.rewards import training_reward
 
 Action = Literal["soft", "discrete", "dirichlet"]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -71,14 +71,16 @@ class Network(nn.Module):
         return logits
 
 
-def _draw_grpo(logits: Tensor, action: Action, start: Tensor, generator: torch.Generator) -> tuple[Tensor, Loss]:
+def _draw_grpo(
+    logits: Tensor, action: Action, start: Tensor, scale: float, generator: torch.Generator
+) -> tuple[Tensor, Loss]:
     """Returns samples (B, G, M) around softmax(logits), and their clipped loss with the divergence from the start (M,)."""
     density: Density = "discrete" if action == "discrete" else "noise"
     noise = gumbel_noise((len(logits), SAMPLES, logits.shape[1]), generator)
-    samples = sample(logits, noise, TAU, 1.0, density)
+    samples = sample(logits, noise, TAU, 1.0, density, scale)
 
     def loss(new: Tensor, advantages: Tensor) -> Tensor:
-        now = log_density(new, samples.perturbed, samples.support, TAU, density)
+        now = log_density(new, samples.perturbed, samples.support, TAU, density, scale)
         clipped = clipped_loss(now, samples.log_density, advantages, EPSILON, EPSILON)
         return clipped.loss + BETA * exact_kl(new, start.expand_as(new)).mean()
 
@@ -148,7 +150,7 @@ def _train(network: Network, data: GateData, action: Action) -> Iterator[int]:
     yield 0
     rows = data.teaching
     steps = min(MAX_STEPS, -(-EPOCHS * len(rows) // BATCH))
-    reward = RankingReward(data.train.aligned, data.train.targets, data.train.fusion)
+    reward = training_reward(data.train, data.reward, data.reward_k)
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     generator = torch.Generator().manual_seed(data.seed)
     order = torch.cat([rows[torch.randperm(len(rows))] for _ in range(EPOCHS)]) if len(rows) else rows
@@ -158,7 +160,9 @@ def _train(network: Network, data: GateData, action: Action) -> Iterator[int]:
         numbers = data.numbers[0][index]
         old = network(numbers).detach()
         weights, loss = (
-            _draw_dirichlet(old) if action == "dirichlet" else _draw_grpo(old, action, network.start, generator)
+            _draw_dirichlet(old)
+            if action == "dirichlet"
+            else _draw_grpo(old, action, network.start, data.noise_scale, generator)
         )
         advantages = group_advantages(reward(weights, {"index": index}), "batch")
         for _ in range(1 if action == "dirichlet" else ITERATIONS):

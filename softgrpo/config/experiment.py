@@ -102,6 +102,11 @@ class ExperimentConfig(Section):
         deepest = max(self.evaluation.cutoffs(self.fusion.k))
         if deepest > self.recall.depth:
             raise ValueError(f"a cut-off of {deepest} is deeper than recall.depth = {self.recall.depth}")
+        trained = self.grpo.reward_k
+        if trained is not None and trained > self.recall.depth:
+            raise ValueError(f"grpo.reward_k = {trained} is deeper than recall.depth = {self.recall.depth}")
+        if self.grpo.reward == "log_probability" and self.fusion.method == "quota":
+            raise ValueError("grpo.reward = log_probability needs merged scores, and fusion.method = quota has none")
         foreign = set(self.recall.settings) & set(self.recall.files)
         if foreign:
             raise ValueError(f"recall.settings names {', '.join(sorted(foreign))}, which is a file and has no settings")

@@ -117,10 +117,22 @@ class GRPOConfig(Section):
     drop_flat: bool = True
     """Leave out policy windows in which all weights earn the same (seen at 64 probes): they teach nothing. Gates train
     on the same windows; never out of validation or test."""
+    reward: Literal["ndcg", "log_probability"] = "ndcg"
+    """What samples earn in training. ndcg: NDCG@reward_k of the merged list; log_probability: mean log probability of the listed
+    targets under a softmax of the standardised merged scores, which changes with every weight. Models are chosen, and reports
+    made, by NDCG@fusion.k in any case."""
+    reward_k: Count | None = None
+    """Cut-off of the NDCG in training, at most recall.depth (ndcg only); null takes fusion.k. In a window whose target no weights
+    bring to the top, a deeper one still tells good weights from bad ones."""
     sampling: Literal["soft", "discrete"] = "soft"
     """soft: weights from the Gumbel-softmax; discrete: one recaller per sample, ordinary GRPO for comparison."""
     tau_gumbel: Positive = 1.0
     """Temperature of the Gumbel-softmax samples (soft only)."""
+    noise_scale: Positive = 0.25
+    """Factor s of the Gumbel noise (soft only). 1 is the published algorithm, whose samples lie anywhere on the simplex, so that
+    what is best for them is not best for softmax(z); 0.25, the default of the pipeline, keeps them near the policy."""
+    noise_scale_end: Positive | None = None
+    """Noise scale of the last samples, reached on a line from noise_scale; null keeps it constant."""
     top_p: Probability = 0.9
     """Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all."""
     epsilon: NonNegative = 0.2
@@ -138,3 +150,11 @@ class GRPOConfig(Section):
     soft only."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Standard deviation that advantages are divided by: of a prompt's samples, of all prompts of an optimiser step, or none."""
+
+    @model_validator(mode="after")
+    def _reward(self) -> Self:
+        if self.reward == "log_probability" and self.reward_k is not None:
+            raise ValueError(
+                f"reward_k = {self.reward_k} is a cut-off of the NDCG, and reward = log_probability has none"
+            )
+        return self

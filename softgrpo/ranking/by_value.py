@@ -54,8 +54,8 @@ def shares(aligned: Aligned, places: Tensor, weights: Tensor) -> Tensor:
     return at_places(aligned.values, places).double() * weights.double()[:, None]
 
 
-def _fused(aligned: Aligned, weights: Tensor) -> Tensor:
-    """Sum of weight times value, (B, G, C) float32; product and sum apart, so that no batch shape changes the rounding."""
+def fused_scores(aligned: Aligned, weights: Tensor) -> Tensor:
+    """Returns the sum of weight times value, (B, G, C) float32; product and sum apart: no batch shape changes rounding."""
     weights = weights.to(aligned.values.dtype)
     fused = aligned.values[:, None, 0] * weights[..., 0, None]
     for m in range(1, aligned.num_recallers):
@@ -70,7 +70,7 @@ def _sort_keys(aligned: Aligned, weights: Tensor) -> Tensor:
     """
     size = aligned.items.shape[1]
     best = best_ranks(aligned, weights)
-    bits = _fused(aligned, weights).add_(0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
+    bits = fused_scores(aligned, weights).add_(0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
     flip = bits.bitwise_right_shift(31).bitwise_and_(0x7FFFFFFF)  # of negative floats all bits but the sign
     ordered = flip.bitwise_xor_(bits)  # the order of the floats, as integers
     tie = best * size + torch.arange(size, dtype=torch.int32, device=best.device)

@@ -33,6 +33,7 @@ class Merge:
         order: (aligned, weights (B, G, M), k) to the places of the first k items, (B, G, k), -1 behind the end.
         ranks: (aligned, positions (B, T), weights (B, G, M), max_rank) to ranks (B, G, T), see `target_ranks`.
         contenders: (aligned, k) to the same windows without items that no weights bring into the first k.
+        scores: (aligned, weights (B, G, M)) to what merged lists are ordered by, (B, G, C) float32; None: the method has no scores.
         shares: (aligned, places (B, K), weights (B, M)) to what each recaller gave to each place, (B, K, M) float64.
     """
 
@@ -40,18 +41,22 @@ class Merge:
     order: Callable[[Aligned, Tensor, int], Tensor]
     ranks: Callable[[Aligned, Tensor, Tensor, int], Tensor]
     contenders: Callable[[Aligned, int], Aligned]
+    scores: Callable[[Aligned, Tensor], Tensor] | None
     shares: Callable[[Aligned, Tensor, Tensor], Tensor]
+
+
+_BY_VALUE = (by_value.order, by_value.ranks, by_value.contenders, by_value.fused_scores, by_value.shares)
 
 
 def merge_of(method: MergeMethod) -> Merge:
     """Returns what a merge method does."""
     match method:
         case "score":
-            return Merge(normalised_scores, by_value.order, by_value.ranks, by_value.contenders, by_value.shares)
+            return Merge(normalised_scores, *_BY_VALUE)
         case "quota":  # reads no values, only ranks
-            return Merge(reciprocal_ranks, by_quota.order, by_quota.ranks, by_quota.contenders, by_quota.shares)
+            return Merge(reciprocal_ranks, by_quota.order, by_quota.ranks, by_quota.contenders, None, by_quota.shares)
         case "rrf":
-            return Merge(reciprocal_ranks, by_value.order, by_value.ranks, by_value.contenders, by_value.shares)
+            return Merge(reciprocal_ranks, *_BY_VALUE)
         case _:
             assert_never(method)
 

@@ -1,10 +1,14 @@
-"""The reward of SofT-GRPO: NDCG@k of the list that a set of weights merges. Legend: W windows, B batch, G samples, M recallers."""
+"""The reward of SofT-GRPO: NDCG@k of the list that a set of weights merges, or a denser one in training.
+
+Legend: W windows, B batch, G samples, M recallers, C union size, T targets.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,10 +17,11 @@ from torch import Tensor
 
 from softgrpo.config import FusionConfig
 from softgrpo.errors import TrainingError
-from softgrpo.ranking.aligned import ABSENT, Aligned, target_positions
-from softgrpo.ranking.fusion import align, contenders, target_ranks
+from softgrpo.ranking.aligned import ABSENT, Aligned, best_ranks, check_weights, target_positions
+from softgrpo.ranking.fusion import METHODS, align, contenders, target_ranks
 from softgrpo.ranking.metrics import all_metrics, check_targets, ndcg
 
+TrainingReward = Literal["ndcg", "log_probability"]
 PROBES = 64
 """Weights that `JudgedLists.responsive` tries."""
 _CELLS = 2**18
@@ -173,10 +178,18 @@ class RankingReward:
                 "take lists and targets of the same windows",
                 code="TRAINING-019",
             )
-        self._judged = JudgedLists(aligned, targets.long(), fusion).contending
+        self._judged = self._needed(JudgedLists(aligned, targets.long(), fusion))
         self._positions = self._judged.positions
         self._num_targets = self._judged.num_targets
         check_targets(self._num_targets)
+
+    @staticmethod
+    def _needed(judged: JudgedLists) -> JudgedLists:
+        return judged.contending
+
+    def responsive(self, seed: int) -> Tensor:
+        """Returns the windows (W,) bool in which some weights earn more than others, see `JudgedLists.responsive`."""
+        return self._judged.responsive(seed)
 
     def __call__(self, weights: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Scores weight samples; no Python loop over windows or samples, no recaller called.
@@ -186,7 +199,7 @@ class RankingReward:
             batch: `index` (B,) int64 says which windows the prompts are about.
 
         Returns:
-            (B, G) float32 in [0, 1], on the device of the weights.
+            (B, G) float32, on the device of the weights; an NDCG is in [0, 1].
 
         Raises:
             TrainingError: NaN, negative or all-zero weights, a wrong shape, or an index outside the windows.
@@ -200,7 +213,84 @@ class RankingReward:
                 "number the prompts as the windows that the reward was made with",
                 code="TRAINING-020",
             )
-        fusion = judged.fusion
-        moved = weights.detach().to(index.device)
-        ranks = target_ranks(judged.aligned.select(index), self._positions[index], moved, fusion, fusion.k)
-        return ndcg(ranks, self._num_targets[index][:, None], fusion.k).to(weights.device, torch.float32)
+        return self._earned(index, weights.detach().to(index.device)).to(weights.device, torch.float32)
+
+    def _earned(self, index: Tensor, weights: Tensor) -> Tensor:
+        """Returns what weights (B, G, M) earn in the windows of an index (B,), (B, G)."""
+        fusion = self._judged.fusion
+        ranks = target_ranks(self._judged.aligned.select(index), self._positions[index], weights, fusion, fusion.k)
+        return ndcg(ranks, self._num_targets[index][:, None], fusion.k)
+
+
+class LogProbabilityReward(RankingReward):
+    """Callable that scores weight samples by the log probability of the targets under a softmax of the merged scores.
+
+    The probability is over all C candidates of a window. Those that a sample leaves out, because all their recallers have weight 0,
+    share the score of its last item. The scores are standardised (mean 0, standard deviation 1; 0 where all are equal), so that the
+    reward means the same whatever the merge: those of `rrf` all lie within 1/60. The reward is the mean over those targets of the
+    window that some recaller lists, 0 where none does.
+
+    Args:
+        aligned: Candidate lists of all W training windows, made with the same `fusion`.
+        targets: (W, T) int64 item ids, -1 padded; at least one per window.
+        fusion: How lists are merged; its cut-off plays no part.
+
+    Raises:
+        TrainingError: Lists and targets are of different length, or the merge has no scores.
+        DataError: A window without a target.
+    """
+
+    def __init__(self, aligned: Aligned, targets: Tensor, fusion: FusionConfig) -> None:
+        scores = METHODS[fusion.method].scores
+        if scores is None:
+            raise TrainingError(
+                f"the reward log_probability with the merge {fusion.name}",
+                "it is a softmax of merged scores, and this merge has none",
+                "Take grpo.reward ndcg, or name a fusion.method with scores",
+                code="TRAINING-022",
+            )
+        self._scores = scores
+        super().__init__(aligned, targets, fusion)
+
+    @staticmethod
+    def _needed(judged: JudgedLists) -> JudgedLists:
+        return judged
+
+    def responsive(self, seed: int) -> Tensor:
+        """Returns the windows (W,) bool in which some recaller lists a target: there every change of the weights counts."""
+        return (self._positions >= 0).any(1)
+
+    def _earned(self, index: Tensor, weights: Tensor) -> Tensor:
+        aligned, positions = self._judged.aligned.select(index), self._positions[index][:, None]  # (B, 1, T)
+        check_weights(weights, aligned)
+        merged = (best_ranks(aligned, weights) < aligned.depth).expand(-1, weights.shape[1], -1)  # (B, G, C)
+        scores = self._scores(aligned, weights)
+        last = (
+            scores.masked_fill(~merged, torch.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0)
+        )  # of an empty list 0
+        log_probabilities = _log_softmax_of_standardised(torch.where(merged, scores, last), aligned.items[:, None] >= 0)
+        of_targets = log_probabilities.gather(2, positions.clamp(min=0).expand(-1, weights.shape[1], -1))  # (B, G, T)
+        listed = positions >= 0
+        return of_targets.masked_fill(~listed, 0.0).sum(-1) / listed.sum(-1).clamp(min=1)
+
+
+def _log_softmax_of_standardised(scores: Tensor, inside: Tensor) -> Tensor:
+    """Returns the log softmax of scores with mean 0 and standard deviation 1 over the entries `inside`, -inf elsewhere."""
+    count = inside.sum(-1, keepdim=True)
+    centred = (scores - scores.masked_fill(~inside, 0.0).sum(-1, keepdim=True) / count).masked_fill(~inside, 0.0)
+    deviation = (centred.square().sum(-1, keepdim=True) / count).sqrt()
+    standardised = torch.where(deviation > 0, centred / deviation, 0.0)
+    return standardised.masked_fill(~inside, -torch.inf).log_softmax(-1)
+
+
+def training_reward(judged: JudgedLists, kind: TrainingReward, k: int | None) -> RankingReward:
+    """Returns what samples earn in training; evaluation and the choice of models use `JudgedLists.ndcg` whatever it is.
+
+    Args:
+        judged: The training windows.
+        kind: NDCG or log probability of the targets.
+        k: Cut-off of the NDCG; None takes that of the merge.
+    """
+    if kind == "log_probability":
+        return LogProbabilityReward(judged.aligned, judged.targets, judged.fusion)
+    return RankingReward(judged.aligned, judged.targets, judged.fusion.model_copy(update={"k": k or judged.fusion.k}))

@@ -117,7 +117,8 @@ def _training(config: ExperimentConfig) -> dict[str, Any]:
 def _sft(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     own = {"labels": config.labels.model_dump(mode="json"), "sft": config.sft.model_dump(mode="json")}
     if config.labels.kind == "gate":
-        own["gate"] = {"drop_flat": config.grpo.drop_flat}  # says what the gate learns from
+        learns_from = {"drop_flat", "noise_scale", "reward", "reward_k"}
+        own["gate"] = config.grpo.model_dump(mode="json", include=learns_from)
     return _training(config) | own
 
 

@@ -1,4 +1,4 @@
-"""Stage `grpo`: SofT-GRPO from the SFT policy, rewarded by NDCG@k of the merged list."""
+"""Stage `grpo`: SofT-GRPO from the SFT policy, rewarded by the merged list, by NDCG@k unless `grpo.reward` says otherwise."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from softgrpo.stages.training import (
     train_keeping_best,
 )
 
+OF_THE_STAGE = {"learning_rate", "head_learning_rate", "num_train_epochs", "drop_flat", "reward", "reward_k"}
+"""Settings that are no arguments of `SoftGRPOConfig` of the same name."""
+
 
 def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy, asked: AskedRows) -> SoftGRPOTrainer:
     config, grpo = context.config, context.config.grpo
@@ -33,11 +36,11 @@ def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy, ask
         context.work,
         grpo.num_iterations,
     )
-    chosen = grpo.model_dump(exclude={"learning_rate", "head_learning_rate", "num_train_epochs", "drop_flat"})
+    chosen = grpo.model_dump(exclude=OF_THE_STAGE)
     context.reporter.info(f"SofT-GRPO on {len(rows)} windows, {grpo.num_generations} generations each")
     return SoftGRPOTrainer(
         model=policy.model,
-        reward=prepared.reward(rows),
+        reward=prepared.training_reward(rows),
         args=SoftGRPOConfig(**common, **chosen),
         head=head_parameters(policy),
         head_learning_rate=config.grpo.head_learning_rate,

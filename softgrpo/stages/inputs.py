@@ -26,7 +26,7 @@ from softgrpo.errors import DataError
 from softgrpo.policy.features import Features, load_features
 from softgrpo.policy.numbers import WindowNumbers, load_numbers
 from softgrpo.policy.prompts import EncodedPrompts, encode, load_prompts
-from softgrpo.ranking.rewards import JudgedLists, RankingReward
+from softgrpo.ranking.rewards import JudgedLists, RankingReward, training_reward
 from softgrpo.recallers.candidates import read_candidates
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class _LeftOut:
 
 
 _REMEDY = "Better recallers, a larger recall.depth or fusion.k"
+_REMEDY_FLAT = "Better recallers, a larger recall.depth, fusion.k or grpo.reward_k"
 _UNHIT = _LeftOut(
     "SFT",
     "with a hit of any recaller",
@@ -60,7 +61,7 @@ _FLAT = _LeftOut(
     "whose reward depends on the weights",
     "SofT-GRPO learns from windows in which some weights are better than others",
     "in the others all weights earn the same",
-    _REMEDY,
+    _REMEDY_FLAT,
     "--grpo.drop_flat",
 )
 
@@ -198,9 +199,13 @@ class Prepared:
         return judge(self.lists, targets_of(self.corpus, self.windows), rows, fusion or self.fusion, self.platt)
 
     def reward(self, rows: NDArray[np.int64]) -> RankingReward:
-        """Returns the reward over some windows, whose number is their place in `rows`."""
+        """Returns what is reported, NDCG@`fusion.k`, over some windows, whose number is their place in `rows`."""
         judged = self.judged(rows)
         return RankingReward(judged.aligned, judged.targets, judged.fusion)
+
+    def training_reward(self, rows: NDArray[np.int64]) -> RankingReward:
+        """Returns what samples earn in training, by `grpo.reward` and `grpo.reward_k`; windows are numbered as in `reward`."""
+        return training_reward(self.judged(rows), self.config.grpo.reward, self.config.grpo.reward_k)
 
     def encoded(self, rows: NDArray[np.int64], tokenizer: PreTrainedTokenizerBase) -> EncodedPrompts:
         """Returns the token ids of the prompts of some windows, in their order."""
@@ -225,7 +230,7 @@ class Prepared:
         """
         rows = self.windows.of(Part.POLICY)
         if self.config.grpo.drop_flat:
-            rows = self._told_apart(rows, self.judged(rows).responsive(self.config.seed).numpy(), _FLAT)
+            rows = self._told_apart(rows, self.training_reward(rows).responsive(self.config.seed).numpy(), _FLAT)
         return self._sample(rows, self.config.train.max_train_windows)
 
     def _told_apart(self, rows: NDArray[np.int64], kept: NDArray[np.bool_], why: _LeftOut) -> NDArray[np.int64]:

@@ -33,6 +33,9 @@ def gate_data(prepared: Prepared, train: NDArray[np.int64], asked: NDArray[np.in
         static=torch.from_numpy(static),
         prior=torch.tensor(static_prior(static, config.policy.prior_floor)),
         seed=config.seed,
+        reward=config.grpo.reward,
+        reward_k=config.grpo.reward_k,
+        noise_scale=config.grpo.noise_scale,
         history=(start[train], start[valid], start[asked]),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import re
 import runpy
 import sys
@@ -54,6 +55,23 @@ def test_the_curves_are_printed_and_written(
         for step in ("0", "5")
     ]
     assert (tmp_path / "curves/curves.png").stat().st_size > 10_000
+
+
+def test_small_noise_brings_the_optimum_of_the_samples_to_that_of_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = importlib.import_module("noise_scale")
+    problem = example.Problem.make(example.MIXTURE)
+    shares = {scale: 100 * example.share_where_samples_earn_most(problem, scale) for scale in example.SCALES}
+    assert shares[1.0] < 95 and shares[0.25] > 99
+    assert sorted(shares.values()) == list(shares.values()), "less noise, less misalignment"
+    rows = re.findall(
+        r"^\| ([\d.]+)(?: \(\w+\))? \| ([\d.]+) \|",
+        (ROOT / "docs/results.md").read_text(encoding="utf-8").partition("noise scale s |")[2].partition("\n\n")[0],
+        re.MULTILINE,
+    )
+    assert {float(scale): float(share) for scale, share in rows} == pytest.approx(shares, abs=0.06)
+    # the optimum itself: without noise every sample is softmax(z)
+    assert example.share_where_samples_earn_most(problem, 1e-6) == 1.0
 
 
 def test_the_measured_variances_are_those_of_the_guide(

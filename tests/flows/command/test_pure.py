@@ -28,8 +28,13 @@ def test_the_four_original_commands(command: str, until: str, captured: Captured
     assert not captured.standalone
     # Each command leads to one and the same experiment, so that each goes on from where the one before it ended;
     # the first leaves out --bf16, which the stages up to `data` do not know.
-    expected = resolve("ml-1m", "small", overrides={"train.bf16": "--bf16" in command})
-    assert captured.config == expected
+    published = {"train.bf16": "--bf16" in command, "grpo.noise_scale": 1.0}
+    assert captured.config == resolve("ml-1m", "small", overrides=published)
+
+
+def test_pure_takes_another_noise_scale_where_it_is_named(captured: Captured) -> None:
+    cli.main(["pure", "--do_grpo", "--grpo.noise_scale", "0.5"])
+    assert captured.config.grpo.noise_scale == 0.5
 
 
 def test_pure_runs_up_to_the_last_stage_asked_for(captured: Captured) -> None:

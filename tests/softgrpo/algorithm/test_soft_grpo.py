@@ -19,6 +19,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 from trl import GRPOTrainer
 
+from softgrpo.algorithm.noise import gumbel_noise, row_noise
 from softgrpo.algorithm.soft_grpo import (
     ImportanceRatio,
     ScaleRewards,
@@ -27,9 +28,7 @@ from softgrpo.algorithm.soft_grpo import (
     equal_rewards,
     exact_kl,
     group_advantages,
-    gumbel_noise,
     log_density,
-    row_noise,
     sample,
     support_log_softmax,
     top_p_support,

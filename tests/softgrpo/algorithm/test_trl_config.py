@@ -7,7 +7,7 @@ import re
 from softgrpo.algorithm.trl_config import SoftGRPOConfig
 from softgrpo.config import GRPOConfig
 
-OUTSIDE = {"learning_rate", "head_learning_rate", "num_train_epochs", "drop_flat"}
+OUTSIDE = {"learning_rate", "head_learning_rate", "num_train_epochs", "drop_flat", "reward", "reward_k"}
 """Settings of the stage that are no arguments of this class alone."""
 WORDS = {"null": "None", "recaller": "class", "the SFT policy": "the model as it is before training"}
 """Words of the pipeline, which the algorithm does not know, and its own for them."""

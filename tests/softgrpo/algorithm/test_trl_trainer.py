@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, LlamaForSequenceClassification, TrainerCallback
 
 from softgrpo.algorithm.batching import GroupSampler, PromptCollator, PromptRows, predict_logits, token_counts
+from softgrpo.algorithm.noise import row_noise
 from softgrpo.algorithm.soft_grpo import (
     clipped_loss,
     exact_kl,
     group_advantages,
     log_density,
-    row_noise,
     sample,
 )
 from softgrpo.algorithm.trl_trainer import RewardFunction, SoftGRPOConfig, SoftGRPOTrainer
@@ -148,6 +148,7 @@ def test_the_loss_of_a_step_is_the_formula(tmp_path: Path) -> None:
         "epsilon": 0.05,
         "epsilon_high": 0.1,
         "tau_gumbel": 0.7,
+        "noise_scale": 0.5,
         "scale_rewards": "none",
     }
     model = toy_encoder(dropout=0.0)
@@ -161,11 +162,11 @@ def test_the_loss_of_a_step_is_the_formula(tmp_path: Path) -> None:
     reference = trainer.reference_logits
     assert reference is not None
     index = torch.tensor(list(GroupSampler(8, 8, 1, seed=42, lengths=token_counts(rows))))
-    drawn = sample(old, row_noise(index, (4, CLASSES), seed=42, generation=0), 0.7, 0.9, "noise")
+    drawn = sample(old, row_noise(index, (4, CLASSES), seed=42, generation=0), 0.7, 0.9, "noise", 0.5)
     rewards = toy_reward(drawn.weights, {"colour": torch.tensor(rows.columns["colour"])[index]})
     advantages = group_advantages(rewards, "none")
     for logits, entry in zip((old, new), logs(trainer), strict=True):
-        density = log_density(logits, drawn.perturbed, drawn.support, 0.7, "noise")
+        density = log_density(logits, drawn.perturbed, drawn.support, 0.7, "noise", 0.5)
         loss = (
             clipped_loss(density, drawn.log_density, advantages, 0.05, 0.1).loss
             + 0.5 * exact_kl(logits, reference[index]).mean()
@@ -270,6 +271,7 @@ def test_padding_to_another_length_changes_nothing(tmp_path: Path, monkeypatch: 
         (2, 4, {}),
         (2, 8, {}),
         (1, 4, {"scale_rewards": "batch", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}),
+        (2, 8, {"noise_scale_end": 0.25}),
         (1, 4, {"sampling": "discrete", "train_sampling_strategy": "random", "disable_dropout": False}),
     ],
 )
@@ -304,6 +306,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert histories[0] == histories[1]
 
 
+def test_the_noise_scale_moves_on_a_line_over_the_sets_of_samples(tmp_path: Path) -> None:
+    # 2 epochs of 3 groups, 2 steps each: 6 sets. From 1 to 0.5: 1 - 0.1 * set, the same in both steps of a set
+    trainer = make(tmp_path, num_iterations=2, noise_scale_end=0.5)
+    trainer.train()
+    logged = [entry["noise_scale"] for entry in logs(trainer) if "noise_scale" in entry]
+    assert logged == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
+    first = [entry["ratio_max"] for entry in logs(trainer)][::2]
+    assert first == [1.0] * 6, "the density of a set is read with the scale that drew it"
+
+
+def test_a_noise_scale_leaves_the_discrete_arm_as_it_is(tmp_path: Path) -> None:
+    plain, scaled = (
+        trained(tmp_path / str(scale), sampling="discrete", noise_scale=scale, num_iterations=2)
+        for scale in (1.0, 0.25)
+    )
+    assert distance(plain, scaled) == 0.0
+
+
 def test_a_start_between_the_steps_of_one_set_of_samples_is_refused(tmp_path: Path) -> None:
     class SaveAtOne(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -324,6 +344,8 @@ def test_a_start_between_the_steps_of_one_set_of_samples_is_refused(tmp_path: Pa
     [
         {"beta": 0.0},
         {"tau_gumbel": 0.5},
+        {"noise_scale": 0.25},
+        {"noise_scale_end": 0.25},
         {"top_p": 0.4},
         {"importance_ratio": "concrete"},
         {"scale_rewards": "none"},
@@ -525,6 +547,12 @@ def test_the_trainer_needs_no_package_of_the_pipeline() -> None:
         ({"tau_gumbel": -1.0}, "tau_gumbel = -1.0"),
         ({"tau_gumbel": math.nan}, "tau_gumbel = nan"),
         ({"tau_gumbel": math.inf}, "tau_gumbel = inf"),
+        ({"noise_scale": 0.0}, "noise_scale = 0.0. It must be positive and finite"),
+        ({"noise_scale": -0.25}, "noise_scale = -0.25"),
+        ({"noise_scale": math.nan}, "noise_scale = nan"),
+        ({"noise_scale": math.inf}, "noise_scale = inf"),
+        ({"noise_scale_end": 0.0}, "noise_scale_end = 0.0. It must be positive and finite"),
+        ({"noise_scale_end": math.nan}, "noise_scale_end = nan"),
         ({"top_p": 0.0}, "top_p = 0.0"),
         ({"top_p": 1.01}, "top_p = 1.01"),
         ({"importance_ratio": "gumbel"}, "importance_ratio = gumbel"),

@@ -45,7 +45,9 @@ def switch_data(train: int = 300, valid: int = 60, test: int = 80) -> tuple[Gate
     half = torch.full((2,), 0.5, dtype=torch.float64)
     numbers = (parts[0][1], parts[1][1], parts[2][1])
     history = tuple(np.where(part[1][:, 0] > 0, 2, 9) for part in parts)  # short where the left list is right
-    return GateData(parts[0][0], parts[0][2], parts[1][0], numbers, half, half.log(), 1, history), parts[2][0]
+    return GateData(
+        parts[0][0], parts[0][2], parts[1][0], numbers, half, half.log(), 1, "ndcg", None, 0.25, history
+    ), parts[2][0]
 
 
 def small_config(**evaluation: object) -> ExperimentConfig:

@@ -72,6 +72,16 @@ def test_what_a_gate_learns_from_matters_to_sft_where_it_labels() -> None:
     assert key("soft", True) == key("soft", False) and key("gate", True) != key("gate", False)
 
 
+def test_the_noise_scale_of_a_gate_matters_to_sft_where_it_labels() -> None:
+    def key(kind: str, scale: float) -> str:
+        config = resolve("ml-100k", "tiny", overrides={"labels.kind": kind, "grpo.noise_scale": scale})
+        nodes = plan(config)
+        digests = {node.name: "same" for node in nodes}
+        return next(stage_key(node, config, digests) for node in nodes if node.name == "sft")
+
+    assert key("soft", 1.0) == key("soft", 0.25) and key("gate", 1.0) != key("gate", 0.25)
+
+
 def test_where_the_data_lie_changes_no_key(tmp_path: Path) -> None:
     packaged = resolve("ml-100k", "tiny", overrides={"data.download": False})
     assert stage_key(plan(packaged)[0], packaged, {}) == keys()["split"]

@@ -10,7 +10,7 @@ from softgrpo.config import FusionConfig, MergeMethod
 from softgrpo.errors import DataError, TrainingError
 from softgrpo.ranking.fusion import align, target_ranks
 from softgrpo.ranking.metrics import ndcg
-from softgrpo.ranking.rewards import JudgedLists, RankingReward
+from softgrpo.ranking.rewards import JudgedLists, LogProbabilityReward, RankingReward, training_reward
 from tests.support.fusion_cases import pad
 
 FUSION = FusionConfig(method="score", normalisation="rank_reciprocal", k=2)
@@ -121,3 +121,75 @@ def test_where_no_target_is_reachable_every_weight_earns_nothing(method: MergeMe
     found = ndcg(ranks, judged.num_targets[:, None], 2).amax(1) > 0
     assert not found[~judged.reachable].any() and 0 < judged.reachable.sum() < 40
     assert found.sum() >= 0.8 * judged.reachable.sum(), "hardly a window is called reachable that is not"
+
+
+# ---------------------------------------------------------------- denser rewards in training
+
+
+def standardised_log_softmax(*scores: float) -> list[float]:
+    """Plain Python: scores with mean 0 and standard deviation 1, then the log softmax."""
+    mean = sum(scores) / len(scores)
+    deviation = math.sqrt(sum((score - mean) ** 2 for score in scores) / len(scores)) or 1.0
+    z = [(score - mean) / deviation for score in scores]
+    total = math.log(sum(map(math.exp, z)))
+    return [each - total for each in z]
+
+
+def test_log_probabilities_by_hand() -> None:
+    reward = LogProbabilityReward(align(*pad(ITEMS, SCORES), FUSION), TARGETS, FUSION)
+    weights = torch.tensor([[[0.6, 0.4], [1.0, 0.0], [0.0, 1.0]]] * 3)
+    # window 0, items 1 to 4, values 1 and 1/2 in each list; target 3 is listed, target 8 is not and does not count
+    mixed = standardised_log_softmax(0.6, 0.3, 0.4, 0.2)[2]
+    first = standardised_log_softmax(1.0, 0.5, 0.5, 0.5)[2]  # 3 and 4 are left out and get the score of the last item
+    second = standardised_log_softmax(0.5, 0.5, 1.0, 0.5)[2]
+    # window 1, items 5, 6, 7, target 5
+    lone = [standardised_log_softmax(*scores)[0] for scores in ((0.6, 0.4, 0.2), (1.0, 1.0, 1.0), (0.5, 1.0, 0.5))]
+    # window 2, item 9 alone: it is certain whatever the weights, even where the merged list is empty
+    expected = torch.tensor([[mixed, first, second], lone, [0.0, 0.0, 0.0]])
+    assert torch.allclose(reward(weights, {"index": torch.arange(3)}), expected, atol=1e-6)
+    assert second > mixed > first
+
+
+@pytest.mark.parametrize("normalisation", ["none", "minmax", "zscore"])
+def test_log_probabilities_do_not_depend_on_the_size_of_scores(normalisation) -> None:
+    generator = torch.Generator().manual_seed(5)
+    scores, items = torch.randn(7, 3, 30, generator=generator).topk(8)
+    targets = items[:, :2, 3]
+    fusion = FusionConfig(method="score", normalisation=normalisation)
+    weights, index = torch.softmax(torch.randn(7, 5, 3, generator=generator), -1), {"index": torch.arange(7)}
+    small, large = (
+        LogProbabilityReward(align(items, factor * scores, fusion), targets, fusion)(weights, index)
+        for factor in (1, 8)
+    )
+    assert torch.allclose(small, large, atol=1e-4) and (small < 0).all()
+
+
+def test_windows_without_a_listed_target_earn_nothing_and_do_not_respond() -> None:
+    targets = torch.tensor([[8, -1], [5, -1], [9, -1]])
+    reward = LogProbabilityReward(align(*pad(ITEMS, SCORES), FUSION), targets, FUSION)
+    assert reward.responsive(seed=0).tolist() == [False, True, True]
+    assert reward(torch.tensor([[[0.6, 0.4], [0.1, 0.9]]]), {"index": torch.tensor([0])}).tolist() == [[0.0, 0.0]]
+
+
+def test_a_deeper_cut_off_tells_more_weights_apart() -> None:
+    """Target 2 is second in the first list: with k = 1 no weights reach it, with k = 3 the first recaller's do better."""
+    judged = JudgedLists.build(
+        torch.tensor([[[1, 2], [3, 4]]]),
+        torch.tensor([[[2.0, 1.0], [2.0, 1.0]]]),
+        torch.tensor([[2]]),
+        FusionConfig(method="score", normalisation="rank_reciprocal", k=1),
+    )
+    weights = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]])
+    plain, deep = (training_reward(judged, "ndcg", k) for k in (None, 3))
+    assert plain.responsive(0).tolist() == [False] and deep.responsive(0).tolist() == [True]
+    assert plain(weights, {"index": torch.tensor([0])}).tolist() == [[0.0, 0.0]]
+    # (0.9, 0.1): 1 (.9), 2 (.45), 3 (.1): second place; (0.1, 0.9): 3 (.9), 4 (.45), 1 (.1), 2 (.05): fourth, beyond 3
+    assert deep(weights, {"index": torch.tensor([0])}).tolist() == [[pytest.approx(1 / math.log2(3)), 0.0]]
+    assert isinstance(training_reward(judged, "log_probability", None), LogProbabilityReward)
+    assert judged.fusion.k == 1, "what is reported keeps its cut-off"
+
+
+def test_a_merge_without_scores_has_no_log_probability() -> None:
+    fusion = FusionConfig(method="quota")
+    with pytest.raises(TrainingError, match=r"log_probability with the merge quota.*\[TRAINING-022\]"):
+        LogProbabilityReward(align(*pad(ITEMS, SCORES), fusion), TARGETS, fusion)
