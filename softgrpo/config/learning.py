@@ -44,9 +44,10 @@ class PolicyConfig(Section):
     """Start at the best static mixture: its log is added to the logits and the head starts at zero."""
     prior_floor: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.002
     """Smallest weight in the static prior. Larger ones let every recaller take part in the samples, and start below the mixture."""
-    numbers: Literal["none", "head"] = "none"
+    numbers: Literal["none", "head", "tokens"] = "none"
     """How the policy reads the numbers of a window, those of the gates, beside its prompt. head: a small network in the head reads
-    them with what the language model says; it starts at zero."""
+    them with what the language model says; it starts at zero. tokens: a linear projection of each recaller's numbers, and of the
+    others, to a soft token of the prompt."""
 
 
 class TrainConfig(Section):

@@ -40,7 +40,7 @@ class PolicyCard:
     adapter: str
     prior: tuple[Finite, ...] | None
     reading_tau: Above0 = 1.0
-    reads_numbers: Literal["none", "head"] = "none"
+    reads_numbers: Literal["none", "head", "tokens"] = "none"
     numbers: tuple[str, ...] = ()
 
 

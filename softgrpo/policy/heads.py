@@ -5,15 +5,12 @@ Legend: B prompts, L tokens, H hidden size, F numbers, M recallers.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from softgrpo.errors import PolicyError
 from softgrpo.policy.number_scale import NumberScale, Standardise
+from softgrpo.policy.window_inputs import NUMBERS, WindowReader
 
-NUMBERS = "numbers"
 UNITS = 32
 """Hidden units of the network that reads numbers; those of the gates (`softgrpo.baselines.networks`)."""
 
@@ -39,44 +36,45 @@ class PriorHead(nn.Module):
         self.register_buffer("prior", prior.float())
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Returns float32 logits (..., M) for hidden states (..., H) of any precision."""
+        """Returns float32 logits (..., M) for hidden states (..., H) of any precision.
+
+        Raises:
+            PolicyError: A window input that the head reads is missing or has another width.
+        """
         # in float32 also under autocast: bfloat16 would round the prior, and training would start beside the static mixture
         with torch.autocast(hidden.device.type, enabled=False):
-            logits: Tensor = self.linear(hidden.float()) + self.prior
+            logits: Tensor = self.learnt(hidden.float()) + self.prior
+        return logits
+
+    def learnt(self, hidden: Tensor) -> Tensor:
+        """Returns what is added to the prior, (..., M); 0 before any training."""
+        logits: Tensor = self.linear(hidden)
         return logits
 
 
-class WindowInputs(nn.Module):
-    """Base of modules inside a language model that read a window's numbers, which its own layers do not pass on.
+class UnitHead(PriorHead):
+    """A head with a prior on hidden states of length 1: `z = W u + b + log w_static` with `u = LN(h) / sqrt(H)`.
 
-    `read_window_inputs` lets the model's forward pass hand them over.
+    So one learning rate suits the head whatever the model's own scale, and new parts of the model beside it.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.given: Tensor | None = None
+    @staticmethod
+    def unit(hidden: Tensor) -> Tensor:
+        """Returns u, (..., H)."""
+        size = hidden.shape[-1]
+        unit: Tensor = nn.functional.layer_norm(hidden, (size,)) / size**0.5
+        return unit
 
-    def numbers_of(self, expected: int) -> Tensor:
-        """Returns the numbers (B, F) of this forward pass.
-
-        Raises:
-            PolicyError: There are none, or another count than `expected`.
-        """
-        rule = f"this policy reads {expected} numbers of each window beside its prompt"
-        remedy = f"Pass numbers (B, {expected}) to the model: a column '{NUMBERS}' of the rows, see PolicyCard.numbers"
-        if self.given is None:
-            raise PolicyError("a batch without numbers", rule, remedy, code="POLICY-030")
-        if self.given.ndim != 2 or self.given.shape[1] != expected:
-            raise PolicyError(f"numbers of shape {tuple(self.given.shape)}", rule, remedy, code="POLICY-031")
-        return self.given
+    def learnt(self, hidden: Tensor) -> Tensor:
+        """Returns what is added to the prior, (..., M); 0 before any training."""
+        return super().learnt(self.unit(hidden))
 
 
-class NumbersHead(WindowInputs):
-    """A head on the hidden state h and the standardised numbers x: `z = W u + V tanh(A x + B u + a) + b + prior`.
+class NumbersHead(UnitHead, WindowReader):
+    """A head on the hidden state and the standardised numbers x: `z = W u + V tanh(A x + B u + a) + b + log w_static`.
 
-    Here `u = LN(h) / sqrt(H)`: hidden states of every model have length 1, so that one learning rate suits all of the head. W, b,
-    V and B start at zero. At the start the logits are the prior, and the hidden units know the numbers alone, as those of the
-    gates do; what the text says joins as it is learnt.
+    W, b, V and B start at zero. At the start the logits are the prior, and the hidden units know the numbers alone, as those of
+    the gates do; what the text says joins as it is learnt.
 
     Args:
         linear: W and b; it starts at zero.
@@ -84,60 +82,20 @@ class NumbersHead(WindowInputs):
         scale: Of the numbers.
     """
 
-    prior: Tensor
-
     def __init__(self, linear: nn.Linear, prior: Tensor, scale: NumberScale) -> None:
-        super().__init__()
-        self.linear = linear
+        super().__init__(linear, prior)
         self.standardise = Standardise(scale)
         self.numbers = nn.Linear(len(scale.names), UNITS)
         self.text = nn.Linear(linear.in_features, UNITS, bias=False)
         self.output = nn.Linear(UNITS, linear.out_features, bias=linear.bias is None)
-        biases = (linear.bias, self.output.bias)
-        for zero in (
-            linear.weight,
-            self.text.weight,
-            self.output.weight,
-            *(bias for bias in biases if bias is not None),
-        ):
+        biases = (bias for bias in (self.output.bias,) if bias is not None)
+        for zero in (self.text.weight, self.output.weight, *biases):
             nn.init.zeros_(zero)
-        self.register_buffer("prior", prior.float())
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Returns float32 logits (B, M) or (B, L, M) for hidden states (B, H) or (B, L, H) of any precision.
-
-        Raises:
-            PolicyError: There are no numbers, or another count than this head reads.
-        """
-        numbers = self.numbers_of(self.numbers.in_features)
-        with torch.autocast(hidden.device.type, enabled=False):
-            size = hidden.shape[-1]
-            unit = nn.functional.layer_norm(hidden.float(), (size,)) / size**0.5
-            read = self.numbers(self.standardise(numbers))
-            units = torch.tanh((read if hidden.ndim == 2 else read[:, None]) + self.text(unit))
-            logits: Tensor = self.linear(unit) + self.output(units) + self.prior
+    def learnt(self, hidden: Tensor) -> Tensor:
+        """Returns what is added to the prior, (B, M) or (B, L, M) for hidden states (B, H) or (B, L, H)."""
+        numbers = self.numbers(self.standardise(self.read(NUMBERS, self.numbers.in_features)))  # (B, units)
+        read = numbers if hidden.ndim == 2 else numbers[:, None]
+        units = torch.tanh(read + self.text(self.unit(hidden)))
+        logits: Tensor = super().learnt(hidden) + self.output(units)
         return logits
-
-
-def read_window_inputs(model: nn.Module) -> None:
-    """Lets a model's forward pass take `numbers` (B, F) beside the tokens; the modules in it that read them get them.
-
-    Args:
-        model: The outermost module: the one that is called.
-    """
-
-    def hand_over(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        _give(module, kwargs.pop(NUMBERS, None))
-        return args, kwargs
-
-    def forget(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        _give(module, None)
-
-    model.register_forward_pre_hook(hand_over, with_kwargs=True)
-    model.register_forward_hook(forget, always_call=True)
-
-
-def _give(model: nn.Module, numbers: Tensor | None) -> None:
-    for module in model.modules():
-        if isinstance(module, WindowInputs):
-            module.given = numbers

@@ -20,10 +20,13 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
 from softgrpo.policy.card import CARD, PolicyCard, load_card
-from softgrpo.policy.heads import NumbersHead, PriorHead, read_window_inputs
+from softgrpo.policy.heads import NumbersHead, PriorHead, UnitHead
 from softgrpo.policy.model_files import check_reachable, identify_weights, locate_weights
 from softgrpo.policy.number_scale import NumberScale
+from softgrpo.policy.number_tokens import TOKENS, NumberTokens, add_number_tokens, insert_number_tokens
 from softgrpo.policy.pretrained import empty_model, load_base, load_tokenizer
+from softgrpo.policy.prior import static_prior
+from softgrpo.policy.window_inputs import hand_over
 
 WEIGHTS = "model.safetensors"
 
@@ -69,6 +72,8 @@ def _make_head(linear: nn.Linear, card: PolicyCard, scale: NumberScale) -> nn.Mo
     prior = torch.zeros(len(card.recallers)) if card.prior is None else torch.tensor(card.prior)
     if card.reads_numbers == "head":
         return NumbersHead(linear, prior, scale)
+    if card.reads_numbers == "tokens":
+        return UnitHead(linear, prior)
     return linear if card.prior is None else PriorHead(linear, prior)
 
 
@@ -79,10 +84,19 @@ def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig, scale
     linear = model.get_submodule(head)
     assert isinstance(linear, nn.Linear)
     setattr(model.get_submodule(parent), leaf, _make_head(linear, card, scale))
+    if card.reads_numbers == "tokens":
+        add_number_tokens(model, scale, card.recallers, card.max_length)
     adapted = model if card.adapter == "none" else _with_adapters(model, head, config)
-    if card.reads_numbers != "none":
-        read_window_inputs(adapted)
+    _let_read(adapted, card)
     return adapted
+
+
+def _let_read(model: nn.Module, card: PolicyCard) -> None:
+    """Lets a model take what it reads of a window beside its prompt."""
+    if card.reads_numbers != "none":
+        hand_over(model)
+    if card.reads_numbers == "tokens":
+        insert_number_tokens(model)
 
 
 def _with_adapters(model: PreTrainedModel, head: str, config: PolicyConfig) -> nn.Module:
@@ -93,8 +107,8 @@ def _with_adapters(model: PreTrainedModel, head: str, config: PolicyConfig) -> n
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         target_modules="all-linear",
-        exclude_modules=rf"{re.escape(head)}(\..*)?",
-        modules_to_save=[head.partition(".")[0]],
+        exclude_modules=rf"({re.escape(head)}|{TOKENS})(\..*)?",
+        modules_to_save=[head.partition(".")[0], *([TOKENS] if hasattr(model, TOKENS) else [])],
     )
     with warnings.catch_warnings():  # peft still asks by a name that transformers is about to drop
         warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing", category=FutureWarning)
@@ -102,31 +116,10 @@ def _with_adapters(model: PreTrainedModel, head: str, config: PolicyConfig) -> n
 
 
 def head_parameters(policy: Policy) -> list[nn.Parameter]:
-    """Returns the parameters of the head that are trained."""
-    own: list[nn.Module] = [each for each in policy.model.modules() if isinstance(each, NumbersHead | PriorHead)]
+    """Returns the parameters of the head, and of soft tokens, that are trained: all that is new in a pretrained model."""
+    own: list[nn.Module] = [each for each in policy.model.modules() if isinstance(each, NumberTokens | PriorHead)]
     heads = own or [policy.model.get_submodule(find_head(policy.model, len(policy.card.recallers)))]
     return [value for head in heads for value in head.parameters() if value.requires_grad]
-
-
-def static_prior(weights: NDArray[np.float64], floor: float) -> tuple[float, ...]:
-    """Returns the log of a static mixture, each weight raised to `floor` and the whole normalised, M values."""
-    raised = np.maximum(weights, floor)
-    return tuple(float(value) for value in np.log(raised / raised.sum()))
-
-
-def starting_weights(weights: NDArray[np.float64], config: PolicyConfig) -> Tensor:
-    """Returns the weights (M,) float64 that a policy gives before any training: the static mixture under the prior's floor.
-
-    They pass through float32 as the policy's logits do, so that a policy that kept its start has the same weights to the last
-    digit. Without a static prior a policy does not start at the mixture, which then stays as it is.
-
-    Args:
-        weights: (M,) the best static mixture.
-        config: Says whether there is a prior, and its floor.
-    """
-    if not config.static_prior:
-        return torch.from_numpy(weights)
-    return torch.tensor(static_prior(weights, config.prior_floor)).float().double().softmax(-1)
 
 
 def create_policy(
@@ -214,8 +207,7 @@ def merge_adapters(policy: Policy) -> Policy:
     if not isinstance(policy.model, PeftModel):
         return policy
     merged = copy.deepcopy(policy.model).merge_and_unload()
-    if policy.card.reads_numbers != "none":
-        read_window_inputs(merged)
+    _let_read(merged, policy.card)
     return Policy(merged, policy.tokenizer, replace(policy.card, adapter="none"))
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from softgrpo.algorithm.batching import PromptRows
 from softgrpo.common.records import Part
 from softgrpo.policy.card import check_numbers
-from softgrpo.policy.heads import NUMBERS
 from softgrpo.policy.model import Policy, create_policy, load_policy
 from softgrpo.policy.number_scale import NumberScale
 from softgrpo.policy.prompts import EncodedPrompts
+from softgrpo.policy.window_inputs import NUMBERS
 from softgrpo.stages.inputs import Prepared
 
 

@@ -36,7 +36,7 @@ from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
 from softgrpo.evaluation.summary import FOCUS
 from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.card import load_card
-from softgrpo.policy.model import starting_weights
+from softgrpo.policy.prior import starting_weights
 from softgrpo.ranking.fusion import merged_lists
 from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.rewards import JudgedLists

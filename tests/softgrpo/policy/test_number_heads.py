@@ -25,10 +25,11 @@ from softgrpo.policy.model import (
     head_parameters,
     load_policy,
     save_policy,
-    static_prior,
     store_policy,
 )
 from softgrpo.policy.number_scale import NumberScale, Standardise
+from softgrpo.policy.number_tokens import make_room, number_blocks
+from softgrpo.policy.prior import static_prior
 from tests.support.toy_policy import OPTIMA, save_base, toy_decoder, toy_encoder, toy_rows, toy_tokenizer
 
 RECALLERS = ("BPR", "SASRec", "ItemKNN")
@@ -36,7 +37,7 @@ STATIC = np.array([0.7, 0.3, 0.0])
 NAMES = ("items", "BPR: gap", "BPR: spread")
 VALUES = np.array([[100.0, -1.0, 3.0], [300.0, 1.0, 3.0]])  # mean (200, 0, 3), standard deviation (100, 1, 0)
 SCALE = NumberScale.of(NAMES, VALUES)
-WAYS = ("head",)
+WAYS = ("head", "tokens")
 BASES = {"encoder": toy_encoder, "decoder": toy_decoder}
 
 
@@ -89,7 +90,7 @@ def test_numbers_are_standardised_cut_off_and_0_where_they_do_not_vary() -> None
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_head_by_hand(bias: bool) -> None:
     head = NumbersHead(nn.Linear(2, 3, bias=bias), torch.tensor([0.5, -0.5, 0.0]), SCALE)
-    head.given = torch.tensor([[300.0, 0.0, 3.0]])
+    head.given = {"numbers": torch.tensor([[300.0, 0.0, 3.0]])}
     hidden = torch.tensor([[1.0, 3.0]])
     assert head(hidden).tolist() == [[0.5, -0.5, 0.0]]
     with torch.no_grad():
@@ -104,6 +105,30 @@ def test_the_head_by_hand(bias: bool) -> None:
     assert head(hidden)[0].tolist() == pytest.approx(expected, abs=1e-4)
     tokens = head(hidden[:, None].expand(1, 4, 2))  # a decoder asks about every token
     assert tokens.shape == (1, 4, 3) and tokens[0, 3].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_room_for_soft_tokens_is_behind_the_first_token_wherever_the_padding_is() -> None:
+    ids = torch.tensor([[0, 0, 3, 4, 5], [6, 7, 0, 0, 0]])
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 0, 0, 0]])
+    wider, known, places = make_room(ids, mask, 2)
+    assert wider.tolist() == [[0, 0, 3, 3, 3, 4, 5], [6, 6, 6, 7, 0, 0, 0]]
+    assert known.tolist() == [[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]]
+    assert places.tolist() == [[3, 4], [1, 2]]
+
+
+def test_each_recaller_has_a_token_and_the_other_numbers_share_one() -> None:
+    names = ("items", "BPR: gap", "age", "SASRec: gap", "BPR: spread")
+    assert number_blocks(names, ("BPR", "SASRec", "ItemKNN")) == [[1, 4], [3], [0, 2]]
+
+
+def test_soft_tokens_that_do_not_fit_are_refused_before_training(tmp_path: Path) -> None:
+    name = save_base(tmp_path / "base", toy_encoder(), toy_tokenizer())  # of 64 positions
+    config = PolicyConfig(model_name=name, numbers="tokens")
+    create_policy(config, RECALLERS, 62, STATIC, seed=3, scale=SCALE)  # tokens for BPR's numbers and for the other one
+    with pytest.raises(
+        PolicyError, match=r"at most 64 tokens, and the numbers take 2.*Lower --prompt.max_length to 62"
+    ):
+        create_policy(config, RECALLERS, 63, STATIC, seed=3, scale=SCALE)
 
 
 # ---------------------------------------------------------------- the start
@@ -145,10 +170,10 @@ def test_a_batch_without_numbers_or_with_another_count_is_refused(tmp_path: Path
     policy, _ = create(tmp_path, "encoder", numbers=way)
     batch = PromptCollator(policy.tokenizer)([rows_with()[0]])
     assert policy_logits(policy.model, batch).shape == (1, 3)
-    with pytest.raises(PolicyError, match=r"numbers of shape \(1, 2\).*reads 3 numbers"):
+    with pytest.raises(PolicyError, match=r"numbers of shape \(1, 2\).*reads numbers \(B, 3\)"):
         policy_logits(policy.model, {**batch, "numbers": batch["numbers"][:, :2]})
     del batch["numbers"]  # those of the last batch are forgotten
-    with pytest.raises(PolicyError, match=r"a batch without numbers.*reads 3 numbers"):
+    with pytest.raises(PolicyError, match=r"a batch without numbers.*reads numbers \(B, 3\)"):
         policy_logits(policy.model, batch)
 
 
