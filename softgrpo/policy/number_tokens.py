@@ -105,8 +105,8 @@ def make_room(input_ids: Tensor, attention_mask: Tensor, count: int) -> tuple[Te
         count: K.
 
     Returns:
-        Token ids and mask, (B, L + K), and the places of the soft tokens, (B, K). Their ids are those of the first token: what
-        counts is that they are no padding, for a decoder looks for its last token by them.
+        Token ids and mask, (B, L + K), and the places of the soft tokens, (B, K). Their ids, those of the
+        first token, are not looked up.
     """
     first = attention_mask.argmax(1, keepdim=True)  # (B, 1)
     old = torch.arange(input_ids.shape[1], device=input_ids.device)

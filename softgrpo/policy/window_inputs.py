@@ -6,6 +6,7 @@ Legend: B prompts, F numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,13 +16,12 @@ from softgrpo.errors import PolicyError
 NUMBERS = "numbers"
 """Name of the numbers (B, F) among the inputs of a policy's model."""
 WINDOW_INPUTS = (NUMBERS,)
-_NOTHING: Mapping[str, Tensor] = {}
 
 
 class WindowReader:
     """Mixin of modules inside a language model that read window inputs; `hand_over` lets the model give them."""
 
-    given: Mapping[str, Tensor] = _NOTHING
+    given: Mapping[str, Tensor] = MappingProxyType({})
     """The window inputs of this forward pass."""
 
     def read(self, name: str, width: int) -> Tensor:
@@ -47,19 +47,11 @@ def hand_over(model: nn.Module) -> None:
         model: The outermost module: the one that is called.
     """
     model.register_forward_pre_hook(_take, with_kwargs=True)
-    model.register_forward_hook(_forget, always_call=True)
 
 
 def _take(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    _give(model, {name: kwargs.pop(name) for name in WINDOW_INPUTS if name in kwargs})
-    return args, kwargs
-
-
-def _forget(model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-    _give(model, _NOTHING)
-
-
-def _give(model: nn.Module, given: Mapping[str, Tensor]) -> None:
+    given = {name: kwargs.pop(name) for name in WINDOW_INPUTS if name in kwargs}
     for module in model.modules():
         if isinstance(module, WindowReader):
             module.given = given
+    return args, kwargs
