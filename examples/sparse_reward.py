@@ -14,7 +14,7 @@ import torch
 from softgrpo.algorithm.noise import row_noise
 from softgrpo.algorithm.soft_grpo import equal_rewards, sample
 from softgrpo.common.records import Part
-from softgrpo.policy.model import static_prior
+from softgrpo.policy.prior import static_prior
 from softgrpo.presets import resolve
 from softgrpo.ranking.rewards import RankingReward
 from softgrpo.stages.inputs import Prepared

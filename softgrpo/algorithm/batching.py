@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 CHUNK_GROUPS = 50  # groups that are sorted by length together; that of transformers' LengthGroupedSampler
 Row = dict[str, Any]
+MODEL_INPUTS = ("input_ids", "attention_mask")
+FURTHER_INPUTS = ("numbers",)
+"""Columns that the model's forward pass takes beside the tokens, where the rows have them."""
 
 
 class PromptRows(Dataset[Row]):
@@ -31,7 +34,8 @@ class PromptRows(Dataset[Row]):
 
     Args:
         input_ids: Token ids per prompt.
-        columns: Further columns, one value per prompt each; they reach the loss or the reward in the batch.
+        columns: Further columns, one value per prompt each; they reach the loss or the reward in the batch. The model itself
+            gets a column `numbers` (N, F): its forward pass must take it.
     """
 
     def __init__(self, input_ids: Sequence[Sequence[int]], columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
@@ -185,10 +189,16 @@ class GroupSampler(Sampler[int]):
 def policy_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     """Returns the logits of one batch in float32, (B, M).
 
+    Args:
+        model: Token ids (B, L), and `numbers` (B, F) where the batch has them, to logits (B, M).
+        batch: With input_ids and attention_mask.
+
     Raises:
         TrainingError: A logit is NaN or infinite.
     """
-    logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    inputs = {name: batch[name] for name in MODEL_INPUTS}
+    inputs |= {name: batch[name] for name in FURTHER_INPUTS if name in batch}
+    logits: Tensor = model(**inputs).logits
     return check_finite("logits", logits)
 
 

@@ -44,6 +44,10 @@ class PolicyConfig(Section):
     """Start at the best static mixture: its log is added to the logits and the head starts at zero."""
     prior_floor: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.002
     """Smallest weight in the static prior. Larger ones let every recaller take part in the samples, and start below the mixture."""
+    numbers: Literal["none", "head", "tokens"] = "none"
+    """How the policy reads the numbers of a window, those of the gates, beside its prompt. head: a small network in the head reads
+    them with what the language model says; it starts at zero. tokens: a linear projection of each recaller's numbers, and of the
+    others, to a soft token of the prompt."""
 
 
 class TrainConfig(Section):
@@ -98,7 +102,8 @@ class SFTConfig(Section):
     learning_rate: Positive = 5e-5
     """Peak learning rate."""
     head_learning_rate: Positive | None = None
-    """Peak learning rate of the classification head, which is new where the rest is pretrained; null takes `learning_rate`."""
+    """Peak learning rate of the classification head, which is new where the rest is pretrained; null takes `learning_rate`, and
+    0.003 where the policy reads numbers."""
     num_train_epochs: NonNegative = 3
     """Passes over the training windows; 0 leaves the stage out: the policy is what it starts from."""
     disable_dropout: bool = False
@@ -111,7 +116,7 @@ class GRPOConfig(Section):
     learning_rate: Positive = 1e-6
     """Peak learning rate."""
     head_learning_rate: Positive | None = None
-    """Peak learning rate of the classification head; null takes `learning_rate`."""
+    """Peak learning rate of the classification head; null takes `learning_rate`, and 0.003 where the policy reads numbers."""
     num_train_epochs: NonNegative = 1
     """Passes over the training windows; 0 leaves the stage out: the policy is SFT's."""
     drop_flat: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -27,6 +27,8 @@ class PolicyCard:
         adapter: none or lora.
         prior: Log weights added to the logits, or None.
         reading_tau: Temperature that turns logits into weights at evaluation, chosen on validation windows.
+        reads_numbers: How the model reads the numbers of a window, see `PolicyConfig.numbers`.
+        numbers: Names of the numbers that it reads, in their order; empty where it reads none.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
@@ -38,6 +40,8 @@ class PolicyCard:
     adapter: str
     prior: tuple[Finite, ...] | None
     reading_tau: Above0 = 1.0
+    reads_numbers: Literal["none", "head", "tokens"] = "none"
+    numbers: tuple[str, ...] = ()
 
 
 _CARDS = TypeAdapter(PolicyCard)
@@ -81,4 +85,35 @@ def load_card(folder: Path) -> PolicyCard:
             _AGAIN,
             code="POLICY-006",
         )
+    if (card.reads_numbers == "none") != (not card.numbers):
+        raise PolicyError(
+            f"'{path}' with reads_numbers = {card.reads_numbers} and the names of {len(card.numbers)} numbers",
+            "A policy names the numbers that it reads, and no others",
+            _AGAIN,
+            code="POLICY-032",
+        )
     return card
+
+
+def check_numbers(card: PolicyCard, given: tuple[str, ...]) -> None:
+    """Checks that a policy finds the numbers that it was trained on.
+
+    Args:
+        card: Of the policy; one that reads no numbers takes any.
+        given: Names of the numbers that there are, in their order.
+
+    Raises:
+        PolicyError: They are others, or in another order.
+    """
+    if card.reads_numbers == "none" or given == card.numbers:
+        return
+    missing, further = (
+        [name for name in one if name not in other] for one, other in ((card.numbers, given), (given, card.numbers))
+    )
+    differences = [f"without {', '.join(missing)}"] * bool(missing) + [f"with {', '.join(further)}"] * bool(further)
+    raise PolicyError(
+        f"numbers {' and '.join(differences) or 'in another order'}",
+        f"the policy was trained on these {len(card.numbers)} numbers: {', '.join(card.numbers)}",
+        "Set the same features.* (and text.*) as in its training, or train a policy on these numbers",
+        code="POLICY-034",
+    )

@@ -1,9 +1,10 @@
-"""The policy: a language model with a classification head over the recallers, the fixed prior on its logits, its adapters."""
+"""The policy: a language model with a classification head over the recallers, what that head reads, its adapters."""
 
 from __future__ import annotations
 
 import copy
 import json
+import re
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,38 +20,15 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
 from softgrpo.policy.card import CARD, PolicyCard, load_card
+from softgrpo.policy.heads import NumbersHead, PriorHead, UnitHead
 from softgrpo.policy.model_files import check_reachable, identify_weights, locate_weights
+from softgrpo.policy.number_scale import NumberScale
+from softgrpo.policy.number_tokens import TOKENS, NumberTokens, add_number_tokens, insert_number_tokens
 from softgrpo.policy.pretrained import empty_model, load_base, load_tokenizer
+from softgrpo.policy.prior import static_prior
+from softgrpo.policy.window_inputs import hand_over
 
 WEIGHTS = "model.safetensors"
-
-
-class PriorHead(nn.Module):
-    """A linear head with a fixed prior: `z = W h + b + log w_static`.
-
-    Its parameter names differ from those of a plain head, so that a checkpoint opened without the prior cannot pass unnoticed.
-
-    Args:
-        linear: The head; it starts at zero.
-        prior: (M,) log weights.
-    """
-
-    prior: Tensor
-
-    def __init__(self, linear: nn.Linear, prior: Tensor) -> None:
-        super().__init__()
-        nn.init.zeros_(linear.weight)
-        if linear.bias is not None:
-            nn.init.zeros_(linear.bias)
-        self.linear = linear
-        self.register_buffer("prior", prior.float())
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Returns float32 logits (..., M) for hidden states (..., H) of any precision."""
-        # in float32 also under autocast: bfloat16 would round the prior, and training would start beside the static mixture
-        with torch.autocast(hidden.device.type, enabled=False):
-            logits: Tensor = self.linear(hidden.float()) + self.prior
-        return logits
 
 
 @dataclass
@@ -58,7 +36,7 @@ class Policy:
     """A model ready to train or to ask.
 
     Attributes:
-        model: (B, L) token ids to logits (B, M).
+        model: (B, L) token ids, and (B, F) `numbers` where it reads them, to logits (B, M).
         tokenizer: With a padding token.
         card: What it is.
     """
@@ -89,24 +67,48 @@ def find_head(model: nn.Module, classes: int) -> str:
     return names[-1]
 
 
-def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig) -> nn.Module:
-    """Puts the prior on the head and LoRA adapters on the body, as the card says."""
+def _make_head(linear: nn.Linear, card: PolicyCard, scale: NumberScale) -> nn.Module:
+    """Returns the head that the card asks for, over the model's own linear one."""
+    prior = torch.zeros(len(card.recallers)) if card.prior is None else torch.tensor(card.prior)
+    if card.reads_numbers == "head":
+        return NumbersHead(linear, prior, scale)
+    if card.reads_numbers == "tokens":
+        return UnitHead(linear, prior)
+    return linear if card.prior is None else PriorHead(linear, prior)
+
+
+def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig, scale: NumberScale) -> nn.Module:
+    """Puts the head on the model that the card asks for, and LoRA adapters on the body."""
     head = find_head(model, len(card.recallers))
     parent, _, leaf = head.rpartition(".")
-    if card.prior is not None:
-        linear = model.get_submodule(head)
-        assert isinstance(linear, nn.Linear)
-        setattr(model.get_submodule(parent), leaf, PriorHead(linear, torch.tensor(card.prior)))
-    if card.adapter == "none":
-        return model
+    linear = model.get_submodule(head)
+    assert isinstance(linear, nn.Linear)
+    setattr(model.get_submodule(parent), leaf, _make_head(linear, card, scale))
+    if card.reads_numbers == "tokens":
+        add_number_tokens(model, scale, card.recallers, card.max_length)
+    adapted = model if card.adapter == "none" else _with_adapters(model, head, config)
+    _let_read(adapted, card)
+    return adapted
+
+
+def _let_read(model: nn.Module, card: PolicyCard) -> None:
+    """Lets a model take what it reads of a window beside its prompt."""
+    if card.reads_numbers != "none":
+        hand_over(model)
+    if card.reads_numbers == "tokens":
+        insert_number_tokens(model)
+
+
+def _with_adapters(model: PreTrainedModel, head: str, config: PolicyConfig) -> nn.Module:
+    """Returns the model with LoRA adapters on all linear layers but those of the head, which is trained as it is."""
     # the outermost name is what peft can save whole: `classifier` for a nested head such as `classifier.out_proj`
     lora = LoraConfig(
         task_type=None,
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         target_modules="all-linear",
-        exclude_modules=[head, f"{head}.linear"],
-        modules_to_save=[head.partition(".")[0]],
+        exclude_modules=rf"({re.escape(head)}|{TOKENS})(\..*)?",
+        modules_to_save=[head.partition(".")[0], *([TOKENS] if hasattr(model, TOKENS) else [])],
     )
     with warnings.catch_warnings():  # peft still asks by a name that transformers is about to drop
         warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing", category=FutureWarning)
@@ -114,35 +116,20 @@ def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig) -> nn
 
 
 def head_parameters(policy: Policy) -> list[nn.Parameter]:
-    """Returns the parameters of the head that are trained."""
-    head = find_head(policy.model, len(policy.card.recallers))
-    return [value for value in policy.model.get_submodule(head).parameters() if value.requires_grad]
-
-
-def static_prior(weights: NDArray[np.float64], floor: float) -> tuple[float, ...]:
-    """Returns the log of a static mixture, each weight raised to `floor` and the whole normalised, M values."""
-    raised = np.maximum(weights, floor)
-    return tuple(float(value) for value in np.log(raised / raised.sum()))
-
-
-def starting_weights(weights: NDArray[np.float64], config: PolicyConfig) -> Tensor:
-    """Returns the weights (M,) float64 that a policy gives before any training: the static mixture under the prior's floor.
-
-    They pass through float32 as the policy's logits do, so that a policy that kept its start has the same weights to the last
-    digit. Without a static prior a policy does not start at the mixture, which then stays as it is.
-
-    Args:
-        weights: (M,) the best static mixture.
-        config: Says whether there is a prior, and its floor.
-    """
-    if not config.static_prior:
-        return torch.from_numpy(weights)
-    return torch.tensor(static_prior(weights, config.prior_floor)).float().double().softmax(-1)
+    """Returns the parameters of the head, and of soft tokens, that are trained: all that is new in a pretrained model."""
+    own: list[nn.Module] = [each for each in policy.model.modules() if isinstance(each, NumberTokens | PriorHead)]
+    heads = own or [policy.model.get_submodule(find_head(policy.model, len(policy.card.recallers)))]
+    return [value for head in heads for value in head.parameters() if value.requires_grad]
 
 
 def create_policy(
-    config: PolicyConfig, recallers: tuple[str, ...], max_length: int, static_weights: NDArray[np.float64], seed: int
-) -> Policy:  # fmt: skip
+    config: PolicyConfig,
+    recallers: tuple[str, ...],
+    max_length: int,
+    static_weights: NDArray[np.float64],
+    seed: int,
+    scale: NumberScale | None = None,
+) -> Policy:
     """Loads pretrained weights and puts a new head over the recallers on them.
 
     Args:
@@ -151,10 +138,12 @@ def create_policy(
         max_length: Tokens per prompt.
         static_weights: (M,) the best static mixture, for the prior.
         seed: Seed of the new head and of the adapters.
+        scale: Of the numbers that the policy reads; only needed where `config.numbers` lets it read them.
 
     Raises:
-        PolicyError: The model cannot be found, read or adapted.
+        PolicyError: The model cannot be found, read or adapted, or the scale of its numbers is missing.
     """
+    scale = _scale_read(config, scale)
     source, gguf = locate_weights(config.model_name)
     check_reachable(config.model_name, max_length)
     tokenizer = load_tokenizer(source, gguf)
@@ -166,8 +155,31 @@ def create_policy(
         model.config.label2id = {name: index for index, name in enumerate(recallers)}
         prior = static_prior(static_weights, config.prior_floor) if config.static_prior else None
         weights = identify_weights(config.model_name)
-        card = PolicyCard(config.model_name, weights, recallers, max_length, config.adapter, prior)
-        return Policy(_adapt(model, card, config), tokenizer, card)
+        card = PolicyCard(
+            config.model_name,
+            weights,
+            recallers,
+            max_length,
+            config.adapter,
+            prior,
+            reads_numbers=config.numbers,
+            numbers=scale.names,
+        )
+        return Policy(_adapt(model, card, config, scale), tokenizer, card)
+
+
+def _scale_read(config: PolicyConfig, scale: NumberScale | None) -> NumberScale:
+    """Returns the scale of the numbers that a new policy reads: of none where it reads none."""
+    if config.numbers == "none":
+        return NumberScale.unknown(())
+    if scale is None or not scale.names:
+        raise PolicyError(
+            f"policy.numbers = {config.numbers} without numbers",
+            "A policy that reads numbers needs their names and their scale over policy windows",
+            "Pass NumberScale.of(names, values) as `scale`, or set policy.numbers to none",
+            code="POLICY-033",
+        )
+    return scale
 
 
 def save_policy(folder: Path, policy: Policy) -> None:
@@ -195,6 +207,7 @@ def merge_adapters(policy: Policy) -> Policy:
     if not isinstance(policy.model, PeftModel):
         return policy
     merged = copy.deepcopy(policy.model).merge_and_unload()
+    _let_read(merged, policy.card)
     return Policy(merged, policy.tokenizer, replace(policy.card, adapter="none"))
 
 
@@ -206,7 +219,7 @@ def store_policy(folder: Path, policy: Policy, merge: bool) -> None:
 
 
 def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] | None = None) -> Policy:
-    """Loads what `save_policy` wrote, prior and adapters included.
+    """Loads what `save_policy` wrote, prior, adapters and the scale of its numbers included.
 
     Args:
         folder: Of the saved policy.
@@ -246,11 +259,11 @@ def load_policy(folder: Path, config: PolicyConfig, recallers: tuple[str, ...] |
             )
         base = load_base(config.model_name, len(card.recallers))
         base.config.pad_token_id = tokenizer.pad_token_id
-        model = _adapt(base, card, config)
+        model = _adapt(base, card, config, NumberScale.unknown(card.numbers))
         set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
         return Policy(model, tokenizer, card)
     base = empty_model(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    model = _adapt(base, card, config)
+    model = _adapt(base, card, config, NumberScale.unknown(card.numbers))
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     return Policy(model, tokenizer, card)
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from softgrpo.algorithm.batching import PromptRows
 from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.common.artifacts import CURVES
-from softgrpo.policy.model import Policy, head_parameters, load_policy, store_policy
+from softgrpo.policy.model import Policy, head_parameters, store_policy
 from softgrpo.stages.callbacks import training_callbacks
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import AskedRows, Prepared
+from softgrpo.stages.policy_rows import load_for, rows_of
 from softgrpo.stages.training import (
     common_arguments,
     curves,
     evaluation_at,
+    head_rate,
     ranking_metrics,
     train_keeping_best,
 )
@@ -43,10 +44,10 @@ def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy, ask
         reward=prepared.training_reward(rows),
         args=SoftGRPOConfig(**common, **chosen),
         head=head_parameters(policy),
-        head_learning_rate=config.grpo.head_learning_rate,
-        train_dataset=PromptRows(prepared.encoded(rows, policy.tokenizer).input_ids, {}),
+        head_learning_rate=head_rate(config.policy, grpo.head_learning_rate),
+        train_dataset=rows_of(prepared, rows, policy),
         processing_class=policy.tokenizer,
-        eval_dataset=PromptRows(prepared.encoded(asked.rows, policy.tokenizer).input_ids, {}),
+        eval_dataset=rows_of(prepared, asked.rows, policy),
         compute_metrics=ranking_metrics(
             prepared.reward(asked.rows), config.recall.recallers, grpo.tau_gumbel, asked.share
         ),
@@ -71,7 +72,7 @@ def choose_reading(drawn: dict[str, dict[str, list[float]]], step: float, tau: f
 def run(context: StageContext) -> dict[str, float]:
     config = context.config
     prepared = Prepared.of(config, context.inputs)
-    policy = load_policy(context.inputs["sft"], config.policy, prepared.lists.recallers)
+    policy = load_for(prepared, context.inputs["sft"])
     asked = prepared.asked_rows()
     trainer = _make_trainer(context, prepared, policy, asked)
     metrics = train_keeping_best(trainer, context.work, context.reporter)

@@ -9,21 +9,23 @@ import torch
 from numpy.typing import NDArray
 from transformers import TrainingArguments
 
-from softgrpo.algorithm.batching import PromptCollator, PromptRows
+from softgrpo.algorithm.batching import PromptCollator
 from softgrpo.algorithm.prompt_trainer import switch_dropout_off
 from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
 from softgrpo.common.artifacts import CONFUSION, CURVES
 from softgrpo.evaluation.confusion import choice_metrics, confusion_table
-from softgrpo.policy.model import Policy, create_policy, head_parameters, store_policy
+from softgrpo.policy.model import Policy, head_parameters, store_policy
 from softgrpo.stages.callbacks import training_callbacks
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import AskedRows, Prepared
 from softgrpo.stages.labels import make_class_weights, make_labels, smooth
+from softgrpo.stages.policy_rows import create_for, rows_of
 from softgrpo.stages.teacher import teach
 from softgrpo.stages.training import (
     common_arguments,
     curves,
     evaluation_at,
+    head_rate,
     ranking_metrics,
     train_keeping_best,
 )
@@ -65,10 +67,10 @@ def _make_trainer(
         model=policy.model,
         args=TrainingArguments(**common),
         head=head_parameters(policy),
-        head_learning_rate=config.sft.head_learning_rate,
+        head_learning_rate=head_rate(config.policy, config.sft.head_learning_rate),
         data_collator=PromptCollator(policy.tokenizer),
-        train_dataset=PromptRows(prompts.input_ids, {"label": labels}),
-        eval_dataset=PromptRows(prepared.encoded(asked.rows, policy.tokenizer).input_ids, {}),
+        train_dataset=rows_of(prepared, rows, policy, prompts, {"label": labels}),
+        eval_dataset=rows_of(prepared, asked.rows, policy),
         compute_metrics=lambda prediction: ranking(prediction) | choices(prediction),
         callbacks=training_callbacks(config.train, context.reporter, "SFT"),
     )
@@ -79,8 +81,7 @@ def _make_trainer(
 def run(context: StageContext) -> dict[str, float]:
     config = context.config
     prepared = Prepared.of(config, context.inputs)
-    weights = np.asarray(prepared.static.best.weights)
-    policy = create_policy(config.policy, prepared.lists.recallers, config.prompt.max_length, weights, config.seed)
+    policy = create_for(prepared)
     asked = prepared.asked_rows()
     trainer, truncated_share = _make_trainer(context, prepared, policy, asked)
     metrics = train_keeping_best(trainer, context.work, context.reporter)

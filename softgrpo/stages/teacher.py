@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from softgrpo.baselines.inputs import GateData, GateWeights, check_windows, standardised
 from softgrpo.baselines.networks import fit_network
 from softgrpo.common.records import Part
-from softgrpo.policy.model import static_prior
+from softgrpo.policy.prior import static_prior
 from softgrpo.stages.inputs import Prepared
 
 

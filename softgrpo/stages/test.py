@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
+from softgrpo.algorithm.batching import PromptCollator, predict_logits
 from softgrpo.baselines.gates import GATES, RANKER, fit_gates
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
 from softgrpo.common.artifacts import CONFUSION, CURVES, RECALLER_CURVES
@@ -36,7 +36,7 @@ from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
 from softgrpo.evaluation.summary import FOCUS
 from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.card import load_card
-from softgrpo.policy.model import load_policy, starting_weights
+from softgrpo.policy.prior import starting_weights
 from softgrpo.ranking.fusion import merged_lists
 from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.rewards import JudgedLists
@@ -45,6 +45,7 @@ from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, St
 from softgrpo.stages.inputs import Prepared, embeddings_of
 from softgrpo.stages.leakage import check_everyone_is_tested
 from softgrpo.stages.merge_table import merge_metrics, merge_rows, other_merges
+from softgrpo.stages.policy_rows import load_for, rows_of
 from softgrpo.stages.ranker import LABEL, rank_items
 from softgrpo.stages.teacher import gate_data
 
@@ -75,12 +76,12 @@ def policy_logits_on_test(
     folder: Path, config: ExperimentConfig, prepared: Prepared, label: str, reporter: Reporter | None = None
 ) -> Tensor:
     """Returns the logits (W, M) of a stored policy on the test windows, and reports how long it takes for one."""
-    policy = load_policy(folder, config.policy, prepared.lists.recallers)
+    policy = load_for(prepared, folder)
     train = config.train
     if on_cuda(config):
         policy.model.to("cuda")
     started = time.perf_counter()
-    rows = PromptRows(prepared.encoded(prepared.windows.of(Part.TEST), policy.tokenizer).input_ids, {})
+    rows = rows_of(prepared, prepared.windows.of(Part.TEST), policy)
     logits = predict_logits(
         policy.model, rows, PromptCollator(policy.tokenizer), train.eval_batch_size, train.bf16, label
     )

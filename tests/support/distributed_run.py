@@ -10,19 +10,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors.torch import save_file
+from torch import nn
 from transformers import EvalPrediction
 
+from softgrpo.algorithm.batching import PromptRows
 from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
+from softgrpo.policy.heads import NumbersHead
 from softgrpo.policy.model import trainable_state
-from tests.support.toy_policy import OPTIMA, toy_encoder, toy_reward, toy_rows, toy_tokenizer
+from softgrpo.policy.number_scale import NumberScale
+from softgrpo.policy.number_tokens import add_number_tokens, insert_number_tokens
+from softgrpo.policy.window_inputs import NUMBERS, hand_over
+from tests.support.toy_policy import CLASSES, OPTIMA, toy_encoder, toy_reward, toy_rows, toy_tokenizer
 
 CASES: dict[str, dict[str, Any]] = {
     "group": {"num_iterations": 2},
     "batch": {"scale_rewards": "batch"},
+    "numbers": {"learning_rate": 0.05},
     "discrete": {"sampling": "discrete", "scale_rewards": "none", "train_sampling_strategy": "random"},
 }
 RESUMED = "group"
+READS_NUMBERS = "numbers"
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
@@ -32,9 +42,21 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return {"right": float(right.mean()), "rows": float(len(prediction.label_ids))}
 
 
-def make(folder: Path, accumulation: int, changes: dict[str, Any]) -> SoftGRPOTrainer:
+def reader_of_numbers() -> tuple[nn.Module, PromptRows]:
+    """Returns a toy model that reads numbers in its head and as soft tokens, and rows with two numbers each."""
+    model, rows = toy_encoder(), toy_rows()
+    values = np.random.default_rng(4).normal(size=(len(rows), 2))
+    scale = NumberScale.of(("first", "second"), values)
+    add_number_tokens(model, scale, (), 32)
+    model.classifier = NumbersHead(model.classifier, torch.zeros(CLASSES), scale)
+    hand_over(model)
+    insert_number_tokens(model)
+    return model, PromptRows(rows.input_ids, {**rows.columns, NUMBERS: values.astype(np.float32)})
+
+
+def make(folder: Path, accumulation: int, case: str) -> SoftGRPOTrainer:
     """Returns a trainer of 2 epochs of 3 groups of 8 rows."""
-    rows = toy_rows()
+    model, rows = reader_of_numbers() if case == READS_NUMBERS else (toy_encoder(), toy_rows())
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "use_cpu": True,
@@ -55,10 +77,8 @@ def make(folder: Path, accumulation: int, changes: dict[str, Any]) -> SoftGRPOTr
         "save_steps": 4,
         "metric_for_best_model": "right",
     }
-    args = SoftGRPOConfig(**{**settings, **changes})
-    return SoftGRPOTrainer(
-        toy_encoder(), toy_reward, args, rows, toy_tokenizer(), eval_dataset=rows, compute_metrics=accuracy
-    )
+    args = SoftGRPOConfig(**{**settings, **CASES[case]})
+    return SoftGRPOTrainer(model, toy_reward, args, rows, toy_tokenizer(), eval_dataset=rows, compute_metrics=accuracy)
 
 
 def main(folder: Path, accumulation: int) -> None:
@@ -66,7 +86,7 @@ def main(folder: Path, accumulation: int) -> None:
     runs = {name: (folder / name, None) for name in CASES}
     runs["resumed"] = (folder / "resumed", str(folder / RESUMED / "checkpoint-8"))
     for name, (output, checkpoint) in runs.items():
-        trainer = make(output, accumulation, CASES.get(name, CASES[RESUMED]))
+        trainer = make(output, accumulation, name if name in CASES else RESUMED)
         trainer.train(resume_from_checkpoint=checkpoint)
         if trainer.is_world_process_zero():
             save_file(trainable_state(trainer.model), folder / f"{name}.safetensors")

@@ -22,21 +22,20 @@ from transformers import AutoModelForSequenceClassification
 from softgrpo.algorithm.batching import PromptCollator, policy_logits, predict_logits
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
+from softgrpo.policy.heads import PriorHead
 from softgrpo.policy.model import (
     Policy,
-    PriorHead,
     create_policy,
     head_parameters,
     load_policy,
     restore_state,
     save_policy,
-    starting_weights,
-    static_prior,
     store_policy,
     trainable_state,
 )
 from softgrpo.policy.model_files import check_reachable
 from softgrpo.policy.pretrained import load_tokenizer
+from softgrpo.policy.prior import starting_weights, static_prior
 from tests.support.toy_policy import save_base, toy_decoder, toy_encoder, toy_rows, toy_tokenizer
 
 RECALLERS = ("BPR", "SASRec", "ItemKNN")

@@ -70,7 +70,7 @@ def test_the_three_stages_read_the_same_token_ids(
         seen.append(rows)
         return torch.zeros(len(rows), 3)
 
-    monkeypatch.setattr(test_stage, "load_policy", lambda *given: policy)
+    monkeypatch.setattr(test_stage, "load_for", lambda *given: policy)
     monkeypatch.setattr(test_stage, "predict_logits", asked)
     test_stage.policy_logits_on_test(tmp_path, config, prepared, "test")
     asked_rows = prepared.asked_rows()
