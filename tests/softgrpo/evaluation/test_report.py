@@ -23,6 +23,7 @@ from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.plot_style import GRID, INK, SOFT
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, MergeRow, Report
+from softgrpo.policy.shift import InputShift
 from tests.softgrpo.evaluation.setup_small import HISTORY, ITEMS, KEYS, NAMES, USERS, Small
 
 FIGURES = [
@@ -72,6 +73,7 @@ def make_report(case: Small) -> Report:
             case.judged, case.comparison.methods, case.config.recall.recallers, np.arange(ITEMS), case.config.fusion.k
         ),
         popularity=mean_popularity(case.targets, np.arange(ITEMS)),
+        shifts=(InputShift("A: match | <b>", 0.126, -2.7), InputShift("history length", 0.0, 0.3)),
         drivers=drivers_of(
             case.config.recall.recallers, case.comparison.method("grpo_multi").weights.numpy(), case.numbers, NAMES
         ),
@@ -150,7 +152,12 @@ def test_signs_of_nothing_are_left_out(written: Path) -> None:
 def test_markdown_table_is_rectangular_and_escaped(written: Path) -> None:
     text = (written / "report.md").read_text()
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 5
+    assert len(tables) == 6
+    shifts = next(table for table in tables if table.startswith("| input |"))
+    assert shifts.splitlines()[2:] == [
+        "| A: match \\| &lt;b> | +0.13 | -2.70 |",
+        "| history length | 0.00 | +0.30 |",
+    ]
     merges = next(table for table in tables if table.startswith("| merge |"))
     assert merges.splitlines()[2:] == [
         "| score, minmax (chosen on validation) | grid: 0.30 0.70 | 0.2500 | 0.1250 |",
