@@ -171,7 +171,7 @@ def perfect_items() -> np.ndarray:
 
 
 def test_soft_grpo_finds_the_recaller_that_is_perfect_for_each_user(tmp_path: Path) -> None:
-    """Without SFT and from the mixture. Neighbours need different recallers, so rewards of other windows would teach the reverse.
+    """Without SFT and from the mixture. Neighbours need different recallers, so a window's neighbours would teach something else.
 
     By ranks alone, any uneven mixture shows one list before the other: NDCG 1 for half of the users and 0 for the others. The even
     one shows both by turns, with the targets at 1 or 2 and at 3 or 4: at most (1 + 1 / log2(4)) / (1 + 1 / log2(3)) = 0.92.
