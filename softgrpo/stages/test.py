@@ -148,7 +148,7 @@ def _final_metrics(comparison: Comparison) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for row in comparison.table.to_dict("records"):
         for name, value in row.items():
-            if name not in ("method", "label", "kind") and not pd.isna(value):
+            if name not in ("method", "label", "kind") and not str(name).endswith("_p_bound") and not pd.isna(value):
                 metrics[f"{name}/{row['method']}"] = float(value)
     return metrics
 

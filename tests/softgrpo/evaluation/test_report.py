@@ -18,7 +18,7 @@ from softgrpo.evaluation.beyond import beyond_accuracy, mean_popularity
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
-from softgrpo.evaluation.formatting import render_terminal, verdict
+from softgrpo.evaluation.formatting import LeastP, render_terminal, verdict
 from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.plot_style import GRID, INK, SOFT
 from softgrpo.evaluation.report import write_report
@@ -224,15 +224,22 @@ def test_a_run_that_learnt_nothing_has_sentences_for_figures(case: Small, tmp_pa
     assert "Rows learned without the language model" not in text and "Users who won" not in text
 
 
+SMALL = LeastP(0.0076, 10_000)
+
+
 def test_verdicts_are_honest() -> None:
     row = {"label": "X", "vs_single": 0.01, "vs_single_relative": 0.1, "vs_single_low": -0.01, "vs_single_high": 0.03}
     assert "X cannot be told apart from B: +0.0100 NDCG@5 (+10.0%)" in verdict(
-        row | {"vs_single_p": 0.2}, "vs_single", "B", 5, 0.0
+        row | {"vs_single_p": 0.2}, "vs_single", "B", 5, SMALL
     )
-    assert "X is better than B" in verdict(row | {"vs_single_p": 0.01}, "vs_single", "B", 5, 0.0)
-    assert "X is worse than B" in verdict(row | {"vs_single": -0.01, "vs_single_p": 0.01}, "vs_single", "B", 5, 0.0)
-    assert verdict(row | {"vs_single_p": 0.2}, "vs_single", "B", 5, 0.06).startswith("Too few bootstrap draws")
-    assert "not tested" in verdict(row | {"vs_single_p": math.nan}, "vs_single", "B", 5, 0.0)
+    assert "X is better than B" in verdict(row | {"vs_single_p": 0.01}, "vs_single", "B", 5, SMALL)
+    assert "X is worse than B" in verdict(row | {"vs_single": -0.01, "vs_single_p": 0.01}, "vs_single", "B", 5, SMALL)
+    assert verdict(row | {"vs_single_p": 0.2}, "vs_single", "B", 5, LeastP(0.06, 100)).startswith(
+        "Too few bootstrap draws"
+    )
+    bound = verdict(row | {"vs_single_p": 0.0076, "vs_single_p_bound": True}, "vs_single", "B", 5, SMALL)
+    assert bound.endswith("corrected p ≤ 0.0076 (the least that 10,000 draws can show).")
+    assert "not tested" in verdict(row | {"vs_single_p": math.nan}, "vs_single", "B", 5, SMALL)
 
 
 def test_terminal_table(case: Small) -> None:
