@@ -98,7 +98,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
     from softgrpo.evaluation.summary import FOCUS
     from softgrpo.evaluation.table import compare
-    from softgrpo.policy.blocks.base import HISTORY
+    from softgrpo.policy.blocks.record import HISTORY
     from softgrpo.stages.test import SHOWN_CURVES
 
     config, rows = prepared.config, prepared.windows.of(Part.TEST)
@@ -153,6 +153,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         lift=lift_at(comparison, judged, users, lifted, config.evaluation, config.seed),
         beyond=beyond_accuracy(judged, methods, RECALLERS, popularity, config.fusion.k),
         popularity=mean_popularity(targets, popularity),
+        shifts=(),
         drivers=drivers_of(RECALLERS, comparison.method(FOCUS).weights.numpy(), numbers, names),
     )
     out.mkdir()

@@ -98,13 +98,13 @@ def print_sentences(sentences: Iterable[str]) -> None:
 
 
 def wrapped(sentence: str, width: int) -> str:
-    """Returns a sentence in lines of at most so many characters; `p = 1` and an interval in brackets stay whole.
+    """Returns a sentence in lines of at most so many characters; `p = 1`, `p ≤ 0.1` and an interval in brackets stay whole.
 
     Args:
         sentence: The sentence.
         width: Characters of a line.
     """
-    whole = re.sub(r" = |\[[^\]]*\]", lambda match: match[0].replace(" ", "\xa0"), sentence)
+    whole = re.sub(r" [=≤] |\[[^\]]*\]", lambda match: match[0].replace(" ", "\xa0"), sentence)
     lines = textwrap.fill(whole, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return lines.replace("\xa0", " ")
 

@@ -87,9 +87,9 @@ def comparison_markdown(table: pd.DataFrame, summary: Summary) -> str:
             _label(row["label"]),
             f"{row[f'ndcg@{summary.k}']:.4f}",
             difference(row, "vs_single"),
-            _short_p(row["vs_single_p"]),
+            _short_p(row, "vs_single"),
             difference(row, "vs_static"),
-            _short_p(row["vs_static_p"]),
+            _short_p(row, "vs_static"),
         ]
         cells.append([f"**{text}**" if text else "" for text in texts] if row["method"] == summary.focus else texts)
     return markdown_table(headings, cells)
@@ -101,15 +101,18 @@ def _label(label: str) -> str:
     return f"{escape(before)}<br>({escape(after)}" if bracket and len(label) > LONG_LABEL else escape(label)
 
 
-def _short_p(value: float) -> str:
-    """Returns a p-value as the verdict has it, "" for nan."""
-    return "" if math.isnan(value) else f"{value:.2g}"
+def _short_p(row: Mapping[str, Any], reference: str) -> str:
+    """Returns the p-value of a row as the verdict has it, a bound as `≤ 0.0076`, "" where nothing was tested."""
+    value = row[f"{reference}_p"]
+    bound = "≤ " if row.get(f"{reference}_p_bound", False) else ""
+    return "" if math.isnan(value) else f"{bound}{value:.2g}"
 
 
 def _explanation(k: int) -> str:
     return (
         f"Means over users. Differences are in NDCG@{k}, in brackets relative to what they are against; p is corrected "
-        "for all tests of the table (Holm). The report has the other cut-offs and metrics, and all intervals."
+        "for all tests of the table (Holm), with ≤ it is the smallest that the bootstrap's draws can show. The report has "
+        "the other cut-offs and metrics, and all intervals."
     )
 
 
@@ -187,7 +190,7 @@ def group_page(verdicts: Sequence[str], differences: Sequence[str], table: pd.Da
             f"{row[f'ndcg@{k}']:.4f}",
             difference(row, "vs_single"),
             difference(row, "vs_first"),
-            _short_p(row["vs_first_p"]),
+            _short_p(row, "vs_first"),
         ]
         for row in table_rows(main)
     ]

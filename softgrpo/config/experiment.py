@@ -92,6 +92,25 @@ class ExperimentConfig(Section):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
 
+    @property
+    def tells_record(self) -> bool:
+        """Whether numbers and prompts may tell of the track record, its counts and the length of the history."""
+        if self.features.record == "auto":
+            return self.split.method != "leave_last"
+        return self.features.record == "on"
+
+    @property
+    def told_features(self) -> FeaturesConfig:
+        """The section `features` with `record` resolved to on or off."""
+        return self.features.model_copy(update={"record": "on" if self.tells_record else "off"})
+
+    @property
+    def told_prompt(self) -> PromptConfig:
+        """The section `prompt`, without the track record and the length of the history where `features.record` is off."""
+        if self.tells_record:
+            return self.prompt
+        return self.prompt.model_copy(update={"track_record": False, "history_length": False})
+
     @model_validator(mode="after")
     def _together(self) -> Self:
         recallers = self.recall.recallers

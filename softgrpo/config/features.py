@@ -11,12 +11,16 @@ BlockName = Literal["content", "shape", "agreement", "popularity", "pace"]
 
 
 class FeaturesConfig(Section):
-    """Blocks of numbers that describe a window, beside strength, peak, overlap, track record and length of the history.
+    """Blocks of numbers that describe a window, beside strength, peak and overlap of its lists.
 
     Gates read the numbers of all blocks that are on; prompts tell those of the blocks in prompt.blocks. On are those that made
     boosted trees better on validation windows.
     """
 
+    record: Literal["auto", "on", "off"] = "auto"
+    """Track record of the recallers, its counts and the length of the history: in the numbers, and in the prompt where its
+    switches track_record and history_length are on too. auto: off with split.method leave_last, where few of the windows to learn
+    from have a record and all of those to choose and test on do; on with the other splits."""
     content: bool = True
     """How well the texts of each list match the history; without embeddings of the items there is no such block."""
     shape: bool = False

@@ -242,6 +242,8 @@ class PromptConfig(Section):
 
     user_fields: bool = True
     """The user's fields (age, gender, occupation, ...)."""
+    history_length: bool = True
+    """How many items the history has; features.record off leaves it out too."""
     history_items: Annotated[int, Field(ge=0)] = 10
     """The latest items of the history, at most this many; 0 leaves the history out."""
     titles: bool = True
@@ -259,7 +261,7 @@ class PromptConfig(Section):
     overlap: bool = True
     """How much the recallers' lists overlap."""
     track_record: bool = True
-    """How each recaller ranked this user's earlier targets."""
+    """How each recaller ranked this user's earlier targets; features.record off leaves it out too."""
     blocks: tuple[BlockName, ...] = ()
     """Blocks of the section features whose numbers are told in words (content, shape, agreement, popularity, pace); each must be
     on there. All of them take about 60 tokens with three recallers."""

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from softgrpo.evaluation.learnt import NEGLIGIBLE
-from softgrpo.policy.blocks.base import HISTORY, RECORD
+from softgrpo.policy.blocks.record import HISTORY, RECORD
 
 FIFTHS = 5
 
@@ -43,7 +43,7 @@ class Drivers:
         numbers: Names of the F numbers.
         correlation: (F, M) Spearman's rank correlation of each number with each recaller's weight; NaN where one does not vary.
         groups: Fifths of the windows by the number with the strongest correlation, and by the length of the history; by the name of
-            the number.
+            the number. Without the latter where the length is no number of this run.
     """
 
     recallers: tuple[str, ...]
@@ -92,7 +92,7 @@ def drivers_of(
         recallers: The M names.
         weights: (W, M).
         numbers: (W, F), see `softgrpo.policy.numbers.WindowNumbers`.
-        names: What people call each of the F numbers; `softgrpo.policy.blocks.base.HISTORY` is among them.
+        names: What people call each of the F numbers.
 
     Returns:
         None where the weights do not differ between windows, or no number does.
@@ -103,7 +103,7 @@ def drivers_of(
     if np.isnan(correlation).all():
         return None
     shown = dict.fromkeys([names[_by_strength(correlation)[0]], HISTORY])
-    groups = {name: _fifths(name, numbers[:, names.index(name)], weights) for name in shown}
+    groups = {name: _fifths(name, numbers[:, names.index(name)], weights) for name in shown if name in names}
     return Drivers(recallers, names, correlation, groups)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -15,12 +16,26 @@ from softgrpo.config import TABLE_KS
 from softgrpo.evaluation.significance import smallest_p
 
 
-def least_p(table: pd.DataFrame, draws: int) -> float:
+@dataclass(frozen=True)
+class LeastP:
+    """The smallest p-value that a table can show.
+
+    Attributes:
+        value: The p-value, corrected over all tests of the table.
+        draws: Of the bootstrap.
+    """
+
+    value: float
+    draws: int
+
+
+def least_p(table: pd.DataFrame, draws: int) -> LeastP:
     """Returns the smallest p-value that a table can show: as many tests as it has p-values, from so many bootstrap draws."""
-    return smallest_p(int(table.filter(regex="^vs_.*_p$").notna().to_numpy().sum()), draws)
+    tests = int(table.filter(regex="^vs_.*_p$").notna().to_numpy().sum())
+    return LeastP(smallest_p(tests, draws), draws)
 
 
-def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, least: float) -> str:
+def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, least: LeastP) -> str:
     """Says in one sentence what a row's comparison shows; a p-value of 0.05 or more is called what it is.
 
     Args:
@@ -38,8 +53,11 @@ def verdict(row: Mapping[str, Any], reference: str, name: str, k: int, least: fl
         return f"{row['label']} has the same NDCG@{k} as {name} for every user."
     relative = percent(row[f"{reference}_relative"])
     share = f" ({relative})" if relative else ""
-    numbers = f"{signed(difference)} NDCG@{k}{share}, interval {interval}, corrected p = {p:.2g}"
-    if least >= 0.05:
+    tested = f"p = {p:.2g}"
+    if row.get(f"{reference}_p_bound", False):
+        tested = f"p ≤ {p:.2g} (the least that {least.draws:,} draws can show)"
+    numbers = f"{signed(difference)} NDCG@{k}{share}, interval {interval}, corrected {tested}"
+    if least.value >= 0.05:
         return f"Too few bootstrap draws to tell {row['label']} from {name}: {numbers}."
     if p >= 0.05:
         return f"{row['label']} cannot be told apart from {name}: {numbers}."
@@ -71,7 +89,7 @@ def render_terminal(
                 signed(row[column]),
                 percent(row[f"{column}_relative"]),
                 signed_interval(row[f"{column}_low"], row[f"{column}_high"]),
-                p_value(row[f"{column}_p"]),
+                p_value(row[f"{column}_p"], row.get(f"{column}_p_bound", False)),
             ]
         style = {"gate": "green", "ranker": "magenta", "learned": "bold", "oracle": "dim"}.get(row["kind"], "")
         numbers = [f"{row[name]:.4f}" for name in (*shown, *([spread] if spread in row else []))]
@@ -121,9 +139,18 @@ def _without_sign_of_zero(text: str) -> str:
     return text if any(digit in text for digit in "123456789") or "inf" in text else text.lstrip("+-")
 
 
-def p_value(value: float) -> str:
-    """Returns a p-value with four digits, "" for nan."""
-    return "" if math.isnan(value) else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
+def p_value(value: float, bound: bool = False) -> str:
+    """Returns a p-value with four digits, "" for nan.
+
+    Args:
+        value: The p-value.
+        bound: Whether it is as small as the draws allow: then it is shown as `≤ 0.0076`.
+    """
+    if math.isnan(value):
+        return ""
+    if value < 0.0001:
+        return "< 0.0001"
+    return f"≤ {value:.4f}" if bound else f"{value:.4f}"
 
 
 def heading(name: str) -> str:

@@ -68,7 +68,7 @@ def column_meanings(k: int, confidence: float, draws: int) -> dict[str, str]:
         "Δ": f"Difference in NDCG@{k}; in brackets as a share of the reference.",
         "interval": f"{confidence:.0%} interval of the difference, from a paired bootstrap over users ({draws:,} draws).",
         "p": "Probability of a difference at least as large if there were none, corrected for all comparisons (Holm); "
-        "below 0.05 the difference is called real.",
+        f"below 0.05 the difference is called real. With ≤ it is a bound, the smallest p that {draws:,} draws can show.",
         "test window": "The items that a user chose last, which no training and no choice has seen.",
     }
 

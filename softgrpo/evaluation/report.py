@@ -16,6 +16,7 @@ from softgrpo.evaluation.pages.provenance import COSTS, PROVENANCE, place
 from softgrpo.evaluation.pages.vector import inline_svg
 from softgrpo.evaluation.report_content import Report
 from softgrpo.evaluation.summary import Summary
+from softgrpo.policy.shift import LARGE_SHIFT
 
 PROTOCOLS = {
     "ratio": "each user's sequence cut in time order into recaller, policy, validation and test parts",
@@ -83,6 +84,8 @@ def _content(report: Report) -> dict[str, Any]:
         "beyond_meanings": {} if report.beyond is None else beyond_meanings(k),
         "static": report.static,
         "gates": report.gates,
+        "shifts": report.shifts,
+        "large_shift": LARGE_SHIFT,
         "protocol": PROTOCOLS[config.split.method],
         "facts": dict(report.facts),
         "cases": report.cases,

@@ -16,6 +16,7 @@ from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
 from softgrpo.evaluation.lift import Lift
 from softgrpo.evaluation.table import Comparison
+from softgrpo.policy.shift import InputShift
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Report:
         beyond: Coverage, novelty and exposure of every row, see `softgrpo.evaluation.beyond.beyond_accuracy`; None where an earlier
             version stored the report.
         popularity: (W,) mean training interactions of the targets of each test window; likewise.
+        shifts: The inputs with the largest shift between policy, validation and test windows; empty likewise.
     """
 
     config: ExperimentConfig
@@ -104,3 +106,4 @@ class Report:
     drivers: Drivers | None
     beyond: pd.DataFrame | None
     popularity: NDArray[np.floating] | None
+    shifts: tuple[InputShift, ...]

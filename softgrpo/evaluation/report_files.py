@@ -30,6 +30,7 @@ from softgrpo.evaluation.report_content import Choice, MergeRow, Report
 from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.summary import write_summary
 from softgrpo.evaluation.table import Comparison, tabulate
+from softgrpo.policy.shift import InputShift
 
 SHOWN_SETTINGS: dict[str, Any] = {
     "seed": True,
@@ -83,6 +84,7 @@ def save_report(report: Report, folder: Path) -> None:
         "cases": [asdict(case) for case in report.cases],
         "coverage": report.coverage and asdict(report.coverage),
         "lift": report.lift and report.lift.as_record(),
+        "shifts": [asdict(shift) for shift in report.shifts],
         "drivers": report.drivers and report.drivers.as_record(),
     }
     (folder / REPORT).write_text(json.dumps(stored, indent=1), encoding="utf-8")
@@ -137,6 +139,7 @@ def load_report(folder: Path, changes: Mapping[str, Any] | None = None) -> Repor
         drivers=Drivers.of(stored["drivers"]) if stored.get("drivers") else None,
         beyond=pd.read_parquet(folder / BEYOND) if (folder / BEYOND).is_file() else None,
         popularity=np.array(stored["popularity"], dtype=np.float64) if stored.get("popularity") else None,
+        shifts=tuple(InputShift(**shift) for shift in stored.get("shifts", [])),
     )
 
 

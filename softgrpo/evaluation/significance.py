@@ -49,6 +49,17 @@ def smallest_p(tests: int, draws: int) -> float:
     return 2 * tests / (draws + 1)
 
 
+def is_bound(p: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
+    """Tells which corrected p-values are bounds: as small as the draws allow, so that more draws could show smaller ones.
+
+    Args:
+        p: Corrected p-values, NaN where nothing was tested.
+        least: See `smallest_p`.
+    """
+    bound: NDArray[np.bool_] = (p <= least * (1 + 1e-9)) & (p < 1)
+    return bound
+
+
 def paired_bootstrap(differences: NDArray[np.float64], draws: int, confidence: float, seed: int) -> Bootstrap:
     """Resamples users with replacement, the same draws for all comparisons.
 

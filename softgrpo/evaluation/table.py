@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from softgrpo.common.columns import Columns
 from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.evaluation.rows import Method
-from softgrpo.evaluation.significance import Bootstrap, holm, paired_bootstrap, per_user
+from softgrpo.evaluation.significance import Bootstrap, holm, is_bound, paired_bootstrap, per_user, smallest_p
 from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.rewards import JudgedLists
 
@@ -26,7 +26,8 @@ class Comparison:
             each cut-off and `mrr`, means over users; then for `vs_single` (best single recaller, chosen on validation) and
             `vs_static` (best static mixture): `vs_x` (difference in NDCG@`fusion.k`), `vs_x_relative` (that over the reference's
             NDCG), `vs_x_low` and `vs_x_high` (paired bootstrap interval of the difference), `vs_x_p` (p-value, Holm-corrected
-            over the whole table). NaN where a row is compared with itself; p is NaN for oracles too.
+            over the whole table). NaN where a row is compared with itself; p is NaN for oracles too. `vs_x_p_bound` tells where p
+            is as small as the draws allow. Tables of earlier versions lack it.
         windows: One row per method and window. Columns: `method`, `window`, `user`, then the metrics.
         methods: What was compared.
         best_single: Key of the reference of `vs_single`.
@@ -169,4 +170,6 @@ def _differences(
     corrected = holm(np.concatenate([columns[f"{name}_p"] for name in references]))
     for name, values in zip(references, np.split(corrected, len(references)), strict=True):
         columns[f"{name}_p"] = values
-    return pd.DataFrame(columns)
+    least = smallest_p(int((~np.isnan(corrected)).sum()), settings.bootstrap)
+    bounds = {f"{name}_p_bound": is_bound(columns[f"{name}_p"], least) for name in references}
+    return pd.DataFrame({**columns, **bounds})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from softgrpo.common.records import Part, Windows
+from softgrpo.common.records import Part
 from softgrpo.config import BlockName, FeaturesConfig
 from softgrpo.policy.blocks.agreement import AGREEMENT
 from softgrpo.policy.blocks.base import BASE
@@ -24,6 +24,7 @@ from softgrpo.policy.blocks.block import Block, Known
 from softgrpo.policy.blocks.content import CONTENT
 from softgrpo.policy.blocks.pace import PACE
 from softgrpo.policy.blocks.popularity import POPULARITY
+from softgrpo.policy.blocks.record import RECORD_BLOCK
 from softgrpo.policy.blocks.shape import SHAPE
 
 BLOCKS: Mapping[BlockName, Block] = {
@@ -71,11 +72,12 @@ def blocks_on(config: FeaturesConfig, embedded: bool) -> tuple[Block, ...]:
     """Returns the blocks of numbers that there are, the basic one first.
 
     Args:
-        config: Which blocks are on.
+        config: Which blocks are on; `record` is resolved, see `ExperimentConfig.told_features`.
         embedded: Whether items have embeddings.
     """
     chosen = (BLOCKS[name] for name in config.names)
-    return (BASE, *(block for block in chosen if embedded or not block.reads_embeddings))
+    record = () if config.record == "off" else (RECORD_BLOCK,)
+    return (BASE, *record, *(block for block in chosen if embedded or not block.reads_embeddings))
 
 
 def of_recaller(recaller: str, name: str) -> str:
@@ -110,19 +112,6 @@ def quintiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
     shares = np.arange(1, LEVELS) / LEVELS
     cuts: NDArray[np.float64] = np.quantile(values, shares, axis=0).T
     return cuts
-
-
-def input_shift(numbers: WindowNumbers, windows: Windows) -> NDArray[np.float64]:
-    """Returns how far each number is off where a policy is chosen and tested from where it learns, (F,).
-
-    That is the difference between the mean over validation or over test windows, whichever is further off, and the mean over
-    policy windows, in standard deviations over policy windows; 0 where these do not differ.
-    """
-    learnt, chosen, tested = (numbers.values[windows.of(part)] for part in (Part.POLICY, Part.VALID, Part.TEST))
-    mean, spread = learnt.mean(0), learnt.std(0)
-    off = np.maximum(*(np.abs(part.mean(0) - mean) for part in (chosen, tested)))
-    shift: NDArray[np.float64] = np.where(spread > 1e-9, off / np.maximum(spread, 1e-9), 0.0)
-    return shift
 
 
 def save_numbers(path: Path, numbers: WindowNumbers) -> None:

@@ -146,8 +146,9 @@ class PromptFormatter:
     def _user(self, window: int, user: int, length: int) -> str:
         fields = self._fields if self._config.user_fields else []
         values = [str(self._corpus.users[field].iloc[user]) for field in fields]
-        known = [value for value in values if value]
-        return f"User: {', '.join([*known, f'{length} items', *self._levels(window)])}.\n"
+        count = [f"{length} items"] if self._config.history_length else []
+        known = [value for value in values if value] + count + self._levels(window)
+        return f"User: {', '.join(known)}.\n" if known else ""
 
     def _history(self, user: int, history: NDArray[np.int32]) -> tuple[str, ...]:
         begin = max(len(history) - self._config.history_items, 0)

@@ -83,8 +83,8 @@ def _check(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "files": sorted(config.recall.files),
         "adapter": config.text.adapter,
         "split": config.split.model_dump(mode="json"),
-        "features": config.features.model_dump(mode="json"),
-        "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
+        "features": config.told_features.model_dump(mode="json"),
+        "prompt": config.told_prompt.model_dump(mode="json", exclude={"max_length"}),
         "k": config.fusion.k,
     }
 
@@ -94,8 +94,8 @@ def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "seed": config.seed,
         "recallers": list(config.recall.recallers),
         "fusion": config.fusion.model_dump(mode="json"),
-        "features": config.features.model_dump(mode="json"),
-        "prompt": config.prompt.model_dump(mode="json", exclude={"max_length"}),
+        "features": config.told_features.model_dump(mode="json"),
+        "prompt": config.told_prompt.model_dump(mode="json", exclude={"max_length"}),
         "grid_steps": config.evaluation.grid_steps,
         "searches": list(config.evaluation.searches),
     }

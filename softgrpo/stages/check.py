@@ -44,8 +44,8 @@ def run(context: StageContext) -> dict[str, float]:
     compared = []
     known = Known(corpus, windows, lists, features, embeddings_of(inputs))
     for world in hidden_worlds(known, config.fusion.k, config.seed):
-        of_numbers = check_numbers(world, numbers, config.features)
-        compared.append((of_numbers, check_prompts(world, prompts, numbers, config.prompt)))
+        of_numbers = check_numbers(world, numbers, config.told_features)
+        compared.append((of_numbers, check_prompts(world, prompts, numbers, config.told_prompt)))
     checked = {
         "targets_looked_for_in_training_inputs": sum(looked_for),
         "candidates_not_in_histories": int((lists.items >= 0).sum()),

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 import torch
 
 from softgrpo.baselines.merge_search import search_merges
 from softgrpo.common.artifacts import CANDIDATES, CURVES, FEATURES, NUMBERS, PLATT, PROMPTS, RECALLER_CURVES
-from softgrpo.common.records import Part, Windows
+from softgrpo.common.records import Part
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.policy.blocks.block import Known
 from softgrpo.policy.features import make_features, save_features
-from softgrpo.policy.numbers import WindowNumbers, input_shift, save_numbers, window_numbers
+from softgrpo.policy.numbers import save_numbers, window_numbers
 from softgrpo.policy.prompts import PromptFormatter, save_prompts
+from softgrpo.policy.shift import LARGE_SHIFT, InputShift, input_shifts, largest_first
 from softgrpo.ranking.normalisation import fit_platt
 from softgrpo.recallers.candidates import combine, read_candidates, write_candidates
 from softgrpo.stages.contract import StageContext
@@ -27,7 +31,9 @@ from softgrpo.stages.inputs import embeddings_of, judge, save_merges
 
 logger = logging.getLogger(__name__)
 
-LARGE_SHIFT, SHOWN_SHIFTS = 0.5, 3
+SHOWN_SHIFTS = 3
+INPUT_SHIFTS = "input_shifts.csv"
+"""The shift of every number, largest first."""
 
 
 def recaller_curves(context: StageContext) -> dict[str, dict[str, dict[str, list[float]]]]:
@@ -40,20 +46,23 @@ def recaller_curves(context: StageContext) -> dict[str, dict[str, dict[str, list
     }
 
 
-def report_shift(numbers: WindowNumbers, windows: Windows) -> float:
-    """Warns of numbers that are distributed otherwise where policies are chosen and tested; returns the largest shift."""
-    shift = input_shift(numbers, windows)
-    worst = [int(place) for place in np.argsort(-shift, kind="stable")[:SHOWN_SHIFTS] if shift[place] > LARGE_SHIFT]
-    if worst:
+def report_shift(shifts: Sequence[InputShift]) -> dict[str, float]:
+    """Warns of numbers whose mean is another where policies are chosen and tested; returns the largest shifts as metrics."""
+    large = [shift for shift in largest_first(shifts) if shift.is_large]
+    if large:
         logger.warning(
             "%d of %d numbers have another mean on validation or test windows than on policy windows, by more than %g standard "
             "deviations: %s. What is learnt from them may not hold there",
-            int((shift > LARGE_SHIFT).sum()),
-            len(shift),
+            len(large),
+            len(shifts),
             LARGE_SHIFT,
-            ", ".join(f"{numbers.names[place]} ({shift[place]:.1f})" for place in worst),
+            ", ".join(f"{shift.name} ({shift.largest:.1f})" for shift in large[:SHOWN_SHIFTS]),
         )
-    return float(shift.max())
+    return {
+        "input_shift": max(shift.largest for shift in shifts),
+        "input_shift_valid": max(abs(shift.valid) for shift in shifts),
+        "input_shift_test": max(abs(shift.test) for shift in shifts),
+    }
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -72,8 +81,15 @@ def run(context: StageContext) -> dict[str, float]:
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
     features = make_features(lists, windows, targets, config.fusion.k)
     save_features(out / FEATURES, features)
-    numbers = window_numbers(Known(corpus, windows, lists, features, embeddings_of(inputs)), config.features)
+    numbers = window_numbers(Known(corpus, windows, lists, features, embeddings_of(inputs)), config.told_features)
     save_numbers(out / NUMBERS, numbers)
+    shifts = input_shifts(numbers, windows)
+    pd.DataFrame(map(asdict, largest_first(shifts))).to_csv(out / INPUT_SHIFTS, index=False)
+    if not config.tells_record:
+        context.reporter.info(
+            f"numbers and prompts leave out the track record and the length of the history (split {config.split.method}, "
+            f"features.record {config.features.record})"
+        )
     search = search_merges(
         config.fusion.merges,
         lambda fusion: judge(lists, targets, policy, fusion, platt),
@@ -85,7 +101,7 @@ def run(context: StageContext) -> dict[str, float]:
     )
     save_merges(out, search)
     static = search.static
-    formatter = PromptFormatter(config.prompt, corpus, windows, lists, features, numbers)
+    formatter = PromptFormatter(config.told_prompt, corpus, windows, lists, features, numbers)
     prompts = [formatter.parts(window) for window in range(len(windows))]
     save_prompts(out / PROMPTS, prompts)
     (out / "example_prompt.txt").write_text(prompts[int(policy[0])].text(), encoding="utf-8")
@@ -103,5 +119,4 @@ def run(context: StageContext) -> dict[str, float]:
     metrics["policy_windows_with_a_tie"] = float(
         ((features.ndcg[policy] == features.ndcg[policy].max(1, keepdims=True)).sum(1) > 1).mean()
     )
-    metrics["input_shift"] = report_shift(numbers, windows)
-    return metrics
+    return metrics | report_shift(shifts)

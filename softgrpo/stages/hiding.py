@@ -86,7 +86,7 @@ def check_numbers(world: World, numbers: WindowNumbers, config: FeaturesConfig) 
     Args:
         world: Data that end otherwise.
         numbers: The stored numbers of all windows.
-        config: Which blocks are on.
+        config: Which blocks are on, see `ExperimentConfig.told_features`.
 
     Returns:
         How many numbers were compared.

@@ -37,6 +37,7 @@ from softgrpo.evaluation.summary import FOCUS
 from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.card import load_card
 from softgrpo.policy.prior import starting_weights
+from softgrpo.policy.shift import input_shifts, largest_first
 from softgrpo.ranking.fusion import merged_lists
 from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.rewards import JudgedLists
@@ -52,6 +53,7 @@ from softgrpo.stages.teacher import gate_data
 TIMED_WINDOWS = 512
 logger = logging.getLogger(__name__)
 
+SHOWN_SHIFTS = 8
 SHOWN_SFT_CURVES = {
     "loss": "loss on training windows",
     BEST_METRIC: "NDCG on validation windows",
@@ -147,7 +149,7 @@ def _final_metrics(comparison: Comparison) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for row in comparison.table.to_dict("records"):
         for name, value in row.items():
-            if name not in ("method", "label", "kind") and not pd.isna(value):
+            if name not in ("method", "label", "kind") and not str(name).endswith("_p_bound") and not pd.isna(value):
                 metrics[f"{name}/{row['method']}"] = float(value)
     return metrics
 
@@ -198,6 +200,13 @@ def _report_merging(reporter: Reporter, judged: JudgedLists, weights: Tensor) ->
     reporter.metrics({MERGE_MILLISECONDS: 1000 * (time.perf_counter() - started) / len(merged)}, 0)
 
 
+def record_note(config: ExperimentConfig) -> dict[str, str]:
+    """Returns what a reader must know about inputs that the split makes unequal."""
+    if config.tells_record:
+        return {}
+    return {"inputs left out": f"track record and length of the history (features.record {config.features.record})"}
+
+
 def _lift(comparison: Comparison, judged: JudgedLists, users: NDArray[np.int32], config: ExperimentConfig) -> Lift:
     """Returns NDCG at every cut-off of the focus and what it is compared with."""
     single = f"{comparison.best_single} (best single)"
@@ -241,7 +250,7 @@ def run(context: StageContext) -> dict[str, float]:
         static=prepared.static,
         gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values())
         + tuple(Choice(label, ranking.choice, ranking.valid_ndcg) for label, ranking in rankings.items()),
-        facts=_data_facts(prepared) | floor_note(config) | notes | foreign_note(config),
+        facts=_data_facts(prepared) | floor_note(config) | record_note(config) | notes | foreign_note(config),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, config.policy.static_prior),
         head={"language model": describe_model(config.policy)},
@@ -261,6 +270,7 @@ def run(context: StageContext) -> dict[str, float]:
             prepared.numbers.values[rows],
             prepared.numbers.names,
         ),
+        shifts=largest_first(input_shifts(prepared.numbers, prepared.windows))[:SHOWN_SHIFTS],
     )
     _report_merging(context.reporter, judged, comparison.method(FOCUS).weights)
     save_report(report, out)

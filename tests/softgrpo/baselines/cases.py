@@ -98,7 +98,7 @@ def small_prepared(config: ExperimentConfig, test_seed: int = 7, test: bool = Tr
         windows=windows,
         lists=lists,
         features=features,
-        numbers=window_numbers(Known(corpus, windows, lists, features), config.features),
+        numbers=window_numbers(Known(corpus, windows, lists, features), config.told_features),
         merges=search,
         fusion=search.chosen,
         static=search.static,

@@ -15,7 +15,7 @@ from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
 from softgrpo.evaluation.table import Comparison, compare
-from softgrpo.policy.blocks import base
+from softgrpo.policy.blocks import record
 from softgrpo.ranking.rewards import JudgedLists
 
 USERS, ITEMS, HISTORY = 30, 40, 8
@@ -32,7 +32,7 @@ KEYS = [
         "oracle_weights",
     ),
 ]
-NAMES = (*(f"number {place}" for place in range(10)), base.HISTORY, base.RECORD, "has a record")
+NAMES = (*(f"number {place}" for place in range(10)), record.HISTORY, record.RECORD, "has a record")
 """What people call the `numbers` of a `Small`."""
 
 

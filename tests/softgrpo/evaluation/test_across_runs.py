@@ -82,4 +82,6 @@ def test_p_values_are_those_of_the_rows_that_are_asked_about(first: EvaluatedRun
     assert not tested.drop(["a/grpo_multi", "b/grpo_multi"]).to_numpy().any()
     # every user gains 0.1 over a/BPR: no draw is at most 0, (0 + 1) / (400 + 1) twice, and three tests
     assert table.loc["a/grpo_multi", "vs_single_p"] == pytest.approx(3 * 2 / 401)
-    assert least_p(table, SETTINGS.bootstrap) == pytest.approx(3 * 2 / 401)
+    assert least_p(table, SETTINGS.bootstrap).value == pytest.approx(3 * 2 / 401)
+    assert table.loc["a/grpo_multi", "vs_single_p_bound"]
+    assert not table.drop(["a/grpo_multi", "b/grpo_multi"])[["vs_single_p_bound", "vs_first_p_bound"]].to_numpy().any()

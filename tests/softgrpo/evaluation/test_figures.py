@@ -13,7 +13,7 @@ from softgrpo.evaluation.drivers import Drivers, drivers_of
 from softgrpo.evaluation.figures import _curves, _recallers, _shares
 from softgrpo.evaluation.lift import LARGEST_K, Lift, lift_at
 from softgrpo.evaluation.plots import lift_figure
-from softgrpo.policy.blocks.base import HISTORY
+from softgrpo.policy.blocks.record import HISTORY
 from tests.softgrpo.evaluation.setup_small import NAMES, USERS, Small
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from softgrpo.evaluation.formatting import percent, signed, signed_interval
+from softgrpo.evaluation.formatting import p_value, percent, signed, signed_interval
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,15 @@ def test_a_difference_that_rounds_to_zero_has_no_sign(value: float, digits: int,
 )
 def test_a_relative_difference_that_rounds_to_zero_has_no_sign(share: float, text: str) -> None:
     assert percent(share) == text
+
+
+def test_a_p_value_that_the_draws_bound_is_shown_as_a_bound() -> None:
+    assert [p_value(0.0076), p_value(0.0076, bound=True), p_value(0.00001, bound=True)] == [
+        "0.0076",
+        "≤ 0.0076",
+        "< 0.0001",
+    ]
+    assert p_value(float("nan"), bound=False) == ""
 
 
 def test_an_interval_has_two_signs_or_none() -> None:

@@ -111,10 +111,12 @@ def test_the_first_line_names_what_differs(case: Small) -> None:
 
 def test_p_stands_with_its_difference_and_only_where_there_is_one(case: Small) -> None:
     page = comparison_page(case, {})
-    page.table["vs_static_p"] = [0.25, 0.00001, *[float("nan")] * (len(page.table) - 2)]
+    nothing = [float("nan")] * (len(page.table) - 3)
+    page.table["vs_static_p"] = [0.25, 0.00001, 0.0076, *nothing]
+    page.table["vs_static_p_bound"] = [False, True, True, *[False] * len(nothing)]
     page.table["vs_single_p"] = float("nan")
     table = render_comparison(page).split('<table class="main">')[1].split("</table>")[0]
-    assert re.findall(r"<small>(p .*?)</small>", table) == ["p = 0.2500", "p &lt; 0.0001"]
+    assert re.findall(r"<small>(p .*?)</small>", table) == ["p = 0.2500", "p &lt; 0.0001", "p ≤ 0.0076"]
     headings = re.findall(r"<th scope=.col.[^>]*>(.*?)</th>", table)
     assert headings[2:4] == ["difference to the best single recaller", "difference to SofT-GRPO of the first run"]
     assert "p" not in headings

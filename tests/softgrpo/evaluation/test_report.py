@@ -18,11 +18,12 @@ from softgrpo.evaluation.beyond import beyond_accuracy, mean_popularity
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
-from softgrpo.evaluation.formatting import render_terminal, verdict
+from softgrpo.evaluation.formatting import LeastP, render_terminal, verdict
 from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.plot_style import GRID, INK, SOFT
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, MergeRow, Report
+from softgrpo.policy.shift import InputShift
 from tests.softgrpo.evaluation.setup_small import HISTORY, ITEMS, KEYS, NAMES, USERS, Small
 
 FIGURES = [
@@ -72,6 +73,7 @@ def make_report(case: Small) -> Report:
             case.judged, case.comparison.methods, case.config.recall.recallers, np.arange(ITEMS), case.config.fusion.k
         ),
         popularity=mean_popularity(case.targets, np.arange(ITEMS)),
+        shifts=(InputShift("A: match | <b>", 0.126, -2.7), InputShift("history length", 0.0, 0.3)),
         drivers=drivers_of(
             case.config.recall.recallers, case.comparison.method("grpo_multi").weights.numpy(), case.numbers, NAMES
         ),
@@ -150,7 +152,12 @@ def test_signs_of_nothing_are_left_out(written: Path) -> None:
 def test_markdown_table_is_rectangular_and_escaped(written: Path) -> None:
     text = (written / "report.md").read_text()
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 5
+    assert len(tables) == 6
+    shifts = next(table for table in tables if table.startswith("| input |"))
+    assert shifts.splitlines()[2:] == [
+        "| A: match \\| &lt;b> | +0.13 | -2.70 |",
+        "| history length | 0.00 | +0.30 |",
+    ]
     merges = next(table for table in tables if table.startswith("| merge |"))
     assert merges.splitlines()[2:] == [
         "| score, minmax (chosen on validation) | grid: 0.30 0.70 | 0.2500 | 0.1250 |",
@@ -217,15 +224,22 @@ def test_a_run_that_learnt_nothing_has_sentences_for_figures(case: Small, tmp_pa
     assert "Rows learned without the language model" not in text and "Users who won" not in text
 
 
+SMALL = LeastP(0.0076, 10_000)
+
+
 def test_verdicts_are_honest() -> None:
     row = {"label": "X", "vs_single": 0.01, "vs_single_relative": 0.1, "vs_single_low": -0.01, "vs_single_high": 0.03}
     assert "X cannot be told apart from B: +0.0100 NDCG@5 (+10.0%)" in verdict(
-        row | {"vs_single_p": 0.2}, "vs_single", "B", 5, 0.0
+        row | {"vs_single_p": 0.2}, "vs_single", "B", 5, SMALL
     )
-    assert "X is better than B" in verdict(row | {"vs_single_p": 0.01}, "vs_single", "B", 5, 0.0)
-    assert "X is worse than B" in verdict(row | {"vs_single": -0.01, "vs_single_p": 0.01}, "vs_single", "B", 5, 0.0)
-    assert verdict(row | {"vs_single_p": 0.2}, "vs_single", "B", 5, 0.06).startswith("Too few bootstrap draws")
-    assert "not tested" in verdict(row | {"vs_single_p": math.nan}, "vs_single", "B", 5, 0.0)
+    assert "X is better than B" in verdict(row | {"vs_single_p": 0.01}, "vs_single", "B", 5, SMALL)
+    assert "X is worse than B" in verdict(row | {"vs_single": -0.01, "vs_single_p": 0.01}, "vs_single", "B", 5, SMALL)
+    assert verdict(row | {"vs_single_p": 0.2}, "vs_single", "B", 5, LeastP(0.06, 100)).startswith(
+        "Too few bootstrap draws"
+    )
+    bound = verdict(row | {"vs_single_p": 0.0076, "vs_single_p_bound": True}, "vs_single", "B", 5, SMALL)
+    assert bound.endswith("corrected p ≤ 0.0076 (the least that 10,000 draws can show).")
+    assert "not tested" in verdict(row | {"vs_single_p": math.nan}, "vs_single", "B", 5, SMALL)
 
 
 def test_terminal_table(case: Small) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softgrpo.evaluation import significance
-from softgrpo.evaluation.significance import holm, paired_bootstrap, per_user
+from softgrpo.evaluation.significance import holm, is_bound, paired_bootstrap, per_user, smallest_p
 
 
 def test_windows_are_averaged_per_user_first() -> None:
@@ -55,6 +55,15 @@ def test_holm_by_hand() -> None:
     # sorted .01, .02, .04: .01 x 3 = .03, .02 x 2 = .04, .04 x 1 = .04
     assert holm(np.array([0.04, 0.01, math.nan, 0.02])) == pytest.approx([0.04, 0.03, math.nan, 0.04], nan_ok=True)
     assert holm(np.array([0.9, 0.8])).tolist() == [1.0, 1.0]
+
+
+def test_p_values_at_the_floor_are_bounds_after_holm_too() -> None:
+    """99 draws: no p is below 2 / 100. Of three tests two are there, both 0.06 after Holm; of 60 tests all would be 1."""
+    least = smallest_p(3, 99)
+    corrected = holm(np.array([0.02, math.nan, 0.5, 0.02]))
+    assert least == pytest.approx(0.06) and corrected[[0, 2, 3]] == pytest.approx([0.06, 0.5, 0.06])
+    assert is_bound(corrected, least).tolist() == [True, False, False, True]
+    assert not is_bound(np.array([1.0]), smallest_p(60, 99)).any()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

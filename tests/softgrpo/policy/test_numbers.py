@@ -1,4 +1,4 @@
-"""Numbers of windows: every block by hand, nothing from behind the history, names, levels and the shift between parts."""
+"""Numbers of windows: every block by hand, nothing from behind the history, names and levels."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from softgrpo.config import BlockName, ExperimentConfig, FeaturesConfig
 from softgrpo.data.windows import targets_of
 from softgrpo.policy.blocks.base import BASE
 from softgrpo.policy.blocks.block import CHUNK, Known
+from softgrpo.policy.blocks.record import RECORD_BLOCK
 from softgrpo.policy.features import Features, make_features
 from softgrpo.policy.numbers import (
     BLOCKS,
     WindowNumbers,
-    input_shift,
     load_numbers,
     name_and_compute,
     save_numbers,
     window_numbers,
 )
-from softgrpo.stages.data import report_shift
 from softgrpo.stages.hiding import hidden_worlds
 from tests.softgrpo.data.cases import corpus_of, windows_of
 
@@ -79,6 +78,8 @@ def test_the_basic_numbers() -> None:
     assert values == pytest.approx(np.array(expected), abs=1e-6)
     assert names[:3] == ("A: score strength", "B: score strength", "A: lead of the first")
     assert names[10:] == ("history length", "windows in the record", "has a record")
+    short = name_and_compute(known, off.model_copy(update={"record": "off"}))
+    assert short[0] == names[:6] and np.array_equal(short[1], values[:, :6])
 
 
 def test_content() -> None:
@@ -209,10 +210,10 @@ def pool(users: int, seed: int = 5) -> Known:
     return known_of(corpus, windows, CandidateLists(("A", "B"), items, scores), texts)
 
 
-@pytest.mark.parametrize("name", ["base", *BLOCKS])
+@pytest.mark.parametrize("name", ["base", "record", *BLOCKS])
 def test_no_block_reads_what_lies_behind(name: str) -> None:
     """Other items, times and outcomes behind each window's history: the same numbers, bit for bit."""
-    known, block = pool(40), {"base": BASE, **BLOCKS}[name]
+    known, block = pool(40), {"base": BASE, "record": RECORD_BLOCK, **BLOCKS}[name]
     seen = block.compute(known)
     compared = 0
     for world in hidden_worlds(known, 3, seed=1):
@@ -259,7 +260,6 @@ def test_words_are_those_of_numbers_that_there_are() -> None:
 def test_levels_are_fifths_of_policy_windows() -> None:
     """Policy windows have 0, 10, ..., 100: the cuts are 20, 40, 60 and 80. A value on a cut is in the upper fifth."""
     values = np.array([[10.0 * place] for place in range(11)] + [[-5], [20], [79], [1000]])
-    rows = [(0, Part.POLICY if place < 11 else Part.TEST, place + 1, place + 2) for place in range(15)]
     known = pool(5)
     stored = window_numbers(known, EVERY)
     policy = known.windows.part == Part.POLICY
@@ -268,27 +268,6 @@ def test_levels_are_fifths_of_policy_windows() -> None:
     assert [numbers.level(window, "n") for window in range(11, 15)] == [0, 1, 3, 4]
     assert numbers.level(0, "another") is None
     assert WindowNumbers(("n",), values, np.zeros((1, 4))).level(3, "n") is None, "most windows have the same"
-    assert input_shift(numbers, windows_of([*rows[:14], (0, Part.VALID, 15, 16)], [1])) == pytest.approx(
-        [(1000 - 50) / math.sqrt(1000)]
-    )
-
-
-def test_a_number_that_does_not_vary_has_no_shift() -> None:
-    windows = windows_of([(0, Part.POLICY, 1, 2), (0, Part.VALID, 2, 3), (0, Part.TEST, 3, 4)], [1])
-    assert input_shift(WindowNumbers(("n",), np.array([[1.0], [2], [3]]), np.ones((1, 4))), windows).tolist() == [0]
-
-
-def test_a_large_shift_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Policy windows have 0 and 2 (mean 1, spread 1), the others 1.6 and 1.5: shifts of 0.6 for a, exactly 0.5 for b."""
-    parts = (Part.POLICY, Part.POLICY, Part.VALID, Part.TEST)
-    windows = windows_of([(0, part, place + 1, place + 2) for place, part in enumerate(parts)], [1])
-    values = np.array([[0, 0], [2, 2], [1.6, 1.5], [1, 0.5]])
-    assert report_shift(WindowNumbers(("a", "b"), values, np.ones((2, 4))), windows) == pytest.approx(0.6)
-    (record,) = caplog.records
-    assert record.levelname == "WARNING" and "1 of 2 numbers" in record.message and ": a (0.6). " in record.message
-    caplog.clear()
-    assert report_shift(WindowNumbers(("b",), values[:, 1:], np.ones((1, 4))), windows) == 0.5
-    assert not caplog.records
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_first_window_and_empty_list() -> None:
     ("switch", "gone", "instead"),
     [
         ({"user_fields": False}, "User: 24, writer, 4 items", "User: 4 items"),
+        ({"history_length": False}, "User: 24, writer, 4 items", "User: 24, writer.\n"),
         ({"history_items": 0}, "History, newest last", "User: 24, writer, 4 items.\nBPR"),
         ({"history_items": 1}, "Alien", "History, newest last: 2 days later Dune (Sci-Fi).\n"),
         ({"titles": False}, "Dune", "2 days later item i3 (Sci-Fi)"),
@@ -148,8 +149,8 @@ def test_blocks_are_told_in_words() -> None:
 
 def test_all_switches_are_tested() -> None:
     assert set(PromptConfig.model_fields) == {
-        "user_fields", "history_items", "titles", "genres", "time_gaps", "recaller_lines", "top_items", "list_shape",
-        "overlap", "track_record", "blocks", "max_length",
+        "user_fields", "history_length", "history_items", "titles", "genres", "time_gaps", "recaller_lines", "top_items",
+        "list_shape", "overlap", "track_record", "blocks", "max_length",
     }  # fmt: skip
 
 
@@ -158,6 +159,7 @@ def test_everything_off_leaves_the_question() -> None:
         user_fields=False, history_items=0, top_items=0, list_shape=False, overlap=False, track_record=False
     )
     assert formatter(off).parts(1).text() == f"User: 4 items.\n{QUESTION}"
+    assert formatter(off.model_copy(update={"history_length": False})).parts(1).text() == QUESTION
 
 
 def test_without_titles_fields_and_times() -> None:
