@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from softgrpo.config.section import Section
+from softgrpo.config.section import Count, Section
 
-BlockName = Literal["content", "shape", "agreement", "popularity", "pace"]
+BlockName = Literal["content", "shape", "agreement", "popularity", "pace", "user_vector"]
 """Blocks of numbers; each name is a module in `softgrpo.policy.blocks`."""
+ToldBlockName = Literal["content", "shape", "agreement", "popularity", "pace"]
+"""Those that have numbers for which there are words."""
 
 
 class FeaturesConfig(Section):
@@ -32,6 +34,12 @@ class FeaturesConfig(Section):
     pace: bool = False
     """How long the history lasts and how long its pauses are, where times exist."""
 
+    user_vector: bool = False
+    """What each recaller itself holds about the user: the factor of BPR, the state of SASRec and the like, as principal components.
+    Recallers without such a vector, such as ItemKNN, have no such numbers."""
+    user_vector_size: Count = 8
+    """Principal components of each recaller's user vector, fitted on policy windows (user_vector only)."""
+
     @property
     def names(self) -> tuple[BlockName, ...]:
         """The blocks that are on, in the order of their settings."""
@@ -41,5 +49,6 @@ class FeaturesConfig(Section):
             "agreement": self.agreement,
             "popularity": self.popularity,
             "pace": self.pace,
+            "user_vector": self.user_vector,
         }
         return tuple(name for name, on in switches.items() if on)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, assert_never, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from softgrpo.config.features import BlockName
+from softgrpo.config.features import ToldBlockName
 from softgrpo.config.section import Count, Positive, Probability, Section, Share
 
 
@@ -262,7 +262,7 @@ class PromptConfig(Section):
     """How much the recallers' lists overlap."""
     track_record: bool = True
     """How each recaller ranked this user's earlier targets; features.record off leaves it out too."""
-    blocks: tuple[BlockName, ...] = ()
+    blocks: tuple[ToldBlockName, ...] = ()
     """Blocks of the section features whose numbers are told in words (content, shape, agreement, popularity, pace); each must be
     on there. All of them take about 60 tokens with three recallers."""
     max_length: Annotated[int, Field(ge=32)] = 512

@@ -20,12 +20,13 @@ from softgrpo.common.records import Part
 from softgrpo.config import BlockName, FeaturesConfig
 from softgrpo.policy.blocks.agreement import AGREEMENT
 from softgrpo.policy.blocks.base import BASE
-from softgrpo.policy.blocks.block import Block, Known
+from softgrpo.policy.blocks.block import Block, Known, of_recaller
 from softgrpo.policy.blocks.content import CONTENT
 from softgrpo.policy.blocks.pace import PACE
 from softgrpo.policy.blocks.popularity import POPULARITY
 from softgrpo.policy.blocks.record import RECORD_BLOCK
 from softgrpo.policy.blocks.shape import SHAPE
+from softgrpo.policy.blocks.user_vector import USER_VECTOR
 
 BLOCKS: Mapping[BlockName, Block] = {
     "content": CONTENT,
@@ -33,6 +34,7 @@ BLOCKS: Mapping[BlockName, Block] = {
     "agreement": AGREEMENT,
     "popularity": POPULARITY,
     "pace": PACE,
+    "user_vector": USER_VECTOR,
 }
 """Every block that can be switched."""
 LEVELS = 5
@@ -68,28 +70,23 @@ class WindowNumbers:
         return int(np.searchsorted(self.cuts[place], self.values[window, place], "right"))
 
 
-def blocks_on(config: FeaturesConfig, embedded: bool) -> tuple[Block, ...]:
+def blocks_on(config: FeaturesConfig, known: Known) -> tuple[Block, ...]:
     """Returns the blocks of numbers that there are, the basic one first.
 
     Args:
         config: Which blocks are on; `record` is resolved, see `ExperimentConfig.told_features`.
-        embedded: Whether items have embeddings.
+        known: What there is to read.
     """
     chosen = (BLOCKS[name] for name in config.names)
     record = () if config.record == "off" else (RECORD_BLOCK,)
-    return (BASE, *record, *(block for block in chosen if embedded or not block.reads_embeddings))
-
-
-def of_recaller(recaller: str, name: str) -> str:
-    """Returns what people call a number of one recaller."""
-    return f"{recaller}: {name}"
+    return (BASE, *record, *(block for block in chosen if block.exists(known)))
 
 
 def name_and_compute(known: Known, config: FeaturesConfig) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Returns the names (F,) and the values (W, F) of the numbers of some windows. Each window's follow from that window alone."""
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []
-    for block in blocks_on(config, known.embeddings is not None):
+    for block in blocks_on(config, known):
         for name, values in block.compute(known).items():
             names += [of_recaller(each, name) for each in known.lists.recallers] if values.ndim == 2 else [name]
             columns.append(np.nan_to_num(values.reshape(len(values), -1).astype(np.float64)))

@@ -21,9 +21,10 @@ from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.config import PromptConfig
 from softgrpo.data.windows import history_of
 from softgrpo.errors import PolicyError
+from softgrpo.policy.blocks.block import of_recaller
 from softgrpo.policy.blocks.pace import DAY_SECONDS, in_seconds
 from softgrpo.policy.features import Features
-from softgrpo.policy.numbers import BLOCKS, WindowNumbers, of_recaller
+from softgrpo.policy.numbers import BLOCKS, WindowNumbers
 
 LEVELS = ("very low", "low", "medium", "high", "very high")
 TRACK_LEVELS = ((0.0, "none"), (0.1, "poor"), (0.25, "fair"), (0.5, "good"))

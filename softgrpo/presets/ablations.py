@@ -51,7 +51,7 @@ ABLATIONS: dict[str, Variants] = {
     },
     "features": {
         **_without(content="features.content", popularity="features.popularity"),
-        **{f"with {name}": {f"features.{name}": True} for name in ("shape", "agreement", "pace")},
+        **{f"with {name}": {f"features.{name}": True} for name in ("shape", "agreement", "pace", "user_vector")},
     },
     "history": _each("prompt.history_items", 0, 5, 10, 20),
 }

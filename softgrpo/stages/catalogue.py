@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -86,7 +87,13 @@ def _check(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "features": config.told_features.model_dump(mode="json"),
         "prompt": config.told_prompt.model_dump(mode="json", exclude={"max_length"}),
         "k": config.fusion.k,
+        **_vector_library(config),
     }
+
+
+def _vector_library(config: ExperimentConfig) -> dict[str, Any]:
+    """Returns the version of what reads the recallers' user vectors, where the block is on; others need not have it."""
+    return {"recbole": importlib.metadata.version("recbole")} if config.features.user_vector else {}
 
 
 def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
@@ -98,6 +105,7 @@ def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "prompt": config.told_prompt.model_dump(mode="json", exclude={"max_length"}),
         "grid_steps": config.evaluation.grid_steps,
         "searches": list(config.evaluation.searches),
+        **_vector_library(config),
     }
 
 

@@ -21,6 +21,7 @@ from softgrpo.stages.contract import StageContext
 from softgrpo.stages.hiding import check_numbers, check_one_per_window, check_prompts, hidden_worlds
 from softgrpo.stages.inputs import embeddings_of
 from softgrpo.stages.leakage import check_nobody_left_out, check_track_record, check_training_input
+from softgrpo.stages.user_vectors import check_projections, load_vectors
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -42,7 +43,10 @@ def run(context: StageContext) -> dict[str, float]:
     outcomes = check_track_record(features, windows)
     check_one_per_window(prompts, numbers, windows)
     compared = []
-    known = Known(corpus, windows, lists, features, embeddings_of(inputs))
+    vectors = load_vectors(config, inputs, corpus, inputs["data"])
+    if vectors is not None:
+        check_projections(vectors, corpus, windows)
+    known = Known(corpus, windows, lists, features, embeddings_of(inputs), vectors)
     for world in hidden_worlds(known, config.fusion.k, config.seed):
         of_numbers = check_numbers(world, numbers, config.told_features)
         compared.append((of_numbers, check_prompts(world, prompts, numbers, config.told_prompt)))

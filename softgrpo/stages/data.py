@@ -16,10 +16,10 @@ import torch
 
 from softgrpo.baselines.merge_search import search_merges
 from softgrpo.common.artifacts import CANDIDATES, CURVES, FEATURES, NUMBERS, PLATT, PROMPTS, RECALLER_CURVES
-from softgrpo.common.records import Part
+from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
-from softgrpo.policy.blocks.block import Known
+from softgrpo.policy.blocks.block import Known, UserVectors
 from softgrpo.policy.features import make_features, save_features
 from softgrpo.policy.numbers import save_numbers, window_numbers
 from softgrpo.policy.prompts import PromptFormatter, save_prompts
@@ -28,6 +28,7 @@ from softgrpo.ranking.normalisation import fit_platt
 from softgrpo.recallers.candidates import combine, read_candidates, write_candidates
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import embeddings_of, judge, save_merges
+from softgrpo.stages.user_vectors import fit_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,21 @@ def report_shift(shifts: Sequence[InputShift]) -> dict[str, float]:
     }
 
 
+def user_vectors(context: StageContext, corpus: Corpus, windows: Windows) -> UserVectors | None:
+    """Returns what reads the recallers' user vectors, stores how, and says whose are read; None where the block has none."""
+    config = context.config
+    reader = fit_vectors(config, context.inputs, corpus, windows)
+    if reader is not None:
+        reader.save(context.out)
+    if config.features.user_vector:
+        read = () if reader is None else tuple(reader.projections)
+        left_out = [name for name in config.recall.recallers if name not in read]
+        context.reporter.info(
+            f"user vectors are read of {', '.join(read) or 'no recaller'}; without one: {', '.join(left_out) or 'none'}"
+        )
+    return reader
+
+
 def run(context: StageContext) -> dict[str, float]:
     config, inputs, out = context.config, context.inputs, context.out
     corpus, windows = load_corpus(inputs["split"]), load_windows(inputs["split"])
@@ -81,7 +97,9 @@ def run(context: StageContext) -> dict[str, float]:
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
     features = make_features(lists, windows, targets, config.fusion.k)
     save_features(out / FEATURES, features)
-    numbers = window_numbers(Known(corpus, windows, lists, features, embeddings_of(inputs)), config.told_features)
+    vectors = user_vectors(context, corpus, windows)
+    known = Known(corpus, windows, lists, features, embeddings_of(inputs), vectors)
+    numbers = window_numbers(known, config.told_features)
     save_numbers(out / NUMBERS, numbers)
     shifts = input_shifts(numbers, windows)
     pd.DataFrame(map(asdict, largest_first(shifts))).to_csv(out / INPUT_SHIFTS, index=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ CHUNK = 1024
 
 Numbers = Mapping[str, NDArray[np.float32] | NDArray[np.float64]]
 """What people call a number -> its values, (W, M) where each recaller has one and (W,) where the window has."""
+UserVectors = Callable[[Corpus, Windows], Mapping[str, NDArray[np.float32]]]
+"""Gives what recallers hold about the user of each of W windows: recaller -> (W, n). Each window's follows from its user and its
+history alone."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Known:
         lists: Their candidate lists.
         features: Their features; `ndcg` and `best_rank` are the answers and not read.
         embeddings: (I, d) of the items' texts, of unit length, zeros for an item without a text; None where there are none.
+        vectors: Reads the recallers' own user vectors; None where no recaller has one, or nobody asked for them.
     """
 
     corpus: Corpus
@@ -40,6 +45,7 @@ class Known:
     lists: CandidateLists
     features: Features
     embeddings: NDArray[np.float32] | None = None
+    vectors: UserVectors | None = None
 
     def of(self, rows: NDArray[np.int64]) -> Known:
         """Returns what is known of some of the windows, in the order asked for."""
@@ -66,13 +72,22 @@ class Block:
         name: As in the section `features`.
         compute: Gives its numbers. Each window's follow from that window alone.
         told: Those of its numbers that a prompt tells, and by which words.
-        reads_embeddings: Whether it exists only where items have embeddings.
+        needs: What of `Known` it exists only with, "" where it always exists.
     """
 
     name: str
     compute: Callable[[Known], Numbers]
     told: Mapping[str, str]
-    reads_embeddings: bool = False
+    needs: Literal["", "embeddings", "vectors"] = ""
+
+    def exists(self, known: Known) -> bool:
+        """Tells whether there is what it needs."""
+        return not self.needs or getattr(known, self.needs) is not None
+
+
+def of_recaller(recaller: str, name: str) -> str:
+    """Returns what people call a number of one recaller."""
+    return f"{recaller}: {name}"
 
 
 def chunks(count: int) -> Iterator[slice]:

@@ -55,4 +55,4 @@ def _queries(
     return np.stack([texts[:, 0], profile / np.maximum(length, 1e-12)], axis=2)
 
 
-CONTENT = Block("content", _compute, {f"text of mean of {TOP} like the profile": "match"}, reads_embeddings=True)
+CONTENT = Block("content", _compute, {f"text of mean of {TOP} like the profile": "match"}, needs="embeddings")

@@ -116,7 +116,7 @@ def test_unknown_datasets_are_refused_without_a_download(tmp_path: Path, monkeyp
 
 
 def test_recbole_addresses() -> None:
-    for name in ("ml-100k", "ml-1m", "steam", "Amazon_All_Beauty", "Amazon_Beauty"):  # all dataset presets
+    for name in ("ml-100k", "ml-1m", "steam", "Amazon_All_Beauty", "Amazon_Beauty", "Yelp"):  # all dataset presets
         address = download_address(name)
         assert address is not None
         assert address.startswith("https://")

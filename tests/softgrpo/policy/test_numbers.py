@@ -14,7 +14,7 @@ from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import BlockName, ExperimentConfig, FeaturesConfig
 from softgrpo.data.windows import targets_of
 from softgrpo.policy.blocks.base import BASE
-from softgrpo.policy.blocks.block import CHUNK, Known
+from softgrpo.policy.blocks.block import CHUNK, Known, UserVectors
 from softgrpo.policy.blocks.record import RECORD_BLOCK
 from softgrpo.policy.features import Features, make_features
 from softgrpo.policy.numbers import (
@@ -29,7 +29,7 @@ from softgrpo.stages.hiding import hidden_worlds
 from tests.softgrpo.data.cases import corpus_of, windows_of
 
 DAY = 86_400.0
-EVERY = FeaturesConfig(content=True, shape=True, agreement=True, popularity=True, pace=True)
+EVERY = FeaturesConfig(content=True, shape=True, agreement=True, popularity=True, pace=True, user_vector=True)
 EMBEDDINGS = np.array([[1, 0], [0, 1], [0.6, 0.8], [0, 0], [0.8, 0.6], [-1, 0], [0, -1]], dtype=np.float32)
 """Item 3 has no text."""
 
@@ -46,9 +46,23 @@ def lists_of(*items: list[list[int]], scores: list[list[list[float]]] | None = N
 
 
 def known_of(
-    corpus: Corpus, windows: Windows, lists: CandidateLists, embeddings: NDArray[np.float32] | None = None
+    corpus: Corpus,
+    windows: Windows,
+    lists: CandidateLists,
+    embeddings: NDArray[np.float32] | None = None,
+    vectors: UserVectors | None = None,
 ) -> Known:
-    return Known(corpus, windows, lists, make_features(lists, windows, targets_of(corpus, windows), 3), embeddings)
+    features = make_features(lists, windows, targets_of(corpus, windows), 3)
+    return Known(corpus, windows, lists, features, embeddings, vectors)
+
+
+def last_and_user(corpus: Corpus, windows: Windows) -> dict[str, NDArray[np.float32]]:
+    """Stands for recallers whose vectors are (last item, length of the history) and (user)."""
+    last = corpus.item[corpus.offsets[windows.user] + windows.start - 1]
+    return {
+        "A": np.stack([last, windows.start], axis=1).astype(np.float32),
+        "B": windows.user[:, None].astype(np.float32),
+    }
 
 
 def computed(name: BlockName, known: Known) -> dict[str, list[object]]:
@@ -69,7 +83,7 @@ def test_the_basic_numbers() -> None:
         track_count=np.array([0.0, 1.0], np.float32),
     )
     known = Known(corpus_of([[0, 1, 2, 3, 4, 5]]), windows, lists_of([[1], [2]], [[1], [2]]), features)
-    off = FeaturesConfig(content=False, shape=False, agreement=False, popularity=False, pace=False)
+    off = FeaturesConfig(content=False, shape=False, agreement=False, popularity=False, pace=False, user_vector=False)
     names, values = name_and_compute(known, off)
     expected = [
         [0.1, 0.2, 0.5, 0.6, 0.0, 1.0, 0, 0, 0, 0, math.log(4), 0, 0],
@@ -207,7 +221,7 @@ def pool(users: int, seed: int = 5) -> Known:
     items[:, 1, 9:], scores[:, 1, 9:] = -1, np.nan
     texts = rng.normal(size=(corpus.num_items, 8)).astype(np.float32)
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
-    return known_of(corpus, windows, CandidateLists(("A", "B"), items, scores), texts)
+    return known_of(corpus, windows, CandidateLists(("A", "B"), items, scores), texts, last_and_user)
 
 
 @pytest.mark.parametrize("name", ["base", "record", *BLOCKS])
@@ -245,10 +259,22 @@ def test_blocks_are_switched_one_by_one() -> None:
         names = name_and_compute(known, EVERY.model_copy(update={name: False}))[0]
         gone[name] = everything - set(names)
     assert {name: len(numbers) for name, numbers in gone.items()} == {
-        "content": 12, "shape": 12, "agreement": 2, "popularity": 8, "pace": 4,
+        "content": 12, "shape": 12, "agreement": 2, "popularity": 8, "pace": 4, "user_vector": 3,
     }  # fmt: skip
     assert set(name_and_compute(replace(known, embeddings=None), EVERY)[0]) == everything - gone["content"]
+    assert set(name_and_compute(replace(known, vectors=None), EVERY)[0]) == everything - gone["user_vector"]
     assert EVERY.names == tuple(BLOCKS)
+
+
+def test_user_vectors_are_numbers_of_their_recaller() -> None:
+    """Windows behind items 5 and 6 of users 0 and 1, with histories of two items and of one; C has no vector."""
+    windows = windows_of([(0, Part.POLICY, 2, 3), (1, Part.POLICY, 1, 2)], [1, 1])
+    known = known_of(corpus_of([[0, 5, 1], [6, 2]]), windows, lists_of([[1], [2], [3]], [[1], [2], [3]]))
+    assert computed("user_vector", replace(known, vectors=last_and_user)) == {
+        "A: user vector 1": [5, 6],
+        "A: user vector 2": [2, 1],
+        "B: user vector 1": [0, 1],
+    }
 
 
 def test_words_are_those_of_numbers_that_there_are() -> None:

