@@ -183,7 +183,7 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
         """
         args, old = self.args, logits.detach()
         shape = (args.num_generations, old.shape[-1])
-        noise = row_noise(batch["index"], shape, args.seed, self._generation)
+        noise = row_noise(batch["index"], shape, args.seed, self._generation, args.noise)
         samples = sample(old, noise, args.tau_gumbel, args.top_p, self._density, self._noise_scale)
         rewards = self.reward(samples.weights, batch)
         expected = tuple(samples.weights.shape[:2])

@@ -271,7 +271,7 @@ def test_padding_to_another_length_changes_nothing(tmp_path: Path, monkeypatch: 
         (2, 4, {}),
         (2, 8, {}),
         (1, 4, {"scale_rewards": "batch", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}),
-        (2, 8, {"noise_scale_end": 0.25}),
+        (2, 8, {"noise_scale_end": 0.25, "noise": "quasi"}),
         (1, 4, {"sampling": "discrete", "train_sampling_strategy": "random", "disable_dropout": False}),
     ],
 )
@@ -344,6 +344,7 @@ def test_a_start_between_the_steps_of_one_set_of_samples_is_refused(tmp_path: Pa
     [
         {"beta": 0.0},
         {"tau_gumbel": 0.5},
+        {"noise": "quasi"},
         {"noise_scale": 0.25},
         {"noise_scale_end": 0.25},
         {"top_p": 0.4},
@@ -547,6 +548,7 @@ def test_the_trainer_needs_no_package_of_the_pipeline() -> None:
         ({"tau_gumbel": -1.0}, "tau_gumbel = -1.0"),
         ({"tau_gumbel": math.nan}, "tau_gumbel = nan"),
         ({"tau_gumbel": math.inf}, "tau_gumbel = inf"),
+        ({"noise": "common"}, "noise = common. It must be independent or quasi"),
         ({"noise_scale": 0.0}, "noise_scale = 0.0. It must be positive and finite"),
         ({"noise_scale": -0.25}, "noise_scale = -0.25"),
         ({"noise_scale": math.nan}, "noise_scale = nan"),
