@@ -39,6 +39,9 @@ class SoftGRPOConfig(_BaseConfig):
             variance); soft only.
         epsilon: Lower clip range of the importance ratio, and the upper one where epsilon_high is None.
         epsilon_high: Upper clip range of the importance ratio; None takes epsilon.
+        delta: Largest importance ratio of samples that did worse than the others of their prompt, above 1 + epsilon_high (two-sided
+            clipping); None sets no bound.
+        entropy_coef: Weight of the policy's mean entropy, which the loss is lowered by: larger ones keep weights from collapsing.
         beta: Weight of the exact KL divergence from the model as it is before training.
         scale_rewards: Standard deviation that advantages are divided by: of a prompt's samples, of all prompts of an optimiser
             step, or none.
@@ -56,12 +59,18 @@ class SoftGRPOConfig(_BaseConfig):
     importance_ratio: ImportanceRatio = "noise"
     epsilon: float = 0.2
     epsilon_high: float | None = None
+    delta: float | None = None
+    entropy_coef: float = 0.0
     beta: float = 0.01
     scale_rewards: ScaleRewards = "group"
     disable_dropout: bool = True
     activation_checkpointing: bool | None = False
     train_sampling_strategy: str = "group_by_length"
     remove_unused_columns: bool = False
+
+    @property
+    def _upper_clip(self) -> float:
+        return 1.0 + (self.epsilon if self.epsilon_high is None else self.epsilon_high)
 
     def __post_init__(self) -> None:
         """Checks the values that the base class does not know.
@@ -86,6 +95,12 @@ class SoftGRPOConfig(_BaseConfig):
             ("importance_ratio", self.importance_ratio in ("noise", "concrete"), "it must be noise or concrete"),
             ("epsilon", self.epsilon >= 0, "it must not be negative"),
             ("epsilon_high", self.epsilon_high is None or self.epsilon_high >= 0, "it must not be negative"),
+            (
+                "delta",
+                self.delta is None or self._upper_clip < self.delta < math.inf,
+                "it must be above 1 + epsilon_high, finite",
+            ),
+            ("entropy_coef", 0 <= self.entropy_coef < math.inf, "it must be finite and not negative"),
             ("beta", 0 <= self.beta < math.inf, "it must be finite and not negative"),
             ("scale_rewards", self.scale_rewards in ("group", "batch", "none"), "it must be group, batch or none"),
             (

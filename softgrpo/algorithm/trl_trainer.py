@@ -237,8 +237,12 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
             logits, samples.perturbed, samples.support, args.tau_gumbel, self._density, self._noise_scale
         )
         epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
-        clipped = clipped_loss(density, samples.log_density, experience.advantages, args.epsilon, epsilon_high)
+        clipped = clipped_loss(
+            density, samples.log_density, experience.advantages, args.epsilon, epsilon_high, args.delta
+        )
         loss = clipped.loss
+        if args.entropy_coef > 0:
+            loss = loss - args.entropy_coef * entropy(logits).mean()
         if args.beta > 0:
             assert self.reference_logits is not None
             divergence = exact_kl(logits, self.reference_logits[inputs["index"].cpu()].to(logits.device)).mean()

@@ -19,6 +19,7 @@ from softgrpo.algorithm.batching import GroupSampler, PromptCollator, PromptRows
 from softgrpo.algorithm.noise import row_noise
 from softgrpo.algorithm.soft_grpo import (
     clipped_loss,
+    entropy,
     exact_kl,
     group_advantages,
     log_density,
@@ -149,6 +150,8 @@ def test_the_loss_of_a_step_is_the_formula(tmp_path: Path) -> None:
         "epsilon_high": 0.1,
         "tau_gumbel": 0.7,
         "noise_scale": 0.5,
+        "delta": 1.2,
+        "entropy_coef": 0.3,
         "scale_rewards": "none",
     }
     model = toy_encoder(dropout=0.0)
@@ -168,7 +171,8 @@ def test_the_loss_of_a_step_is_the_formula(tmp_path: Path) -> None:
     for logits, entry in zip((old, new), logs(trainer), strict=True):
         density = log_density(logits, drawn.perturbed, drawn.support, 0.7, "noise", 0.5)
         loss = (
-            clipped_loss(density, drawn.log_density, advantages, 0.05, 0.1).loss
+            clipped_loss(density, drawn.log_density, advantages, 0.05, 0.1, 1.2).loss
+            - 0.3 * entropy(logits).mean()
             + 0.5 * exact_kl(logits, reference[index]).mean()
         )
         assert entry["loss"] == pytest.approx(loss.item(), abs=1e-5)
@@ -351,6 +355,7 @@ def test_a_start_between_the_steps_of_one_set_of_samples_is_refused(tmp_path: Pa
         {"importance_ratio": "concrete"},
         {"scale_rewards": "none"},
         {"scale_rewards": "batch"},
+        {"entropy_coef": 0.1},
         {"num_generations": 8},
         {"num_iterations": 2},
         {"sampling": "discrete"},
@@ -560,6 +565,10 @@ def test_the_trainer_needs_no_package_of_the_pipeline() -> None:
         ({"importance_ratio": "gumbel"}, "importance_ratio = gumbel"),
         ({"epsilon": -0.1}, "epsilon = -0.1"),
         ({"epsilon_high": -0.1}, "epsilon_high = -0.1"),
+        ({"delta": 1.2}, "delta = 1.2. It must be above 1 + epsilon_high"),
+        ({"delta": math.inf}, "delta = inf"),
+        ({"entropy_coef": -0.1}, "entropy_coef = -0.1"),
+        ({"entropy_coef": math.nan}, "entropy_coef = nan"),
         ({"beta": -1.0}, "beta = -1.0"),
         ({"beta": math.nan}, "beta = nan"),
         ({"scale_rewards": "all"}, "scale_rewards = all"),
