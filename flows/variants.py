@@ -51,6 +51,8 @@ Ablation = Literal[
     "ratio",
     "sampling",
     "tau",
+    "noise",
+    "reward",
     "top_p",
     "generations",
     "advantages",

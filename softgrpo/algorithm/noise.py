@@ -1,13 +1,18 @@
-"""The noise that samples are made of: Gumbel noise of a row, and its scale over a training.
+"""The noise that samples are made of: Gumbel noise of a row, independent or evenly spread, and its scale over a training.
 
 Legend: B prompts, G generations per prompt, M recallers.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+NoiseKind = Literal["independent", "quasi"]
 
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -15,11 +20,33 @@ def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
     `-log(E)` with E ~ Exponential(1); float64 inside, so that neither tail is cut by float32's steps near 1.
     """
-    exponential = torch.empty(shape, dtype=torch.float64, device=generator.device).exponential_(generator=generator)
+    return _gumbel(torch.empty(shape, dtype=torch.float64, device=generator.device).exponential_(generator=generator))
+
+
+def _gumbel(exponential: Tensor) -> Tensor:
     return -exponential.clamp_min(torch.finfo(torch.float64).tiny).log().float()
 
 
-def row_noise(rows: Tensor, shape: tuple[int, int], seed: int, generation: int) -> Tensor:
+def spread_noise(shape: tuple[int, int], seed: int) -> Tensor:
+    """Returns Gumbel noise (G, M) float32 that fills the space more evenly than independent draws, by a scrambled Sobol' sequence.
+
+    Each of the G points alone has the law of `gumbel_noise`; together they are not independent. Owen (1998), "Scrambling Sobol' and
+    Niederreiter-Xing points", doi:10.1006/jcom.1998.0487, as torch does it.
+
+    Args:
+        shape: (G, M).
+        seed: Of the scrambling.
+    """
+    engine = SobolEngine(shape[1], scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    points = engine.draw(shape[0], dtype=torch.float64)
+    below = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    uniform = points + below * 2.0**-SobolEngine.MAXBIT  # a point has so many bits; chance fills the others
+    return _gumbel(-uniform.clamp_min(torch.finfo(torch.float64).tiny).log())
+
+
+def row_noise(
+    rows: Tensor, shape: tuple[int, int], seed: int, generation: int, kind: NoiseKind = "independent"
+) -> Tensor:
     """Returns noise that depends on (seed, generation, row) only: not on batches, processes or resuming.
 
     Args:
@@ -27,6 +54,7 @@ def row_noise(rows: Tensor, shape: tuple[int, int], seed: int, generation: int) 
         shape: (G, M).
         seed: Of the run.
         generation: Counts the sets of samples.
+        kind: Of the G samples of one row; different rows are independent in any case.
 
     Returns:
         (B, G, M) float32 standard Gumbel noise, where `rows` are.
@@ -34,7 +62,11 @@ def row_noise(rows: Tensor, shape: tuple[int, int], seed: int, generation: int) 
     noise = []
     for row in rows.tolist():
         state = np.random.SeedSequence([seed, generation, row]).generate_state(1, np.uint64)
-        noise.append(gumbel_noise(shape, torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))))
+        own = int(state[0] >> np.uint64(1))
+        independent = kind == "independent"
+        noise.append(
+            gumbel_noise(shape, torch.Generator().manual_seed(own)) if independent else spread_noise(shape, own)
+        )
     return torch.stack(noise).to(rows.device)
 
 

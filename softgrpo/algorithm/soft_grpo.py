@@ -236,9 +236,14 @@ class ClippedLoss:
 
 
 def clipped_loss(
-    new_density: Tensor, old_density: Tensor, advantages: Tensor, epsilon: float, epsilon_high: float
+    new_density: Tensor,
+    old_density: Tensor,
+    advantages: Tensor,
+    epsilon: float,
+    epsilon_high: float,
+    delta: float | None = None,
 ) -> ClippedLoss:
-    """Returns PPO's clipped surrogate loss (Schulman et al. 2017).
+    """Returns PPO's clipped surrogate loss (Schulman et al. 2017), clipped on both sides where `delta` is given (arXiv 2505.07291).
 
     Args:
         new_density: (B, G) log density under the policy in training, with gradient.
@@ -246,12 +251,14 @@ def clipped_loss(
         advantages: (B, G).
         epsilon: The ratio is clipped below at `1 - epsilon`.
         epsilon_high: And above at `1 + epsilon_high`.
+        delta: Largest ratio of a sample with a negative advantage, which is unbounded otherwise; None has no such bound.
     """
     ratio = torch.exp(new_density - old_density)
     clipped = ratio.clamp(1.0 - epsilon, 1.0 + epsilon_high)
-    loss = -torch.minimum(ratio * advantages, clipped * advantages).mean()
+    bounded = ratio if delta is None else ratio.clamp(max=delta)
+    loss = -torch.minimum(bounded * advantages, clipped * advantages).mean()
     low = (ratio < 1.0 - epsilon) & (advantages < 0)
-    high = (ratio > 1.0 + epsilon_high) & (advantages > 0)
+    high = (ratio > 1.0 + epsilon_high) & (advantages > 0) | (ratio > bounded) & (advantages < 0)
     return ClippedLoss(loss, ratio.detach(), low.float().mean(), high.float().mean())
 
 

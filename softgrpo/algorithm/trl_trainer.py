@@ -183,7 +183,7 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
         """
         args, old = self.args, logits.detach()
         shape = (args.num_generations, old.shape[-1])
-        noise = row_noise(batch["index"], shape, args.seed, self._generation)
+        noise = row_noise(batch["index"], shape, args.seed, self._generation, args.noise)
         samples = sample(old, noise, args.tau_gumbel, args.top_p, self._density, self._noise_scale)
         rewards = self.reward(samples.weights, batch)
         expected = tuple(samples.weights.shape[:2])
@@ -237,8 +237,12 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
             logits, samples.perturbed, samples.support, args.tau_gumbel, self._density, self._noise_scale
         )
         epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
-        clipped = clipped_loss(density, samples.log_density, experience.advantages, args.epsilon, epsilon_high)
+        clipped = clipped_loss(
+            density, samples.log_density, experience.advantages, args.epsilon, epsilon_high, args.delta
+        )
         loss = clipped.loss
+        if args.entropy_coef > 0:
+            loss = loss - args.entropy_coef * entropy(logits).mean()
         if args.beta > 0:
             assert self.reference_logits is not None
             divergence = exact_kl(logits, self.reference_logits[inputs["index"].cpu()].to(logits.device)).mean()

@@ -39,6 +39,15 @@ ABLATIONS: dict[str, Variants] = {
     "ratio": _each("grpo.importance_ratio", "noise", "concrete"),
     "sampling": _each("grpo.sampling", "soft", "discrete"),
     "tau": _each("grpo.tau_gumbel", 0.3, 1.0, 2.0),
+    "noise": {
+        **_each("grpo.noise_scale", 0.1, 0.25, 0.5, 1.0),
+        "independent noise": {"grpo.noise": "independent"},
+        "as published": {"grpo.noise_scale": 1.0, "grpo.noise": "independent"},
+    },
+    "reward": {
+        **_each("grpo.reward_k", 20, 50),
+        "log probability": {"grpo.reward": "log_probability"},
+    },
     "top_p": _each("grpo.top_p", 0.5, 0.9, 1.0),
     "generations": _each("grpo.num_generations", 4, 16, 64),
     "advantages": _each("grpo.scale_rewards", "group", "batch", "none"),

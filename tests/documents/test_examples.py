@@ -74,6 +74,16 @@ def test_small_noise_brings_the_optimum_of_the_samples_to_that_of_the_policy(mon
     assert example.share_where_samples_earn_most(problem, 1e-6) == 1.0
 
 
+def test_evenly_spread_noise_varies_as_little_as_the_guide_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    measurement = importlib.import_module("noise_variance").Measurement()
+    variance = {kind: measurement.variance(kind, 64, 0.25) for kind in ("independent", "antithetic", "common", "quasi")}
+    found = [variance[kind] / variance["independent"] for kind in ("antithetic", "common", "quasi")]
+    (row,) = re.findall(r"^\| 0\.25 \| 64 \| (.+) \|$", (ROOT / "docs/algorithm.md").read_text("utf-8"), re.MULTILINE)
+    assert [float(cell) for cell in row.split(" | ")] == pytest.approx(found, abs=0.02)
+    assert found[2] < 0.5, "which is why it is the default"
+
+
 def test_the_measured_variances_are_those_of_the_guide(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip

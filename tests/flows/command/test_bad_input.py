@@ -246,6 +246,8 @@ SETTINGS = [
         "CONFIG-061",
         "grpo.reward = log_probability needs merged scores",
     ),
+    Case("delta within the clip", f"{RUN} --grpo.delta 1.2", "CONFIG-061", "must be above 1 + epsilon_high = 1.2"),
+    Case("negative entropy", f"{RUN} --grpo.entropy_coef=-1", "CONFIG-062", "grpo.entropy_coef = -1"),
     Case(
         "top-p zero", f"{RUN} --top_p 0", "CONFIG-062", "grpo.top_p = 0", names="default 1 for ml-100k with size tiny"
     ),

@@ -28,7 +28,7 @@ def test_the_four_original_commands(command: str, until: str, captured: Captured
     assert not captured.standalone
     # Each command leads to one and the same experiment, so that each goes on from where the one before it ended;
     # the first leaves out --bf16, which the stages up to `data` do not know.
-    published = {"train.bf16": "--bf16" in command, "grpo.noise_scale": 1.0}
+    published = {"train.bf16": "--bf16" in command, "grpo.noise_scale": 1.0, "grpo.noise": "independent"}
     assert captured.config == resolve("ml-1m", "small", overrides=published)
 
 

@@ -383,6 +383,18 @@ def test_the_clip_by_hand_on_both_sides() -> None:
     assert clipped.clipped_low.item() == pytest.approx(1 / 5) and clipped.clipped_high.item() == pytest.approx(1 / 5)
 
 
+def test_two_sided_clipping_by_hand() -> None:
+    ratio = torch.tensor([[0.5, 2.0, 2.0, 9.0, 9.0]])
+    advantages = torch.tensor([[-1.0, 1.0, -1.0, 1.0, -1.0]])
+    density = ratio.log().requires_grad_()
+    clipped = clipped_loss(density, torch.zeros(1, 5), advantages, epsilon=0.2, epsilon_high=0.3, delta=4.0)
+    # -0.8 (lower bound), 1.3 (upper), -2, 1.3, and -4 where it was -9
+    assert clipped.loss.item() == pytest.approx(-(-0.8 + 1.3 - 2.0 + 1.3 - 4.0) / 5)
+    (gradient,) = torch.autograd.grad(clipped.loss, density)
+    assert torch.allclose(gradient, torch.tensor([[0.0, 0.0, 2.0, 0.0, 0.0]]) / 5)
+    assert clipped.clipped_low.item() == pytest.approx(1 / 5) and clipped.clipped_high.item() == pytest.approx(3 / 5)
+
+
 def test_the_divergence_and_the_entropy_are_those_of_torch() -> None:
     generator = torch.Generator().manual_seed(2)
     logits, reference = torch.randn(6, 5, generator=generator) * 3, torch.randn(6, 5, generator=generator)
@@ -445,8 +457,8 @@ def test_soft_samples_approach_discrete_ones(tau: float) -> None:
     assert (soft - discrete).abs().amax(-1).mean() < tau
 
 
-@pytest.mark.parametrize("sequence_level", ["token", "sequence"])
-def test_the_discrete_loss_is_that_of_trl(sequence_level: str) -> None:
+@pytest.mark.parametrize(("sequence_level", "delta"), [("token", None), ("sequence", None), ("token", 1.4)])
+def test_the_discrete_loss_is_that_of_trl(sequence_level: str, delta: float | None) -> None:
     """A completion of one token whose vocabulary is the classes: loss and gradient of TRL's own code."""
     generator = torch.Generator().manual_seed(4)
     old, new = torch.randn(5, 4, generator=generator), torch.randn(5, 4, generator=generator)
@@ -455,13 +467,13 @@ def test_the_discrete_loss_is_that_of_trl(sequence_level: str) -> None:
     drawn = sample(old, eps, 1.0, 1.0, "discrete")
     advantages = group_advantages(rewards)
     density = log_density(ours, drawn.perturbed, drawn.support, 1.0, "discrete")
-    loss = clipped_loss(density, drawn.log_density, advantages, 0.2, 0.3)
+    loss = clipped_loss(density, drawn.log_density, advantages, 0.2, 0.3, delta)
     chosen = drawn.weights.argmax(-1).reshape(-1, 1)  # (B * G, 1) completions, each prompt G times as TRL has it
 
     def log_probabilities(logits: Tensor) -> Tensor:
         return torch.log_softmax(logits, -1).repeat_interleave(6, 0).gather(1, chosen)
 
-    trainer = trl_stand_in(log_probabilities(theirs), sequence_level)
+    trainer = trl_stand_in(log_probabilities(theirs), sequence_level, delta)
     ones = torch.ones(30, 1)
     inputs = {"prompt_ids": ones.long(), "prompt_mask": ones, "completion_ids": chosen, "completion_mask": ones}
     inputs |= {"advantages": advantages.reshape(-1), "old_per_token_logps": log_probabilities(old)}
@@ -472,7 +484,7 @@ def test_the_discrete_loss_is_that_of_trl(sequence_level: str) -> None:
     assert gradients[0].abs().max() > 0.01 and torch.allclose(*gradients, atol=1e-6)
 
 
-def trl_stand_in(log_probabilities: Tensor, level: str) -> Any:
+def trl_stand_in(log_probabilities: Tensor, level: str, delta: float | None) -> Any:
     """Returns what TRL's loss reads of its trainer, with given log probabilities (B * G, 1) of the chosen tokens."""
 
     def same(value: Tensor, **named: Any) -> Tensor:
@@ -487,7 +499,7 @@ def trl_stand_in(log_probabilities: Tensor, level: str) -> Any:
         ),
         model=SimpleNamespace(training=True),
         accelerator=everywhere,
-        args=SimpleNamespace(use_bias_correction_kl=False, delta=None),
+        args=SimpleNamespace(use_bias_correction_kl=False, delta=delta),
         aux_loss_enabled=False,
         top_entropy_quantile=1.0,
         off_policy_mask_threshold=None,

@@ -19,6 +19,7 @@ from softgrpo.algorithm.batching import GroupSampler, PromptCollator, PromptRows
 from softgrpo.algorithm.noise import row_noise
 from softgrpo.algorithm.soft_grpo import (
     clipped_loss,
+    entropy,
     exact_kl,
     group_advantages,
     log_density,
@@ -149,6 +150,8 @@ def test_the_loss_of_a_step_is_the_formula(tmp_path: Path) -> None:
         "epsilon_high": 0.1,
         "tau_gumbel": 0.7,
         "noise_scale": 0.5,
+        "delta": 1.2,
+        "entropy_coef": 0.3,
         "scale_rewards": "none",
     }
     model = toy_encoder(dropout=0.0)
@@ -168,7 +171,8 @@ def test_the_loss_of_a_step_is_the_formula(tmp_path: Path) -> None:
     for logits, entry in zip((old, new), logs(trainer), strict=True):
         density = log_density(logits, drawn.perturbed, drawn.support, 0.7, "noise", 0.5)
         loss = (
-            clipped_loss(density, drawn.log_density, advantages, 0.05, 0.1).loss
+            clipped_loss(density, drawn.log_density, advantages, 0.05, 0.1, 1.2).loss
+            - 0.3 * entropy(logits).mean()
             + 0.5 * exact_kl(logits, reference[index]).mean()
         )
         assert entry["loss"] == pytest.approx(loss.item(), abs=1e-5)
@@ -271,7 +275,7 @@ def test_padding_to_another_length_changes_nothing(tmp_path: Path, monkeypatch: 
         (2, 4, {}),
         (2, 8, {}),
         (1, 4, {"scale_rewards": "batch", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}),
-        (2, 8, {"noise_scale_end": 0.25}),
+        (2, 8, {"noise_scale_end": 0.25, "noise": "quasi"}),
         (1, 4, {"sampling": "discrete", "train_sampling_strategy": "random", "disable_dropout": False}),
     ],
 )
@@ -344,12 +348,14 @@ def test_a_start_between_the_steps_of_one_set_of_samples_is_refused(tmp_path: Pa
     [
         {"beta": 0.0},
         {"tau_gumbel": 0.5},
+        {"noise": "quasi"},
         {"noise_scale": 0.25},
         {"noise_scale_end": 0.25},
         {"top_p": 0.4},
         {"importance_ratio": "concrete"},
         {"scale_rewards": "none"},
         {"scale_rewards": "batch"},
+        {"entropy_coef": 0.1},
         {"num_generations": 8},
         {"num_iterations": 2},
         {"sampling": "discrete"},
@@ -547,6 +553,7 @@ def test_the_trainer_needs_no_package_of_the_pipeline() -> None:
         ({"tau_gumbel": -1.0}, "tau_gumbel = -1.0"),
         ({"tau_gumbel": math.nan}, "tau_gumbel = nan"),
         ({"tau_gumbel": math.inf}, "tau_gumbel = inf"),
+        ({"noise": "common"}, "noise = common. It must be independent or quasi"),
         ({"noise_scale": 0.0}, "noise_scale = 0.0. It must be positive and finite"),
         ({"noise_scale": -0.25}, "noise_scale = -0.25"),
         ({"noise_scale": math.nan}, "noise_scale = nan"),
@@ -558,6 +565,10 @@ def test_the_trainer_needs_no_package_of_the_pipeline() -> None:
         ({"importance_ratio": "gumbel"}, "importance_ratio = gumbel"),
         ({"epsilon": -0.1}, "epsilon = -0.1"),
         ({"epsilon_high": -0.1}, "epsilon_high = -0.1"),
+        ({"delta": 1.2}, "delta = 1.2. It must be above 1 + epsilon_high"),
+        ({"delta": math.inf}, "delta = inf"),
+        ({"entropy_coef": -0.1}, "entropy_coef = -0.1"),
+        ({"entropy_coef": math.nan}, "entropy_coef = nan"),
         ({"beta": -1.0}, "beta = -1.0"),
         ({"beta": math.nan}, "beta = nan"),
         ({"scale_rewards": "all"}, "scale_rewards = all"),
