@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from flows.command.flags import overrides, setting_help
 from flows.command.parser import sub_parsers
@@ -17,6 +18,8 @@ HELP_FLAGS = frozenset({"-h", "--help"})
 HELP_WIDTH = 120
 DEFAULT_SIZES = {"pure": "small"}
 """Of commands that take no SIZE, where it is not tiny."""
+DEFAULT_SETTINGS: dict[str, dict[str, Any]] = {"pure": {"grpo.top_p": 0.9}}
+"""Of commands that mean the published algorithm, where they say nothing else."""
 DECISIVE = ("data", "split", "policy.size")
 """Settings that decide what others are: they choose the presets and say which data there are."""
 
@@ -64,7 +67,7 @@ def resolve_named(arguments: argparse.Namespace, dataset: str, stage: str, size:
     Raises:
         SoftGRPOError: A name or a value is wrong, or the data cannot be read.
     """
-    named = overrides(arguments)
+    named = DEFAULT_SETTINGS.get(arguments.command, {}) | overrides(arguments)
     return resolve(named.get("data.dataset", dataset), named.get("policy.size", size), stage, named)
 
 
@@ -82,7 +85,8 @@ def usual_config(arguments: argparse.Namespace) -> ExperimentConfig:
     data = data_named(arguments)
     size = named.get("policy.size", words.get("SIZE", DEFAULT_SIZES.get(arguments.command, "tiny")))
     check_known(data)
-    return resolve(data.dataset, size, words.get("STAGE", "full"), named)
+    own = DEFAULT_SETTINGS.get(arguments.command, {})
+    return resolve(data.dataset, size, words.get("STAGE", "full"), own | named)
 
 
 def explain_usual(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:

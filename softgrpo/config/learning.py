@@ -121,8 +121,9 @@ class GRPOConfig(Section):
     """soft: weights from the Gumbel-softmax; discrete: one recaller per sample, ordinary GRPO for comparison."""
     tau_gumbel: Positive = 1.0
     """Temperature of the Gumbel-softmax samples (soft only)."""
-    top_p: Probability = 0.9
-    """Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all."""
+    top_p: Probability = 1.0
+    """Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all. The published 0.9, which
+    `softgrpo pure` keeps, shuts out the last recallers where the first ones hold nine tenths of the static mixture."""
     epsilon: NonNegative = 0.2
     """Lower clip range of the importance ratio, and the upper one where epsilon_high is null."""
     epsilon_high: NonNegative | None = None

@@ -28,7 +28,7 @@ def test_the_four_original_commands(command: str, until: str, captured: Captured
     assert not captured.standalone
     # Each command leads to one and the same experiment, so that each goes on from where the one before it ended;
     # the first leaves out --bf16, which the stages up to `data` do not know.
-    expected = resolve("ml-1m", "small", overrides={"train.bf16": "--bf16" in command})
+    expected = resolve("ml-1m", "small", overrides={"train.bf16": "--bf16" in command, "grpo.top_p": 0.9})
     assert captured.config == expected
 
 
