@@ -55,6 +55,7 @@ Ablation = Literal[
     "generations",
     "advantages",
     "windows",
+    "learning",
     "prompt",
     "features",
     "history",
