@@ -57,6 +57,7 @@ Ablation = Literal[
     "generations",
     "advantages",
     "windows",
+    "learning",
     "prompt",
     "features",
     "history",

@@ -18,7 +18,9 @@ HELP_FLAGS = frozenset({"-h", "--help"})
 HELP_WIDTH = 120
 DEFAULT_SIZES = {"pure": "small"}
 """Of commands that take no SIZE, where it is not tiny."""
-DEFAULT_SETTINGS: dict[str, dict[str, Any]] = {"pure": {"grpo.noise": "independent", "grpo.noise_scale": 1.0}}
+DEFAULT_SETTINGS: dict[str, dict[str, Any]] = {
+    "pure": {"grpo.noise": "independent", "grpo.noise_scale": 1.0, "grpo.top_p": 0.9}
+}
 """Of commands that mean the published algorithm, where they say nothing else."""
 DECISIVE = ("data", "split", "policy.size")
 """Settings that decide what others are: they choose the presets and say which data there are."""

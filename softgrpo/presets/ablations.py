@@ -52,6 +52,11 @@ ABLATIONS: dict[str, Variants] = {
     "generations": _each("grpo.num_generations", 4, 16, 64),
     "advantages": _each("grpo.scale_rewards", "group", "batch", "none"),
     "windows": _each("train.max_train_windows", 250, 500, 1000, 2000),
+    "learning": {
+        **_without(static_prior="policy.static_prior"),
+        **_each("grpo.num_generations", 4, 16, 64),
+        **_each("train.max_train_windows", 500, 2000, 8000),
+    },
     "prompt": {
         **_without(track_record="prompt.track_record", profile="prompt.user_fields", list_shape="prompt.list_shape"),
         **_without(overlap="prompt.overlap"),

@@ -33,5 +33,5 @@ def test_config_is_told_to_machines_too(capsys: pytest.CaptureFixture[str]) -> N
     assert list(listed) == list(settings())
     assert (
         listed["fusion.method"]["choices"] == ["auto", "score", "quota", "rrf"]
-        and listed["grpo.top_p"]["default"] == 0.9
+        and listed["grpo.top_p"]["default"] == 1.0
     )

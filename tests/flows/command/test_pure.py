@@ -28,8 +28,8 @@ def test_the_four_original_commands(command: str, until: str, captured: Captured
     assert not captured.standalone
     # Each command leads to one and the same experiment, so that each goes on from where the one before it ended;
     # the first leaves out --bf16, which the stages up to `data` do not know.
-    published = {"train.bf16": "--bf16" in command, "grpo.noise_scale": 1.0, "grpo.noise": "independent"}
-    assert captured.config == resolve("ml-1m", "small", overrides=published)
+    published = {"grpo.noise": "independent", "grpo.noise_scale": 1.0, "grpo.top_p": 0.9}
+    assert captured.config == resolve("ml-1m", "small", overrides={"train.bf16": "--bf16" in command, **published})
 
 
 def test_pure_takes_another_noise_scale_where_it_is_named(captured: Captured) -> None:
