@@ -80,7 +80,7 @@ def run(context: StageContext) -> dict[str, float]:
     prepared = Prepared.of(config, context.inputs)
     policy = load_for(prepared, context.inputs["sft"])
     asked = prepared.asked_rows()
-    log_prior = load_prior(context.inputs["sft"], policy.card, len(prepared.windows))
+    log_prior = load_prior(prepared, context.inputs["sft"], policy.card)
     trainer = _make_trainer(context, prepared, policy, asked, log_prior)
     metrics = train_keeping_best(trainer, context.work, context.reporter)
     drawn = curves(trainer)

@@ -84,19 +84,20 @@ def save_prior(folder: Path, log_prior: NDArray[np.float32]) -> None:
     save_file({LOG_PRIOR: log_prior}, folder / PRIOR)
 
 
-def load_prior(folder: Path, card: PolicyCard, windows: int) -> NDArray[np.float32] | None:
+def load_prior(prepared: Prepared, folder: Path, card: PolicyCard) -> NDArray[np.float32] | None:
     """Returns the log weights (W, M) that a stored policy starts from; None where it has no prior per window.
 
     Args:
+        prepared: Output of the earlier stages: the W windows.
         folder: Of the policy.
         card: Of the policy.
-        windows: W, of the run.
 
     Raises:
         PolicyError: They are not there, or are those of another run.
     """
     if not card.prior_per_window:
         return None
+    windows = len(prepared.windows)
     rule = f"a policy that starts at a gate needs the gate's weights of this run's {windows} windows"
     if not (folder / PRIOR).is_file():
         raise PolicyError(f"'{folder}' without {PRIOR}", rule, _TRAIN_AGAIN, code="POLICY-038")

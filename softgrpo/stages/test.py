@@ -81,7 +81,7 @@ def policy_logits_on_test(
     if on_cuda(config):
         policy.model.to("cuda")
     started = time.perf_counter()
-    log_prior = load_prior(folder, policy.card, len(prepared.windows))
+    log_prior = load_prior(prepared, folder, policy.card)
     rows = rows_of(prepared, prepared.windows.of(Part.TEST), policy, log_prior=log_prior)
     logits = predict_logits(
         policy.model, rows, PromptCollator(policy.tokenizer), train.eval_batch_size, train.bf16, label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -104,14 +105,18 @@ def test_a_gate_that_is_not_stored_is_refused_before_training(tmp_path: Path) ->
     name = save_base(tmp_path / "base", toy_encoder(), toy_tokenizer())
     card = create_policy(PolicyConfig(model_name=name, prior="gate"), RECALLERS, 32, STATIC, seed=3).card
     plain = create_policy(PolicyConfig(model_name=name), RECALLERS, 32, STATIC, seed=3).card
-    assert load_prior(tmp_path, plain, 5) is None
+
+    def of(windows: int) -> Any:
+        return SimpleNamespace(windows=range(windows))
+
+    assert load_prior(of(5), tmp_path, plain) is None
     with pytest.raises(PolicyError, match=r"without log_prior\.safetensors.*this run's 5 windows"):
-        load_prior(tmp_path, card, 5)
+        load_prior(of(5), tmp_path, card)
     stored = np.log(np.full((5, 3), 1 / 3, np.float32))
     save_prior(tmp_path, stored)
-    assert np.array_equal(load_prior(tmp_path, card, 5), stored)  # type: ignore[arg-type]
+    assert np.array_equal(load_prior(of(5), tmp_path, card), stored)  # type: ignore[arg-type]
     with pytest.raises(PolicyError, match=r"of shape \(5, 3\).*this run's 6 windows"):
-        load_prior(tmp_path, card, 6)
+        load_prior(of(6), tmp_path, card)
     (tmp_path / GATE).mkdir()
     (tmp_path / GATE / "gate.json").write_text("{}")
     (tmp_path / "next").mkdir()
