@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 CHUNK_GROUPS = 50  # groups that are sorted by length together; that of transformers' LengthGroupedSampler
 Row = dict[str, Any]
 MODEL_INPUTS = ("input_ids", "attention_mask")
-FURTHER_INPUTS = ("numbers",)
+FURTHER_INPUTS = ("numbers", "log_prior")
 """Columns that the model's forward pass takes beside the tokens, where the rows have them."""
 
 
@@ -35,7 +35,7 @@ class PromptRows(Dataset[Row]):
     Args:
         input_ids: Token ids per prompt.
         columns: Further columns, one value per prompt each; they reach the loss or the reward in the batch. The model itself
-            gets a column `numbers` (N, F): its forward pass must take it.
+            gets the columns `numbers` (N, F) and `log_prior` (N, M): its forward pass must take those that there are.
     """
 
     def __init__(self, input_ids: Sequence[Sequence[int]], columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
@@ -190,7 +190,7 @@ def policy_logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     """Returns the logits of one batch in float32, (B, M).
 
     Args:
-        model: Token ids (B, L), and `numbers` (B, F) where the batch has them, to logits (B, M).
+        model: Token ids (B, L), and `numbers` (B, F) and `log_prior` (B, M) where the batch has them, to logits (B, M).
         batch: With input_ids and attention_mask.
 
     Raises:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,24 +27,56 @@ SMALLEST = 1e-3
 Floats = NDArray[np.float64]
 
 
-def predict_ndcg(train: Floats, ndcg: NDArray[np.float32], asked: list[Floats], seed: int) -> list[Floats]:
-    """Returns the NDCG that trees expect of each recaller, (W, M) for each of the numbers asked.
+@dataclass(frozen=True)
+class NDCGTrees:
+    """Trees that predict the NDCG of each recaller, one set for each."""
+
+    trees: tuple[HistGradientBoostingRegressor, ...]
+
+    def predict(self, numbers: Floats) -> Floats:
+        """Returns the NDCG (W, M) that they expect for numbers (W, F)."""
+        return np.stack([trees.predict(numbers) for trees in self.trees], axis=1)
+
+
+@dataclass(frozen=True)
+class BestTrees:
+    """Trees that predict which recaller is best.
+
+    Attributes:
+        trees: None where at most one recaller ever is.
+        classes: Places of the recallers that are best somewhere.
+        recallers: M.
+    """
+
+    trees: HistGradientBoostingClassifier | None
+    classes: tuple[int, ...]
+    recallers: int
+
+    def predict(self, numbers: Floats) -> Floats:
+        """Returns the probability (W, M) of each recaller to be the best; all 0 where none ever is."""
+        values = np.zeros((len(numbers), self.recallers))
+        if self.classes:
+            values[:, list(self.classes)] = 1.0 if self.trees is None else self.trees.predict_proba(numbers)
+        return values
+
+
+Trees = NDCGTrees | BestTrees
+
+
+def fit_ndcg(train: Floats, ndcg: NDArray[np.float32], seed: int) -> NDCGTrees:
+    """Fits trees that predict the NDCG of each recaller.
 
     Args:
         train: (W, F).
         ndcg: (W, M), what to predict.
-        asked: Numbers (W', F) of other windows.
         seed: Of the trees.
     """
-    columns = []
-    for target in ndcg.T:
-        trees = HistGradientBoostingRegressor(random_state=seed, early_stopping=False, **TREES).fit(train, target)
-        columns.append([trees.predict(numbers) for numbers in asked])
-    return [np.stack(pieces, axis=1) for pieces in zip(*columns, strict=True)]
+    kinds = (HistGradientBoostingRegressor(random_state=seed, early_stopping=False, **TREES) for _ in ndcg.T)
+    return NDCGTrees(tuple(trees.fit(train, target) for trees, target in zip(kinds, ndcg.T, strict=True)))
 
 
-def predict_best(train: Floats, ndcg: NDArray[np.float32], asked: list[Floats], seed: int) -> list[Floats]:
-    """Returns the probability that trees give each recaller to be the best, (W, M) for each of the numbers asked.
+def fit_best(train: Floats, ndcg: NDArray[np.float32], seed: int) -> BestTrees:
+    """Fits trees that give each recaller's probability to be the best.
 
     Windows in which several are best count for each in equal shares; those without a hit say nothing. Where one recaller is
     the best of every window, it has probability 1.
@@ -49,22 +84,16 @@ def predict_best(train: Floats, ndcg: NDArray[np.float32], asked: list[Floats], 
     Args:
         train: (W, F).
         ndcg: (W, M) NDCG of each recaller's own list.
-        asked: Numbers (W', F) of other windows.
         seed: Of the trees.
     """
     best = (ndcg == ndcg.max(1, keepdims=True)) & (ndcg > 0)
     window, label = np.nonzero(best)
-    sums = [np.zeros((len(numbers), ndcg.shape[1])) for numbers in asked]
-    classes = np.unique(label)
-    if len(classes) == 1:
-        for values in sums:
-            values[:, classes] = 1.0
-    elif len(classes) > 1:
-        trees = HistGradientBoostingClassifier(random_state=seed, early_stopping=False, **TREES)
-        trees.fit(train[window], label, sample_weight=1.0 / best.sum(1)[window])
-        for values, numbers in zip(sums, asked, strict=True):
-            values[:, trees.classes_] = trees.predict_proba(numbers)
-    return sums
+    classes = tuple(int(place) for place in np.unique(label))
+    if len(classes) < 2:
+        return BestTrees(None, classes, ndcg.shape[1])
+    trees = HistGradientBoostingClassifier(random_state=seed, early_stopping=False, **TREES)
+    trees.fit(train[window], label, sample_weight=1.0 / best.sum(1)[window])
+    return BestTrees(trees, classes, ndcg.shape[1])
 
 
 def sharpened(predicted: Floats, prior: Tensor) -> Tensor:
@@ -78,18 +107,50 @@ def sharpened(predicted: Floats, prior: Tensor) -> Tensor:
     return torch.stack([(prior.double() + power * values).softmax(-1) for power in SHARPNESS], dim=1)
 
 
+@dataclass(frozen=True)
+class FittedTrees:
+    """Trees as they were best on validation windows.
+
+    Attributes:
+        trees: What they predict from standardised numbers.
+        prior: (M,) log weights that the prediction is multiplied with.
+        sharpness: Place of the power of the prediction in `SHARPNESS`.
+        valid_ndcg: Mean NDCG@`fusion.k` on validation windows.
+        choice: What was chosen there, in words.
+    """
+
+    trees: Trees
+    prior: Tensor
+    sharpness: int
+    valid_ndcg: float
+    choice: str
+
+    def weights(self, numbers: Tensor) -> Tensor:
+        """Returns the weights (B, M) float64 of standardised numbers (B, F)."""
+        return sharpened(self.trees.predict(numbers.numpy().astype(np.float64)), self.prior)[:, self.sharpness]
+
+
 def fit_boosting(data: GateData) -> GateWeights:
+    """Fits both kinds of trees on the training windows and returns the weights of the better on the asked windows."""
+    best = fit_trees(data)
+    return GateWeights(best.weights(data.numbers[2]), best.valid_ndcg, best.choice)
+
+
+def fit_trees(data: GateData) -> FittedTrees:
     """Fits both kinds of trees on the training windows; validation chooses kind, prior (static mixture or none) and sharpness."""
-    train, valid, test = (part.numpy().astype(np.float64) for part in data.numbers)
+    train, valid = (part.numpy().astype(np.float64) for part in data.numbers[:2])
     priors = {"times the static mixture": data.prior, "alone": torch.zeros_like(data.prior)}
-    best = GateWeights.worst()
-    for kind, predict in (("NDCG of each recaller", predict_ndcg), ("best recaller", predict_best)):
-        on_valid, on_test = predict(train, data.train_ndcg, [valid, test], data.seed)
+    best: FittedTrees | None = None
+    kinds: dict[str, Callable[[Floats, NDArray[np.float32], int], Trees]]
+    kinds = {"NDCG of each recaller": fit_ndcg, "best recaller": fit_best}
+    for kind, fit in kinds.items():
+        trees = fit(train, data.train_ndcg, data.seed)
+        on_valid = trees.predict(valid)
         for name, prior in priors.items():
             scores = data.valid_ndcg(sharpened(on_valid, prior))
             place = int(scores.argmax())
-            if float(scores[place]) > best.valid_ndcg:
-                weights = sharpened(on_test, prior)[:, place]
+            if best is None or float(scores[place]) > best.valid_ndcg:
                 choice = f"trees for the {kind}, {name}, power {SHARPNESS[place]:g}"
-                best = GateWeights(weights, float(scores[place]), choice)
+                best = FittedTrees(trees, prior, place, float(scores[place]), choice)
+    assert best is not None
     return best

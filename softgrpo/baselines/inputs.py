@@ -84,9 +84,15 @@ def standardised(
     numbers: NDArray[np.float64], train: NDArray[np.int64], valid: NDArray[np.int64], asked: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the numbers (W, F) of three sets of windows, float32, standardised by those of the training windows."""
-    mean, spread = numbers[train].mean(0), numbers[train].std(0)
-    scaled = np.where(spread > 1e-9, (numbers - mean) / np.maximum(spread, 1e-9), 0.0).astype(np.float32)
-    return torch.from_numpy(scaled[train]), torch.from_numpy(scaled[valid]), torch.from_numpy(scaled[asked])
+    scaled = on_scale(numbers, numbers[train].mean(0), numbers[train].std(0))
+    return scaled[train], scaled[valid], scaled[asked]
+
+
+def on_scale(numbers: NDArray[np.float64], mean: NDArray[np.float64], spread: NDArray[np.float64]) -> Tensor:
+    """Returns numbers (W, F) as float32 with the mean (F,) at 0 and the standard deviation (F,) as unit; 0 where that is 0."""
+    return torch.from_numpy(
+        np.where(spread > 1e-9, (numbers - mean) / np.maximum(spread, 1e-9), 0.0).astype(np.float32)
+    )
 
 
 def check_windows(data: GateData) -> None:

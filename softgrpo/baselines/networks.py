@@ -10,8 +10,10 @@ Legend: B windows, G samples, M recallers, F numbers.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -111,8 +113,32 @@ def read(logits: Tensor, action: Action) -> tuple[Tensor, tuple[str, ...]]:
     return weights, tuple(f"softmax(z / {tau:g})" for tau in READINGS)
 
 
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network as it was best on validation windows.
+
+    Attributes:
+        network: Standardised numbers (B, F) to logits (B, M).
+        action: What it was trained for.
+        reading: Which of the readings of its logits was best, see `read`.
+        valid_ndcg: Mean NDCG@`fusion.k` on validation windows.
+        choice: What was chosen there, in words.
+    """
+
+    network: Network
+    action: Action
+    reading: int
+    valid_ndcg: float
+    choice: str
+
+    @torch.inference_mode()
+    def weights(self, numbers: Tensor) -> Tensor:
+        """Returns the weights (B, M) float64 of standardised numbers (B, F)."""
+        return read(self.network(numbers), self.action)[0][:, self.reading].clone()
+
+
 def fit_network(data: GateData, action: Action) -> GateWeights:
-    """Trains a network and returns its weights on the test windows.
+    """Trains a network and returns its weights on the asked windows.
 
     Args:
         data: What it is trained, chosen and asked on.
@@ -121,25 +147,32 @@ def fit_network(data: GateData, action: Action) -> GateWeights:
     Raises:
         TrainingError: A logit or a reward is not finite.
     """
+    best = train_network(data, action)
+    return GateWeights(best.weights(data.numbers[2]), best.valid_ndcg, best.choice)
+
+
+def train_network(data: GateData, action: Action) -> TrainedNetwork:
+    """Trains a network and returns it as it was at the best evaluation; arguments and errors as for `fit_network`."""
     start = data.prior + math.log(CONCENTRATION) if action == "dirichlet" else data.prior
+    best: TrainedNetwork | None = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(data.seed)
         network = Network(data.numbers[0].shape[1], start)
-        best = GateWeights.worst()
         for step in _train(network, data, action):
-            latest = _evaluate(network, data, action, step)
-            best = latest if latest.valid_ndcg > best.valid_ndcg else best
+            reading, valid_ndcg, name = _evaluate(network, data, action)
+            if best is None or valid_ndcg > best.valid_ndcg:
+                best = TrainedNetwork(copy.deepcopy(network), action, reading, valid_ndcg, f"step {step}, {name}")
+    assert best is not None
     return best
 
 
-def _evaluate(network: Network, data: GateData, action: Action, step: int) -> GateWeights:
-    """Returns the test weights of the network as it is, at the reading that is best on validation windows."""
+def _evaluate(network: Network, data: GateData, action: Action) -> tuple[int, float, str]:
+    """Returns the reading of the network as it is that is best on validation windows, its NDCG there and its name."""
     with torch.inference_mode():
         weights, names = read(network(data.numbers[1]), action)
         scores = data.valid_ndcg(weights)
         place = int(scores.argmax())
-        test = read(network(data.numbers[2]), action)[0][:, place]
-    return GateWeights(test.clone(), float(scores[place]), f"step {step}, {names[place]}")
+    return place, float(scores[place]), names[place]
 
 
 def _train(network: Network, data: GateData, action: Action) -> Iterator[int]:

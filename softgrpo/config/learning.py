@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,14 +40,27 @@ class PolicyConfig(Section):
     """Scale of the LoRA adapters."""
     merge_adapter: bool = False
     """Also store a plain model with the adapters merged into its weights, in the folder `merged` (lora only)."""
-    static_prior: bool = True
-    """Start at the best static mixture: its log is added to the logits and the head starts at zero."""
+    prior: Literal["none", "static", "gate"] = "static"
+    """Where the policy starts: the log of these weights is added to the logits, and the head starts at zero. static: the best
+    static mixture; gate: for each window what the best gate on its numbers says, network or boosted trees, by validation
+    windows; none: no prior."""
     prior_floor: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.002
-    """Smallest weight in the static prior. Larger ones let every recaller take part in the samples, and start below the mixture."""
+    """Smallest weight in the prior. Larger ones let every recaller take part in the samples, and start below the mixture."""
     numbers: Literal["none", "head", "tokens"] = "none"
     """How the policy reads the numbers of a window, those of the gates, beside its prompt. head: a small network in the head reads
     them with what the language model says; it starts at zero. tokens: a linear projection of each recaller's numbers, and of the
     others, to a soft token of the prompt."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, values: Any) -> Any:
+        """Reads the setting `static_prior` of stored runs, which knew two of the priors."""
+        if not isinstance(values, dict) or "static_prior" not in values:
+            return values
+        if "prior" in values or not isinstance(values["static_prior"], bool):
+            raise ValueError("static_prior is the earlier name of prior: set prior to static or none, and leave it out")
+        rest = {name: value for name, value in values.items() if name != "static_prior"}
+        return rest | {"prior": "static" if values["static_prior"] else "none"}
 
 
 class TrainConfig(Section):

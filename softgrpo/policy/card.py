@@ -26,6 +26,7 @@ class PolicyCard:
         max_length: Tokens per prompt in training.
         adapter: none or lora.
         prior: Log weights added to the logits, or None.
+        prior_per_window: Whether the log weights of each window are added instead, an input of the model.
         reading_tau: Temperature that turns logits into weights at evaluation, chosen on validation windows.
         reads_numbers: How the model reads the numbers of a window, see `PolicyConfig.numbers`.
         numbers: Names of the numbers that it reads, in their order; empty where it reads none.
@@ -40,6 +41,7 @@ class PolicyCard:
     adapter: str
     prior: tuple[Finite, ...] | None
     reading_tau: Above0 = 1.0
+    prior_per_window: bool = False
     reads_numbers: Literal["none", "head", "tokens"] = "none"
     numbers: tuple[str, ...] = ()
 

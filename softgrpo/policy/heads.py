@@ -9,31 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from softgrpo.policy.number_scale import NumberScale, Standardise
-from softgrpo.policy.window_inputs import NUMBERS, WindowReader
+from softgrpo.policy.window_inputs import LOG_PRIOR, NUMBERS, WindowReader
 
 UNITS = 32
 """Hidden units of the network that reads numbers; those of the gates (`softgrpo.baselines.networks`)."""
 
 
-class PriorHead(nn.Module):
-    """A linear head with a fixed prior: `z = W h + b + log w_static`.
+class PriorHead(nn.Module, WindowReader):
+    """A linear head with a fixed prior: `z = W h + b + log w`.
 
     Its parameter names differ from those of a plain head, so that a checkpoint opened without the prior cannot pass unnoticed.
 
     Args:
         linear: The head; it starts at zero.
-        prior: (M,) log weights.
+        prior: (M,) log weights; None takes those of each window, `log_prior` (B, M) among the model's inputs.
     """
 
-    prior: Tensor
+    prior: Tensor | None
 
-    def __init__(self, linear: nn.Linear, prior: Tensor) -> None:
+    def __init__(self, linear: nn.Linear, prior: Tensor | None) -> None:
         super().__init__()
         nn.init.zeros_(linear.weight)
         if linear.bias is not None:
             nn.init.zeros_(linear.bias)
         self.linear = linear
-        self.register_buffer("prior", prior.float())
+        self.register_buffer("prior", None if prior is None else prior.float())
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns float32 logits (..., M) for hidden states (..., H) of any precision.
@@ -43,8 +43,14 @@ class PriorHead(nn.Module):
         """
         # in float32 also under autocast: bfloat16 would round the prior, and training would start beside the static mixture
         with torch.autocast(hidden.device.type, enabled=False):
-            logits: Tensor = self.learnt(hidden.float()) + self.prior
+            logits: Tensor = self.learnt(hidden.float()) + self._log_prior(hidden)
         return logits
+
+    def _log_prior(self, hidden: Tensor) -> Tensor:
+        if self.prior is not None:
+            return self.prior
+        given = self.read(LOG_PRIOR, self.linear.out_features).float()
+        return given if hidden.ndim == 2 else given[:, None]
 
     def learnt(self, hidden: Tensor) -> Tensor:
         """Returns what is added to the prior, (..., M); 0 before any training."""
@@ -53,7 +59,7 @@ class PriorHead(nn.Module):
 
 
 class UnitHead(PriorHead):
-    """A head with a prior on hidden states of length 1: `z = W u + b + log w_static` with `u = LN(h) / sqrt(H)`.
+    """A head with a prior on hidden states of length 1: `z = W u + b + log w` with `u = LN(h) / sqrt(H)`.
 
     So one learning rate suits the head whatever the model's own scale, and new parts of the model beside it.
     """
@@ -70,19 +76,19 @@ class UnitHead(PriorHead):
         return super().learnt(self.unit(hidden))
 
 
-class NumbersHead(UnitHead, WindowReader):
-    """A head on the hidden state and the standardised numbers x: `z = W u + V tanh(A x + B u + a) + b + log w_static`.
+class NumbersHead(UnitHead):
+    """A head on the hidden state and the standardised numbers x: `z = W u + V tanh(A x + B u + a) + b + log w`.
 
     W, b, V and B start at zero. At the start the logits are the prior, and the hidden units know the numbers alone, as those of
     the gates do; what the text says joins as it is learnt.
 
     Args:
         linear: W and b; it starts at zero.
-        prior: (M,) log weights.
+        prior: See `PriorHead`.
         scale: Of the numbers.
     """
 
-    def __init__(self, linear: nn.Linear, prior: Tensor, scale: NumberScale) -> None:
+    def __init__(self, linear: nn.Linear, prior: Tensor | None, scale: NumberScale) -> None:
         super().__init__(linear, prior)
         self.standardise = Standardise(scale)
         self.numbers = nn.Linear(len(scale.names), UNITS)

@@ -36,7 +36,7 @@ class Policy:
     """A model ready to train or to ask.
 
     Attributes:
-        model: (B, L) token ids, and (B, F) `numbers` where it reads them, to logits (B, M).
+        model: (B, L) token ids, and the window inputs that the card names, to logits (B, M).
         tokenizer: With a padding token.
         card: What it is.
     """
@@ -69,12 +69,12 @@ def find_head(model: nn.Module, classes: int) -> str:
 
 def _make_head(linear: nn.Linear, card: PolicyCard, scale: NumberScale) -> nn.Module:
     """Returns the head that the card asks for, over the model's own linear one."""
-    prior = torch.zeros(len(card.recallers)) if card.prior is None else torch.tensor(card.prior)
+    prior = None if card.prior_per_window else torch.tensor(card.prior or [0.0] * len(card.recallers))
     if card.reads_numbers == "head":
         return NumbersHead(linear, prior, scale)
     if card.reads_numbers == "tokens":
         return UnitHead(linear, prior)
-    return linear if card.prior is None else PriorHead(linear, prior)
+    return PriorHead(linear, prior) if card.prior is not None or card.prior_per_window else linear
 
 
 def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig, scale: NumberScale) -> nn.Module:
@@ -93,7 +93,7 @@ def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig, scale
 
 def _let_read(model: nn.Module, card: PolicyCard) -> None:
     """Lets a model take what it reads of a window beside its prompt."""
-    if card.reads_numbers != "none":
+    if card.reads_numbers != "none" or card.prior_per_window:
         hand_over(model)
     if card.reads_numbers == "tokens":
         insert_number_tokens(model)
@@ -153,7 +153,7 @@ def create_policy(
         model.config.pad_token_id = tokenizer.pad_token_id
         model.config.id2label = dict(enumerate(recallers))
         model.config.label2id = {name: index for index, name in enumerate(recallers)}
-        prior = static_prior(static_weights, config.prior_floor) if config.static_prior else None
+        prior = static_prior(static_weights, config.prior_floor) if config.prior == "static" else None
         weights = identify_weights(config.model_name)
         card = PolicyCard(
             config.model_name,
@@ -162,6 +162,7 @@ def create_policy(
             max_length,
             config.adapter,
             prior,
+            prior_per_window=config.prior == "gate",
             reads_numbers=config.numbers,
             numbers=scale.names,
         )

@@ -1,4 +1,4 @@
-"""Where a policy starts: the best static mixture under a floor. Legend: M recallers."""
+"""Where a policy starts: the best static mixture, or a gate's weights for each window, under a floor. Legend: M recallers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from softgrpo.config import PolicyConfig
 
 def static_prior(weights: NDArray[np.float64], floor: float) -> tuple[float, ...]:
     """Returns the log of a static mixture, each weight raised to `floor` and the whole normalised, M values."""
+    return tuple(float(value) for value in floored_log(weights, floor))
+
+
+def floored_log(weights: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+    """Returns the log of weights (..., M), each raised to `floor` and every M of them normalised."""
     raised = np.maximum(weights, floor)
-    return tuple(float(value) for value in np.log(raised / raised.sum()))
+    logs: NDArray[np.float64] = np.log(raised / raised.sum(-1, keepdims=True))
+    return logs
 
 
 def starting_weights(weights: NDArray[np.float64], config: PolicyConfig) -> Tensor:
@@ -26,6 +32,6 @@ def starting_weights(weights: NDArray[np.float64], config: PolicyConfig) -> Tens
         weights: (M,) the best static mixture.
         config: Says whether there is a prior, and its floor.
     """
-    if not config.static_prior:
+    if config.prior != "static":
         return torch.from_numpy(weights)
     return torch.tensor(static_prior(weights, config.prior_floor)).float().double().softmax(-1)

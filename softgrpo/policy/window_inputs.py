@@ -1,6 +1,6 @@
 """What a policy reads of a window beside its prompt, past the layers of the language model that do not know of it.
 
-Legend: B prompts, F numbers.
+Legend: B prompts, F numbers, M recallers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from softgrpo.errors import PolicyError
 
 NUMBERS = "numbers"
 """Name of the numbers (B, F) among the inputs of a policy's model."""
-WINDOW_INPUTS = (NUMBERS,)
+LOG_PRIOR = "log_prior"
+"""Name of the log of the weights (B, M) that a policy starts from."""
+WINDOW_INPUTS = (NUMBERS, LOG_PRIOR)
 
 
 class WindowReader:

@@ -31,7 +31,7 @@ ABLATIONS: dict[str, Variants] = {
         "without SofT-GRPO": {"grpo.num_train_epochs": 0},
         "without both": {"sft.num_train_epochs": 0, "grpo.num_train_epochs": 0},
     },
-    "prior": _without(static_prior="policy.static_prior"),
+    "prior": {"without static prior": {"policy.prior": "none"}},
     "merge": _each("fusion.method", *get_args(MergeMethod)),
     "normalisation": {
         f"score, {name}": {"fusion.method": "score", "fusion.normalisation": name} for name in get_args(Normalisation)

@@ -124,7 +124,7 @@ def _training(config: ExperimentConfig) -> dict[str, Any]:
 
 def _sft(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     own = {"labels": config.labels.model_dump(mode="json"), "sft": config.sft.model_dump(mode="json")}
-    if config.labels.kind == "gate":
+    if config.labels.kind == "gate" or config.policy.prior == "gate":
         learns_from = {"drop_flat", "noise_scale", "reward", "reward_k"}
         own["gate"] = config.grpo.model_dump(mode="json", include=learns_from)
     return _training(config) | own
@@ -158,7 +158,7 @@ RECALL_FILE = _stage("recall", _recall_file, TABLES, "recall_file")
 RECALL_TEXT = _stage("recall", _recall_text, (*TABLES, "torch"), "recall_text")
 DATA = _stage("data", _data, (*TABLES, "optuna", "safetensors", "scikit-learn", "torch"))
 CHECK = _stage("check", _check, (*TABLES, "safetensors"))
-SFT = _stage("sft", _sft, (*TRAINING, "pandas", "scikit-learn"))
+SFT = _stage("sft", _sft, (*TRAINING, "pandas", "scikit-learn", "skops"))
 GRPO = _stage("grpo", _grpo, (*TRAINING, "trl"))
 TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn"))
 EVERY = (SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_TEXT, DATA, CHECK, SFT, GRPO, TEST)

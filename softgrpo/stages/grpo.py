@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.common.artifacts import CURVES
 from softgrpo.policy.model import Policy, head_parameters, store_policy
 from softgrpo.stages.callbacks import training_callbacks
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import AskedRows, Prepared
-from softgrpo.stages.policy_rows import load_for, rows_of
+from softgrpo.stages.policy_rows import keep_prior, load_for, load_prior, rows_of
 from softgrpo.stages.training import (
     common_arguments,
     curves,
@@ -25,7 +28,13 @@ OF_THE_STAGE = {"learning_rate", "head_learning_rate", "num_train_epochs", "drop
 """Settings that are no arguments of `SoftGRPOConfig` of the same name."""
 
 
-def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy, asked: AskedRows) -> SoftGRPOTrainer:
+def _make_trainer(
+    context: StageContext,
+    prepared: Prepared,
+    policy: Policy,
+    asked: AskedRows,
+    log_prior: NDArray[np.float32] | None = None,
+) -> SoftGRPOTrainer:
     config, grpo = context.config, context.config.grpo
     rows = prepared.rewarded_rows()
     common = common_arguments(
@@ -45,9 +54,9 @@ def _make_trainer(context: StageContext, prepared: Prepared, policy: Policy, ask
         args=SoftGRPOConfig(**common, **chosen),
         head=head_parameters(policy),
         head_learning_rate=head_rate(config.policy, grpo.head_learning_rate),
-        train_dataset=rows_of(prepared, rows, policy),
+        train_dataset=rows_of(prepared, rows, policy, log_prior=log_prior),
         processing_class=policy.tokenizer,
-        eval_dataset=rows_of(prepared, asked.rows, policy),
+        eval_dataset=rows_of(prepared, asked.rows, policy, log_prior=log_prior),
         compute_metrics=ranking_metrics(
             prepared.reward(asked.rows), config.recall.recallers, grpo.tau_gumbel, asked.share
         ),
@@ -74,12 +83,15 @@ def run(context: StageContext) -> dict[str, float]:
     prepared = Prepared.of(config, context.inputs)
     policy = load_for(prepared, context.inputs["sft"])
     asked = prepared.asked_rows()
-    trainer = _make_trainer(context, prepared, policy, asked)
+    log_prior = load_prior(prepared, context.inputs["sft"], policy.card)
+    trainer = _make_trainer(context, prepared, policy, asked, log_prior)
     metrics = train_keeping_best(trainer, context.work, context.reporter)
     drawn = curves(trainer)
     trained = config.grpo.num_train_epochs > 0
     tau = choose_reading(drawn, metrics["best_step"], config.grpo.tau_gumbel) if trained else 1.0
     read = Policy(policy.model, policy.tokenizer, replace(policy.card, reading_tau=tau))
     store_policy(context.out, read, config.policy.merge_adapter)
+    if log_prior is not None:
+        keep_prior(context.inputs["sft"], context.out)
     (context.out / CURVES).write_text(json.dumps(drawn), encoding="utf-8")
     return metrics | {"reading_tau": tau, "validation_windows": float(asked.total)}

@@ -17,9 +17,10 @@ from softgrpo.evaluation.confusion import choice_metrics, confusion_table
 from softgrpo.policy.model import Policy, head_parameters, store_policy
 from softgrpo.stages.callbacks import training_callbacks
 from softgrpo.stages.contract import StageContext
+from softgrpo.stages.gate_prior import fit_gate_prior
 from softgrpo.stages.inputs import AskedRows, Prepared
 from softgrpo.stages.labels import make_class_weights, make_labels, smooth
-from softgrpo.stages.policy_rows import create_for, rows_of
+from softgrpo.stages.policy_rows import GATE, create_for, rows_of, save_prior
 from softgrpo.stages.teacher import teach
 from softgrpo.stages.training import (
     common_arguments,
@@ -47,7 +48,11 @@ def make_targets(context: StageContext, prepared: Prepared, rows: NDArray[np.int
 
 
 def _make_trainer(
-    context: StageContext, prepared: Prepared, policy: Policy, asked: AskedRows
+    context: StageContext,
+    prepared: Prepared,
+    policy: Policy,
+    asked: AskedRows,
+    log_prior: NDArray[np.float32] | None = None,
 ) -> tuple[RecallerSFTTrainer, float]:
     """Returns the trainer and the share of prompts that lost history items."""
     config = context.config
@@ -69,8 +74,8 @@ def _make_trainer(
         head=head_parameters(policy),
         head_learning_rate=head_rate(config.policy, config.sft.head_learning_rate),
         data_collator=PromptCollator(policy.tokenizer),
-        train_dataset=rows_of(prepared, rows, policy, prompts, {"label": labels}),
-        eval_dataset=rows_of(prepared, asked.rows, policy),
+        train_dataset=rows_of(prepared, rows, policy, prompts, {"label": labels}, log_prior),
+        eval_dataset=rows_of(prepared, asked.rows, policy, log_prior=log_prior),
         compute_metrics=lambda prediction: ranking(prediction) | choices(prediction),
         callbacks=training_callbacks(config.train, context.reporter, "SFT"),
     )
@@ -78,12 +83,27 @@ def _make_trainer(
     return trainer, prompts.truncated_share
 
 
+def make_prior(context: StageContext, prepared: Prepared) -> NDArray[np.float32] | None:
+    """Fits the gate that the policy starts at and stores it; returns its log weights of all windows (W, M), None without one."""
+    if context.config.policy.prior != "gate":
+        return None
+    gate, log_prior = fit_gate_prior(prepared)
+    gate.save(context.out / GATE)
+    save_prior(context.out, log_prior)
+    context.reporter.info(
+        f"the policy starts at the gate '{gate.kind}' ({gate.model.choice}): NDCG {gate.valid_ndcg:.4f} on validation windows, "
+        f"the best static mixture {prepared.static.best.valid_ndcg:.4f}"
+    )
+    return log_prior
+
+
 def run(context: StageContext) -> dict[str, float]:
     config = context.config
     prepared = Prepared.of(config, context.inputs)
     policy = create_for(prepared)
     asked = prepared.asked_rows()
-    trainer, truncated_share = _make_trainer(context, prepared, policy, asked)
+    log_prior = make_prior(context, prepared)
+    trainer, truncated_share = _make_trainer(context, prepared, policy, asked, log_prior)
     metrics = train_keeping_best(trainer, context.work, context.reporter)
     store_policy(context.out, policy, config.policy.merge_adapter)
     drawn = curves(trainer)

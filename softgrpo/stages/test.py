@@ -46,7 +46,7 @@ from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, St
 from softgrpo.stages.inputs import Prepared, embeddings_of
 from softgrpo.stages.leakage import check_everyone_is_tested
 from softgrpo.stages.merge_table import merge_metrics, merge_rows, other_merges
-from softgrpo.stages.policy_rows import load_for, rows_of
+from softgrpo.stages.policy_rows import load_for, load_prior, rows_of
 from softgrpo.stages.ranker import LABEL, rank_items
 from softgrpo.stages.teacher import gate_data
 
@@ -83,7 +83,8 @@ def policy_logits_on_test(
     if on_cuda(config):
         policy.model.to("cuda")
     started = time.perf_counter()
-    rows = rows_of(prepared, prepared.windows.of(Part.TEST), policy)
+    log_prior = load_prior(prepared, folder, policy.card)
+    rows = rows_of(prepared, prepared.windows.of(Part.TEST), policy, log_prior=log_prior)
     logits = predict_logits(
         policy.model, rows, PromptCollator(policy.tokenizer), train.eval_batch_size, train.bf16, label
     )
@@ -178,7 +179,7 @@ def foreign_note(config: ExperimentConfig) -> dict[str, str]:
 
 def floor_note(config: ExperimentConfig) -> dict[str, str]:
     """Returns what a reader must know about the row of the best static mixture."""
-    if not config.policy.static_prior:
+    if config.policy.prior != "static":
         return {}
     floor = f"each weight raised to at least {config.policy.prior_floor:g} and the whole normalised"
     return {"best static mixture": f"{floor}, as the policy starts from it"}
@@ -252,7 +253,7 @@ def run(context: StageContext) -> dict[str, float]:
         + tuple(Choice(label, ranking.choice, ranking.valid_ndcg) for label, ranking in rankings.items()),
         facts=_data_facts(prepared) | floor_note(config) | record_note(config) | notes | foreign_note(config),
         focus=FOCUS,
-        learnt=learnt_sentence(comparison, FOCUS, config.policy.static_prior),
+        learnt=learnt_sentence(comparison, FOCUS, config.policy.prior == "static"),
         head={"language model": describe_model(config.policy)},
         history=prepared.windows.start[rows],
         curves=_training_curves(context.inputs["grpo"], SHOWN_CURVES),

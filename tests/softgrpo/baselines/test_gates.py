@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from softgrpo.baselines.boosting import SHARPNESS, predict_best, sharpened
+from softgrpo.baselines.boosting import SHARPNESS, fit_best, sharpened
 from softgrpo.baselines.gates import GATES, fit_gates
 from softgrpo.baselines.inputs import standardised
 from softgrpo.baselines.neighbours import neighbours_ndcg
@@ -167,15 +167,15 @@ def test_sharpened_by_hand() -> None:
 def test_one_recaller_that_is_always_best_needs_no_trees() -> None:
     numbers = np.zeros((3, 1))
     ndcg = np.array([[0.0, 0.5], [0.0, 0.0], [0.1, 0.2]], np.float32)
-    assert predict_best(numbers, ndcg, [numbers[:2]], 0)[0].tolist() == [[0, 1], [0, 1]]
-    assert predict_best(numbers, ndcg * 0, [numbers[:2]], 0)[0].tolist() == [[0, 0], [0, 0]]
+    assert fit_best(numbers, ndcg, 0).predict(numbers[:2]).tolist() == [[0, 1], [0, 1]]
+    assert fit_best(numbers, ndcg * 0, 0).predict(numbers[:2]).tolist() == [[0, 0], [0, 0]]
 
 
 def test_ties_count_for_each_best_recaller_in_equal_shares() -> None:
     """Where no number varies, trees can only give the shares: 1/2 + 1/2 + 1 of 3 windows for the first."""
     numbers = np.zeros((300, 1))
     ndcg = np.array([[0.5, 0.5], [0.5, 0.5], [1.0, 0.0]] * 100, np.float32)
-    found = predict_best(numbers, ndcg, [numbers[:1]], 0)[0]
+    found = fit_best(numbers, ndcg, 0).predict(numbers[:1])
     assert found[0].tolist() == pytest.approx([2 / 3, 1 / 3], abs=0.01)
 
 

@@ -97,7 +97,7 @@ def test_an_untrained_policy_has_its_starting_weights_to_the_last_digit(
 
 
 def test_without_a_prior_the_mixture_keeps_its_weights() -> None:
-    config = PolicyConfig(static_prior=False, prior_floor=0.02)
+    config = PolicyConfig(prior="none", prior_floor=0.02)
     assert (starting_weights(STATIC, config).numpy() == STATIC).all()
 
 
@@ -151,7 +151,7 @@ def test_the_packaged_language_model_starts_exactly_at_the_static_mixture() -> N
 def test_without_a_prior_the_head_is_random_and_seeded(base: str, request: pytest.FixtureRequest) -> None:
     name = request.getfixturevalue(base)
     state = torch.random.get_rng_state()
-    first, second = (create(name, static_prior=False) for _ in range(2))
+    first, second = (create(name, prior="none") for _ in range(2))
     assert torch.equal(state, torch.random.get_rng_state())  # the global generator is left alone
     assert torch.equal(logits_of(first), logits_of(second))
     assert logits_of(first).std(0).min() > 0
@@ -164,7 +164,7 @@ def test_without_a_prior_the_head_is_random_and_seeded(base: str, request: pytes
 def test_the_head_is_what_training_moves_beside_the_body(
     base: str, adapter: str, prior: bool, request: pytest.FixtureRequest
 ) -> None:  # fmt: skip
-    policy = create(request.getfixturevalue(base), adapter=adapter, static_prior=prior)
+    policy = create(request.getfixturevalue(base), adapter=adapter, prior="static" if prior else "none")
     head = head_parameters(policy)
     trained = {id(value) for value in policy.model.parameters() if value.requires_grad}
     assert head and {id(value) for value in head} < trained
@@ -185,7 +185,11 @@ def test_save_and_load_are_a_round_trip(
     base: str, adapter: str, prior: bool, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:  # fmt: skip
     config = PolicyConfig(
-        model_name=request.getfixturevalue(base), adapter=adapter, static_prior=prior, lora_r=4, lora_alpha=8
+        model_name=request.getfixturevalue(base),
+        adapter=adapter,
+        prior="static" if prior else "none",
+        lora_r=4,
+        lora_alpha=8,
     )
     policy = create_policy(config, RECALLERS, 32, STATIC, seed=3)
     start = logits_of(policy)
@@ -208,7 +212,7 @@ def test_save_and_load_are_a_round_trip(
 def test_plain_transformers_loads_a_policy_without_a_prior(
     base: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    policy = create(request.getfixturevalue(base), static_prior=False)
+    policy = create(request.getfixturevalue(base), prior="none")
     shake(policy)
     save_policy(tmp_path / "saved", policy)
     plain, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved", output_loading_info=True)
@@ -218,7 +222,7 @@ def test_plain_transformers_loads_a_policy_without_a_prior(
 
 
 def test_plain_peft_loads_adapters_without_a_prior(encoder: str, tmp_path: Path) -> None:
-    policy = create(encoder, static_prior=False, adapter="lora")
+    policy = create(encoder, prior="none", adapter="lora")
     shake(policy)
     save_policy(tmp_path / "saved", policy)
     plain = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "saved", num_labels=3)
@@ -252,7 +256,7 @@ def test_a_saved_policy_holds_safetensors_and_text_and_no_path_of_this_machine(a
 
 def test_trainable_state_and_restore_are_a_round_trip(encoder: str) -> None:
     for adapter in ("none", "lora"):
-        policy = create(encoder, adapter=adapter, static_prior=False)
+        policy = create(encoder, adapter=adapter, prior="none")
         state, before = trainable_state(policy.model), logits_of(policy)
         shake(policy)
         assert not torch.equal(logits_of(policy), before)
@@ -302,7 +306,7 @@ def test_merged_adapters_are_a_plain_model_with_the_same_logits(
     base: str, prior: bool, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     name = request.getfixturevalue(base)
-    policy = create(name, adapter="lora", lora_r=4, static_prior=prior)
+    policy = create(name, adapter="lora", lora_r=4, prior="static" if prior else "none")
     shake(policy)
     expected, before = logits_of(policy), trainable_state(policy.model)
     store_policy(tmp_path / "saved", policy, merge=True)
@@ -346,7 +350,7 @@ def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prior", [True, False])
 def test_left_and_right_padding_give_a_decoder_the_same_logits(decoder: str, prior: bool) -> None:
-    policy = create(decoder, static_prior=prior)
+    policy = create(decoder, prior="static" if prior else "none")
     shake(policy)
     left, right = (Policy(policy.model, toy_tokenizer(side), policy.card) for side in ("left", "right"))
     assert torch.allclose(logits_of(left), logits_of(right), atol=1e-5)
@@ -359,7 +363,7 @@ def test_where_no_token_pads_the_end_token_does(tmp_path: Path) -> None:
     base.config.pad_token_id = None
     name = save_base(tmp_path / "base", base, toy_tokenizer(pad=False))
     assert load_tokenizer(name, None).pad_token == "</s>"
-    policy = create(name, static_prior=False)
+    policy = create(name, prior="none")
     assert policy.model.config.pad_token_id == 2
     shake(policy)
     one_by_one = predict_logits(policy.model, toy_rows(), PromptCollator(policy.tokenizer), 1, False, "test")

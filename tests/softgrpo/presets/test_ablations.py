@@ -63,4 +63,4 @@ def test_an_unknown_ablation_is_refused_with_the_nearest() -> None:
 
 def test_an_ablation_of_a_setting_that_is_off_already_is_refused() -> None:
     with pytest.raises(ConfigError, match="nothing to compare"):
-        resolve_ablation("prior", "ml-100k", "tiny", overrides={"policy.static_prior": False})
+        resolve_ablation("prior", "ml-100k", "tiny", overrides={"policy.prior": "none"})

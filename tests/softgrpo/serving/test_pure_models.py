@@ -160,7 +160,7 @@ def logits_of(model: Any, tokenizer: Any) -> Tensor:
     return logits
 
 
-@pytest.mark.parametrize("settings", [{}, {"adapter": "lora", "lora_r": 4, "lora_alpha": 6}, {"static_prior": False}])
+@pytest.mark.parametrize("settings", [{}, {"adapter": "lora", "lora_r": 4, "lora_alpha": 6}, {"prior": "none"}])
 def test_a_policy_is_loaded_without_knowing_its_settings(base: str, tmp_path: Path, settings: dict[str, Any]) -> None:
     folder, policy = finished(tmp_path / "out", base, **settings)
     loaded = load_model(str(folder))
@@ -179,7 +179,7 @@ def shown_in_documents() -> list[str]:
 
 @pytest.mark.parametrize(
     ("shown", "settings"),
-    [(0, {}), (1, {"static_prior": False}), (2, {"static_prior": False, "adapter": "lora"})],
+    [(0, {}), (1, {"prior": "none"}), (2, {"static_prior": False, "adapter": "lora"})],
     ids=["the project's loader", "transformers", "peft"],
 )
 def test_the_documents_load_a_policy(shown: int, settings: dict[str, Any], base: str, tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def gradients(trainer: Any) -> dict[str, Tensor]:
 @pytest.mark.parametrize("base", [toy_encoder, toy_decoder])
 def test_gradient_checkpointing_recomputes_and_changes_no_gradient(tmp_path: Path, base: Any, adapter: str) -> None:
     name = save_base(tmp_path / "base", base(), toy_tokenizer())
-    config = PolicyConfig(model_name=name, adapter=adapter, lora_r=4, static_prior=False)
+    config = PolicyConfig(model_name=name, adapter=adapter, lora_r=4, prior="none")
     found = []
     for wanted in (False, True):
         work = tmp_path / str(wanted)
@@ -434,7 +434,7 @@ def test_a_run_that_crashed_twice_equals_an_uninterrupted_one(
 
 def test_adapters_train_resume_and_keep_the_best(tmp_path: Path) -> None:
     name = save_base(tmp_path / "base", toy_encoder(dropout=0.0), toy_tokenizer())
-    config = PolicyConfig(model_name=name, adapter="lora", lora_r=4, static_prior=True)
+    config = PolicyConfig(model_name=name, adapter="lora", lora_r=4, prior="static")
 
     def fresh() -> nn.Module:
         return create_policy(config, RECALLERS, 32, np.array([0.6, 0.3, 0.1]), seed=1).model
