@@ -16,6 +16,7 @@ import torch
 from benchmarks.against_trl import measure_against_trl
 from benchmarks.listing import measure_listing
 from benchmarks.memory import measure_memory
+from benchmarks.merges import measure_merges
 from benchmarks.merging import measure_merging
 from benchmarks.models import LARGE, MINI, SMALL, TINY
 from benchmarks.quiet import quieten
@@ -40,6 +41,7 @@ def sections(device: torch.device) -> dict[str, Section]:
             "share": partial(measure_share, TINY, device),
             "trl": partial(measure_against_trl, MINI, device),
             "lists": measure_listing,
+            "merges": measure_merges,
             "recommend": measure_recommending,
             "report": measure_reporting,
         }

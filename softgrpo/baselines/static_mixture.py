@@ -81,6 +81,7 @@ def bayesian_optimisation(score: Score, num_recallers: int, seed: int) -> Tensor
         (M,) float64, the best point that was tried; the earliest of equally good ones.
     """
     import optuna  # it is slow to import, and the table needs this module without it
+    from threadpoolctl import threadpool_limits
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
@@ -92,7 +93,10 @@ def bayesian_optimisation(score: Score, num_recallers: int, seed: int) -> Tensor
     }
     points, scores = [], []
     for _ in range(BAYES_TRIALS):
-        trial = study.ask(space)
+        with threadpool_limits(
+            1
+        ):  # its matrices are tiny: a second thread only makes both wait, for four times the time
+            trial = study.ask(space)
         points.append(torch.from_numpy(from_cube(np.array([trial.params[name] for name in space]))))
         scores.append(float(score(points[-1][None])[0]))
         study.tell(trial, scores[-1])

@@ -5,6 +5,7 @@ Legend: B windows, G weight samples per window, M recallers, D depth, C union si
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from softgrpo.errors import CandidateError, TrainingError
 
 ABSENT = 2**31 - 1
 """Rank of a target that is not in the merged list."""
+_ENTRIES = 2**20
+"""(window, recaller, item) entries that are aligned, or left out, at a time: what that takes does not grow with the windows."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,17 @@ class Aligned:
         return Aligned(*(tensor.to(device) for tensor in (self.items, self.ranks, self.values, self.lists)))
 
 
+def pieces(batch: int, entries: int) -> Iterator[slice]:
+    """Gives slices that cover a batch of windows with so many entries each, a few windows at a time.
+
+    What is made of a piece goes into a tensor that was there before: small results that are kept between large blocks that are
+    freed would make the heap grow by a block with every piece.
+    """
+    step = max(1, _ENTRIES // max(1, entries))
+    for start in range(0, batch, step):
+        yield slice(start, start + step)
+
+
 def over_union(items: Tensor, values: Tensor) -> Aligned:
     """Brings the lists of each window over the union of their items.
 
@@ -62,22 +76,27 @@ def over_union(items: Tensor, values: Tensor) -> Aligned:
         values: (B, M, D) float32 what one unit of weight gives to each entry, 0 behind the end of a list.
     """
     batch, recallers, depth = items.shape
-    union, place = _union(items.flatten(1))
-    lists = place.view(batch, recallers, depth)  # (B, M, D), C behind the end
-    size = union.shape[1]
-    # one column more than the union takes what is behind the end of a list, and is cut off again
-    ranks = torch.full((batch, recallers, size + 1), depth, dtype=torch.int32, device=items.device)
-    own = torch.arange(depth, dtype=torch.int32, device=items.device).expand(batch, recallers, depth)
-    ranks.scatter_(2, lists, own)
-    union_values = torch.zeros(batch, recallers, size + 1, device=items.device)
-    union_values.scatter_(2, lists, values)
-    behind = torch.full_like(lists[..., :1], size)
-    return Aligned(
-        union,
-        ranks[..., :-1].contiguous(),
-        union_values[..., :-1].contiguous(),
-        torch.cat([lists, behind], -1).contiguous(),
-    )
+    union = items.new_full((batch, recallers * depth), -1)
+    lists = items.new_empty(batch, recallers, depth + 1)
+    size = 1
+    for part in pieces(batch, recallers * depth):
+        found, place = _union(items[part].flatten(1))
+        union[part, : found.shape[1]] = found
+        # behind its end, and in the last column, a list has the place behind the largest union: not known before the last piece
+        place = place.masked_fill(place == found.shape[1], ABSENT).view(-1, recallers, depth)
+        lists[part] = torch.nn.functional.pad(place, (0, 1), value=ABSENT)
+        size = max(size, found.shape[1])
+    lists.clamp_(max=size)
+    ranks = torch.empty(batch, recallers, size, dtype=torch.int32, device=items.device)
+    union_values = torch.empty(batch, recallers, size, device=items.device)
+    own = torch.arange(depth, dtype=torch.int32, device=items.device)
+    for part in pieces(batch, recallers * size):
+        places = lists[part, :, :-1]
+        # one column more than the union takes what is behind the end of a list, and is cut off again
+        rows = (len(places), recallers, size + 1)
+        ranks[part] = ranks.new_full(rows, depth).scatter_(2, places, own.expand_as(places))[..., :-1]
+        union_values[part] = union_values.new_zeros(rows).scatter_(2, places, values[part])[..., :-1]
+    return Aligned(union[:, :size].contiguous(), ranks, union_values, lists)
 
 
 def check_lists(items: Tensor, scores: Tensor, valid: Tensor) -> None:
@@ -174,8 +193,23 @@ def best_ranks(aligned: Aligned, weights: Tensor) -> Tensor:
 
 def leave_out(aligned: Aligned, kept: Tensor) -> Aligned:
     """Leaves out the items that are not `kept` (B, C); a list closes up over those that it loses."""
-    # each kept item moves to its number among the kept ones; all others move to one last place, which is cut off at the end
     size = max(1, int(kept.sum(1).max())) if len(kept) else 1
+    left = Aligned(
+        aligned.items.new_empty(len(kept), size),
+        aligned.ranks.new_empty(len(kept), aligned.num_recallers, size),
+        aligned.values.new_empty(len(kept), aligned.num_recallers, size),
+        torch.empty_like(aligned.lists),
+    )
+    for part in pieces(len(kept), aligned.num_recallers * kept.shape[1]):
+        piece = _left_out(aligned.select(part), kept[part], size)
+        for whole, filled in zip(vars(left).values(), vars(piece).values(), strict=True):
+            whole[part] = filled
+    return left
+
+
+def _left_out(aligned: Aligned, kept: Tensor, size: int) -> Aligned:
+    """Returns lists without the items that are not `kept` (B, C), over `size` places."""
+    # each kept item moves to its number among the kept ones; all others move to one last place, which is cut off at the end
     place = (kept.cumsum(1) - 1).masked_fill(~kept, size)  # (B, C) new place, `size` of those left out
     items = torch.full_like(aligned.items[:, :1], -1).repeat(1, size + 1).scatter_(1, place, aligned.items)
 
@@ -190,9 +224,7 @@ def leave_out(aligned: Aligned, kept: Tensor) -> Aligned:
     behind = torch.nn.functional.pad(place, (0, 1), value=size)  # of place C, behind the end, too
     moved = behind[:, None].expand(-1, recallers, -1).gather(2, aligned.lists)
     order = (moved == size).byte().argsort(dim=-1, stable=True)
-    return Aligned(
-        items[:, :-1].contiguous(), ranks[..., :-1].contiguous(), values[..., :-1].contiguous(), moved.gather(2, order)
-    )
+    return Aligned(items[:, :-1], ranks[..., :-1], values[..., :-1], moved.gather(2, order))
 
 
 def at_places(entries: Tensor, places: Tensor) -> Tensor:

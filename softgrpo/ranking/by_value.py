@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from softgrpo.ranking.aligned import ABSENT, Aligned, at_places, best_ranks, leave_out
+from softgrpo.ranking.aligned import ABSENT, Aligned, at_places, best_ranks, leave_out, pieces
 
 _OUTSIDE = 2**62 + 2**32
 """Taken off the key of an item outside the merged list: its fused value is 0, so its key ends below those of all others."""
@@ -42,11 +42,16 @@ def contenders(aligned: Aligned, k: int) -> Aligned:
     Sums of products keep that order also after rounding, and ties go to the better rank.
     """
     # to leave out some beaten items before comparing all pairs changes nothing, as "beat" is transitive, and saves most of the time
-    aligned = leave_out(aligned, (aligned.items >= 0) & (_beaten_in_their_only_list(aligned) < k))
-    step = max(1, _PAIRS // aligned.items.shape[1] ** 2)
-    pieces = [aligned.select(slice(start, start + step)) for start in range(0, len(aligned), step)]
-    beaten = torch.cat([_times_beaten(piece) for piece in pieces]) if pieces else torch.zeros_like(aligned.items)
-    return leave_out(aligned, (aligned.items >= 0) & (beaten < k))
+    kept = aligned.items >= 0
+    for part in pieces(len(kept), aligned.num_recallers * kept.shape[1]):
+        kept[part] &= _beaten_in_their_only_list(aligned.select(part)) < k
+    aligned = leave_out(aligned, kept)
+    kept = aligned.items >= 0
+    step = max(1, _PAIRS // kept.shape[1] ** 2)
+    for start in range(0, len(kept), step):
+        part = slice(start, start + step)
+        kept[part] &= _times_beaten(aligned.select(part)) < k
+    return leave_out(aligned, kept)
 
 
 def shares(aligned: Aligned, places: Tensor, weights: Tensor) -> Tensor:

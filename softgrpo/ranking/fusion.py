@@ -15,11 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never, get_args
 
+import torch
 from torch import Tensor
 
 from softgrpo.config import FusionConfig, MergeMethod
 from softgrpo.ranking import by_quota, by_value
-from softgrpo.ranking.aligned import Aligned, check_lists, check_weights, over_union, target_positions
+from softgrpo.ranking.aligned import Aligned, check_lists, check_weights, over_union, pieces, target_positions
 from softgrpo.ranking.normalisation import normalised_scores, reciprocal_ranks
 
 
@@ -99,8 +100,11 @@ def align(items: Tensor, scores: Tensor, fusion: FusionConfig, platt: Tensor | N
     """
     items = items.long()
     valid = items >= 0
-    check_lists(items, scores, valid)
-    return over_union(items, list_values(scores, valid, fusion, platt))
+    values = torch.empty(items.shape, device=items.device)
+    for part in pieces(len(items), items[0].numel() if len(items) else 0):
+        check_lists(items[part], scores[part], valid[part])
+        values[part] = list_values(scores[part], valid[part], fusion, platt)
+    return over_union(items, values)
 
 
 def fuse(items: Tensor, scores: Tensor, weights: Tensor, fusion: FusionConfig | None = None) -> Tensor:

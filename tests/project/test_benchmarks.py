@@ -319,7 +319,7 @@ def test_recommending_is_measured_from_files_to_file() -> None:
 
 
 def test_what_is_measured_where() -> None:
-    wanted = ["merge", "memory", "steps-tiny", "steps-mini", "share", "trl", "lists", "recommend", "report"]
+    wanted = ["merge", "memory", "steps-tiny", "steps-mini", "share", "trl", "lists", "merges", "recommend", "report"]
     assert list(sections(CPU)) == wanted
     assert "throughput-Qwen2.5-0.5B" in sections(torch.device("cuda"))
     assert "throughput-Llama-3.2-1B" in sections(torch.device("cuda"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,3 +85,28 @@ def test_validation_decides_between_searches() -> None:
     policy, valid = judged([M, M, A, B], [[1]] * 4), judged([B, B, B], [[1]] * 3)
     found = best_static_mixture(policy, valid, ("A", "B"), 10, 0, ("cem", "bayes"))
     assert found.best.name == "B"
+
+
+def test_bayesian_optimisation_asks_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its matrices are tiny. The score keeps the threads that there are, and afterwards all is as before."""
+    import optuna
+
+    monkeypatch.setattr("softgrpo.baselines.static_mixture.BAYES_TRIALS", 2)
+    usual, asked, scored = torch.get_num_threads(), list[int](), list[int]()
+    ask = optuna.Study.ask
+
+    def counted(study: optuna.Study, *args: Any) -> optuna.Trial:
+        asked.append(torch.get_num_threads())
+        return ask(study, *args)
+
+    def score(weights: torch.Tensor) -> torch.Tensor:
+        scored.append(torch.get_num_threads())
+        return weights[:, 0]
+
+    monkeypatch.setattr(optuna.Study, "ask", counted)
+    try:
+        torch.set_num_threads(2)
+        bayesian_optimisation(score, 3, 0)
+        assert (asked, scored, torch.get_num_threads()) == ([1, 1], [2, 2], 2)
+    finally:
+        torch.set_num_threads(usual)
