@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
-from softgrpo.baselines.stored_gates import Gate
 from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig, PolicyConfig
 from softgrpo.errors import PolicyError
@@ -69,27 +68,51 @@ def test_a_policy_that_starts_at_a_gate_leaves_the_row_of_the_mixture_alone() ->
     assert (starting_weights(STATIC, PolicyConfig(prior="gate", prior_floor=0.1)).numpy() == STATIC).all()
 
 
+class Told:
+    """Stands for a gate: the share that it gives the first recaller tells which windows it learnt from."""
+
+    kind = "network"
+
+    def __init__(self, train: np.ndarray[Any, Any]) -> None:
+        self.train = train
+        self.share = 0.1 + (int((train**2).sum()) % 97) / 200
+
+    @classmethod
+    def best(cls, train: Any, scale: None) -> Told:
+        """Returns a gate that learnt from some windows."""
+        return cls(train)
+
+    @classmethod
+    def fit(cls, kind: str, train: Any, scale: None) -> Told:
+        """Returns one of the same kind."""
+        assert kind == "network"
+        return cls(train)
+
+    def weights(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Returns the same weights for every window."""
+        return np.tile([self.share, 1 - self.share], (len(values), 1))
+
+
 def test_no_policy_window_starts_at_a_gate_that_saw_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = small_prepared(small_config())
-    learnt, seen = prepared.rewarded_rows(), []
-    real = gate_prior._data
+    learnt = prepared.rewarded_rows()
+    fitted: list[Told] = []
 
     def note(held: Any, train: Any) -> Any:
-        seen.append(train)
-        return real(held, train)
+        fitted.append(Told(train))
+        return train, None
 
     monkeypatch.setattr(gate_prior, "_data", note)
-    gate, logs = gate_prior.fit_gate_prior(prepared)
-    whole, *halves = seen
-    assert np.array_equal(whole, learnt) and len(halves) == 2
-    assert sorted(np.concatenate(halves)) == learnt.tolist()
-    values, floor = prepared.numbers.values, prepared.config.policy.prior_floor
-    others = np.setdiff1d(np.arange(len(values)), learnt)
-    assert others.size and np.allclose(logs[others], floored_log(gate.weights(values[others]), floor), atol=1e-6)
-    for half, other in (halves, halves[::-1]):
-        expected = Gate.fit(gate.kind, *real(prepared, other)).weights(values[half])
-        assert np.allclose(logs[half], floored_log(expected, floor), atol=1e-6)
-    assert np.allclose(np.exp(logs).sum(1), 1, atol=1e-6) and logs.shape == (len(prepared.windows), 2)
+    monkeypatch.setattr(gate_prior, "Gate", Told)
+    _, logs = gate_prior.fit_gate_prior(prepared)
+    whole, *halves = fitted
+    assert np.array_equal(whole.train, learnt) and len(halves) == 2 and len({each.share for each in fitted}) == 3
+    assert sorted(np.concatenate([half.train for half in halves])) == learnt.tolist()
+    others = np.setdiff1d(np.arange(len(prepared.windows)), learnt)
+    assert others.size and np.allclose(np.exp(logs[others, 0]), whole.share)
+    for one, other in (halves, halves[::-1]):
+        assert np.allclose(np.exp(logs[one.train, 0]), other.share)
+    assert np.allclose(np.exp(logs).sum(1), 1) and logs.shape == (len(prepared.windows), 2)
 
 
 def test_answers_of_test_windows_change_no_prior() -> None:
