@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from softgrpo.config import FusionConfig
-
 PROGRAM = """
 import threading
 import numpy as np, torch
@@ -26,6 +24,8 @@ def search():
     rng = np.random.default_rng(0)
     items = torch.from_numpy(np.argsort(rng.random((3000, 8, 300)) + 0.004 * np.arange(300), axis=2)[:, :, :100])
     scores = torch.from_numpy(-np.sort(-rng.random(items.shape, dtype=np.float32), axis=2))
+    fusion = FusionConfig()
+    contenders(align(items[:4], scores[:4], fusion), fusion)  # code that is loaded at the first call is not counted
     open("/proc/self/clear_refs", "w").write("5")  # the peak is that from here on
     before, kept = of_process("VmRSS:"), 0
     for method in ("rrf", "score", "quota", "score"):
@@ -47,6 +47,5 @@ thread.join()
 )
 def test_the_peak_is_a_small_multiple_of_what_is_kept() -> None:
     """Another thread than the first one gets its memory from a heap of its own, which grows most easily."""
-    assert FusionConfig().k == 10
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 3.0
+    assert float(done.stdout) < 5.0, "it was 8.6 when pieces were kept and 2.5 to 3.3 when they fill one tensor"
