@@ -34,7 +34,8 @@ class SoftGRPOConfig(_BaseConfig):
             simplex, so that what is best for them is not best for softmax(z); 0.25, the default of the pipeline, keeps them near
             the policy.
         noise_scale_end: Noise scale of the last samples, reached on a line from noise_scale; None keeps it constant.
-        top_p: Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all.
+        top_p: Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all. The published 0.9 shuts out
+            the last classes where the first ones hold nine tenths of the mass.
         importance_ratio: Density behind the ratio: the Gumbel noise, or the Concrete distribution of the weights (same mean, less
             variance); soft only.
         epsilon: Lower clip range of the importance ratio, and the upper one where epsilon_high is None.

@@ -155,8 +155,8 @@ class GRPOConfig(Section):
     noise_scale_end: Positive | None = None
     """Noise scale of the last samples, reached on a line from noise_scale; null keeps it constant."""
     top_p: Probability = 1.0
-    """Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all. The published 0.9, which
-    `softgrpo pure` keeps, shuts out the last recallers where the first ones hold nine tenths of the static mixture."""
+    """Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all. The published 0.9 shuts out the
+    last classes where the first ones hold nine tenths of the mass."""
     epsilon: NonNegative = 0.2
     """Lower clip range of the importance ratio, and the upper one where epsilon_high is null."""
     epsilon_high: NonNegative | None = None

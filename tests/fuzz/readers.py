@@ -126,7 +126,8 @@ def check_card(data: bytes, folder: Path) -> None:
     (folder / CARD).write_bytes(data)
     card = refused(lambda: load_card(folder))
     if card is not None:
-        said = {"reading_tau": 1.0} | json.loads(data)
+        defaults = {"reading_tau": 1.0, "prior_per_window": False, "reads_numbers": "none", "numbers": []}
+        said = defaults | json.loads(data)
         assert json.loads(json.dumps(asdict(card))) == said
         assert np.isfinite(card.reading_tau) and card.reading_tau > 0
 

@@ -52,6 +52,8 @@ class Stored(Prepared):
         """Returns a reward that is never asked."""
         return lambda weights, batch: weights.sum(-1)
 
+    training_reward = reward
+
 
 @pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "chat"])
 @pytest.mark.parametrize(("make", "side"), [(toy_encoder, "right"), (toy_decoder, "left")], ids=["encoder", "decoder"])

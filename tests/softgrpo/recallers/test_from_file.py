@@ -208,7 +208,7 @@ def test_a_file_joins_the_pool_behind_the_named_recallers() -> None:
         overrides = {path.replace("__", "."): value for path, value in said.items()}
         return resolve("ml-100k", "tiny", overrides=overrides).recall.recallers
 
-    assert pool(recall__files__Mine="a.parquet") == ("BPR", "SASRec", "ItemKNN", "Mine")
+    assert pool(recall__files__Mine="a.parquet") == ("SASRec", "EASE", "Text", "Mine")
     assert pool(recall__files={"Mine": "a"}, recall__recallers=["ease"]) == ("EASE", "Mine")
     assert pool(recall__files={"Mine": "a"}, recall__recallers=["mine", "EASE"]) == ("Mine", "EASE")
     assert pool(recall__files={"A": "a", "B": "b"}, recall__recallers=[]) == ("A", "B")

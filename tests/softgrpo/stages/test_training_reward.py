@@ -14,6 +14,7 @@ from softgrpo.algorithm.trl_trainer import SoftGRPOConfig
 from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.run import LogReporter
+from softgrpo.policy.card import PolicyCard
 from softgrpo.ranking.rewards import LogProbabilityReward, RankingReward
 from softgrpo.stages import grpo as stage
 from softgrpo.stages.contract import StageContext
@@ -64,7 +65,8 @@ def test_samples_earn_the_reward_of_the_settings_and_models_are_chosen_by_ndcg(
         Prepared, "encoded", lambda self, rows, tokenizer: SimpleNamespace(input_ids=[np.array([1])] * len(rows))
     )
     context = StageContext(prepared.config, "", {}, tmp_path, tmp_path, LogReporter("grpo"))
-    policy: Any = SimpleNamespace(model=None, tokenizer=None)
+    card = PolicyCard("toy", {}, prepared.config.recall.recallers, 512, "none", None)
+    policy: Any = SimpleNamespace(model=None, tokenizer=None, card=card)
     asked = prepared.asked_rows()
     trainer: Any = stage._make_trainer(context, prepared, policy, asked)
     args: SoftGRPOConfig = trainer.given["args"]
