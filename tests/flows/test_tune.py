@@ -53,7 +53,7 @@ def test_trials_share_what_comes_before_and_the_best_is_run_to_the_end(fakes: Fa
     assert fakes.calls[-1] == "test"
     assert list(tuned.trials["state"]) == ["complete"] * 3
     start = tuned.trials.iloc[0]
-    assert start["grpo.learning_rate"] == 2e-5 and start["grpo.top_p"] == 1.0  # the search starts from what is set
+    assert start["grpo.learning_rate"] == 1e-5 and start["grpo.top_p"] == 1.0  # the search starts from what is set
     best = tuned.trials.loc[tuned.trials["validation_ndcg"].idxmax()]
     assert tuned.best == {name: best[name] for name in SETTINGS}
     assert tuned.value == best["validation_ndcg"] < 0.9  # the starting point does not count
@@ -161,7 +161,7 @@ def test_a_training_that_diverges_is_a_bad_trial_and_other_errors_end_the_study(
     fakes: FakeGroups, output: Path
 ) -> None:
     def diverge(context: StageContext) -> None:
-        if context.config.grpo.learning_rate != 2e-5:
+        if context.config.grpo.learning_rate != 1e-5:
             raise TrainingError(
                 "loss is nan at step 3", "it must be finite", "Lower the learning rate", code="TRAINING-000"
             )
@@ -170,7 +170,7 @@ def test_a_training_that_diverges_is_a_bad_trial_and_other_errors_end_the_study(
     tuned = go(output, 3)
     assert list(tuned.trials["state"]) == ["complete", "pruned", "pruned"]
     assert "loss is nan" in tuned.trials.loc[1, "reason"]
-    assert tuned.best["grpo.learning_rate"] == 2e-5
+    assert tuned.best["grpo.learning_rate"] == 1e-5
 
     def fail(_: StageContext) -> None:
         raise StoreError("the disk", "it must be there", "Bring it back", code="STORE-000")

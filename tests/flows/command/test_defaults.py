@@ -30,7 +30,7 @@ def help_of(words: str, capsys: pytest.CaptureFixture[str]) -> str:
         ("run ml-100k full tiny --size small", ("grpo.num_generations (default 4)", "ml-100k with size small")),
         ("run ml-100k full tiny --dataset steam", ("(default BPR SASRec LightGCN)", "those of steam with size tiny")),
         ("run ml-100k full tiny --seed 7", ("seed (default 42)",)),
-        ("standalone", ("grpo.learning_rate (default 2e-05)", "those of ml-100k with size tiny.")),
+        ("standalone", ("grpo.learning_rate (default 1e-05)", "those of ml-100k with size tiny.")),
         ("pure", ("grpo.learning_rate (default 1e-06)", "those of ml-100k with size small.")),
         ("config steam small", ("grpo.num_generations (default 4)", "those of steam with size small.")),
         ("tune ml-1m full tiny", ("grpo.num_generations (default 64)", "those of ml-1m with size tiny, stage full.")),

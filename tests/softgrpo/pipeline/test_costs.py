@@ -62,7 +62,8 @@ def test_prompts_are_counted_up_to_their_greatest_length() -> None:
 
 
 def test_language_models_cost_passes_times_weights_times_tokens() -> None:
-    config = resolve("ml-100k", "tiny", overrides={"sft.num_train_epochs": 3, "train.max_train_windows": 300})
+    said = {"sft.num_train_epochs": 3, "grpo.num_train_epochs": 1, "train.max_train_windows": 300}
+    config = resolve("ml-100k", "tiny", overrides=said)
     token = 2 * layer_weights(config.policy.model_name, "tiny") * prompt_tokens(config)
     reads = (1 + config.train.evaluations) * costs.READ_WINDOWS * 100 / costs.READ_SHARE
     assert operations("sft", config, SIZE) == pytest.approx(token * (3 * 300 * 3 / costs.TRAIN_SHARE + reads))
