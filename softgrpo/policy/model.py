@@ -22,11 +22,11 @@ from softgrpo.errors import PolicyError
 from softgrpo.policy.card import CARD, PolicyCard, load_card
 from softgrpo.policy.heads import NumbersHead, PriorHead, UnitHead
 from softgrpo.policy.model_files import check_reachable, identify_weights, locate_weights
-from softgrpo.policy.number_scale import NumberScale
+from softgrpo.policy.number_scale import NumberScale, Standardise
 from softgrpo.policy.number_tokens import TOKENS, NumberTokens, add_number_tokens, insert_number_tokens
 from softgrpo.policy.pretrained import empty_model, load_base, load_tokenizer
 from softgrpo.policy.prior import static_prior
-from softgrpo.policy.window_inputs import hand_over
+from softgrpo.policy.window_inputs import NUMBERS, hand_over
 
 WEIGHTS = "model.safetensors"
 
@@ -44,6 +44,11 @@ class Policy:
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     card: PolicyCard
+
+    def typical_numbers(self) -> dict[str, Tensor]:
+        """Returns the numbers of an average policy window as an input of the model, (1, F); none where it reads none."""
+        scales = [module for module in self.model.modules() if isinstance(module, Standardise)]
+        return {NUMBERS: scales[0].mean[None]} if scales else {}
 
 
 def find_head(model: nn.Module, classes: int) -> str:

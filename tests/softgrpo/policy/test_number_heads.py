@@ -289,3 +289,14 @@ def test_soft_grpo_learns_from_numbers_that_the_prompt_does_not_tell(
     # one set of weights for all, (0.45, 0.45, 0.1), reaches 1 - 2 * 0.35^2 = 0.755
     assert before < 0.7 and mean_reward(rows) > 0.85
     assert mean_reward(turned) > 0.8, "it learnt from the prompts by heart"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_numbers_of_an_average_window_are_an_input_of_the_model(tmp_path: Path, way: str) -> None:
+    policy, _ = create(tmp_path, "encoder", numbers=way)
+    typical = policy.typical_numbers()
+    torch.testing.assert_close(typical, {"numbers": torch.tensor([[200.0, 0.0, 3.0]])})
+    prompt = policy.tokenizer("a b", return_tensors="pt")
+    assert policy.model(**prompt, **typical).logits.shape == (1, 3)
+    without = create_policy(PolicyConfig(model_name=policy.card.model_name), RECALLERS, 32, STATIC, seed=3)
+    assert without.typical_numbers() == {}
