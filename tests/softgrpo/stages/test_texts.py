@@ -107,7 +107,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExperimentConfi
     write_table(folder / "shop" / "shop.inter", INTER, rows)
     titles: list[Row] = [(f"i{item}", f"{COLOURS[item // 3]} {'abc'[item % 3]}") for item in range(9)]
     write_table(folder / "shop" / "shop.item", "item_id:token\ttitle:token_seq", titles)
-    yield resolve("shop", "tiny", overrides=settings(folder))
+    yield resolve("shop", "tiny", overrides=settings(folder, **{"prompt.list_shape": True}))
 
 
 def settings(folder: Path, **said: object) -> dict[str, Any]:
