@@ -20,7 +20,7 @@ LESS = ("--evaluation.baselines", "cem", "--prompt.history_items", "0", "--promp
 """What is not shown here and would take long."""
 SMALL = {
     "tune": ("--trials", "2", *LESS),
-    "multi-recaller": ("--pools", "BPR,SASRec", "BPR,ItemKNN", *LESS),
+    "multi-recaller": ("--pools", "EASE,SASRec", "EASE,Text", *LESS),
     "ablate": LESS,
 }
 CHECKPOINT = "stages/.work/grpo-*/checkpoints/checkpoint-*/trainer_state.json"
@@ -48,7 +48,7 @@ def test_the_commands_share_what_is_stored(tmp_path: Path) -> None:
     tune, pools, ablate = ([*lines[name], *SMALL[name]] for name in ("tune", "multi-recaller", "ablate"))
 
     told, log = softgrpo(tmp_path, *tune)
-    assert log.count("recall-BPR: running") == log.count("sft: running") == log.count("test: running") == 1
+    assert log.count("recall-EASE: running") == log.count("sft: running") == log.count("test: running") == 1
     assert log.count("grpo: running") == 2
     assert "Best on validation windows" in told and "SofT-GRPO multi" in told
     (command,) = [line for line in told.splitlines() if line.startswith("softgrpo run ml-100k debug tiny ")]
@@ -57,18 +57,18 @@ def test_the_commands_share_what_is_stored(tmp_path: Path) -> None:
     assert log.count(": running") == 0
 
     told, log = softgrpo(tmp_path, *pools)
-    assert log.count("split: running") == log.count("recall-BPR: running") == 0
+    assert log.count("split: running") == log.count("recall-EASE: running") == 0
     assert log.count("grpo: running") == log.count("test: running") == 2
-    assert "BPR-ItemKNN: SofT-GRPO multi" in told
+    assert "EASE-Text: SofT-GRPO multi" in told
     table = pd.read_parquet(next(tmp_path.glob("mlartifacts/**/comparison.parquet")))
-    assert set(table["run"]) == {"BPR-SASRec", "BPR-ItemKNN"}
+    assert set(table["run"]) == {"EASE-SASRec", "EASE-Text"}
     rows = table.set_index("method")
-    assert rows.loc["BPR-SASRec/BPR", "ndcg@10"] == rows.loc["BPR-ItemKNN/BPR", "ndcg@10"]
+    assert rows.loc["EASE-SASRec/EASE", "ndcg@10"] == rows.loc["EASE-Text/EASE", "ndcg@10"]
 
     told, log = softgrpo(
         tmp_path, *ablate
     )  # as it is was the first trial, and what comes before SFT is that of all variants
-    assert log.count("data: running") == log.count("recall-BPR: running") == 0
+    assert log.count("data: running") == log.count("recall-EASE: running") == 0
     assert log.count("sft: running") == 1 and log.count("grpo: running") == 3
     assert "without SofT-GRPO: SofT-GRPO multi" in told
 

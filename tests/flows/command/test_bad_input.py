@@ -271,10 +271,10 @@ SETTINGS = [
     Case("beta", f"{RUN} --beta=-0.1", "CONFIG-062", "grpo.beta = -0.1", names="default 0.01"),
     Case("learning rate", f"{RUN} --learning_rate 0", "CONFIG-062", "sft.learning_rate = 0", names="default 5e-05"),
     Case(
-        "learning rate NaN", f"{RUN} --grpo_lr nan", "CONFIG-062", "grpo.learning_rate = nan", names="default 2e-05 for"
+        "learning rate NaN", f"{RUN} --grpo_lr nan", "CONFIG-062", "grpo.learning_rate = nan", names="default 1e-05 for"
     ),
     Case("epochs", f"{RUN} --num_train_epochs=-1", "CONFIG-062", "sft.num_train_epochs = -1", names="default 1 for"),
-    Case("batch", f"{RUN} --per_device_train_batch_size 0", "CONFIG-062", "train_batch_size = 0", names="default 16"),
+    Case("batch", f"{RUN} --per_device_train_batch_size 0", "CONFIG-062", "train_batch_size = 0", names="default 64"),
     Case("seed", f"{RUN} --seed x", "CONFIG-062", "seed = x", names="default 42"),
     Case("switch", f"{RUN} --bf16=maybe", "CONFIG-062", "train.bf16 = maybe", names="default false"),
     Case("choice", f"{RUN} --train.device tpu", "CONFIG-062", "train.device = tpu", names="default auto"),
