@@ -104,8 +104,10 @@ def _label(label: str) -> str:
 def _short_p(row: Mapping[str, Any], reference: str) -> str:
     """Returns the p-value of a row as the verdict has it, a bound rounded up as `≤0.008`, "" where nothing was tested."""
     value = row[f"{reference}_p"]
-    if math.isnan(value) or not row.get(f"{reference}_p_bound", False):
-        return "" if math.isnan(value) else f"{value:.2g}"
+    if math.isnan(value):
+        return ""
+    if not row.get(f"{reference}_p_bound", False):
+        return f"{value:.2g}"
     scale = 10 ** -math.floor(math.log10(value))
     return f"≤{math.ceil(round(value * scale, 6)) / scale:g}"  # the page is narrow
 

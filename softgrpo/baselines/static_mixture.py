@@ -93,9 +93,7 @@ def bayesian_optimisation(score: Score, num_recallers: int, seed: int) -> Tensor
     }
     points, scores = [], []
     for _ in range(BAYES_TRIALS):
-        with threadpool_limits(
-            1
-        ):  # its matrices are tiny: a second thread only makes both wait, for four times the time
+        with threadpool_limits(1):  # of tiny matrices: a second thread makes both wait, for four times the time
             trial = study.ask(space)
         points.append(torch.from_numpy(from_cube(np.array([trial.params[name] for name in space]))))
         scores.append(float(score(points[-1][None])[0]))

@@ -265,9 +265,8 @@ class LogProbabilityReward(RankingReward):
         check_weights(weights, aligned)
         merged = (best_ranks(aligned, weights) < aligned.depth).expand(-1, weights.shape[1], -1)  # (B, G, C)
         scores = self._scores(aligned, weights)
-        last = (
-            scores.masked_fill(~merged, torch.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0)
-        )  # of an empty list 0
+        # of an empty list 0
+        last = scores.masked_fill(~merged, torch.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0)
         log_probabilities = _log_softmax_of_standardised(torch.where(merged, scores, last), aligned.items[:, None] >= 0)
         of_targets = log_probabilities.gather(2, positions.clamp(min=0).expand(-1, weights.shape[1], -1))  # (B, G, T)
         listed = positions >= 0

@@ -15,7 +15,16 @@ import pandas as pd
 import torch
 
 from softgrpo.baselines.merge_search import search_merges
-from softgrpo.common.artifacts import CANDIDATES, CURVES, FEATURES, NUMBERS, PLATT, PROMPTS, RECALLER_CURVES
+from softgrpo.common.artifacts import (
+    CANDIDATES,
+    CURVES,
+    FEATURES,
+    INPUT_SHIFTS,
+    NUMBERS,
+    PLATT,
+    PROMPTS,
+    RECALLER_CURVES,
+)
 from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
@@ -33,8 +42,6 @@ from softgrpo.stages.user_vectors import fit_vectors
 logger = logging.getLogger(__name__)
 
 SHOWN_SHIFTS = 3
-INPUT_SHIFTS = "input_shifts.csv"
-"""The shift of every number, largest first."""
 
 
 def recaller_curves(context: StageContext) -> dict[str, dict[str, dict[str, list[float]]]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from softgrpo.algorithm.batching import PromptRows
+from softgrpo.common.artifacts import GATE, PRIOR
 from softgrpo.common.records import Part
 from softgrpo.errors import PolicyError
 from softgrpo.policy.card import PolicyCard, check_numbers
@@ -21,8 +22,6 @@ from softgrpo.policy.prompts import EncodedPrompts
 from softgrpo.policy.window_inputs import LOG_PRIOR, NUMBERS
 from softgrpo.stages.inputs import Prepared
 
-PRIOR, GATE = "log_prior.safetensors", "gate"
-"""Beside a policy that starts at a gate: the log of its weights for the windows of the run, and the folder of the gate."""
 _TRAIN_AGAIN = "Repeat the stage sft, which fits the gate"
 
 

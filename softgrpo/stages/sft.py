@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from softgrpo.algorithm.batching import PromptCollator
 from softgrpo.algorithm.prompt_trainer import switch_dropout_off
 from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
-from softgrpo.common.artifacts import CONFUSION, CURVES
+from softgrpo.common.artifacts import CONFUSION, CURVES, GATE
 from softgrpo.evaluation.confusion import choice_metrics, confusion_table
 from softgrpo.policy.model import Policy, head_parameters, store_policy
 from softgrpo.stages.callbacks import training_callbacks
@@ -20,7 +20,7 @@ from softgrpo.stages.contract import StageContext
 from softgrpo.stages.gate_prior import fit_gate_prior
 from softgrpo.stages.inputs import AskedRows, Prepared
 from softgrpo.stages.labels import make_class_weights, make_labels, smooth
-from softgrpo.stages.policy_rows import GATE, create_for, rows_of, save_prior
+from softgrpo.stages.policy_rows import create_for, rows_of, save_prior
 from softgrpo.stages.teacher import teach
 from softgrpo.stages.training import (
     common_arguments,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from softgrpo.common.artifacts import USER_VECTORS
 from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import LeakageError
@@ -22,8 +23,6 @@ from softgrpo.stages.leakage import DEFECT, TOLERANCE
 if TYPE_CHECKING:  # recbole only where it is used
     from softgrpo.recallers.recbole_model import RecBoleRecaller
 
-USER_VECTORS = "user_vectors.safetensors"
-"""File of the projections in the folder of the stage `data`."""
 _MEAN, _COMPONENTS = "mean:", "components:"
 
 

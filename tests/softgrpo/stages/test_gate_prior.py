@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
+from softgrpo.common.artifacts import GATE
 from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig, PolicyConfig
 from softgrpo.errors import PolicyError
@@ -18,7 +19,7 @@ from softgrpo.policy.model import create_policy, load_policy, store_policy
 from softgrpo.policy.number_scale import NumberScale
 from softgrpo.policy.prior import floored_log, starting_weights
 from softgrpo.stages import gate_prior
-from softgrpo.stages.policy_rows import GATE, keep_prior, load_prior, save_prior
+from softgrpo.stages.policy_rows import keep_prior, load_prior, save_prior
 from tests.softgrpo.baselines.cases import small_config, small_prepared
 from tests.support.toy_policy import save_base, toy_decoder, toy_encoder, toy_rows, toy_tokenizer
 

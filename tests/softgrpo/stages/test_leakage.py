@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from softgrpo.common.artifacts import EMBEDDINGS, NUMBERS
+from softgrpo.common.artifacts import EMBEDDINGS, NUMBERS, USER_VECTORS
 from softgrpo.common.embeddings import create_embeddings, load_embeddings
 from softgrpo.common.records import Part
 from softgrpo.config import BlockName, ExperimentConfig
@@ -31,7 +31,7 @@ from softgrpo.presets import resolve
 from softgrpo.recallers.candidates import read_candidates, write_candidates
 from softgrpo.stages.contract import Node
 from softgrpo.stages.leakage import check_everyone_is_tested
-from softgrpo.stages.user_vectors import USER_VECTORS, load_vectors
+from softgrpo.stages.user_vectors import load_vectors
 from tests.softgrpo.data.cases import INTER, Row, write_table
 
 USERS, ITEMS, LENGTH = 24, 40, 15
