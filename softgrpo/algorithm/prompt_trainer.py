@@ -159,7 +159,18 @@ class PromptTrainer(Trainer):
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         self._sampler.set_epoch(kwargs["epoch"])  # accelerate does not reach it in a resumed epoch of several processes
+        self._leave_inputs_without_gradient()
         super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _leave_inputs_without_gradient(self) -> None:
+        """Undoes what transformers does with recomputed activations: only reentrant checkpoints need gradients of their inputs.
+
+        With one, frozen layers would be recorded, recomputed and walked through backwards, for nothing.
+        """
+        options = self.args.activation_checkpointing_kwargs or {}
+        assert isinstance(options, dict)
+        if self.args.activation_checkpointing and not options.get("use_reentrant"):
+            self.model.disable_input_require_grads()  # type: ignore[union-attr, operator]
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device

@@ -38,6 +38,9 @@ class PolicyConfig(Section):
     """Rank of the LoRA adapters."""
     lora_alpha: Count = 32
     """Scale of the LoRA adapters."""
+    frozen_layers: Annotated[int, Field(ge=0)] = 0
+    """Layers of the language model, from the bottom, that stay as they were pretrained, with the embeddings: steps are faster and
+    less is forgotten. Adapters go on the other layers only; 0 freezes nothing."""
     merge_adapter: bool = False
     """Also store a plain model with the adapters merged into its weights, in the folder `merged` (lora only)."""
     prior: Literal["none", "static", "gate"] = "static"

@@ -30,6 +30,7 @@ class PolicyCard:
         reading_tau: Temperature that turns logits into weights at evaluation, chosen on validation windows.
         reads_numbers: How the model reads the numbers of a window, see `PolicyConfig.numbers`.
         numbers: Names of the numbers that it reads, in their order; empty where it reads none.
+        frozen_layers: Layers from the bottom that were not trained, with the embeddings.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
@@ -44,6 +45,7 @@ class PolicyCard:
     prior_per_window: bool = False
     reads_numbers: Literal["none", "head", "tokens"] = "none"
     numbers: tuple[str, ...] = ()
+    frozen_layers: Annotated[int, Field(ge=0)] = 0
 
 
 _CARDS = TypeAdapter(PolicyCard)

@@ -20,6 +20,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
 from softgrpo.policy.card import CARD, PolicyCard, load_card
+from softgrpo.policy.freezing import freeze_lower_layers, frozen_modules
 from softgrpo.policy.heads import NumbersHead, PriorHead, UnitHead
 from softgrpo.policy.model_files import check_reachable, identify_weights, locate_weights
 from softgrpo.policy.number_scale import NumberScale, Standardise
@@ -83,7 +84,8 @@ def _make_head(linear: nn.Linear, card: PolicyCard, scale: NumberScale) -> nn.Mo
 
 
 def _adapt(model: PreTrainedModel, card: PolicyCard, config: PolicyConfig, scale: NumberScale) -> nn.Module:
-    """Puts the head on the model that the card asks for, and LoRA adapters on the body."""
+    """Freezes the model's lower part, puts the head on it that the card asks for, and LoRA adapters on the body."""
+    freeze_lower_layers(model, card.frozen_layers)
     head = find_head(model, len(card.recallers))
     parent, _, leaf = head.rpartition(".")
     linear = model.get_submodule(head)
@@ -105,14 +107,14 @@ def _let_read(model: nn.Module, card: PolicyCard) -> None:
 
 
 def _with_adapters(model: PreTrainedModel, head: str, config: PolicyConfig) -> nn.Module:
-    """Returns the model with LoRA adapters on all linear layers but those of the head, which is trained as it is."""
+    """Returns the model with LoRA adapters on all linear layers but the frozen and those of the head, which is trained as it is."""
     # the outermost name is what peft can save whole: `classifier` for a nested head such as `classifier.out_proj`
     lora = LoraConfig(
         task_type=None,
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         target_modules="all-linear",
-        exclude_modules=rf"({re.escape(head)}|{TOKENS})(\..*)?",
+        exclude_modules="|".join(filter(None, [rf"({re.escape(head)}|{TOKENS})(\..*)?", frozen_modules(model)])),
         modules_to_save=[head.partition(".")[0], *([TOKENS] if hasattr(model, TOKENS) else [])],
     )
     with warnings.catch_warnings():  # peft still asks by a name that transformers is about to drop
@@ -170,6 +172,7 @@ def create_policy(
             prior_per_window=config.prior == "gate",
             reads_numbers=config.numbers,
             numbers=scale.names,
+            frozen_layers=config.frozen_layers,
         )
         return Policy(_adapt(model, card, config, scale), tokenizer, card)
 

@@ -1,0 +1,98 @@
+"""Freezing the lower part of a language model: the embeddings and the first layers stay as they were pretrained.
+
+Nothing below the lowest trained layer needs a gradient, so autograd records none of it, and no optimiser state is kept for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from softgrpo.errors import PolicyError
+
+
+def find_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """Returns the transformer layers of a model, from the bottom.
+
+    Raises:
+        PolicyError: It has no list of as many layers as its configuration says, or several (an encoder and a decoder).
+    """
+    count = getattr(model.config, "num_hidden_layers", None)
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+    inner = {id(module) for each in lists for module in each.modules() if module is not each}
+    outer = [each for each in lists if id(each) not in inner]
+    if len(outer) != 1:
+        raise PolicyError(
+            f"a {type(model).__name__} with {len(outer)} lists of {count} layers",
+            "policy.frozen_layers counts the layers of one stack",
+            "Set policy.frozen_layers to 0, or choose a model with one stack of layers",
+            code="POLICY-100",
+        )
+    return outer[0]
+
+
+def freeze_lower_layers(model: PreTrainedModel, count: int) -> None:
+    """Freezes the first layers of a model, and all that they read: the embeddings, and what is shared with them.
+
+    Args:
+        model: Before a new head, soft tokens or adapters are put on it.
+        count: Layers from the bottom; 0 freezes nothing, the embeddings neither.
+
+    Raises:
+        PolicyError: See `find_layers`; or the model has fewer layers.
+    """
+    if count == 0:
+        return
+    layers = find_layers(model)
+    if count > len(layers):
+        raise PolicyError(
+            f"policy.frozen_layers = {count}",
+            f"the model has {len(layers)} layers",
+            f"Choose 0 to {len(layers)}",
+            code="POLICY-101",
+        )
+    for parameter in _parameters_behind(_output_of(model, layers[count - 1])):
+        parameter.requires_grad_(False)
+    layers[:count].requires_grad_(False)  # what a layer holds and this one prompt did not use
+
+
+def _output_of(model: PreTrainedModel, layer: nn.Module) -> Tensor:
+    """Returns what a layer makes of a prompt of two tokens, with its graph."""
+    outputs: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        outputs.append(output if isinstance(output, Tensor) else output[0])
+
+    handle = layer.register_forward_hook(keep)
+    ids = torch.ones(1, 2, dtype=torch.long, device=model.device)
+    with torch.enable_grad():
+        model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    handle.remove()
+    return outputs[0]
+
+
+def _parameters_behind(value: Tensor) -> Iterator[Tensor]:
+    """Gives the parameters that a value was computed from: the leaves of its graph."""
+    waiting, seen = [value.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(leaf := getattr(node, "variable", None), Tensor):
+            yield leaf
+        waiting += [each for each, _ in node.next_functions]
+
+
+def frozen_modules(model: nn.Module) -> str:
+    """Returns a regular expression for the names of all modules with frozen weights of their own, "" where none has any."""
+    names = (
+        name
+        for name, module in model.named_modules()
+        if any(not value.requires_grad for value in module.parameters(recurse=False))
+    )
+    return "|".join(map(re.escape, names))
