@@ -61,7 +61,7 @@ class Parts(TrainerCallback):
         assert isinstance(trainer.model, nn.Module)
         trainer.model.register_forward_pre_hook(lambda *_: self.start("forward"))
         trainer.model.register_forward_hook(lambda *_: self.stop("forward"))
-        trainer.reward = self.around("reward", trainer.reward)
+        vars(trainer.rewards)["of"] = self.around("reward", trainer.rewards.of)
         trainer.accelerator.backward = self.around("backward", trainer.accelerator.backward)
         trainer.accelerator.clip_grad_norm_ = self.around("clipping", trainer.accelerator.clip_grad_norm_)
         trainer.add_callback(self)

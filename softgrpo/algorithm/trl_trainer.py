@@ -1,37 +1,49 @@
 """`SoftGRPOTrainer`: SofT-GRPO on TRL's base trainer, for any problem whose action is a point on a simplex.
 
-A data set of prompts (`input_ids` and any columns of your own), a sequence classifier, and a reward
-`(weights (B, G, M), batch) -> (B, G)`. A prompt is never repeated: one forward pass serves all G samples.
-Legend: B prompts, G generations, M classes.
+A data set of prompts and any columns of your own, a sequence classifier, and reward functions of the weights (B, G, M) and of the
+columns that they name. A prompt is never repeated: one forward pass serves all G samples.
+Legend: B prompts, G generations, M classes, F reward functions.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.base_trainer import _BaseTrainer
+from trl.trainer.callbacks import SyncRefModelCallback
 
-from softgrpo.algorithm.batching import PromptCollator, Row, policy_logits, predict_logits
+from softgrpo.algorithm.batching import PromptCollator, Row, policy_logits
 from softgrpo.algorithm.checkpoints import read_reference, write_reference
+from softgrpo.algorithm.completions import show_completions, write_completions
+from softgrpo.algorithm.experience import Draw, Experience
 from softgrpo.algorithm.noise import row_noise, scale_of_draw
+from softgrpo.algorithm.policy_losses import policy_loss
+from softgrpo.algorithm.prompt_data import PromptData, as_rows, prompt_texts
 from softgrpo.algorithm.prompt_trainer import PromptTrainer, switch_dropout_off
+from softgrpo.algorithm.reference import (
+    compute_reference,
+    copy_as_reference,
+    read_reference_model,
+    write_reference_model,
+)
+from softgrpo.algorithm.reward_functions import RewardFunction, RewardFunctions, advantages
+from softgrpo.algorithm.rewarded_evaluation import RewardedEvaluation
 from softgrpo.algorithm.soft_grpo import (
     Density,
     SoftSamples,
-    clipped_loss,
     entropy,
     equal_rewards,
     exact_kl,
-    group_advantages,
     log_density,
     sample,
 )
@@ -42,28 +54,27 @@ __all__ = ["RewardFunction", "SoftGRPOConfig", "SoftGRPOTrainer"]
 
 logger = logging.getLogger(__name__)
 
-RewardFunction = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
-
-@dataclass(frozen=True)
-class _Experience:
-    """Samples of one micro batch, kept for `num_iterations` steps."""
-
-    rows: Tensor  # (B,)
-    samples: SoftSamples
-    advantages: Tensor  # (B, G)
-
-
-class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two annotations of one attribute
+class SoftGRPOTrainer(RewardedEvaluation, PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two annotations of one attribute
     """Trains a sequence classifier by SofT-GRPO.
 
     Args:
         model: Token ids (B, L) to logits (B, M).
-        reward: `(weights (B, G, M), batch) -> (B, G)`; the batch holds every column of the data set and `index`.
+        reward_funcs: One or several, see `RewardFunctions`: `(weights (B, G, M), column=..., ...) -> (B, G)` with the columns of
+            the data that its parameters name, or `(weights, batch)` with a dict of all. `args.reward_weights` weighs them.
         args: The arguments.
-        train_dataset: Rows with `input_ids` and `index` (its own number), see `softgrpo.algorithm.batching.PromptRows`.
+        train_dataset: A `datasets.Dataset`, a list of dicts or a dict of columns with `prompt` and any columns of your own, or
+            `softgrpo.algorithm.batching.PromptRows`.
         processing_class: The tokenizer.
-        **kwargs: For `transformers.Trainer` (eval_dataset, compute_metrics, callbacks, ...).
+        eval_dataset: Likewise; `evaluate` reports `eval_rewards/<name>/mean` of the weights softmax(z).
+        eval_reward_funcs: Reward functions of evaluation; None takes those of `reward_funcs` that know rows by their columns, and
+            not by `batch` or `index`, which are training's.
+        reward: Earlier name of `reward_funcs`.
+        **kwargs: For `transformers.Trainer` (compute_metrics, callbacks, ...).
+
+    Raises:
+        ConfigError: Reward functions or their weights do not go together.
+        TrainingError: The data lack what is needed.
     """
 
     _name = "SofT-GRPO"
@@ -75,29 +86,43 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
     def __init__(
         self,
         model: nn.Module,
-        reward: RewardFunction,
-        args: SoftGRPOConfig,
-        train_dataset: Dataset[Row],
-        processing_class: PreTrainedTokenizerBase,
+        reward_funcs: RewardFunction | Sequence[RewardFunction] | None = None,
+        args: SoftGRPOConfig | None = None,
+        train_dataset: PromptData | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        eval_dataset: PromptData | Mapping[str, PromptData] | None = None,
+        eval_reward_funcs: RewardFunction | Sequence[RewardFunction] | None = None,
+        reward: RewardFunction | None = None,
         **kwargs: Any,
     ) -> None:
+        functions = reward if reward_funcs is None else reward_funcs
+        if functions is None or train_dataset is None or processing_class is None:
+            raise TypeError("SoftGRPOTrainer needs reward_funcs, train_dataset and processing_class")
+        args = SoftGRPOConfig() if args is None else args
         if args.disable_dropout:
             switch_dropout_off(model)
+        self._longest = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+        self._tokenizer = processing_class
+        rows = as_rows(train_dataset, processing_class, self._longest)
         super().__init__(
             model=model,
             args=args,
             data_collator=PromptCollator(processing_class),
-            train_dataset=train_dataset,
+            train_dataset=rows,
+            eval_dataset=self._evaluated(eval_dataset),
             processing_class=processing_class,
             **kwargs,
         )
-        self.reward = reward
+        self.rewards = RewardFunctions(functions, args.reward_weights, rows[0].keys())
+        self._eval_rewards = self._rewards_of_evaluation(eval_reward_funcs)
         self.repeats = args.num_iterations
         self.reference_logits: Tensor | None = None
+        self.ref_model = copy_as_reference(model) if args.sync_ref_model else None
+        if self.ref_model is not None:
+            self.add_callback(SyncRefModelCallback(self.ref_model, self.accelerator))
         self._density: Density = "discrete" if args.sampling == "discrete" else args.importance_ratio
-        self._buffer: dict[int, _Experience] = {}
-        self._generation, self._slot = 0, 0
-        self._warned = False
+        self._buffer: dict[int, Experience] = {}
+        self._generation, self._slot, self._warned = 0, 0, False
 
     # ---------------------------------------------------------------- reference
 
@@ -106,29 +131,21 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
         super().prepare(checkpoint)
         self._buffer.clear()
         assert isinstance(self.train_dataset, Sized)
-        if self.args.beta > 0 and checkpoint is not None:
+        if self.ref_model is not None:
+            if checkpoint is not None:
+                read_reference_model(checkpoint, self.ref_model)
+        elif self.args.beta > 0 and checkpoint is not None:
             self.reference_logits = read_reference(checkpoint, len(self.train_dataset))
         elif self.args.beta > 0 and self.reference_logits is None:
-            self.reference_logits = self._compute_reference(len(self.train_dataset))
-
-    def _compute_reference(self, rows: int) -> Tensor:
-        """Returns the logits of all rows, (rows, M) float32; each process computes its share."""
-        args = self.args
-        own = list(range(args.process_index, rows, args.world_size))
-        share = Subset(self.train_dataset, own)
-        found = predict_logits(
-            self.model, share, self.data_collator, args.per_device_eval_batch_size, bool(args.bf16), "reference"
-        )
-        logits = torch.zeros(rows, found.shape[1])
-        logits[own] = found
-        every: Tensor = self.accelerator.reduce(logits.to(args.device), "sum")
-        return every.cpu()
+            self.reference_logits = compute_reference(self, self.train_dataset, self.data_collator)
 
     def write_extras(self, folder: Path) -> None:
         """Writes the reference logits beside what all trainers write."""
         super().write_extras(folder)
         if self.reference_logits is not None:
             write_reference(folder, self.reference_logits)
+        if self.ref_model is not None:
+            write_reference_model(folder, self.ref_model, self.model)
 
     # ---------------------------------------------------------------- samples
 
@@ -146,7 +163,8 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
         self._generation, iteration = divmod(step, args.num_iterations)
         if iteration == 0:
             self._buffer.clear()
-            if args.scale_rewards == "batch" and args.gradient_accumulation_steps * args.world_size > 1:
+            over_step = args.scale_rewards == "batch" or args.multi_objective_aggregation == "normalize_then_sum"
+            if over_step and args.gradient_accumulation_steps * args.world_size > 1:
                 self._draw_step(batches)
         elif not self._buffer:
             raise TrainingError(
@@ -170,32 +188,38 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
         for batch in batches:
             inputs = self._prepare_inputs(batch)
             with torch.no_grad(), self.compute_loss_context_manager():
-                drawn.append((inputs["index"], *self._draw(policy_logits(self.model_wrapped, inputs), inputs)))
-        every = self.accelerator.gather(torch.cat([rewards for _, _, rewards in drawn]))
-        for slot, (rows, samples, rewards) in enumerate(drawn):
-            self._buffer[slot] = _Experience(rows, samples, group_advantages(rewards, "batch", every))
+                drawn.append(self._draw(policy_logits(self.model_wrapped, inputs), inputs))
+        every = self.accelerator.gather(torch.cat([each.scores for each in drawn]))
+        for slot, each in enumerate(drawn):
+            self._buffer[slot] = self._experience(each, every)
 
-    def _draw(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[SoftSamples, Tensor]:
-        """Returns samples of the policy as it is, and their rewards (B, G).
+    def _experience(self, draw: Draw, step_scores: Tensor | None = None) -> Experience:
+        how, scale = self.args.multi_objective_aggregation, self.args.scale_rewards
+        return Experience(draw, advantages(draw.scores, how, scale, step_scores))
+
+    def _draw(self, logits: Tensor, batch: Mapping[str, Any]) -> Draw:
+        """Returns samples of the policy as it is, and what they earn.
 
         Raises:
-            TrainingError: The rewards are no tensor of that shape.
+            TrainingError: The rewards are no tensor (B, G), or not finite.
         """
         args, old = self.args, logits.detach()
         shape = (args.num_generations, old.shape[-1])
         noise = row_noise(batch["index"], shape, args.seed, self._generation, args.noise)
         samples = sample(old, noise, args.tau_gumbel, args.top_p, self._density, self._noise_scale)
-        rewards = self.reward(samples.weights, batch)
-        expected = tuple(samples.weights.shape[:2])
-        if not isinstance(rewards, Tensor) or rewards.shape != expected:
-            found = tuple(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
-            rule = f"the reward of weights (B, G, M) is a tensor (B, G) = {expected}"
-            raise TrainingError(f"rewards of shape {found}", rule, "Correct the reward function", code="TRAINING-015")
-        rewards = rewards.float()
+        rewards = self.rewards.of(samples.weights, batch, self.state)
         self._note_samples(samples, rewards)
-        return samples, rewards
+        scores = self.rewards.scores(rewards, args.multi_objective_aggregation)
+        reference = None
+        if self.ref_model is not None:
+            with torch.no_grad():
+                reference = policy_logits(self.ref_model, batch)
+        prompts = prompt_texts(batch, self._tokenizer) if args.log_completions else ()
+        return Draw(batch["index"], samples, rewards, scores, reference, prompts)
 
     def _note_samples(self, samples: SoftSamples, rewards: Tensor) -> None:
+        """Notes what the log says of samples and their rewards (B, G, F)."""
+        total = self.rewards.total(rewards)
         single_class = (samples.support.sum(-1) == 1).float().mean()
         if not self._warned and samples.support.shape[-1] > 1 and single_class > 0.5:
             self._warned = True
@@ -205,10 +229,12 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
                 self.args.top_p,
             )
         self.numbers.note(
-            reward=rewards.mean(),
-            reward_std=rewards.std(1).mean(),
-            frac_reward_zero_std=equal_rewards(rewards).float().mean(),
+            reward=total.mean(),
+            reward_std=total.std(1).mean(),
+            frac_reward_zero_std=equal_rewards(total).float().mean(),
             frac_support_one=single_class,
+            **{f"rewards/{name}/mean": rewards[..., place].mean() for place, name in enumerate(self.rewards.names)},
+            **{f"rewards/{name}/std": rewards[..., place].std() for place, name in enumerate(self.rewards.names)},
             **{f"sampled_weight_{index}": weight for index, weight in enumerate(samples.weights.mean((0, 1)))},
         )
         if self.args.noise_scale_end is not None:
@@ -228,24 +254,23 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
         self._slot += 1
         logits = policy_logits(model, inputs)
         if slot not in self._buffer:
-            samples, rewards = self._draw(logits, inputs)
-            self._buffer[slot] = _Experience(inputs["index"], samples, group_advantages(rewards, args.scale_rewards))
+            self._buffer[slot] = self._experience(self._draw(logits, inputs))
         experience = self._buffer[slot]
-        assert torch.equal(experience.rows, inputs["index"])
-        samples = experience.samples
+        draw, samples = experience.draw, experience.draw.samples
+        assert torch.equal(draw.rows, inputs["index"])
         density = log_density(
             logits, samples.perturbed, samples.support, args.tau_gumbel, self._density, self._noise_scale
         )
-        epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
-        clipped = clipped_loss(
-            density, samples.log_density, experience.advantages, args.epsilon, epsilon_high, args.delta
-        )
+        clipped = policy_loss(density, samples.log_density, experience.advantages, args)
         loss = clipped.loss
         if args.entropy_coef > 0:
             loss = loss - args.entropy_coef * entropy(logits).mean()
         if args.beta > 0:
-            assert self.reference_logits is not None
-            divergence = exact_kl(logits, self.reference_logits[inputs["index"].cpu()].to(logits.device)).mean()
+            reference = draw.reference
+            if reference is None:
+                assert self.reference_logits is not None
+                reference = self.reference_logits[inputs["index"].cpu()].to(logits.device)
+            divergence = exact_kl(logits, reference).mean()
             loss = loss + args.beta * divergence
             self.numbers.note(kl=divergence)
         self.numbers.note(
@@ -257,3 +282,19 @@ class SoftGRPOTrainer(PromptTrainer, _BaseTrainer):  # type: ignore[misc]  # two
             clip_ratio_high=clipped.clipped_high,
         )
         return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs numbers, and with those of the steps the last samples where `log_completions` asks for them."""
+        super().log(logs, start_time)
+        if self.args.log_completions and "loss" in logs:
+            self._log_completions()
+
+    def _log_completions(self) -> None:
+        """Prints and writes the samples of the last step, those of all processes."""
+        names: Mapping[int, str] = getattr(self.model.config, "id2label", {})
+        own = [each.table(self.state.global_step, names, self.rewards.names) for each in self._buffer.values()]
+        tables = gather_object(own)
+        if self.accelerator.is_main_process:
+            table = pd.concat(tables, ignore_index=True)
+            show_completions(table, self.rewards.names, self.args.num_completions_to_print)
+            write_completions(table, Path(str(self.args.output_dir)))

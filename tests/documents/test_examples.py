@@ -34,7 +34,7 @@ def test_the_example_of_ones_own_problem_is_short_and_learns(
     before, after = (float(text) for text in re.findall(r"reward \w+ training: ([\d.]+)", capsys.readouterr().out))
     # what the same mixture for every prompt can reach, by a grid of twentieths
     grid = simplex(20, 3).expand(len(names["COLOURS"]), -1, -1)  # type: ignore[arg-type]
-    static = names["reward"](grid, names["columns"]).mean(0).max().item()  # type: ignore[operator]
+    static = names["closeness"](grid, names["rows"]["rgb"]).mean(0).max().item()  # type: ignore[operator, index]
     assert before < static < 0.65 and after > 0.8
 
 

@@ -594,7 +594,8 @@ def test_checkpoints_at_a_share_of_the_steps_are_legal_with_one_iteration(tmp_pa
         (lambda weights, batch: weights.mean((1, 2)), "rewards of shape (8,)"),
         (lambda weights, batch: weights, "rewards of shape (8, 4, 3)"),
         (lambda weights, batch: weights[:1, :, 0], "rewards of shape (1, 4)"),
-        (lambda weights, batch: weights.sum(-1).tolist(), "rewards of shape list"),
+        (lambda weights, batch: weights.tolist(), "rewards of shape (8, 4, 3)"),
+        (lambda weights, batch: None, "rewards of shape None"),
     ],
 )
 def test_a_broken_reward_stops_training(tmp_path: Path, reward: RewardFunction, message: str) -> None:
