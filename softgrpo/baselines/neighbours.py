@@ -81,9 +81,7 @@ class FittedNeighbours:
         """Reads what `save` wrote."""
         stored = read_arrays(folder / ARRAYS)
         prior, ndcg = torch.tensor(card["prior"]), stored["ndcg"].numpy()
-        return cls(
-            stored["numbers"], ndcg, card["count"], prior, card["sharpness"], card["valid_ndcg"], card["choice"]
-        )
+        return cls(stored["numbers"], ndcg, card["count"], prior, card["sharpness"], card["valid_ndcg"], card["choice"])
 
 
 def fit_neighbours(data: GateData) -> FittedNeighbours:
