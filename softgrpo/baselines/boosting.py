@@ -150,7 +150,8 @@ class FittedTrees:
             trees: Trees = BestTrees(stored, tuple(card["classes"]), card["recallers"])
         else:
             trees = NDCGTrees(tuple(stored))
-        return cls(trees, torch.tensor(card["prior"]), card["sharpness"], card["valid_ndcg"], card["choice"])
+        prior = torch.tensor(card["prior"], dtype=torch.float64)
+        return cls(trees, prior, card["sharpness"], card["valid_ndcg"], card["choice"])
 
 
 def fit_trees(data: GateData) -> FittedTrees:

@@ -80,7 +80,7 @@ class FittedNeighbours:
     def load(cls, folder: Path, card: Mapping[str, Any]) -> Self:
         """Reads what `save` wrote."""
         stored = read_arrays(folder / ARRAYS)
-        prior, ndcg = torch.tensor(card["prior"]), stored["ndcg"].numpy()
+        prior, ndcg = torch.tensor(card["prior"], dtype=torch.float64), stored["ndcg"].numpy()
         return cls(stored["numbers"], ndcg, card["count"], prior, card["sharpness"], card["valid_ndcg"], card["choice"])
 
 

@@ -4,8 +4,8 @@
 
 `split` reads and cuts the data; where `Text` is in the pool, `embed` comes between it and `recall-Text`, and embeds item texts.
 Users ask for both as part of `recall`. `check` writes what it looked at and nothing that later stages read; where something
-leaks it fails, and the run ends there. `gates` fits what needs no language model; `test` reads it and policies do not, so a run that
-ends with a policy leaves it out.
+leaks it fails, and the run ends there. `gates` fits what needs no language model; `test` reads it and policies do not, so a run
+that ends with a policy leaves it out.
 """
 
 from __future__ import annotations
