@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from skops.io import dump, load
+from skops.io import dumps, load
 from skops.io.exceptions import UntrustedTypesFoundException
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from softgrpo.common.digests import digest_file
 from softgrpo.errors import PolicyError
 
 TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
+SCHEMA = "schema.json"
+"""Of an archive of skops: what the objects are, with the names of the files that hold their arrays."""
 FILES = "files"
 """Of a card: the digest of each file beside it, by name. Cards of earlier versions lack it."""
 _UNREADABLE = (
@@ -91,8 +94,36 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
 
 
 def write_trees(path: Path, trees: object) -> None:
-    """Writes fitted trees of scikit-learn, or a list of them."""
-    dump(trees, path)
+    """Writes fitted trees of scikit-learn, or a list of them; equal trees give equal bytes, as every stage's files do."""
+    path.write_bytes(reproducible(dumps(trees)))
+
+
+def reproducible(archive: bytes) -> bytes:
+    """Returns an archive of skops without what differs between equal objects: memory addresses, random file names, and times."""
+    with ZipFile(BytesIO(archive)) as stored:
+        schema = json.loads(stored.read(SCHEMA))
+        numbers: dict[Any, int] = {}
+        files: dict[str, str] = {}
+        for node in _nodes(schema):
+            if "__id__" in node:
+                node["__id__"] = numbers.setdefault(node["__id__"], len(numbers))
+            if isinstance(name := node.get("file"), str):
+                node["file"] = files.setdefault(name, f"{len(files)}{Path(name).suffix}")
+        parts = {new: stored.read(old) for old, new in files.items()} | {SCHEMA: json.dumps(schema, indent=1).encode()}
+    made = BytesIO()
+    with ZipFile(made, "w") as written:
+        for name, content in parts.items():
+            written.writestr(ZipInfo(name), content)
+    return made.getvalue()
+
+
+def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    """Gives all objects inside JSON, each before those inside it, in their order."""
+    if isinstance(schema, dict):
+        yield schema
+    if isinstance(schema, dict | list):
+        for inner in schema.values() if isinstance(schema, dict) else schema:
+            yield from _nodes(inner)
 
 
 def read_trees(path: Path) -> Any:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from skops.io import dump
+from skops.io import dump, dumps, loads
 
 from softgrpo.baselines import boosting
 from softgrpo.baselines.boosting import BestTrees, FittedTrees
-from softgrpo.baselines.files import FILES
+from softgrpo.baselines.files import FILES, reproducible
 from softgrpo.baselines.gates import CARD, GATES, PRIORS, Gate, load_gate
 from softgrpo.common.records import Part
 from softgrpo.errors import PolicyError
@@ -67,6 +67,16 @@ def test_a_gate_from_files_says_the_same_to_the_last_digit(
     values, history = asked(prepared)
     assert np.allclose(loaded.weights(values[:1], history[:1]), expected[:1], atol=1e-6), "one window at a time too"
     assert np.allclose(expected.sum(1), 1)
+
+
+def test_equal_trees_give_equal_files(tmp_path: Path) -> None:
+    """skops alone writes memory addresses and times."""
+    data, _, _ = switch_data(200, 60, 40)
+    for name in ("one", "other"):
+        Gate("boosting", NumberScale.unknown(("side", "noise")), boosting.fit_trees(data)).save(tmp_path / name)
+    one, other = ((tmp_path / name / boosting.STORED).read_bytes() for name in ("one", "other"))
+    assert one == other
+    assert dumps([1.5]) != reproducible(dumps([1.5])) and loads(reproducible(dumps([1.5, "a"]))) == [1.5, "a"]
 
 
 @pytest.mark.parametrize("kind", GATES)
