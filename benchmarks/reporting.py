@@ -113,7 +113,7 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         for name in get_args(MergeMethod)
         if name != judged.fusion.method
     }
-    gates = {name: Gate(label, weights(), 0.1, "made up") for name, (label, *_) in GATES.items()}
+    gates = {name: Gate(kind.label, weights(), 0.1, "made up") for name, kind in GATES.items()}
     first = prepared.lists.items[rows, 0].astype(np.int64)
     rankers = [ranker_method("ranker", "Item ranker", first, judged)]
     learned = {name: weights() for name in ("sft", "grpo")}

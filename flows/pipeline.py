@@ -208,7 +208,7 @@ def softgrpo_flow(
     parallel: int | None = None,
     dask: str | None = None,
 ) -> RecordedRun:
-    """Learns how much to trust each recaller for each user: recall -> data -> check -> sft -> grpo -> test.
+    """Learns how much to trust each recaller for each user: recall -> data -> check -> gates -> sft -> grpo -> test.
 
     Args:
         dataset: Name of the dataset; its preset is used if there is one.

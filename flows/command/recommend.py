@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +22,17 @@ MOST_USERS_SHOWN = 10
 """Users whose lists are shown on the screen."""
 
 DESCRIPTION = """\
-Merges the candidate lists that a trained run stored with the weights that its policy gave to each user: the next items at the
-time of the user's test window, and how much of each item's score came from which recaller. A user without a test window gets
-the best static mixture, and the output says so. The lists of chosen users, up to ten, are shown and written only where --to says.
+Merges the candidate lists that a run stored with the weights that one of its methods gave to each user: the next items at the
+time of the user's test window, and how much of each item's score came from which recaller. The method is the one that validation
+windows chose, unless --method names another. A user without a test window gets the best static mixture, and the output says so.
+The lists of chosen users, up to ten, are shown and written only where --to says.
 
-  RUN  id of the MLflow run of a pipeline that trained a policy, as `softgrpo run` prints it"""
+  RUN  id of the MLflow run of a pipeline that got as far as grpo or gates, as `softgrpo run` prints it"""
 
 
 def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     """Adds the parser of this command."""
-    usage = "softgrpo recommend RUN [--users USER ...] [--k N] [--to FILE [--overwrite]] [--json]"
+    usage = "softgrpo recommend RUN [--method ROW] [--users USER ...] [--k N] [--to FILE [--overwrite]] [--json]"
     parser = commands.add_parser("recommend", prog="softgrpo recommend", description=DESCRIPTION, usage=usage)
     parser.add_argument(
         "--users",
@@ -40,6 +42,13 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--users-from", "--users_from", type=Path, metavar="FILE", help="for the users in a text file, one per line"
+    )
+    parser.add_argument(
+        "--method",
+        default="best",
+        metavar="ROW",
+        help="key of a row of the table, such as static, gate_boosting, ranker or grpo_multi (default: best, the one that "
+        "validation windows chose)",
     )
     parser.add_argument("--k", type=int, metavar="N", help="length of the lists (default: fusion.k of the run)")
     parser.add_argument(
@@ -70,7 +79,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
         check_shown(users)
     from flows.results.recommendation import notes, recommend_from_run  # imports torch, which takes seconds
 
-    recommendation = recommend_from_run(arguments.RUN, arguments.output, users, arguments.k)
+    recommendation = recommend_from_run(arguments.RUN, arguments.output, users, arguments.k, arguments.method)
     if default is not None:
         to = default / f"{recommendation.run.run_id}.parquet"
 
@@ -83,7 +92,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
             print_json(list(as_records(recommendation.recommended)))
         else:
             _print_recommendation(recommendation, to, chosen=users is not None)
-        print_notes(notes(recommendation.recommended))
+        print_notes(notes(recommendation))
         return OK
 
     return job
@@ -165,6 +174,7 @@ def check_shown(users: Sequence[str] | None) -> None:
 def _print_recommendation(recommendation: Recommendation, to: Path | None, *, chosen: bool) -> None:
     """Prints the lists of chosen users as far as they are few, how many lists there are, and where they were written."""
     count = len(recommendation.recommended.users)
+    print(recommendation.said)
     if chosen and count <= MOST_USERS_SHOWN:
         _show_lists(recommendation, "--json" if to is None else str(to))
     # of a few users the rate would say how long reading the files takes
@@ -185,5 +195,5 @@ def _show_lists(recommendation: Recommendation, everything: str) -> None:
     table = Table("user", Column("rank", justify="right", no_wrap=True), "item", "title", *numbers)
     for user, rank, item, title, *values in recommendation.recommended.items.itertuples(index=False):
         texts = (foreign(str(text)) for text in (user, rank, item, title))
-        table.add_row(*texts, *(f"{value:.4f}" for value in values))
+        table.add_row(*texts, *("" if isnan(value) else f"{value:.4f}" for value in values))
     print_table(table, parts[::-1], everything)

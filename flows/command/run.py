@@ -17,10 +17,10 @@ WHOLE = ("full", "standalone", DEBUG)
 KNOWN = (*STAGES, *WHOLE)
 
 DESCRIPTION = """\
-Runs the pipeline recall -> data -> check -> sft -> grpo -> test. Finished stages are reused.
+Runs the pipeline recall -> data -> check -> gates -> sft -> grpo -> test. Finished stages are reused.
 
   DATASET  a dataset with a preset, or any folder of RecBole atomic files in the data path
-  STAGE    the last stage wanted: recall, data, check (nothing leaks), sft, grpo or test
+  STAGE    the last stage wanted: recall, data, check (nothing leaks), gates (all that needs no language model), sft, grpo or test
            full         everything
            standalone   everything, without Prefect and MLflow
            debug        everything on a small subset

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -86,6 +86,26 @@ def check_pipeline(run_id: str, tags: Mapping[str, str]) -> None:
         )
 
 
+def check_reached(run_id: str, stages: Container[str], names: Sequence[str]) -> None:
+    """Checks that a run has at least one of some stages.
+
+    Args:
+        run_id: The id that the user named.
+        stages: Nodes that the run has.
+        names: The stages.
+
+    Raises:
+        ConfigError: It has none of them.
+    """
+    if not any(name in stages for name in names):
+        raise ConfigError(
+            f"run '{run_id}'",
+            f"It did not reach the stage {' or '.join(names)}",
+            "Name the run of a whole pipeline",
+            code="CONFIG-031",
+        )
+
+
 def open_finished(run_id: str, output: Path, names: Sequence[str], needed: Sequence[str]) -> FinishedRun:
     """Finds a run of a pipeline, fetching files that are not here.
 
@@ -107,14 +127,8 @@ def open_finished(run_id: str, output: Path, names: Sequence[str], needed: Seque
     run = read_run(store, run_id)
     check_pipeline(run_id, run.data.tags)
     stages = stage_runs(store, run)
-    missing = [name for name in needed if name not in stages]
-    if missing:
-        raise ConfigError(
-            f"run '{run_id}'",
-            f"It did not reach the stage {missing[0]}",
-            "Name the run of a whole pipeline",
-            code="CONFIG-031",
-        )
+    for name in needed:
+        check_reached(run_id, stages, (name,))
     tracking = store.runs.tracking
     with tempfile.TemporaryDirectory() as folder, store_errors(tracking.uri):
         path = Path(tracking.client.download_artifacts(run.info.run_id, "config.yaml", folder))

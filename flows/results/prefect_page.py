@@ -29,6 +29,7 @@ STAGE_WORDS = {
     "embed": "embeddings of item texts",
     "data": "candidates and prompts",
     "check": "check for leaks",
+    "gates": "gates and item ranker",
     "sft": "SFT",
     "grpo": "SofT-GRPO",
     "test": "evaluation",

@@ -8,18 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from flows.results.finished import FinishedRun, open_finished
+from flows.results.finished import FinishedRun, check_reached, open_finished
+from softgrpo.baselines.gates import load_gate
+from softgrpo.baselines.item_ranker import Ranking, load_ranker
+from softgrpo.common.artifacts import WEIGHTS
 from softgrpo.common.columns import Columns
+from softgrpo.common.records import Part
 from softgrpo.errors import ConfigError
+from softgrpo.evaluation.chosen import BEST, Chosen, UsableMethod, read_chosen
+from softgrpo.evaluation.summary import FOCUS
 from softgrpo.serving.recommend import recommend, stored_weights
 from softgrpo.serving.recommended import Recommended
-from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.inputs import Prepared, embeddings_of
+from softgrpo.stages.ranker import rank_rows
 
-STORED = ("split", "data", "test", "grpo")
-NEEDED = ("split", "data", "grpo")
+STORED = ("split", "embed", "data", "gates", "test", "grpo")
+NEEDED = ("split", "data")
+METHODS = ("grpo", "gates")
+"""Stages of which a run needs one: there is no method to recommend by without them."""
 SHOWN = 5
+NO_CHOICE = "the run stored no choice of validation windows among its methods: SofT-GRPO gives the weights"
 
 
 @dataclass(frozen=True)
@@ -28,33 +39,71 @@ class Recommendation:
 
     Attributes:
         recommended: Users and items.
+        method: What gave the weights, or the order of the items.
+        chosen: The methods of the run, and the one that validation windows chose.
         seconds: Of reading the stored lists and merging, without finding the run.
         run: The run.
     """
 
     recommended: Recommended
+    method: UsableMethod
+    chosen: Chosen
     seconds: float
     run: FinishedRun
 
+    @property
+    def said(self) -> str:
+        """Who recommends, in words."""
+        why = (
+            ", best of all on validation windows" if self.chosen.windows and self.method.key == self.chosen.best else ""
+        )
+        return f"method: {self.method.label} ({self.method.key}{why})"
 
-def recommend_from_run(run_id: str, output: Path, users: Sequence[str] | None, k: int | None) -> Recommendation:
-    """Recommends from a run that trained a policy.
+
+def recommend_from_run(
+    run_id: str, output: Path, users: Sequence[str] | None, k: int | None, method: str = BEST
+) -> Recommendation:  # fmt: skip
+    """Recommends from a run that got as far as the stage grpo, or gates.
 
     Args:
         run_id: MLflow run of a pipeline.
         output: Folder of finished stages, and of MLflow's database unless the environment names another.
         users: Users by name; None takes all of the run.
         k: Length of the lists; None takes the run's `fusion.k`.
+        method: Key of a row that can be used on new windows; `best` takes the one that validation windows chose.
 
     Raises:
-        SoftGRPOError: The run is unknown, has no policy, or cannot give what is wanted; nothing was written.
+        SoftGRPOError: The run is unknown, has no such method, or cannot give what is wanted; nothing was written.
     """
     run = open_finished(run_id, output, STORED, NEEDED)
+    check_reached(run_id, run.folders, METHODS)
     start = time.perf_counter()
     prepared = Prepared.of(run.config, run.folders)
     _check_no_lists(users or (), set(prepared.corpus.users[Columns.Token]))
-    recommended = recommend(prepared, _weights(run, prepared), users, run.config.fusion.k if k is None else k)
-    return Recommendation(recommended, time.perf_counter() - start, run)
+    chosen = methods_of(run)
+    wanted = chosen.method(method)
+    outputs = _outputs(run, prepared, wanted)
+    recommended = recommend(prepared, outputs, users, run.config.fusion.k if k is None else k, wanted.key)
+    return Recommendation(recommended, wanted, chosen, time.perf_counter() - start, run)
+
+
+def methods_of(run: FinishedRun) -> Chosen:
+    """Returns the methods of a run that can recommend, and the one that validation windows chose.
+
+    Of a run that stored no choice (an earlier version made it, or it ended with a policy) SofT-GRPO stands for the best.
+    """
+    folders = run.folders
+    chosen = next(
+        (found for name in ("test", "gates") if name in folders and (found := read_chosen(folders[name]))), None
+    )
+    if chosen is not None:
+        return chosen
+    check_reached(run.run_id, folders, ("grpo",))
+    keys = [FOCUS]
+    if "test" in folders:
+        keys = [str(key) for key in pd.read_parquet(folders["test"] / WEIGHTS, columns=["method"])["method"].unique()]
+    methods = [UsableMethod(key, key, "", None) for key in keys if not key.startswith("oracle_")]
+    return Chosen(run.config.fusion.k, 0, FOCUS, tuple(methods))
 
 
 def _check_no_lists(users: Sequence[str], known: set[str]) -> None:
@@ -70,18 +119,30 @@ def _check_no_lists(users: Sequence[str], known: set[str]) -> None:
             )
 
 
-def _weights(run: FinishedRun, prepared: Prepared) -> NDArray[np.float64]:
-    """Returns the policy's outputs on the test windows: stored by the stage test, else made now."""
-    if "test" in run.folders:
-        return stored_weights(run.folders["test"], prepared.lists.recallers)
+def _outputs(run: FinishedRun, prepared: Prepared, method: UsableMethod) -> NDArray[np.float64] | Ranking:
+    """Returns what a method says of the test windows: stored by the stage test, else asked now."""
+    rows, folders = prepared.windows.of(Part.TEST), run.folders
+    if method.kind == "ranker":
+        return rank_rows(prepared, load_ranker(folders["gates"]), rows, embeddings_of(folders))
+    if "test" in folders:
+        return stored_weights(folders["test"], prepared.lists.recallers, method.key)
+    if method.weights is not None:
+        return np.tile(method.weights, (len(rows), 1))
+    if method.kind == "gate":
+        gate = load_gate(folders["gates"], method.key.removeprefix("gate_"))
+        return gate.weights(prepared.numbers.values[rows], prepared.windows.start[rows])
     from softgrpo.stages.test import policy_weights
 
-    return policy_weights(run.folders["grpo"], run.config, prepared, "policy on test windows").numpy()
+    return policy_weights(folders["grpo"], run.config, prepared, "policy on test windows").numpy()
 
 
-def notes(recommended: Recommended) -> list[str]:
-    """Returns one line for each reason for which users got the static mixture, and one for those that got nothing."""
-    lines = [
+def notes(recommendation: Recommendation) -> list[str]:
+    """Returns one line for each reason for which users got the static mixture, one for those that got nothing, and one where the
+    run chose no method.
+    """
+    recommended = recommendation.recommended
+    lines = [] if recommendation.chosen.windows else [NO_CHOICE]
+    lines += [
         f"{len(users):,} of {len(recommended.users):,} users get the static mixture ({reason}): {_few(users)}"
         for reason, users in recommended.fallbacks.items()
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -11,7 +13,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from torch import Tensor
 
-from softgrpo.baselines.inputs import GateData, GateWeights
+from softgrpo.baselines.files import read_trees, write_trees
+from softgrpo.baselines.inputs import Asked, GateData
 
 TREES: dict[str, float | int] = {
     "learning_rate": 0.05,
@@ -23,6 +26,8 @@ TREES: dict[str, float | int] = {
 SHARPNESS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Powers of what the trees say, times the prior; 0 is the prior alone. Validation chooses."""
 SMALLEST = 1e-3
+STORED = "trees.skops"
+"""The trees of a stored gate."""
 
 Floats = NDArray[np.float64]
 
@@ -125,20 +130,33 @@ class FittedTrees:
     valid_ndcg: float
     choice: str
 
-    def weights(self, numbers: Tensor) -> Tensor:
-        """Returns the weights (B, M) float64 of standardised numbers (B, F)."""
-        return sharpened(self.trees.predict(numbers.numpy().astype(np.float64)), self.prior)[:, self.sharpness]
+    def weights(self, asked: Asked) -> Tensor:
+        """Returns the weights (B, M) float64 of windows."""
+        predicted = self.trees.predict(asked.numbers.numpy().astype(np.float64))
+        return sharpened(predicted, self.prior)[:, self.sharpness]
 
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Writes the trees, and returns how they are read."""
+        trees = self.trees
+        write_trees(folder / STORED, trees.trees if isinstance(trees, BestTrees) else list(trees.trees))
+        own = {"classes": trees.classes, "recallers": trees.recallers} if isinstance(trees, BestTrees) else {}
+        return {"prior": self.prior.tolist(), "sharpness": self.sharpness, **own}
 
-def fit_boosting(data: GateData) -> GateWeights:
-    """Fits both kinds of trees on the training windows and returns the weights of the better on the asked windows."""
-    best = fit_trees(data)
-    return GateWeights(best.weights(data.numbers[2]), best.valid_ndcg, best.choice)
+    @classmethod
+    def load(cls, folder: Path, card: Mapping[str, Any]) -> Self:
+        """Reads what `save` wrote."""
+        stored = read_trees(folder / STORED)
+        if "classes" in card:
+            trees: Trees = BestTrees(stored, tuple(card["classes"]), card["recallers"])
+        else:
+            trees = NDCGTrees(tuple(stored))
+        prior = torch.tensor(card["prior"], dtype=torch.float64)
+        return cls(trees, prior, card["sharpness"], card["valid_ndcg"], card["choice"])
 
 
 def fit_trees(data: GateData) -> FittedTrees:
     """Fits both kinds of trees on the training windows; validation chooses kind, prior (static mixture or none) and sharpness."""
-    train, valid = (part.numpy().astype(np.float64) for part in data.numbers[:2])
+    train, valid = (part.numpy().astype(np.float64) for part in data.numbers)
     priors = {"times the static mixture": data.prior, "alone": torch.zeros_like(data.prior)}
     best: FittedTrees | None = None
     kinds: dict[str, Callable[[Floats, NDArray[np.float32], int], Trees]]

@@ -7,10 +7,10 @@ Legend: W windows, M recallers, D depth, C union size, T targets, F numbers, N s
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
+from softgrpo.baselines.files import read_card, read_trees, readable, write_card, write_trees
 from softgrpo.baselines.item_numbers import Candidates, ItemKnowledge, ListedWindows, candidates_of
+from softgrpo.errors import PolicyError
 from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.rewards import judge_order
 
@@ -28,20 +30,21 @@ ROUNDS = (50, 100, 200)
 TREES: dict[str, float | int] = {"learning_rate": 0.1, "min_samples_leaf": 40, "l2_regularization": 1.0}
 NEGATIVES = 40
 """Items that are no targets, drawn from each window that teaches."""
-Scorer = Callable[[Candidates], dict[str, NDArray[np.float64]]]
-"""From the candidates of w windows to scores (w, C) of each kind that the scorer has, by what people call it."""
+CARD, STORED = "ranker.json", "trees.skops"
+LABEL = "Item ranker, boosted trees"
+"""What people call its row."""
+BY_RANK = "nothing to learn from: items by their best rank"
 
 
 @dataclass(frozen=True)
 class RankerData:
-    """What the ranker is fitted and chosen on, and what it is asked. There is no answer of an asked window in it.
+    """What the ranker is fitted and chosen on. There is nothing of a test window in it.
 
     Attributes:
         train: Policy windows.
         train_targets: (W, T) their targets, -1 behind the last.
         valid: Validation windows.
         valid_targets: (W, T) likewise.
-        asked: Windows whose items are to be ordered.
         knowledge: Of the items.
         k: Cut-off of the NDCG that validation windows choose by.
         seed: Of the drawn items and of the trees.
@@ -51,7 +54,6 @@ class RankerData:
     train_targets: NDArray[np.int32]
     valid: ListedWindows
     valid_targets: NDArray[np.int32]
-    asked: ListedWindows
     knowledge: ItemKnowledge
     k: int
     seed: int
@@ -59,29 +61,97 @@ class RankerData:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What the ranker says.
+    """The items of some windows in a ranker's order.
 
     Attributes:
-        items: (W, D) int64 item ids of the asked windows, best first, -1 behind the end.
-        valid_ndcg: Mean NDCG@`k` on validation windows, which it was chosen by.
-        choice: What was chosen there, in words.
+        items: (B, D) int64 item ids, best first, -1 behind the end.
+        scores: (B, D) float64 what the trees say of each, NaN behind the end.
     """
 
     items: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ItemRanker:
+    """A fitted ranker, which can order the candidate items of any windows.
+
+    Attributes:
+        trees: What scores items by their numbers; None where there was nothing to learn from.
+        rounds: How many of the trees are asked.
+        valid_ndcg: Mean NDCG@`fusion.k` on all validation windows.
+        choice: What was chosen there, in words.
+    """
+
+    trees: HistGradientBoostingClassifier | None
+    rounds: int
     valid_ndcg: float
     choice: str
 
+    def rank(self, windows: ListedWindows, knowledge: ItemKnowledge) -> Ranking:
+        """Orders the items of the lists of any windows.
 
-def best_first(candidates: Candidates, scores: NDArray[np.float64], depth: int) -> NDArray[np.int64]:
+        Args:
+            windows: B windows with lists of the recallers that it was fitted on, in their order.
+            knowledge: Of the items, with embeddings if it was fitted with them.
+
+        Raises:
+            PolicyError: The pool has more or fewer recallers, or embeddings are missing or new.
+        """
+        self._check(windows, knowledge)
+        depth = windows.items.shape[2]
+        parts = [Ranking(np.empty((0, depth), np.int64), np.empty((0, depth)))]
+        with threadpool_limits(1, user_api="openmp"):
+            for _, candidates in candidates_of(windows, knowledge):
+                scores = _scores(self.trees, candidates, (self.rounds,))[self.rounds]
+                parts.append(ordered(candidates, scores, depth))
+        return Ranking(np.concatenate([part.items for part in parts]), np.concatenate([part.scores for part in parts]))
+
+    def _check(self, windows: ListedWindows, knowledge: ItemKnowledge) -> None:
+        """Checks that items have as many numbers as the trees read, see `candidates_of`."""
+        given = 3 * windows.items.shape[1] + 2 + (0 if knowledge.embeddings is None else 2)
+        if self.trees is not None and given != self.trees.n_features_in_:
+            content = "without" if knowledge.embeddings is None else "with"
+            raise PolicyError(
+                f"lists of {windows.items.shape[1]} recallers {content} embeddings: {given} numbers of an item",
+                f"this ranker was fitted on {self.trees.n_features_in_} numbers of an item",
+                "Pass the lists of the pool it was fitted on, and embeddings if it was fitted with them",
+                code="POLICY-043",
+            )
+
+    def save(self, folder: Path) -> None:
+        """Writes the ranker into a new folder."""
+        folder.mkdir(mode=0o700, parents=True)
+        if self.trees is not None:
+            write_trees(folder / STORED, self.trees)
+        card = {"rounds": self.rounds, "valid_ndcg": self.valid_ndcg, "choice": self.choice}
+        write_card(folder, CARD, card | {"trees": self.trees is not None})
+
+    @classmethod
+    def load(cls, folder: Path) -> ItemRanker:
+        """Reads what `save` wrote.
+
+        Raises:
+            PolicyError: There is no ranker, or its files are damaged or hold something else.
+        """
+        card = read_card(folder, CARD)
+        with readable(folder):
+            trees = read_trees(folder / STORED) if card["trees"] else None
+            return cls(trees, card["rounds"], card["valid_ndcg"], card["choice"])
+
+
+def ordered(candidates: Candidates, scores: NDArray[np.float64], depth: int) -> Ranking:
     """Orders items by their scores (w, C); of equal ones the best rank in a list comes first, then the lower id.
 
     Returns:
-        (w, depth) int64 item ids, -1 behind the end.
+        The first `depth` items of each window, and their scores.
     """
     worth = np.where(candidates.items >= 0, scores, -np.inf)
     order = np.lexsort((candidates.items, candidates.best, -worth), axis=1)[:, :depth]
-    ordered = np.take_along_axis(candidates.items, order, axis=1)
-    return np.pad(ordered, ((0, 0), (0, depth - ordered.shape[1])), constant_values=-1)
+    behind = ((0, 0), (0, depth - order.shape[1]))
+    items = np.pad(np.take_along_axis(candidates.items, order, axis=1), behind, constant_values=-1)
+    kept = np.pad(np.take_along_axis(scores, order, axis=1), behind)
+    return Ranking(items, np.where(items >= 0, kept, np.nan))
 
 
 def is_target(items: NDArray[np.integer], targets: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -121,38 +191,34 @@ def draw_examples(data: RankerData) -> tuple[NDArray[np.float32], NDArray[np.boo
     return np.concatenate(numbers), np.concatenate(labels)
 
 
-def fit_item_ranker(data: RankerData) -> Ranking:
+def fit_item_ranker(data: RankerData) -> ItemRanker:
     """Fits trees on the training windows; validation chooses their size and number.
 
     Without a target in any list, or with nothing else, there is nothing to learn, and items are ordered by their best rank. Trees
     work on one core: scoring takes many short turns, and on a busy machine threads that wait for each other take ten times as long.
 
     Raises:
-        DataError: There are no training, no validation or no asked windows.
+        DataError: There are no training or no validation windows.
     """
-    rule = "the item ranker is fitted on policy windows, chosen on validation windows and asked about test windows"
-    for name, windows in (("policy", data.train), ("validation", data.valid), ("test", data.asked)):
+    rule = "the item ranker is fitted on policy windows and chosen on validation windows"
+    for name, windows in (("policy", data.train), ("validation", data.valid)):
         check_any_window(name, len(windows), rule)
     with threadpool_limits(1, user_api="openmp"):
         return _fit(data)
 
 
-def _fit(data: RankerData) -> Ranking:
+def _fit(data: RankerData) -> ItemRanker:
     numbers, labels = draw_examples(data)
     if labels.all() or not labels.any():
-        scorers: list[Scorer] = [_by_rank]
+        tried = [ItemRanker(None, 0, 0.0, BY_RANK)]
     else:
-        scorers = [partial(_by_trees, _fitted(numbers, labels, leaves, data.seed)) for leaves in LEAVES]
-    tried = [
-        (score, place, name)
-        for place, scorer in enumerate(scorers)
-        for name, score in _on_validation(scorer, data).items()
-    ]
-    score, place, name = max(tried, key=lambda each: each[0])  # the first of equal ones
-    pieces = candidates_of(data.asked, data.knowledge)
-    depth = data.asked.items.shape[2]
-    ordered = [best_first(each, scorers[place](each)[name], depth) for _, each in pieces]
-    return Ranking(np.concatenate(ordered), score, name)
+        sizes = [_fitted(numbers, labels, leaves, data.seed) for leaves in LEAVES]
+        tried = [
+            ItemRanker(trees, rounds, 0.0, f"{rounds} trees of {trees.max_leaf_nodes} leaves")
+            for trees in sizes
+            for rounds in ROUNDS
+        ]
+    return max(_judged(tried, data), key=lambda each: each.valid_ndcg)  # the first of equal ones
 
 
 def _fitted(
@@ -164,32 +230,47 @@ def _fitted(
     return trees.fit(numbers, labels)
 
 
-def _by_trees(trees: HistGradientBoostingClassifier, candidates: Candidates) -> dict[str, NDArray[np.float64]]:
-    """Returns scores (w, C) of the first trees, for each number in `ROUNDS`, by what people call it."""
+def _scores(
+    trees: HistGradientBoostingClassifier | None, candidates: Candidates, wanted: Collection[int]
+) -> dict[int, NDArray[np.float64]]:
+    """Returns scores (w, C) by the number of trees that give them; equal ones, which leave the order to the best ranks, of none."""
     inside = candidates.items >= 0
+    if trees is None:
+        return {rounds: np.zeros(inside.shape) for rounds in wanted}
     staged = enumerate(trees.staged_decision_function(candidates.numbers[inside]), start=1)
-    by_name = {}
-    for rounds, values in staged:
-        if rounds in ROUNDS:
+    by_rounds = {}
+    for rounds, values in islice(staged, max(wanted)):
+        if rounds in wanted:
             scores = np.zeros(inside.shape)
             scores[inside] = values.ravel()
-            by_name[f"{rounds} trees of {trees.max_leaf_nodes} leaves"] = scores
-    return by_name
+            by_rounds[rounds] = scores
+    return by_rounds
 
 
-def _by_rank(candidates: Candidates) -> dict[str, NDArray[np.float64]]:
-    """Returns equal scores (w, C), which leave the order to the best ranks."""
-    return {"nothing to learn from: items by their best rank": np.zeros(candidates.items.shape)}
-
-
-def _on_validation(scorer: Scorer, data: RankerData) -> dict[str, float]:
-    """Returns the mean NDCG@`k` over validation windows of each order that a scorer gives, by its name."""
+def _judged(tried: Sequence[ItemRanker], data: RankerData) -> list[ItemRanker]:
+    """Returns rankers with their mean NDCG@`k` over validation windows; those of the same trees score items once."""
     one, depth = torch.ones(1, 1, dtype=torch.float64), data.valid.items.shape[2]
-    totals: dict[str, float] = defaultdict(float)
     hit = telling(data.valid, data.valid_targets)
+    totals = np.zeros(len(tried))
     for part, candidates in candidates_of(data.valid.select(hit), data.knowledge):
         targets = data.valid_targets[hit[part]]
-        for name, scores in scorer(candidates).items():
-            judged = judge_order(best_first(candidates, scores, depth), targets, data.k)
-            totals[name] += float(judged.ndcg(one).sum())
-    return {name: total / len(data.valid) for name, total in totals.items()}
+        for _, group in groupby(range(len(tried)), key=lambda place: id(tried[place].trees)):
+            places = list(group)
+            scores = _scores(tried[places[0]].trees, candidates, [tried[place].rounds for place in places])
+            for place in places:
+                shown = ordered(candidates, scores[tried[place].rounds], depth).items
+                totals[place] += float(judge_order(shown, targets, data.k).ndcg(one).sum())
+    return [replace(each, valid_ndcg=float(total) / len(data.valid)) for each, total in zip(tried, totals, strict=True)]
+
+
+def load_ranker(folder: Path, name: str = "ranker") -> ItemRanker:
+    """Returns a ranker that the stage `gates` stored.
+
+    Args:
+        folder: Of the stage `gates`.
+        name: Of the ranker.
+
+    Raises:
+        PolicyError: The stage stored none, or its files are damaged or hold something else.
+    """
+    return ItemRanker.load(folder / name)

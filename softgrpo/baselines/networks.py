@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,8 @@ from softgrpo.algorithm.soft_grpo import (
     log_density,
     sample,
 )
-from softgrpo.baselines.inputs import GateData, GateWeights
+from softgrpo.baselines.files import read_arrays, write_arrays
+from softgrpo.baselines.inputs import Asked, GateData
 from softgrpo.ranking.rewards import training_reward
 
 Action = Literal["soft", "discrete", "dirichlet"]
@@ -45,6 +47,8 @@ CONCENTRATION = 10.0
 """Sum of the Dirichlet parameters at the start."""
 PARAMETERS, SMALLEST = (1e-2, 1e3), 1e-6
 EVALUATIONS = 20
+STORED = "network.safetensors"
+"""The parameters of a stored gate."""
 READINGS = (1.0, 0.5)
 """Temperatures that logits are read at; validation chooses."""
 
@@ -132,27 +136,34 @@ class TrainedNetwork:
     choice: str
 
     @torch.inference_mode()
-    def weights(self, numbers: Tensor) -> Tensor:
-        """Returns the weights (B, M) float64 of standardised numbers (B, F)."""
-        return read(self.network(numbers), self.action)[0][:, self.reading].clone()
+    def weights(self, asked: Asked) -> Tensor:
+        """Returns the weights (B, M) float64 of windows."""
+        return read(self.network(asked.numbers), self.action)[0][:, self.reading].clone()
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Writes the parameters, and returns how the logits are read."""
+        write_arrays(folder / STORED, self.network.state_dict())
+        return {"action": self.action, "reading": self.reading}
+
+    @classmethod
+    def load(cls, folder: Path, card: Mapping[str, Any]) -> Self:
+        """Reads what `save` wrote."""
+        state = read_arrays(folder / STORED)
+        network = Network(len(card["names"]), state["start"])
+        network.load_state_dict(state)
+        return cls(network, card["action"], card["reading"], card["valid_ndcg"], card["choice"])
 
 
-def fit_network(data: GateData, action: Action) -> GateWeights:
-    """Trains a network and returns its weights on the asked windows.
+def fit_network(data: GateData, action: Action) -> TrainedNetwork:
+    """Trains a network and returns it as it was at the best evaluation.
 
     Args:
-        data: What it is trained, chosen and asked on.
+        data: What it is trained and chosen on.
         action: soft (SofT-GRPO), discrete (ordinary GRPO: one recaller per sample) or dirichlet.
 
     Raises:
         TrainingError: A logit or a reward is not finite.
     """
-    best = train_network(data, action)
-    return GateWeights(best.weights(data.numbers[2]), best.valid_ndcg, best.choice)
-
-
-def train_network(data: GateData, action: Action) -> TrainedNetwork:
-    """Trains a network and returns it as it was at the best evaluation; arguments and errors as for `fit_network`."""
     start = data.prior + math.log(CONCENTRATION) if action == "dirichlet" else data.prior
     best: TrainedNetwork | None = None
     with torch.random.fork_rng(devices=[]):

@@ -6,15 +6,23 @@ numbers j of `v_mj f_j(window) value_m(item)`, fitted by least squares; here to 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
 import torch
 from torch import Tensor
 
-from softgrpo.baselines.inputs import GateData, GateWeights
+from softgrpo.baselines.files import read_arrays, write_arrays
+from softgrpo.baselines.inputs import Asked, GateData
 from softgrpo.ranking.aligned import Aligned
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e3)
 """Ridge penalties, relative to the mean of the diagonal; validation chooses."""
 CHUNK = 2048
+ARRAYS = "coefficients.safetensors"
+"""The arrays of a stored gate."""
 
 
 def normal_equations(aligned: Aligned, positions: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,9 +81,46 @@ def linear_weights(coefficients: Tensor, numbers: Tensor, static: Tensor) -> Ten
     return torch.where(total > 0, weights / total.clamp(min=1e-300), static)
 
 
-def fit_stacking(data: GateData) -> GateWeights:
+@dataclass(frozen=True)
+class FittedStacking:
+    """Linear weights.
+
+    Attributes:
+        coefficients: (M, J) float64; the last of the J numbers is the constant.
+        static: (M,) float64, what stands in where no weight is positive.
+        valid_ndcg: Mean NDCG@`fusion.k` on validation windows.
+        choice: What was chosen there, in words.
+    """
+
+    coefficients: Tensor
+    static: Tensor
+    valid_ndcg: float
+    choice: str
+
+    def weights(self, asked: Asked) -> Tensor:
+        """Returns the weights (B, M) float64 of windows."""
+        return linear_weights(self.coefficients, _with_constant(asked.numbers), self.static)
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Writes the coefficients; nothing else is to be kept."""
+        write_arrays(folder / ARRAYS, {"coefficients": self.coefficients, "static": self.static})
+        return {}
+
+    @classmethod
+    def load(cls, folder: Path, card: Mapping[str, Any]) -> Self:
+        """Reads what `save` wrote."""
+        stored = read_arrays(folder / ARRAYS)
+        return cls(stored["coefficients"], stored["static"], card["valid_ndcg"], card["choice"])
+
+
+def _with_constant(numbers: Tensor) -> Tensor:
+    """Returns numbers (W, F) as float64 (W, F + 1) with a constant 1 behind them."""
+    return torch.nn.functional.pad(numbers.double(), (0, 1), value=1.0)
+
+
+def fit_stacking(data: GateData) -> FittedStacking:
     """Fits on the training windows; validation chooses the penalty."""
-    train, valid, test = (torch.nn.functional.pad(part.double(), (0, 1), value=1.0) for part in data.numbers)
+    train, valid = (_with_constant(part) for part in data.numbers)
     products, hits = normal_equations(data.train.aligned, data.train.positions, train)
     constant = torch.zeros(train.shape[1], dtype=torch.bool)
     constant[-1] = True
@@ -83,5 +128,4 @@ def fit_stacking(data: GateData) -> GateWeights:
     tried = torch.stack([linear_weights(coefficients, valid, data.static) for coefficients in fitted], dim=1)
     scores = data.valid_ndcg(tried)
     best = int(scores.argmax())
-    weights = linear_weights(fitted[best], test, data.static)
-    return GateWeights(weights, float(scores[best]), f"ridge penalty {PENALTIES[best]:g}")
+    return FittedStacking(fitted[best], data.static, float(scores[best]), f"ridge penalty {PENALTIES[best]:g}")

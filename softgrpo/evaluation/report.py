@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,20 @@ def summarise(report: Report) -> Summary:
         verdict(focus, "vs_single", f"the best single recaller ({comparison.best_single})", k, least),
         verdict(focus, "vs_static", "the best static mixture", k, least),
     )
-    return Summary(k, report.focus, comparison.best_single, comparison.best_static, verdicts, report.learnt)
+    chosen, references = report.chosen, (report.focus, comparison.best_static)
+    best, sentence = (chosen.best, chosen.sentence(references)) if chosen else ("", "")
+    return Summary(
+        k, report.focus, comparison.best_single, comparison.best_static, verdicts, report.learnt, best, sentence
+    )
+
+
+def _on_valid(report: Report) -> dict[str, float]:
+    """Returns NDCG on validation windows by the key of each row; nan where it is not known."""
+    methods = report.chosen.methods if report.chosen else ()
+    known = {each.key: each.valid_ndcg for each in methods}
+    return {
+        method.key: nan if (ndcg := known.get(method.key)) is None else ndcg for method in report.comparison.methods
+    }
 
 
 def _content(report: Report) -> dict[str, Any]:
@@ -73,6 +87,8 @@ def _content(report: Report) -> dict[str, Any]:
         "sentences": summarise(report).sentences,
         "head": {"seed": str(config.seed), "test users": f"{users:,}"} | dict(report.head),
         "chosen": (comparison.best_single, comparison.best_static),
+        "best": report.chosen and report.chosen.best,
+        "on_valid": _on_valid(report),
         "place": place,
         "provenance": PROVENANCE,
         "costs": COSTS,

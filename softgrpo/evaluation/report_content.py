@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from softgrpo.baselines.static_mixture import StaticMixture
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation.cases import Case
+from softgrpo.evaluation.chosen import Chosen
 from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
 from softgrpo.evaluation.lift import Lift
@@ -83,6 +84,7 @@ class Report:
             version stored the report.
         popularity: (W,) mean training interactions of the targets of each test window; likewise.
         shifts: The inputs with the largest shift between policy, validation and test windows; empty likewise.
+        chosen: Which method validation windows choose; None likewise.
     """
 
     config: ExperimentConfig
@@ -107,3 +109,4 @@ class Report:
     beyond: pd.DataFrame | None
     popularity: NDArray[np.floating] | None
     shifts: tuple[InputShift, ...]
+    chosen: Chosen | None = None

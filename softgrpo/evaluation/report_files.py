@@ -22,6 +22,7 @@ from softgrpo.common.columns import Columns
 from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.errors import ConfigError, DataError
 from softgrpo.evaluation.cases import Case, Shown
+from softgrpo.evaluation.chosen import Chosen
 from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
 from softgrpo.evaluation.lift import Lift
@@ -86,6 +87,7 @@ def save_report(report: Report, folder: Path) -> None:
         "lift": report.lift and report.lift.as_record(),
         "shifts": [asdict(shift) for shift in report.shifts],
         "drivers": report.drivers and report.drivers.as_record(),
+        "chosen": report.chosen and asdict(report.chosen),
     }
     (folder / REPORT).write_text(json.dumps(stored, indent=1), encoding="utf-8")
     write_summary(folder, summarise(report))
@@ -140,6 +142,7 @@ def load_report(folder: Path, changes: Mapping[str, Any] | None = None) -> Repor
         beyond=pd.read_parquet(folder / BEYOND) if (folder / BEYOND).is_file() else None,
         popularity=np.array(stored["popularity"], dtype=np.float64) if stored.get("popularity") else None,
         shifts=tuple(InputShift(**shift) for shift in stored.get("shifts", [])),
+        chosen=Chosen.from_record(stored["chosen"]) if stored.get("chosen") else None,
     )
 
 

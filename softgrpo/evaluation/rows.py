@@ -145,6 +145,42 @@ def oracle_recaller(judged: JudgedLists) -> Tensor:
     return oracle_weights(judged, torch.eye(judged.aligned.num_recallers, dtype=torch.float64))
 
 
+def fitted_methods(
+    judged: JudgedLists,
+    recallers: tuple[str, ...],
+    static: StaticMixture,
+    start: Tensor,
+    gates: Mapping[str, Gate] | None = None,
+    merges: Mapping[MergeMethod, JudgedLists] | None = None,
+    rankers: Sequence[Method] = (),
+) -> list[Method]:
+    """Lists the rows that need no language model and look at no answer, in the order of the table; see `standard_methods`.
+
+    Args:
+        judged: W windows.
+        recallers: The M names.
+        static: From `softgrpo.baselines.static_mixture.best_static_mixture`.
+        start: (M,) weights of the row `static`, see `static_methods`.
+        gates: Further learned rows, `gate_<name>` each.
+        merges: The windows under other merges, for their uniform mixture.
+        rankers: Rows that order items, see `ranker_method`.
+    """
+    ones = torch.ones(len(judged), 1, dtype=torch.float64)
+    best = static.best_single.name
+    rows = [
+        Method(name, f"{name} (best single)" if name == best else name, "single", ones * corner)
+        for name, corner in zip(recallers, torch.eye(len(recallers), dtype=torch.float64), strict=True)
+    ]
+    rows += [*uniform_methods(judged, merges or {}), *static_methods(judged, static, start)]
+    rows += [Method(f"gate_{name}", gate.label, "gate", gate.weights) for name, gate in (gates or {}).items()]
+    return [*rows, *rankers]
+
+
+def learned_labels(key: str) -> dict[str, str]:
+    """Returns the keys of the two rows of a language model, and what people read; keys as in `LEARNED_LABELS`."""
+    return {f"{key}_{reading}": f"{LEARNED_LABELS[key]} {reading}" for reading in ("single", "multi")}
+
+
 def standard_methods(
     judged: JudgedLists,
     recallers: tuple[str, ...],
@@ -170,19 +206,12 @@ def standard_methods(
         merges: The windows under other merges, for their uniform mixture.
         rankers: Rows that order items, see `ranker_method`.
     """
-    ones = torch.ones(len(judged), 1, dtype=torch.float64)
-    best = static.best_single.name
-    rows = [
-        Method(name, f"{name} (best single)" if name == best else name, "single", ones * corner)
-        for name, corner in zip(recallers, torch.eye(len(recallers), dtype=torch.float64), strict=True)
-    ]
-    rows += [*uniform_methods(judged, merges or {}), *static_methods(judged, static, start)]
-    rows += [Method(f"gate_{name}", gate.label, "gate", gate.weights) for name, gate in (gates or {}).items()]
-    rows += rankers
-    for key, label in LEARNED_LABELS.items():
+    rows = fitted_methods(judged, recallers, static, start, gates, merges, rankers)
+    for key in LEARNED_LABELS:
         if key in learned:
-            rows.append(Method(f"{key}_single", f"{label} single", "learned", argmax_one_hot(learned[key])))
-            rows.append(Method(f"{key}_multi", f"{label} multi", "learned", learned[key]))
+            readings = (argmax_one_hot(learned[key]), learned[key])
+            named = zip(learned_labels(key).items(), readings, strict=True)
+            rows += [Method(name, label, "learned", weights) for (name, label), weights in named]
     grid = weight_grid(len(recallers), config.evaluation.grid_steps, config.seed)
     alone = torch.eye(len(recallers), dtype=torch.float64)
     best_alone, best_weights = oracle_recaller(judged), oracle_weights(judged, grid)

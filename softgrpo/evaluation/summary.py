@@ -26,6 +26,8 @@ class Summary:
         best_static: Key of the best static mixture.
         verdicts: One sentence against the best single recaller, one against the best static mixture.
         learnt: What training changed: how the weights differ between users, or that they do not; "" where it is not known.
+        best_method: Key of the method that validation windows choose, see `softgrpo.evaluation.chosen`; "" likewise.
+        chosen: That choice in a sentence; "" likewise.
     """
 
     k: int
@@ -34,11 +36,13 @@ class Summary:
     best_static: str
     verdicts: tuple[str, ...]
     learnt: str
+    best_method: str = ""
+    chosen: str = ""
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """All that is to be said, in order."""
-        return tuple(sentence for sentence in (*self.verdicts, self.learnt) if sentence)
+        return tuple(sentence for sentence in (*self.verdicts, self.learnt, self.chosen) if sentence)
 
 
 def write_summary(folder: Path, summary: Summary) -> None:

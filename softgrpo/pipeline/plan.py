@@ -1,10 +1,11 @@
 """The plan of stages: which nodes a run has, in which order, and what each needs.
 
-    split -> recall-<recaller> (one per recaller) -> data -> check -> sft -> grpo -> test
+    split -> recall-<recaller> (one per recaller) -> data -> check -> gates -> sft -> grpo -> test
 
 `split` reads and cuts the data; where `Text` is in the pool, `embed` comes between it and `recall-Text`, and embeds item texts.
 Users ask for both as part of `recall`. `check` writes what it looked at and nothing that later stages read; where something
-leaks it fails, and the run ends there.
+leaks it fails, and the run ends there. `gates` fits what needs no language model; `test` reads it and policies do not, so a run
+that ends with a policy leaves it out.
 """
 
 from __future__ import annotations
@@ -16,8 +17,20 @@ from softgrpo.common.names import TEXT
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.store import LocalStore
-from softgrpo.stages.catalogue import CHECK, DATA, EMBED, GRPO, RECALL, RECALL_FILE, RECALL_TEXT, SFT, SPLIT, TEST
-from softgrpo.stages.contract import ALL_STAGES, Node, check_stage
+from softgrpo.stages.catalogue import (
+    CHECK,
+    DATA,
+    EMBED,
+    GATES,
+    GRPO,
+    RECALL,
+    RECALL_FILE,
+    RECALL_TEXT,
+    SFT,
+    SPLIT,
+    TEST,
+)
+from softgrpo.stages.contract import ALL_STAGES, POLICY_STAGES, Node, check_stage
 
 WORKERS = 2  # threads that verify files ahead
 
@@ -44,9 +57,10 @@ def plan(config: ExperimentConfig, until: str = "test") -> tuple[Node, ...]:
         *sorted(recall.values(), key=lambda node: len(node.upstream)),  # those without `embed` can run beside it
         Node("data", DATA, "", (*given, *lists)),
         Node("check", CHECK, "", (*given, *lists, "data")),
+        *([] if until in POLICY_STAGES else [Node("gates", GATES, "", (*given, "data"))]),
         Node("sft", SFT, "", ("split", "data")),
         Node("grpo", GRPO, "", ("split", "data", "sft")),
-        Node("test", TEST, "", (*given, "data", "sft", "grpo")),
+        Node("test", TEST, "", (*given, "data", "gates", "sft", "grpo")),
     ]
     last = max(index for index, node in enumerate(nodes) if node.stage.name == until)
     return tuple(nodes[: last + 1])

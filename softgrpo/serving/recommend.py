@@ -1,4 +1,5 @@
-"""Recommendations from what a run stored: each user's lists, merged with the weights that the policy gave the user.
+"""Recommendations from what a run stored: each user's lists, merged with the weights that a method gave the user, or in a ranker's
+order.
 
 A user's lists are those of the test window: they know the user's items before it and none behind. Who has no test window gets
 the best static mixture, over the lists of the latest window there is, or without any over each recaller's common list: the items
@@ -17,6 +18,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from softgrpo.baselines.item_ranker import Ranking
 from softgrpo.common.artifacts import WEIGHTS
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import CandidateLists, Part
@@ -24,7 +26,7 @@ from softgrpo.errors import CandidateError, ConfigError, PolicyError
 from softgrpo.evaluation.summary import FOCUS
 from softgrpo.ranking.fusion import align, contributions, merged_lists
 from softgrpo.recallers.candidates import NO_ITEM
-from softgrpo.serving.recommended import POLICY, STATIC, Recommended
+from softgrpo.serving.recommended import STATIC, Recommended
 from softgrpo.stages.inputs import Prepared
 
 NO_TEST_WINDOW = "no test window: the latest earlier lists"
@@ -36,22 +38,32 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Lists and weights of the users asked for: items and scores (U, M, D), weights (U, M), reason (U,)."""
+    """Lists and weights of the users asked for: items and scores (U, M, D), weights (U, M), reason (U,); the place of each user's
+    own test window among them all (U,), -1 without one.
+    """
 
     items: NDArray[np.int32]
     scores: NDArray[np.float32]
     weights: NDArray[np.float64]
     reason: NDArray[np.object_]
+    own: NDArray[np.int64]
 
 
-def recommend(prepared: Prepared, learned: NDArray[np.float64], users: Sequence[str] | None, k: int) -> Recommended:
+def recommend(
+    prepared: Prepared,
+    learned: NDArray[np.float64] | Ranking,
+    users: Sequence[str] | None,
+    k: int,
+    method: str = FOCUS,
+) -> Recommended:
     """Recommends items.
 
     Args:
         prepared: Output of the stages `split` and `data`.
-        learned: (T, M) weights that the policy gave on the test windows.
+        learned: (T, M) weights that a method gave on the test windows, or the order in which a ranker put their items.
         users: Users by name, in the wanted order; None takes all of the run.
         k: K, at most the depth of the lists.
+        method: Key of the method.
 
     Raises:
         ConfigError: K is deeper than the lists, or a user is named twice.
@@ -65,7 +77,11 @@ def recommend(prepared: Prepared, learned: NDArray[np.float64], users: Sequence[
             "Ask for 1 to that",
             code="CONFIG-067",
         )
-    expected = (len(windows.of(Part.TEST)), len(lists.recallers))
+    tests = len(windows.of(Part.TEST))
+    ranking = learned if isinstance(learned, Ranking) else None
+    if isinstance(learned, Ranking):
+        learned = np.tile(np.asarray(prepared.static.best.weights), (tests, 1))
+    expected = (tests, len(lists.recallers))
     if learned.shape != expected:
         raise PolicyError(
             f"policy outputs of shape {learned.shape}",
@@ -90,13 +106,20 @@ def recommend(prepared: Prepared, learned: NDArray[np.float64], users: Sequence[
     chosen = _choose(prepared, learned, numbers)
     parts = [_merge(prepared, chosen, slice(at, at + _CHUNK), k) for at in range(0, len(names), _CHUNK)]
     merged, shares = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    scores = shares.sum(2)
+    if ranking is not None:
+        own = chosen.own >= 0
+        merged[own], scores[own] = (each[chosen.own[own], :k] for each in (ranking.items, ranking.scores))
+        shares[own], chosen.weights[own] = np.nan, np.nan
     return Recommended(
-        _users_table(names, chosen, lists.recallers), _items_table(names, merged, shares, prepared), lists.recallers
+        _users_table(names, chosen, lists.recallers, method),
+        _items_table(names, merged, scores, shares, prepared),
+        lists.recallers,
     )
 
 
 def _choose(prepared: Prepared, learned: NDArray[np.float64], numbers: NDArray[np.intp]) -> _Chosen:
-    """Returns what each user gets: the test window and the policy's weights, or what stands in for them."""
+    """Returns what each user gets: the test window and its weights, or what stands in for them."""
     windows, lists = prepared.windows, prepared.lists
     test = windows.of(Part.TEST)
     size = prepared.corpus.num_users
@@ -117,7 +140,7 @@ def _choose(prepared: Prepared, learned: NDArray[np.float64], numbers: NDArray[n
     reason = np.full(len(numbers), NOT_IN_DATA, dtype=object)
     for row_of_user, why in ((numbers, NO_WINDOW), (window, NO_TEST_WINDOW), (own, "")):
         reason[row_of_user >= 0] = why
-    return _Chosen(items, scores, weights, reason)
+    return _Chosen(items, scores, weights, reason, own)
 
 
 def _common_lists(lists: CandidateLists, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -164,16 +187,20 @@ def _merge(prepared: Prepared, chosen: _Chosen, part: slice, k: int) -> tuple[ND
     return merged.numpy(), contributions(aligned, merged, weights, fusion).numpy()
 
 
-def _users_table(names: Sequence[str], chosen: _Chosen, recallers: tuple[str, ...]) -> pd.DataFrame:
+def _users_table(names: Sequence[str], chosen: _Chosen, recallers: tuple[str, ...], method: str) -> pd.DataFrame:
     weights = chosen.weights / chosen.weights.sum(1, keepdims=True)
-    source = np.where(chosen.reason == "", POLICY, STATIC)
+    source = np.where(chosen.reason == "", method, STATIC)
     table = {Columns.User: names, "weights": source, "reason": chosen.reason}
     return pd.DataFrame(table | {f"weight_{name}": weights[:, index] for index, name in enumerate(recallers)})
 
 
 def _items_table(
-    names: Sequence[str], merged: NDArray[np.int64], shares: NDArray[np.float64], prepared: Prepared
-) -> pd.DataFrame:  # fmt: skip
+    names: Sequence[str],
+    merged: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    prepared: Prepared,
+) -> pd.DataFrame:
     user, place = np.nonzero(merged >= 0)
     items = prepared.corpus.items
     item_numbers = merged[user, place]
@@ -182,7 +209,7 @@ def _items_table(
         "rank": (place + 1).astype(np.int32),
         Columns.Item: items[Columns.Token].to_numpy(object)[item_numbers],
         Columns.Title: items[Columns.Title].to_numpy(object)[item_numbers],
-        Columns.Score: shares[user, place].sum(1),
+        Columns.Score: scores[user, place],
     }
     return pd.DataFrame(
         table | {f"from_{name}": shares[user, place, index] for index, name in enumerate(prepared.lists.recallers)}
@@ -190,7 +217,7 @@ def _items_table(
 
 
 def stored_weights(folder: Path, recallers: tuple[str, ...], method: str = FOCUS) -> NDArray[np.float64]:
-    """Returns the weights (T, M) of a learned method on the test windows, as the stage `test` stored them.
+    """Returns the weights (T, M) of a method on the test windows, as the stage `test` stored them.
 
     Args:
         folder: Of the stage `test`.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from softgrpo.common.files import written_whole
 from softgrpo.common.text import visible_json
 from softgrpo.errors import ConfigError
 
-POLICY, STATIC = "policy", "static"
+STATIC = "static"
+"""Key of the row of the best static mixture."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,11 @@ class Recommended:
     """What a run recommends.
 
     Attributes:
-        users: One row per user asked for, in that order: `user`; `weights`, `policy` or `static`; `reason`, empty unless static;
-            `weight_<recaller>`, sum 1.
+        users: One row per user asked for, in that order: `user`; `weights`, key of the method that gave them; `reason`, empty
+            unless the static mixture stands in for that method; `weight_<recaller>`, sum 1, NaN where a ranker ordered the items.
         items: One row per user and rank: `user`, `rank` from 1, `item`, `title`, `score`, and `from_<recaller>`, which sum to the
-            score. Score and rrf: weight times what one unit of weight gives. Quota: 1 from the recaller whose turn it was.
+            score. Score and rrf: weight times what one unit of weight gives. Quota: 1 from the recaller whose turn it was. Of a
+            ranker the score is its own, and the parts are NaN.
         recallers: The M names.
     """
 
@@ -37,12 +40,15 @@ class Recommended:
     @property
     def fallbacks(self) -> dict[str, list[str]]:
         """Users that got the static mixture, by reason."""
-        static = self.users[self.users["weights"] == STATIC]
+        static = self.users[self.users["reason"] != ""]
         return {str(reason): group[Columns.User].tolist() for reason, group in static.groupby("reason", sort=False)}
 
 
 def as_records(recommended: Recommended) -> Iterator[dict[str, Any]]:
-    """Gives one JSON-able record per user: user, weights, source, reason, and items with what each recaller gave."""
+    """Gives one JSON-able record per user: user, source (key of the method), reason, weights, and items with each recaller's part.
+
+    Weights and parts are null where a ranker ordered the items.
+    """
     names = recommended.recallers
     by_user = dict(tuple(recommended.items.groupby(Columns.User, sort=False)))
     for row in recommended.users.to_dict("records"):
@@ -51,13 +57,19 @@ def as_records(recommended: Recommended) -> Iterator[dict[str, Any]]:
             Columns.User: row[Columns.User],
             "source": row["weights"],
             "reason": row["reason"],
-            "weights": {name: row[f"weight_{name}"] for name in names},
+            "weights": _by_recaller(row, "weight", names),
             "items": [
                 {key: item[key] for key in ("rank", Columns.Item, Columns.Title, Columns.Score)}
-                | {"from": {name: item[f"from_{name}"] for name in names}}
+                | {"from": _by_recaller(item, "from", names)}
                 for item in listed
             ],
         }
+
+
+def _by_recaller(row: Mapping[Any, Any], column: str, names: Sequence[str]) -> dict[str, Any] | None:
+    """Returns the values `<column>_<recaller>` of a row by recaller; None where a ranker weighed none."""
+    values = {name: row[f"{column}_{name}"] for name in names}
+    return None if any(math.isnan(value) for value in values.values()) else values
 
 
 def write_recommended(path: Path, recommended: Recommended) -> None:

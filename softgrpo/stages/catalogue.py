@@ -15,6 +15,8 @@ from softgrpo.stages.contract import Stage, StageContext
 
 Parameters = Callable[[ExperimentConfig, str], dict[str, Any]]
 
+GATES_LEARN_FROM = {"drop_flat", "noise_scale", "reward", "reward_k"}
+"""Settings of SofT-GRPO that gates have too."""
 TABLES = ("numpy", "pandas", "pyarrow")
 TRAINING = ("accelerate", "gguf", "numpy", "peft", "safetensors", "tokenizers", "torch", "transformers")
 
@@ -109,6 +111,18 @@ def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     }
 
 
+def _gates(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "recallers": list(config.recall.recallers),
+        "fusion": config.fusion.model_dump(mode="json"),
+        "fitted": sorted({*config.evaluation.baselines} - {*config.evaluation.searches, "zero_shot"}),
+        "policy": config.policy.model_dump(mode="json", include={"prior", "prior_floor"}),
+        "max_train_windows": config.train.max_train_windows,
+        "grpo": config.grpo.model_dump(mode="json", include=GATES_LEARN_FROM),
+    }
+
+
 def _training(config: ExperimentConfig) -> dict[str, Any]:
     return {
         "seed": config.seed,
@@ -125,8 +139,7 @@ def _training(config: ExperimentConfig) -> dict[str, Any]:
 def _sft(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     own = {"labels": config.labels.model_dump(mode="json"), "sft": config.sft.model_dump(mode="json")}
     if config.labels.kind == "gate" or config.policy.prior == "gate":
-        learns_from = {"drop_flat", "noise_scale", "reward", "reward_k"}
-        own["gate"] = config.grpo.model_dump(mode="json", include=learns_from)
+        own["gate"] = config.grpo.model_dump(mode="json", include=GATES_LEARN_FROM)
     return _training(config) | own
 
 
@@ -158,7 +171,8 @@ RECALL_FILE = _stage("recall", _recall_file, TABLES, "recall_file")
 RECALL_TEXT = _stage("recall", _recall_text, (*TABLES, "torch"), "recall_text")
 DATA = _stage("data", _data, (*TABLES, "optuna", "safetensors", "scikit-learn", "torch"))
 CHECK = _stage("check", _check, (*TABLES, "safetensors"))
+GATES = _stage("gates", _gates, (*TABLES, "safetensors", "scikit-learn", "skops", "torch"))
 SFT = _stage("sft", _sft, (*TRAINING, "pandas", "scikit-learn", "skops"))
 GRPO = _stage("grpo", _grpo, (*TRAINING, "trl"))
-TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn"))
-EVERY = (SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_TEXT, DATA, CHECK, SFT, GRPO, TEST)
+TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn", "skops"))
+EVERY = (SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_TEXT, DATA, CHECK, GATES, SFT, GRPO, TEST)

@@ -81,7 +81,7 @@ class Node:
     upstream: tuple[str, ...]
 
 
-StageName = Literal["recall", "data", "check", "sft", "grpo", "test"]
+StageName = Literal["recall", "data", "check", "gates", "sft", "grpo", "test"]
 """A stage that a run can end with."""
 AnyStage = Literal["split", "embed", StageName]
 """Every stage; `split` and `embed` are part of `recall` for those who ask for a stage, and can be repeated on their own."""

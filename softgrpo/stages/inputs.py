@@ -251,9 +251,16 @@ class Prepared:
             )
         return rows[kept]
 
+    def choosing_rows(self) -> NDArray[np.int64]:
+        """Returns the validation windows that choose a language model, ascending, those in which nothing can be earned among them.
+
+        Mixtures and gates are chosen on all; where they compete with a language model, it is on these.
+        """
+        return self._sample(self.windows.of(Part.VALID), self.config.train.max_valid_windows)
+
     def asked_rows(self) -> AskedRows:
-        """Returns the validation windows that choose a language model; mixtures and gates are chosen on all."""
-        rows = self._sample(self.windows.of(Part.VALID), self.config.train.max_valid_windows)
+        """Returns those validation windows that a language model reads to be chosen."""
+        rows = self.choosing_rows()
         reachable = self.judged(rows).reachable.numpy()
         # where every model earns 0, one window is enough to say so
         return AskedRows(rows[reachable] if reachable.any() else rows[:1], len(rows))

@@ -91,7 +91,7 @@ def make_prior(context: StageContext, prepared: Prepared) -> NDArray[np.float32]
     gate.save(context.out / GATE)
     save_prior(context.out, log_prior)
     context.reporter.info(
-        f"the policy starts at the gate '{gate.kind}' ({gate.model.choice}): NDCG {gate.valid_ndcg:.4f} on validation windows, "
+        f"the policy starts at the gate '{gate.kind}' ({gate.choice}): NDCG {gate.valid_ndcg:.4f} on validation windows, "
         f"the best static mixture {prepared.static.best.valid_ndcg:.4f}"
     )
     return log_prior

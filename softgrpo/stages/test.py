@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.algorithm.batching import PromptCollator, predict_logits
-from softgrpo.baselines.gates import GATES, RANKER, fit_gates
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
 from softgrpo.common.artifacts import CONFUSION, CURVES, RECALLER_CURVES
 from softgrpo.common.columns import Columns
@@ -25,14 +23,15 @@ from softgrpo.config import ExperimentConfig, PolicyConfig
 from softgrpo.data.windows import later_training_share, targets_of, tied_target_share, training_counts
 from softgrpo.evaluation.beyond import beyond_accuracy, beyond_metrics, mean_popularity
 from softgrpo.evaluation.cases import data_facts, extreme_cases
+from softgrpo.evaluation.chosen import write_chosen
 from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import drivers_of
 from softgrpo.evaluation.learnt import learnt_sentence
 from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.report import write_report
-from softgrpo.evaluation.report_content import Choice, Report
+from softgrpo.evaluation.report_content import Report
 from softgrpo.evaluation.report_files import save_report
-from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
+from softgrpo.evaluation.rows import standard_methods
 from softgrpo.evaluation.summary import FOCUS
 from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.card import load_card
@@ -42,17 +41,15 @@ from softgrpo.ranking.fusion import merged_lists
 from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.reporting import BEST_METRIC, Reporter
+from softgrpo.stages.choice import choose_method
 from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
+from softgrpo.stages.fitted import FittedBaselines
 from softgrpo.stages.inputs import Prepared, embeddings_of
 from softgrpo.stages.leakage import check_everyone_is_tested
 from softgrpo.stages.merge_table import merge_metrics, merge_rows, other_merges
 from softgrpo.stages.policy_rows import load_for, load_prior, rows_of
-from softgrpo.stages.ranker import LABEL, rank_items
-from softgrpo.stages.teacher import gate_data
 
 TIMED_WINDOWS = 512
-logger = logging.getLogger(__name__)
-
 SHOWN_SHIFTS = 8
 SHOWN_SFT_CURVES = {
     "loss": "loss on training windows",
@@ -155,16 +152,6 @@ def _final_metrics(comparison: Comparison) -> dict[str, float]:
     return metrics
 
 
-def _gates(config: ExperimentConfig, prepared: Prepared) -> dict[str, Gate]:
-    names = [name for name in config.evaluation.baselines if name in GATES]
-    fitted = (
-        fit_gates(names, gate_data(prepared, prepared.rewarded_rows(), prepared.windows.of(Part.TEST))) if names else {}
-    )
-    for name, gate in fitted.items():
-        logger.info("%s: %s, NDCG %.4f on validation windows", GATES[name][0], gate.choice, gate.valid_ndcg)
-    return {name: Gate(GATES[name][0], gate.weights, gate.valid_ndcg, gate.choice) for name, gate in fitted.items()}
-
-
 def _data_facts(prepared: Prepared) -> dict[str, str]:
     corpus, windows = prepared.corpus, prepared.windows
     tied = tied_target_share(corpus, windows, Part.TEST)
@@ -225,15 +212,13 @@ def run(context: StageContext) -> dict[str, float]:
     rows = prepared.windows.of(Part.TEST)
     check_any_window("test", len(rows), "the stage test needs users with at least one item in the test part")
     learned, notes = learned_weights(context, prepared)
-    gates = _gates(config, prepared)
+    fitted = FittedBaselines.load(config, context.inputs["gates"])
     judged, recallers = prepared.judged(rows), prepared.lists.recallers
     merges = merge_rows(prepared, rows)
     others = {fusion.method: prepared.judged(rows, fusion) for fusion in other_merges(prepared)}
     start = starting_weights(np.asarray(prepared.static.best.weights), config.policy)
-    rankings = {}
-    if RANKER in config.evaluation.baselines:
-        rankings[LABEL] = rank_items(prepared, rows, embeddings_of(context.inputs))
-    rankers = [ranker_method(RANKER, label, ranking.items, judged) for label, ranking in rankings.items()]
+    gates, chosen = fitted.rows(prepared, rows), choose_method(prepared, context.inputs)
+    rankers = fitted.rankers(prepared, rows, judged, embeddings_of(context.inputs))
     methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, others, rankers)
     users = prepared.windows.user[rows]
     comparison = compare(judged, users, rows, methods, prepared.static.best_single.name, config)
@@ -249,8 +234,7 @@ def run(context: StageContext) -> dict[str, float]:
         merge=prepared.fusion.name,
         merges=merges,
         static=prepared.static,
-        gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values())
-        + tuple(Choice(label, ranking.choice, ranking.valid_ndcg) for label, ranking in rankings.items()),
+        gates=fitted.choices,
         facts=_data_facts(prepared) | floor_note(config) | record_note(config) | notes | foreign_note(config),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, config.policy.prior == "static"),
@@ -272,8 +256,10 @@ def run(context: StageContext) -> dict[str, float]:
             prepared.numbers.names,
         ),
         shifts=largest_first(input_shifts(prepared.numbers, prepared.windows))[:SHOWN_SHIFTS],
+        chosen=chosen,
     )
     _report_merging(context.reporter, judged, comparison.method(FOCUS).weights)
+    write_chosen(out, chosen)
     save_report(report, out)
     write_report(report, out)
     exposed = beyond_metrics(beyond, (FOCUS, best, comparison.best_static), config.fusion.k)

@@ -20,6 +20,7 @@ STAGES = {
     "recall": "Trains one recaller and stores its candidate lists.",
     "data": "Writes features and prompts, and finds the best static mixture.",
     "check": "Looks for leaks in what the stages before it stored.",
+    "gates": "Fits and stores the gates, the item ranker and the static mixtures: all that needs no language model.",
     "sft": "Teaches the language model by labels, from the best static mixture on.",
     "grpo": "Trains the SFT policy on by rewards: SofT-GRPO.",
     "test": "Compares all methods on the test windows and writes the report.",

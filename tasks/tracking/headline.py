@@ -24,6 +24,8 @@ SINGLE, STATIC, SFT, GRPO = (f"{RESULT}/{name}" for name in ("best single", "bes
 """The metrics of the comparison of single recallers with mixtures, at the cut-off of the run."""
 VS_SINGLE, VS_STATIC = "vs best single", "vs best static"
 """Tags: the gain of SofT-GRPO with its interval, as text."""
+BEST_METHOD = "best_method"
+"""Tag: key of the row that validation windows choose, of all that can be used on new windows."""
 TEST = "test"
 DIGITS = 4
 WHOLE_PERCENT = 10
@@ -153,8 +155,9 @@ def gain(metrics: Mapping[str, float], method: str, reference: str, base: float)
 
 
 def headline_tags(metrics: Mapping[str, float], summary: Summary) -> dict[str, str]:
-    """Returns the gain of the policy that a run is about over both references, as tags."""
-    return {tag: _gain(metrics, summary, summary.focus, vs) for tag, vs in REFERENCES.items()}
+    """Returns as tags the gain of the policy that a run is about over both references, and what validation windows chose."""
+    gains = {tag: _gain(metrics, summary, summary.focus, vs) for tag, vs in REFERENCES.items()}
+    return gains | ({BEST_METHOD: summary.best_method} if summary.best_method else {})
 
 
 def lines(metrics: Mapping[str, float], summary: Summary, recallers: Sequence[str]) -> list[Line]:

@@ -119,7 +119,7 @@ def test_kill_9_of_a_dask_worker(make_problem: Callable[..., Problem], services:
     said = run.end()
     assert "on the Dask cluster" in said and "Traceback" not in said
     assert not any(process.is_running() for process in orphans), "a stage does not outlive its worker"
-    of_a_pool = ["data", "check", "sft", "grpo", "test"]
+    of_a_pool = ["data", "check", "gates", "sft", "grpo", "test"]
     assert Tracked(problem).committed() == sorted(
         ["split", "recall-BPR", "recall-ItemKNN", "recall-Pop", *2 * of_a_pool]
     )

@@ -26,6 +26,7 @@ def test_flags_win_over_positions_with_their_presets(captured: Captured) -> None
         ("recall", "recall", False),
         ("data", "data", False),
         ("check", "check", False),
+        ("gates", "gates", False),
         ("sft", "sft", False),
         ("grpo", "grpo", False),
         ("test", "test", False),

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from softgrpo.baselines.inputs import GateData
+from softgrpo.baselines.gates import Gate
+from softgrpo.baselines.inputs import Asked, GateData
 from softgrpo.baselines.merge_search import search_merges
 from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.config import ExperimentConfig, FusionConfig
@@ -17,6 +18,7 @@ from softgrpo.policy.features import make_features
 from softgrpo.policy.numbers import window_numbers
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.stages.inputs import Prepared, judge
+from softgrpo.stages.teacher import gate_data
 from tests.softgrpo.data.cases import corpus_of, windows_of
 
 FUSION = FusionConfig(method="score", normalisation="rank_reciprocal", k=1)
@@ -39,15 +41,17 @@ def switch(count: int, seed: int) -> tuple[JudgedLists, torch.Tensor, np.ndarray
     return judged, torch.from_numpy(numbers).float(), ndcg
 
 
-def switch_data(train: int = 300, valid: int = 60, test: int = 80) -> tuple[GateData, JudgedLists]:
-    """Returns what gates get of the problem `switch`, and the test windows to judge them on."""
+def switch_data(train: int = 300, valid: int = 60, test: int = 80) -> tuple[GateData, Asked, JudgedLists]:
+    """Returns what gates get of the problem `switch`, what they are asked, and the test windows to judge them on."""
     parts = [switch(count, seed) for seed, count in enumerate((train, valid, test))]
     half = torch.full((2,), 0.5, dtype=torch.float64)
-    numbers = (parts[0][1], parts[1][1], parts[2][1])
-    history = tuple(np.where(part[1][:, 0] > 0, 2, 9) for part in parts)  # short where the left list is right
-    return GateData(
-        parts[0][0], parts[0][2], parts[1][0], numbers, half, half.log(), 1, "ndcg", None, 0.25, history
-    ), parts[2][0]
+    # short where the left list is right
+    learnt, chosen, asked = (np.where(part[1][:, 0] > 0, 2, 9) for part in parts)
+    numbers = (parts[0][1], parts[1][1])
+    data = GateData(
+        *(parts[0][0], parts[0][2], parts[1][0], numbers, half, half.log(), 1, "ndcg", None, 0.25, (learnt, chosen))
+    )
+    return data, Asked(parts[2][1], asked), parts[2][0]
 
 
 def small_config(**evaluation: object) -> ExperimentConfig:
@@ -104,3 +108,8 @@ def small_prepared(config: ExperimentConfig, test_seed: int = 7, test: bool = Tr
         static=search.static,
     )
     return prepared
+
+
+def fitted(prepared: Prepared, kind: str) -> Gate:
+    """Returns a gate that learnt from the windows that SofT-GRPO learns from."""
+    return Gate.fit(kind, *gate_data(prepared, prepared.rewarded_rows()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from skops.io import dump
 
 from softgrpo.baselines.item_numbers import (
     Candidates,
@@ -17,17 +20,20 @@ from softgrpo.baselines.item_numbers import (
     latest_items,
 )
 from softgrpo.baselines.item_ranker import (
+    CARD,
     NEGATIVES,
+    STORED,
     RankerData,
-    best_first,
     draw_examples,
     fit_item_ranker,
     is_target,
+    load_ranker,
+    ordered,
 )
 from softgrpo.common.records import Part
-from softgrpo.errors import DataError
+from softgrpo.errors import DataError, PolicyError
 from softgrpo.ranking.rewards import judge_order
-from softgrpo.stages.ranker import rank_items
+from softgrpo.stages.ranker import fit_ranker, rank_rows
 from tests.softgrpo.baselines.cases import small_config, small_prepared
 from tests.softgrpo.data.cases import corpus_of, windows_of
 
@@ -47,26 +53,60 @@ def listed(count: int, seed: int) -> tuple[ListedWindows, np.ndarray]:
     return ListedWindows(items.astype(np.int32), scores.astype(np.float32), np.full((count, 5), -1, np.int32)), targets
 
 
-def ranker_data(train: int = 120, valid: int = 20, asked: int = 25) -> tuple[RankerData, np.ndarray]:
+def ranker_data(train: int = 120, valid: int = 20, asked: int = 25) -> tuple[RankerData, ListedWindows, np.ndarray]:
+    """Returns what the ranker is fitted on, windows that it is asked about, and their targets (W, 1)."""
     parts = [listed(count, seed) for seed, count in enumerate((train, valid, asked))]
     knowledge = ItemKnowledge(np.where(np.arange(ITEMS) >= FAMOUS, 50, 2))
-    return RankerData(*parts[0], *parts[1], parts[2][0], knowledge, 10, 3), parts[2][1]
+    return RankerData(*parts[0], *parts[1], knowledge, 10, 3), *parts[2]
 
 
 def test_it_finds_an_item_that_no_weights_bring_up() -> None:
     """The target may be last in its list; its popularity alone tells it apart, and it comes first in every window."""
-    data, targets = ranker_data()
-    ranking = fit_item_ranker(data)
+    data, asked, targets = ranker_data()
+    ranker = fit_item_ranker(data)
+    ranking = ranker.rank(asked, data.knowledge)
     assert ranking.items.shape == (25, DEPTH)
     assert (ranking.items[:, 0] == targets[:, 0]).all()
-    assert ranking.valid_ndcg == pytest.approx(1)
-    assert "trees of" in ranking.choice
+    assert (np.diff(ranking.scores) <= 0).all(), "the best first"
+    assert ranker.valid_ndcg == pytest.approx(1)
+    assert "trees of" in ranker.choice
+
+
+def test_a_ranker_from_files_orders_the_same_to_the_last_digit(tmp_path: Path) -> None:
+    data, asked, _ = ranker_data(60, 10, 10)
+    ranker = fit_item_ranker(data)
+    ranker.save(tmp_path / "ranker")
+    assert {path.name for path in (tmp_path / "ranker").iterdir()} == {CARD, STORED}
+    loaded = load_ranker(tmp_path)
+    assert (loaded.rounds, loaded.valid_ndcg, loaded.choice) == (ranker.rounds, ranker.valid_ndcg, ranker.choice)
+    ranking, again = (each.rank(asked, data.knowledge) for each in (ranker, loaded))
+    assert np.array_equal(ranking.items, again.items) and np.array_equal(ranking.scores, again.scores)
+    one = loaded.rank(asked.select(slice(3, 4)), data.knowledge)
+    assert np.array_equal(one.items, ranking.items[3:4]), "one window at a time too"
+    assert loaded.rank(asked.select(slice(0, 0)), data.knowledge).items.shape == (0, DEPTH)
+
+
+def test_what_a_ranker_does_not_know_is_refused(tmp_path: Path) -> None:
+    data, asked, _ = ranker_data(60, 10, 10)
+    ranker = fit_item_ranker(data)
+    content = replace(data.knowledge, embeddings=np.zeros((ITEMS, 4), np.float32))
+    with pytest.raises(PolicyError, match=r"2 recallers with embeddings: 10 numbers.*fitted on 8.*POLICY-043"):
+        ranker.rank(asked, content)
+    alone = replace(asked, items=asked.items[:, :1], scores=asked.scores[:, :1])
+    with pytest.raises(PolicyError, match=r"1 recallers without embeddings: 5 numbers"):
+        ranker.rank(alone, data.knowledge)
+    with pytest.raises(PolicyError, match="POLICY-037"):
+        load_ranker(tmp_path)
+    ranker.save(tmp_path / "ranker")
+    dump(argparse.Namespace(a=1), tmp_path / "ranker" / STORED)
+    with pytest.raises(PolicyError, match=r"trees\.skops is not the file that was stored.*POLICY-040"):
+        load_ranker(tmp_path)
 
 
 def test_equal_seeds_give_equal_orders() -> None:
-    data, _ = ranker_data(60, 10, 10)
+    data, asked, _ = ranker_data(60, 10, 10)
     state = np.random.get_state()[1].tolist()
-    assert np.array_equal(fit_item_ranker(data).items, fit_item_ranker(data).items)
+    assert np.array_equal(*(fit_item_ranker(data).rank(asked, data.knowledge).scores for _ in range(2)))
     assert np.random.get_state()[1].tolist() == state, "the random numbers of others are left alone"
 
 
@@ -75,26 +115,27 @@ def test_test_answers_change_no_order() -> None:
     orders = []
     for seed in (7, 8):
         prepared = small_prepared(config, seed)
-        orders.append(rank_items(prepared, prepared.windows.of(Part.TEST)).items)
+        orders.append(rank_rows(prepared, fit_ranker(prepared), prepared.windows.of(Part.TEST)).items)
     assert np.array_equal(*orders)
 
 
-def test_without_a_target_in_any_list_items_keep_their_best_rank() -> None:
+def test_without_a_target_in_any_list_items_keep_their_best_rank(tmp_path: Path) -> None:
     """Lists 4, 2 and 9, 4: item 4 is first in one, 9 in the other, 4 has the lower id; then 2."""
     lists = ListedWindows(
         np.array([[[4, 2], [9, 4]]], np.int32), np.array([[[2, 1], [2, 1]]], np.float32), np.full((1, 5), -1, np.int32)
     )
     nothing = np.array([[7]], np.int32)
-    data = RankerData(lists, nothing, lists, nothing, lists, ItemKnowledge(np.zeros(10, np.int64)), 10, 0)
-    ranking = fit_item_ranker(data)
-    assert ranking.items.tolist() == [[4, 9]]
-    assert ranking.choice == "nothing to learn from: items by their best rank"
-    assert ranking.valid_ndcg == 0
+    data = RankerData(lists, nothing, lists, nothing, ItemKnowledge(np.zeros(10, np.int64)), 10, 0)
+    fit_item_ranker(data).save(tmp_path / "ranker")
+    ranker = load_ranker(tmp_path)
+    assert ranker.rank(lists, data.knowledge).items.tolist() == [[4, 9]]
+    assert ranker.choice == "nothing to learn from: items by their best rank"
+    assert ranker.valid_ndcg == 0
 
 
-@pytest.mark.parametrize(("part", "name"), [("train", "policy"), ("valid", "validation"), ("asked", "test")])
+@pytest.mark.parametrize(("part", "name"), [("train", "policy"), ("valid", "validation")])
 def test_no_windows_is_an_error(part: str, name: str) -> None:
-    data, _ = ranker_data(5, 5, 5)
+    data, _, _ = ranker_data(5, 5, 5)
     with pytest.raises(DataError, match=f"no {name} window"):
         fit_item_ranker(replace(data, **{part: getattr(data, part).select(slice(0, 0))}))
 
@@ -145,7 +186,7 @@ def test_the_latest_items_are_those_before_the_window() -> None:
 
 
 def test_examples_are_all_targets_and_some_others_of_windows_with_a_hit() -> None:
-    data, _ = ranker_data(10, 5, 5)
+    data, _, _ = ranker_data(10, 5, 5)
     targets = data.train_targets.copy()
     targets[4:] = 0
     data = replace(data, train_targets=np.where(np.arange(10)[:, None] < 4, targets, FAMOUS - 1))
@@ -166,10 +207,10 @@ def test_best_first_by_hand() -> None:
     """Scores 1, 3, 3 and nothing: of the equal ones the better rank comes first, of equal ranks the lower id."""
     found = Candidates(np.array([[1, 5, 6, -1]]), np.array([[0, 4, 2, 9]]), np.zeros((1, 4, 1), np.float32))
     scores = np.array([[1.0, 3.0, 3.0, 99.0]])
-    assert best_first(found, scores, 2).tolist() == [[6, 5]]
-    assert best_first(found, scores, 5).tolist() == [[6, 5, 1, -1, -1]]
+    assert ordered(found, scores, 2).items.tolist() == [[6, 5]]
+    assert ordered(found, scores, 5).items.tolist() == [[6, 5, 1, -1, -1]]
     equal = replace(found, best=np.zeros((1, 4), np.int64))
-    assert best_first(equal, scores, 3).tolist() == [[5, 6, 1]]
+    assert ordered(equal, scores, 3).items.tolist() == [[5, 6, 1]]
 
 
 def test_an_order_is_judged_as_a_list() -> None:

@@ -46,9 +46,12 @@ def test_every_setting_changes_a_key(path: str) -> None:
         ("prompt.track_record", {"data", "check", "test"}),
         ("prompt.max_length", {"sft", "grpo", "test"}),
         ("policy.model_name", {"sft", "grpo", "test"}),
-        ("fusion.k", {"data", "check", "sft", "grpo", "test"}),
-        ("fusion.method", {"data", "sft", "grpo", "test"}),
+        ("fusion.k", {"data", "check", "gates", "sft", "grpo", "test"}),
+        ("fusion.method", {"data", "gates", "sft", "grpo", "test"}),
         ("evaluation.bootstrap", {"test"}),
+        ("evaluation.baselines", {"data", "gates", "test"}),
+        ("grpo.noise_scale", {"gates", "grpo", "test"}),
+        ("train.max_valid_windows", {"sft", "grpo", "test"}),
         ("recall.depth", {"recall-SASRec", "recall-EASE", "recall-Text", "test"}),
         ("recall.settings", {"recall-SASRec", "test"}),
         ("policy.merge_adapter", {"sft", "grpo", "test"}),
@@ -195,7 +198,7 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
 
     second = run(*words)
     assert second.returncode == 0, second.stderr
-    names = "split, embed, recall-SASRec, recall-EASE, recall-Text, data, check, sft, grpo, test"
+    names = "split, embed, recall-SASRec, recall-EASE, recall-Text, data, check, gates, sft, grpo, test"
     assert names in " ".join(second.stdout.split())
     assert "stages run" in second.stdout and second.stdout.split("stages run")[1].split()[0] == "none"
 
@@ -203,9 +206,12 @@ def test_a_real_small_run_and_its_repetition(tmp_path: Path) -> None:
     told = run("recommend", run_id, "--json", "--k", "7", "--output", str(output))
     assert told.returncode == 0, told.stderr
     records = json.loads(told.stdout)
-    assert len(records) == 30 and {record["source"] for record in records} == {"policy"}
+    assert len(records) == 30 and len({record["source"] for record in records}) == 1
     assert all(len(record["items"]) == 7 for record in records)
     stored_weights = pd.read_parquet(table_path.with_name("weights.parquet")).query("method == 'grpo_multi'")
+    told = run("recommend", run_id, "--method", "grpo_multi", "--json", "--output", str(output))
+    records = json.loads(told.stdout)
+    assert {record["source"] for record in records} == {"grpo_multi"}
     assert [record["weights"]["EASE"] for record in records] == pytest.approx(stored_weights["EASE"].tolist())
     told = run("report", run_id, "--json", "--output", str(output))
     assert json.loads(told.stdout)["html"] == str(output.resolve() / "reports" / f"{run_id}.html")

@@ -13,8 +13,10 @@ import torch
 from transformers import EvalPrediction, Trainer
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
+from softgrpo.baselines.gates import load_gate
 from softgrpo.common.artifacts import (
     BEYOND,
+    CHOSEN,
     CURVES,
     MERGES,
     NUMBERS,
@@ -22,10 +24,14 @@ from softgrpo.common.artifacts import (
     PROMPTS,
     STATIC,
     TABLE,
+    VALID_NDCG,
     WEIGHTS,
 )
+from softgrpo.common.digests import digest_folder
 from softgrpo.common.records import Part
 from softgrpo.data.windows import targets_of
+from softgrpo.evaluation.chosen import read_chosen
+from softgrpo.evaluation.summary import read_summary
 from softgrpo.policy.card import load_card
 from softgrpo.policy.model import load_policy
 from softgrpo.reporting import Reporter
@@ -108,6 +114,40 @@ def test_they_change_nothing_that_is_fitted_or_chosen(worlds: Worlds, stage: str
     """Static mixture, merge, normalisation platt, prompts, and both language models with all their evaluations: byte by byte."""
     one, other = worlds.files(stage, name)
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_they_change_no_stored_gate_and_not_which_method_is_chosen(worlds: Worlds) -> None:
+    """Gates, item ranker, weights of static mixtures and all NDCG on validation windows, byte by byte."""
+    one, other = (world.folders["gates"] for world in (worlds.one, worlds.other))
+    names = {path.relative_to(one).as_posix() for path in one.rglob("*") if path.is_file()}
+    assert {"thirds/gate.json", "stacking/gate.json", "ranker/ranker.json", CHOSEN, VALID_NDCG} <= names
+    assert digest_folder(one) == digest_folder(other)
+    chosen, chosen_too = worlds.files("test", CHOSEN)
+    assert chosen.read_bytes() == chosen_too.read_bytes()
+
+
+def test_the_chosen_method_is_the_best_on_validation_windows(worlds: Worlds) -> None:
+    """Against weights that are asked for here, window by window, as on the day after."""
+    run = worlds.one
+    chosen, rows = read_chosen(run.folders["test"]), run.prepared.windows.of(Part.VALID)
+    assert chosen is not None and chosen.windows == len(rows)
+    told = {each.key: each.valid_ndcg for each in chosen.methods}
+    judged, values = run.prepared.judged(rows), run.prepared.numbers.values[rows]
+    weights = {
+        each.key: torch.tensor(each.weights).double().expand(len(rows), 1, -1)
+        for each in chosen.methods
+        if each.weights is not None
+    }
+    for name in ("thirds", "stacking"):
+        asked = load_gate(run.folders["gates"], name).weights(values, run.prepared.windows.start[rows])
+        weights[f"gate_{name}"] = torch.from_numpy(asked)[:, None]
+    tau = load_card(run.folders["grpo"]).reading_tau
+    weights["grpo_multi"] = kept_weights(run, Part.VALID, tau).double()
+    expected = {key: judged.ndcg(each).mean().item() for key, each in weights.items()}
+    assert {key: told[key] for key in expected} == pytest.approx(expected, abs=1e-6)
+    assert set(told) - set(expected) == {"ranker", "sft_single", "sft_multi", "grpo_single"}
+    assert told[chosen.best] == max(told.values(), key=lambda each: each or 0.0)
+    assert read_summary(run.folders["test"]).best_method == chosen.best  # type: ignore[union-attr]
 
 
 def test_they_change_the_weights_and_the_lists_of_no_row(worlds: Worlds) -> None:

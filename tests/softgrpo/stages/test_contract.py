@@ -21,6 +21,19 @@ def test_stages_of_the_pipeline_in_their_order() -> None:
     assert {*POLICY_STAGES} < {*LANGUAGE_MODEL_STAGES} < {*STAGES}
 
 
+def test_a_policy_is_trained_without_the_stage_gates() -> None:
+    """Neither stage reads it, and a change of `evaluation.baselines` must not train a policy anew."""
+    gates = {"policy.prior": "gate", "labels.kind": "gate"}
+    config = resolve("ml-100k", "tiny", overrides={"recall.recallers": ["Pop", "EASE"], **gates})
+    made = {until: [node.name for node in plan(config, until)] for until in STAGES}
+    before = ["split", "recall-Pop", "recall-EASE", "data", "check"]
+    assert made["gates"] == [*before, "gates"]
+    assert made["sft"] == [*before, "sft"] and made["grpo"] == [*before, "sft", "grpo"]
+    assert made["test"] == [*before, "gates", "sft", "grpo", "test"]
+    upstream = {node.name: node.upstream for node in plan(config)}
+    assert upstream["gates"] == ("split", "data") and "gates" in upstream["test"]
+
+
 @pytest.mark.parametrize(
     "stages",
     [{stage.name for stage in EVERY}, costs.START_SECONDS, costs.WINDOW_SECONDS, descriptions.STAGES],

@@ -18,7 +18,7 @@ from softgrpo.errors import PolicyError
 from softgrpo.policy.model import create_policy, load_policy, store_policy
 from softgrpo.policy.number_scale import NumberScale
 from softgrpo.policy.prior import floored_log, starting_weights
-from softgrpo.stages import gate_prior
+from softgrpo.stages import gate_prior, teacher
 from softgrpo.stages.policy_rows import keep_prior, load_prior, save_prior
 from tests.softgrpo.baselines.cases import small_config, small_prepared
 from tests.support.toy_policy import save_base, toy_decoder, toy_encoder, toy_rows, toy_tokenizer
@@ -103,8 +103,9 @@ def test_no_policy_window_starts_at_a_gate_that_saw_its_answer(monkeypatch: pyte
         fitted.append(Told(train))
         return train, None
 
-    monkeypatch.setattr(gate_prior, "_data", note)
-    monkeypatch.setattr(gate_prior, "Gate", Told)
+    for module in (gate_prior, teacher):
+        monkeypatch.setattr(module, "gate_data", note)
+        monkeypatch.setattr(module, "Gate", Told)
     _, logs = gate_prior.fit_gate_prior(prepared)
     whole, *halves = fitted
     assert np.array_equal(whole.train, learnt) and len(halves) == 2 and len({each.share for each in fitted}) == 3

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from softgrpo.baselines.networks import fit_network
+from softgrpo.baselines.gates import Gate
 from softgrpo.common.records import Part, Windows
 from softgrpo.config import ExperimentConfig, FusionConfig, LabelConfig
 from softgrpo.errors import DataError
@@ -26,7 +26,7 @@ from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.sft import make_targets
 from softgrpo.stages.teacher import gate_data, teach
 from softgrpo.stages.test import foreign_note
-from tests.softgrpo.baselines.cases import small_config, small_prepared
+from tests.softgrpo.baselines.cases import fitted, small_config, small_prepared
 
 
 @pytest.mark.parametrize(("plain", "tempered", "chosen"), [(0.2, 0.3, 0.5), (0.3, 0.2, 1.0), (0.3, 0.3, 1.0)])
@@ -147,10 +147,14 @@ def test_a_network_labels_every_policy_window() -> None:
     rows = prepared.labelled_rows()
     assert rows.tolist() == prepared.windows.of(Part.POLICY).tolist(), "also where no recaller hits"
     found, (teacher, labels) = make_targets(context, prepared, rows), teach(prepared, rows)
-    whole = fit_network(gate_data(prepared, prepared.rewarded_rows(), rows), "soft")
+    whole = fitted(prepared, "network")
     assert (teacher.valid_ndcg, teacher.choice) == (whole.valid_ndcg, whole.choice)
     learnt = np.isin(rows, prepared.rewarded_rows())
-    assert learnt.any() and not learnt.all() and np.array_equal(labels[~learnt], whole.weights.numpy()[~learnt])
+    assert (
+        learnt.any()
+        and not learnt.all()
+        and np.array_equal(labels[~learnt], whole.weights(prepared.numbers.values[rows])[~learnt])
+    )
     assert np.allclose(found, 0.8 * labels + 0.1) and found.dtype == np.float32
     assert f"NDCG {teacher.valid_ndcg:.4f} on validation windows" in context.said[0]
 
@@ -158,18 +162,19 @@ def test_a_network_labels_every_policy_window() -> None:
 def test_no_window_is_labelled_by_a_gate_that_saw_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     _, prepared = taught()
     rows, learnt = prepared.labelled_rows(), prepared.rewarded_rows()
-    asked: list[tuple[set[int], set[int]]] = []
+    halves: list[tuple[np.ndarray, Gate]] = []
 
-    def note(held: Prepared, train: Any, rows: Any) -> Any:
-        asked.append((set(train.tolist()), set(rows.tolist())))
-        return gate_data(held, train, rows)
+    def note(held: Prepared, train: np.ndarray) -> Any:
+        halves.append((train, Gate.fit("network", *gate_data(held, train))))
+        return gate_data(held, train)
 
     monkeypatch.setattr("softgrpo.stages.teacher.gate_data", note)
     _, labels = teach(prepared, rows)
-    (whole, everything), *halves = asked
-    assert whole == set(learnt.tolist()) and everything == set(rows.tolist()) and len(halves) == 2
-    assert all(not train & of for train, of in halves)
-    assert set.union(*(of for _, of in halves)) == whole and set.union(*(train for train, _ in halves)) == whole
+    (whole, _), (one, of_one), (other, of_other) = halves
+    assert np.array_equal(whole, learnt) and sorted([*one, *other]) == learnt.tolist()
+    for seen, gate in ((other, of_one), (one, of_other)):
+        places = np.searchsorted(rows, seen)
+        assert np.array_equal(labels[places], gate.weights(prepared.numbers.values[seen]))
     assert np.allclose(labels.sum(1), 1)
 
 

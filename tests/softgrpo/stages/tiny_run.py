@@ -16,7 +16,7 @@ from softgrpo.data.corpus import write_corpus
 from softgrpo.data.windows import write_windows
 from softgrpo.pipeline.run import LogReporter
 from softgrpo.recallers.candidates import write_candidates
-from softgrpo.stages import data, grpo, sft, test
+from softgrpo.stages import data, gates, grpo, sft, test
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import Prepared
 from tests.softgrpo.baselines.cases import ITEMS, USERS, small_corpus
@@ -30,9 +30,10 @@ COLOURS = ("red", "green")
 """A field of the users, by turns; the toy language model knows both words."""
 STAGES: dict[str, tuple[Callable[[StageContext], dict[str, float]], tuple[str, ...]]] = {
     "data": (data.run, ("split", "recall-Left", "recall-Right")),
+    "gates": (gates.run, ("split", "data")),
     "sft": (sft.run, ("split", "data")),
     "grpo": (grpo.run, ("split", "data", "sft")),
-    "test": (test.run, ("split", "data", "sft", "grpo")),
+    "test": (test.run, ("split", "data", "gates", "sft", "grpo")),
 }
 """What each stage does, and which folders it reads."""
 

@@ -1,0 +1,49 @@
+"""Stage `gates`: fit every method that needs no language model, store it, and say which one validation windows choose.
+
+It stores a folder for each gate and for the item ranker, the weights of the static mixtures, and the NDCG of all of them in every
+validation window, which the stage `test` compares the policies with. Legend: W validation windows.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from softgrpo.common.artifacts import VALID_NDCG
+from softgrpo.common.columns import Columns
+from softgrpo.common.records import Part
+from softgrpo.evaluation.chosen import Chosen, UsableMethod, write_chosen
+from softgrpo.evaluation.rows import Method
+from softgrpo.stages.contract import StageContext
+from softgrpo.stages.fitted import FittedBaselines
+from softgrpo.stages.inputs import Prepared, embeddings_of
+
+CONSTANT = ("single", "static")
+"""Kinds of rows that give everybody the same weights."""
+
+
+def usable(method: Method, valid_ndcg: float) -> UsableMethod:
+    """Returns a row as a method for new windows."""
+    weights = tuple(method.weights[0].tolist()) if method.kind in CONSTANT else None
+    return UsableMethod(method.key, method.label, method.kind, valid_ndcg, weights)
+
+
+def run(context: StageContext) -> dict[str, float]:
+    config, out = context.config, context.out
+    prepared, embeddings = Prepared.of(config, context.inputs), embeddings_of(context.inputs)
+    fitted = FittedBaselines.fit(prepared, embeddings)
+    fitted.save(out)
+    rows = prepared.windows.of(Part.VALID)
+    judged = prepared.judged(rows)
+    methods = fitted.methods(prepared, rows, embeddings)
+    ndcg = pd.DataFrame({Columns.Window: rows})
+    for method in methods:
+        ndcg[method.key] = (method.merged_as or judged).ndcg(method.weights[:, None])[:, 0].numpy()
+    ndcg.to_parquet(out / VALID_NDCG, index=False)
+    chosen = Chosen.of(
+        config.fusion.k, len(rows), [usable(method, float(ndcg[method.key].mean())) for method in methods]
+    )
+    write_chosen(out, chosen)
+    context.reporter.info(chosen.sentence(("static",)))
+    return {
+        f"valid_ndcg@{chosen.k}/{each.key}": each.valid_ndcg for each in chosen.methods if each.valid_ndcg is not None
+    }
