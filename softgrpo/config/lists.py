@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, assert_never, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
 from softgrpo.config.features import ToldBlockName
-from softgrpo.config.section import Count, Positive, Probability, Section, Share
+from softgrpo.config.section import Count, Positive, Probability, Section, Share, WholeShare
 
 
 def _foreign_name(name: str) -> str:
@@ -187,6 +188,24 @@ class FusionChoice(Section):
     """Scale, in ranks, of the normalisation rank_exp."""
     k: Count = 10
     """Cut-off of the NDCG that labels, rewards, searches and model selection use."""
+    min_share: dict[str, WholeShare] = Field(default_factory=dict)
+    """Smallest share of the weight (quota: of the turns) per recaller, e.g. {ItemKNN: 0.2}; empty: no bound. Weights beyond bounds
+    are brought to the nearest ones within, in training, searches, evaluation and recommendations."""
+    max_share: dict[str, WholeShare] = Field(default_factory=dict)
+    """Largest share of the weight per recaller, e.g. {Pop: 0.3}; see min_share."""
+
+    @property
+    def idle(self) -> set[str]:
+        """Names of bounds that say nothing; records and keys leave them out, and so do those of runs before there were bounds."""
+        return {name for name in ("min_share", "max_share") if not getattr(self, name)}
+
+    def for_pool(self, recallers: Sequence[str]) -> Self:
+        """Returns the same with bounds that name every recaller, in the order of the pool; without bounds as it is."""
+        if not (self.min_share or self.max_share):
+            return self
+        least = {name: self.min_share.get(name, 0.0) for name in recallers}
+        most = {name: self.max_share.get(name, 1.0) for name in recallers}
+        return self.model_copy(update={"min_share": least, "max_share": most})
 
     @property
     def reads_normalisation(self) -> bool:
@@ -217,6 +236,18 @@ class FusionConfig(FusionChoice):
 
     method: MergeMethod = "rrf"
     """score: sum of weight times normalised score; quota: weighted turns; rrf: weighted reciprocal rank fusion."""
+
+    @property
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Smallest and largest share of each recaller, in the order that `for_pool` was asked for; None without bounds."""
+        if not (self.min_share or self.max_share):
+            return None
+        return tuple(self.min_share.values()), tuple(self.max_share.values())
+
+    @property
+    def unbounded(self) -> Self:
+        """The same merge without bounds."""
+        return self.model_copy(update={"min_share": {}, "max_share": {}})
 
     @property
     def name(self) -> str:

@@ -100,7 +100,7 @@ def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     return {
         "seed": config.seed,
         "recallers": list(config.recall.recallers),
-        "fusion": config.fusion.model_dump(mode="json"),
+        "fusion": config.fusion.model_dump(mode="json", exclude=config.fusion.idle),
         "features": config.told_features.model_dump(mode="json"),
         "prompt": config.told_prompt.model_dump(mode="json", exclude={"max_length"}),
         "grid_steps": config.evaluation.grid_steps,
@@ -113,7 +113,7 @@ def _training(config: ExperimentConfig) -> dict[str, Any]:
     return {
         "seed": config.seed,
         "recallers": list(config.recall.recallers),
-        "fusion": config.fusion.model_dump(mode="json"),
+        "fusion": config.fusion.model_dump(mode="json", exclude=config.fusion.idle),
         "max_length": config.prompt.max_length,
         # the weights themselves stand for the name, which may be a path of this machine
         "policy": config.policy.model_dump(mode="json", exclude={"size", "model_name"}),
@@ -136,6 +136,8 @@ def _grpo(config: ExperimentConfig, variant: str) -> dict[str, Any]:
 
 def _test(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     left_out: dict[str, Any] = {"data": {"data_path", "download"}, "recall": {"files"}, "limits": True}
+    if config.fusion.idle:
+        left_out["fusion"] = config.fusion.idle
     return {"config": config.model_dump(mode="json", exclude=left_out)}  # the report tells it all
 
 

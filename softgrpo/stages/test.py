@@ -45,7 +45,7 @@ from softgrpo.reporting import BEST_METRIC, Reporter
 from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
 from softgrpo.stages.inputs import Prepared, embeddings_of
 from softgrpo.stages.leakage import check_everyone_is_tested
-from softgrpo.stages.merge_table import merge_metrics, merge_rows, other_merges
+from softgrpo.stages.merge_table import bounds_note, merge_metrics, merge_rows, other_merges
 from softgrpo.stages.policy_rows import load_for, load_prior, rows_of
 from softgrpo.stages.ranker import LABEL, rank_items
 from softgrpo.stages.teacher import gate_data
@@ -234,7 +234,8 @@ def run(context: StageContext) -> dict[str, float]:
     if RANKER in config.evaluation.baselines:
         rankings[LABEL] = rank_items(prepared, rows, embeddings_of(context.inputs))
     rankers = [ranker_method(RANKER, label, ranking.items, judged) for label, ranking in rankings.items()]
-    methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, others, rankers)
+    free = prepared.merges.unbounded
+    methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, others, rankers, free)
     users = prepared.windows.user[rows]
     comparison = compare(judged, users, rows, methods, prepared.static.best_single.name, config)
     for _, evaluated in comparison.windows.groupby("method", sort=False):
@@ -251,7 +252,12 @@ def run(context: StageContext) -> dict[str, float]:
         static=prepared.static,
         gates=tuple(Choice(gate.label, gate.choice, gate.valid_ndcg) for gate in gates.values())
         + tuple(Choice(label, ranking.choice, ranking.valid_ndcg) for label, ranking in rankings.items()),
-        facts=_data_facts(prepared) | floor_note(config) | record_note(config) | notes | foreign_note(config),
+        facts=_data_facts(prepared)
+        | floor_note(config)
+        | record_note(config)
+        | notes
+        | foreign_note(config)
+        | bounds_note(prepared, comparison),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, config.policy.prior == "static"),
         head={"language model": describe_model(config.policy)},
