@@ -25,7 +25,6 @@ from softgrpo.common.artifacts import (
     PLATT,
     PROMPTS,
     STATIC,
-    UNBOUNDED,
 )
 from softgrpo.common.embeddings import load_embeddings
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
@@ -96,10 +95,10 @@ def save_merges(folder: Path, search: MergeSearch) -> None:
         }
         for each in search.tried
     ]
+    if search.unbounded is not None:  # beside the chosen merge, which it belongs to
+        next(each for each in tried if each["chosen"])["unbounded"] = asdict(search.unbounded)
     (folder / MERGES).write_text(json.dumps(tried, indent=2), encoding="utf-8")
     save_static(folder, search.static)
-    if search.unbounded is not None:
-        (folder / UNBOUNDED).write_text(json.dumps(asdict(search.unbounded), indent=2), encoding="utf-8")
 
 
 def load_merges(folder: Path) -> MergeSearch:
@@ -109,8 +108,7 @@ def load_merges(folder: Path) -> MergeSearch:
         TriedMerge(FusionConfig.model_validate(each["fusion"]), Candidate.of(each["best"])) for each in stored
     )
     chosen = next(merge.fusion for merge, each in zip(tried, stored, strict=True) if each["chosen"])
-    without = folder / UNBOUNDED
-    unbounded = Candidate.of(json.loads(without.read_text(encoding="utf-8"))) if without.is_file() else None
+    unbounded = next((Candidate.of(each["unbounded"]) for each in stored if "unbounded" in each), None)
     return MergeSearch(tried, chosen, load_static(folder), unbounded)
 
 

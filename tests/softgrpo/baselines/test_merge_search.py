@@ -116,7 +116,9 @@ def test_bounds_are_searched_within_and_their_cost_is_known() -> None:
 def test_what_was_searched_is_stored_and_read_again(tmp_path: Path) -> None:
     for number, max_share in enumerate(({}, {"Left": 0.2})):
         fusion = {"method": "rrf", "k": 5, "max_share": max_share}
-        search = small_prepared(ExperimentConfig.model_validate(small_config().model_dump() | {"fusion": fusion})).merges
+        search = small_prepared(
+            ExperimentConfig.model_validate(small_config().model_dump() | {"fusion": fusion})
+        ).merges
         folder = tmp_path / str(number)
         folder.mkdir()
         save_merges(folder, search)

@@ -34,7 +34,9 @@ def test_bounds_that_no_weights_keep_are_refused(bounds: dict[str, Any], says: s
     assert caught.value.code in ("CONFIG-061", "CONFIG-062")
 
 
-@pytest.mark.parametrize("bounds", [{"min_share": dict.fromkeys(["BPR", "ItemKNN", "Pop"], 1 / 3)}, {"max_share.BPR": 0}])
+@pytest.mark.parametrize(
+    "bounds", [{"min_share": dict.fromkeys(["BPR", "ItemKNN", "Pop"], 1 / 3)}, {"max_share.BPR": 0}]
+)
 def test_bounds_that_some_weights_keep_are_taken(bounds: dict[str, Any]) -> None:
     config = resolve("ml-100k", "tiny", overrides=POOL | {f"fusion.{name}": value for name, value in bounds.items()})
     assert all(merge.bounds is not None and len(merge.bounds[0]) == 3 for merge in config.merges)
