@@ -109,15 +109,15 @@ class RecallConfig(Section):
     """The pool of recallers and their candidate lists."""
 
     recallers: tuple[str, ...] = ("BPR", "SASRec", "ItemKNN")
-    """RecBole models (general or sequential), `Text` (by item texts, see the section `text`) and names in `files`; at least two."""
+    """RecBole models (general or sequential), `Text` (see the section `text`), plug-ins (`ALS`), names in `files`; at least two."""
     files: dict[ForeignName, Path] = Field(default_factory=dict)
     """Recallers from elsewhere: a name and a Parquet file with user, window, item and score, e.g. {Mine: mine.parquet}. They join
     the pool behind `recallers`; docs/own-recaller.md has the schema."""
     depth: Count = 100
     """Length of each candidate list."""
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """RecBole settings per recaller, e.g. {SASRec: {epochs: 5}}; the key `all` holds those of every recaller. They are merged
-    with the preset's; an empty mapping, for one recaller or for all, drops the preset's."""
+    """RecBole's (a plug-in's) settings per recaller, e.g. {SASRec: {epochs: 5}}; `all` holds those of every RecBole model. They are
+    merged with the preset's; an empty mapping, for one recaller or for all, drops the preset's."""
     targets_per_user: Count | None = None
     """Sequential recallers train on at most this many latest positions per user; null takes all."""
     batch_size: Count = 1024

@@ -32,6 +32,8 @@ def project(weights: Tensor, low: Tensor, high: Tensor) -> Tensor:
     Returns:
         (..., M) of the same dtype.
     """
+    if weights.ndim > 1 and len(weights) > 1 and weights.stride(0) == 0:  # expanded: the same for every window
+        return project(weights[:1], low, high).expand_as(weights)
     exact = weights.double()
     shares = exact / exact.sum(-1, keepdim=True)
     outside = ((shares < low - TOLERANCE) | (shares > high + TOLERANCE)).any(-1)

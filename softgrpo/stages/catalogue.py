@@ -11,6 +11,7 @@ from softgrpo.common.digests import digest_file
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.locate import SUFFIXES, locate
 from softgrpo.policy.model_files import identify_weights, model_of_texts
+from softgrpo.recallers.plugins import plugin_identity
 from softgrpo.stages.contract import Stage, StageContext
 
 Parameters = Callable[[ExperimentConfig, str], dict[str, Any]]
@@ -74,6 +75,16 @@ def _recall_file(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "recaller": variant,
         "file": digest_file(config.recall.files[variant]),  # what it holds counts, not where it lies
         "depth": config.recall.depth,
+    }
+
+
+def _recall_plugin(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "recaller": variant,
+        "settings": config.recall.settings.get(variant, {}),
+        "plugin": plugin_identity(variant),
+        **config.recall.model_dump(mode="json", include={"depth", "batch_size"}),
     }
 
 
@@ -157,10 +168,11 @@ EMBED = _stage(
 )
 RECALL = _stage("recall", _recall, (*TABLES, "recbole", "scipy", "torch"))
 RECALL_FILE = _stage("recall", _recall_file, TABLES, "recall_file")
+RECALL_PLUGIN = _stage("recall", _recall_plugin, (*TABLES, "torch"), "recall_plugin")
 RECALL_TEXT = _stage("recall", _recall_text, (*TABLES, "torch"), "recall_text")
 DATA = _stage("data", _data, (*TABLES, "optuna", "safetensors", "scikit-learn", "torch"))
 CHECK = _stage("check", _check, (*TABLES, "safetensors"))
 SFT = _stage("sft", _sft, (*TRAINING, "pandas", "scikit-learn", "skops"))
 GRPO = _stage("grpo", _grpo, (*TRAINING, "trl"))
 TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn"))
-EVERY = (SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_TEXT, DATA, CHECK, SFT, GRPO, TEST)
+EVERY = (SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_PLUGIN, RECALL_TEXT, DATA, CHECK, SFT, GRPO, TEST)

@@ -18,7 +18,7 @@ FREE = ("Left", "Right", UNBOUNDED, "ranker")
 
 @pytest.fixture(scope="module")
 def held() -> Small:
-    return small(max_share={"Left": 0.3}, min_share={"Right": 0.2})
+    return small(max_share={"Left": 0.2}, min_share={"Right": 0.2})
 
 
 def test_every_other_row_keeps_the_bounds(held: Small) -> None:
@@ -26,7 +26,7 @@ def test_every_other_row_keeps_the_bounds(held: Small) -> None:
     for method in held.comparison.methods:
         left = method.weights[:, 0] / method.weights.sum(1)
         assert method.keeps_bounds == (method.key not in FREE) or method.key == "ranker"
-        assert bool((left <= 0.3 + 1e-6).all()) == (method.key not in {*FREE, "ranker"} - {"Right"}), method.key
+        assert bool((left <= 0.2 + 1e-6).all()) == (method.key not in {*FREE, "ranker"} - {"Right"}), method.key
 
 
 def test_rows_without_bounds_are_those_of_a_run_without(held: Small, case: Small) -> None:
@@ -39,8 +39,8 @@ def test_rows_without_bounds_are_those_of_a_run_without(held: Small, case: Small
 
 
 def test_a_row_beyond_the_bounds_is_judged_at_the_nearest_weights(held: Small, case: Small) -> None:
-    """Policy weights of 0.9 and 0.1 are judged as 0.3 and 0.7, by a comparison that has no bounds."""
-    inside = torch.tensor([[0.3, 0.7], [0.1, 0.9]], dtype=torch.float64).repeat(USERS // 2, 1)
+    """Policy weights of 0.9 and 0.1 are judged as 0.2 and 0.8, by a comparison that has no bounds."""
+    inside = torch.tensor([[0.2, 0.8], [0.1, 0.9]], dtype=torch.float64).repeat(USERS // 2, 1)
     expected = case.judged.metrics(inside, (5,))["ndcg@5"].numpy()
     windows = held.comparison.windows
     assert np.array_equal(windows[windows["method"] == "grpo_multi"]["ndcg@5"], expected)

@@ -112,6 +112,12 @@ def test_the_type_and_rows_within_stay(dtype: torch.dtype) -> None:
     assert found[0, 1].tolist() == pytest.approx([0.5, 0.25, 0.25], abs=1e-6)
 
 
+def test_weights_that_are_expanded_over_windows_are_projected_alike() -> None:
+    weights = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3]], dtype=torch.float64)
+    expanded = weights.expand(5, -1, -1)
+    assert torch.equal(within_bounds(expanded, bounded("rrf")), within_bounds(expanded.clone(), bounded("rrf")))
+
+
 def bounded(method: MergeMethod, most: float = 0.5, least: float = 0.0) -> FusionConfig:
     """Returns a merge of LISTS in which the first recaller has at most half of the weight and the last at least `least`."""
     bounds = FusionConfig(method=method, rrf_k=2.0, k=10, max_share={"A": most}, min_share={"C": least})
