@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from softgrpo.common.records import Corpus, Windows
 from softgrpo.errors import RecallerError, StoreError
 from softgrpo.recallers.plugins import Interactions, Plugin, complete_settings, load_class, plugin_identity
 
 KIND = "plugin"
-_CARD, _FITTED = "recaller.json", "fitted"
+_CARD, _FITTED, _TRAINED = "recaller.json", "fitted", "trained"
 _REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What libraries raise where they refuse settings or data."""
 
@@ -41,12 +42,12 @@ class PluginRecaller:
     Attributes:
         name: Of its entry point.
         fitted: What the plug-in's `fit` or `load` returned.
-        num_items: I.
+        trained: (I,) whether each item is in the training part.
     """
 
     name: str
     fitted: Plugin
-    num_items: int
+    trained: NDArray[np.bool_]
 
     @classmethod
     def fit(cls, name: str, interactions: Interactions, settings: Mapping[str, Any], seed: int) -> PluginRecaller:
@@ -67,7 +68,7 @@ class PluginRecaller:
                 "No training interaction",
                 "Recallers need some",
                 "Raise split.recaller or lower split.record",
-                code="RECALLER-129",
+                code="RECALLER-128",
             )
         try:
             fitted = load_class(name).fit(interactions, values, seed)
@@ -76,9 +77,9 @@ class PluginRecaller:
                 f"Recaller {name} refuses to train: {type(error).__name__}: {error}",
                 f"Its settings were {values}, its training items {len(interactions.items)}",
                 f"Correct recall.settings.{name}, or take another recaller",
-                code="RECALLER-130",
+                code="RECALLER-129",
             ) from error
-        return cls(name, fitted, interactions.num_items)
+        return cls(name, fitted, np.bincount(interactions.items, minlength=interactions.num_items) > 0)
 
     def score(self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]) -> torch.Tensor:
         """See `softgrpo.recallers.candidates.Scorer`.
@@ -87,20 +88,20 @@ class PluginRecaller:
             RecallerError: The scores have another shape, or one is NaN or +infinite.
         """
         scores = np.array(self.fitted.score(users, [_unchangeable(each) for each in histories]), dtype=np.float32)
-        expected = (len(users), self.num_items)
+        expected = (len(users), len(self.trained))
         if scores.shape != expected:
             raise RecallerError(
                 f"{self.name} gave scores of shape {scores.shape}",
                 f"Scores are (windows, items) = {expected}",
                 "Correct the plug-in",
-                code="RECALLER-131",
+                code="RECALLER-130",
             )
         if np.isnan(scores).any() or np.isposinf(scores).any():
             raise RecallerError(
                 f"{self.name} gave a score that is not a finite number",
                 "Scores are finite, or -inf for what a recaller knows nothing of",
                 f"Change recall.settings.{self.name}, or correct the plug-in",
-                code="RECALLER-132",
+                code="RECALLER-131",
             )
         return torch.from_numpy(scores)
 
@@ -109,7 +110,8 @@ class PluginRecaller:
         inside = folder / _FITTED
         inside.mkdir(parents=True)
         self.fitted.save(inside)
-        card = {"kind": KIND, "name": self.name, "items": self.num_items, "identity": plugin_identity(self.name)}
+        save_file({_TRAINED: self.trained}, folder / f"{_TRAINED}.safetensors")
+        card = {"kind": KIND, "name": self.name, "identity": plugin_identity(self.name)}
         (folder / _CARD).write_text(json.dumps(card, indent=2), encoding="utf-8")
 
     @classmethod
@@ -123,7 +125,7 @@ class PluginRecaller:
         path = folder / _CARD
         card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if card.get("kind") != KIND:
-            raise StoreError(f"'{folder}' holds no plug-in", f"{_CARD} says so", "Train it again", code="STORE-125")
+            raise StoreError(f"'{folder}' holds no plug-in", f"{_CARD} says so", "Train it again", code="STORE-143")
         name, stored, present = card["name"], card["identity"], plugin_identity(card["name"])
         if stored != present:
             other = sorted(key for key in stored if stored[key] != present[key])
@@ -131,9 +133,10 @@ class PluginRecaller:
                 f"Recaller {name} was stored with another plug-in: {', '.join(f'{key} {stored[key]}' for key in other)}",
                 f"A stored recaller is read by the code that wrote it; installed is {present['package']} {present['version']}",
                 "Install what it was stored with, or train it again",
-                code="STORE-126",
+                code="STORE-144",
             )
-        return cls(name, load_class(name).load(folder / _FITTED), card["items"])
+        trained = load_file(folder / f"{_TRAINED}.safetensors")[_TRAINED]
+        return cls(name, load_class(name).load(folder / _FITTED), trained)
 
 
 def _unchangeable(history: NDArray[np.int32]) -> NDArray[np.int32]:

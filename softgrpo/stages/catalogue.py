@@ -168,7 +168,7 @@ EMBED = _stage(
 )
 RECALL = _stage("recall", _recall, (*TABLES, "recbole", "scipy", "torch"))
 RECALL_FILE = _stage("recall", _recall_file, TABLES, "recall_file")
-RECALL_PLUGIN = _stage("recall", _recall_plugin, (*TABLES, "torch"), "recall_plugin")
+RECALL_PLUGIN = _stage("recall", _recall_plugin, (*TABLES, "safetensors", "torch"), "recall_plugin")
 RECALL_TEXT = _stage("recall", _recall_text, (*TABLES, "torch"), "recall_text")
 DATA = _stage("data", _data, (*TABLES, "optuna", "safetensors", "scikit-learn", "torch"))
 CHECK = _stage("check", _check, (*TABLES, "safetensors"))

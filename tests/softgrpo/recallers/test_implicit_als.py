@@ -82,4 +82,4 @@ def test_the_stage_stores_lists_evidence_and_no_pickle(tmp_path: Path) -> None:
     assert len(users) == TRAIN * corpus.num_users
     assert check_training_input("ALS", users, items, corpus, windows) > 0
     names = {str(path.relative_to(out / "model")) for path in (out / "model").rglob("*") if path.is_file()}
-    assert names == {"recaller.json", "fitted/factors.safetensors", "fitted/settings.json"}
+    assert names == {"recaller.json", "trained.safetensors", "fitted/factors.safetensors", "fitted/settings.json"}
