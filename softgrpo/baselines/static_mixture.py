@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.config import Baseline
+from softgrpo.ranking.bounds import within_bounds
 from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.rewards import JudgedLists
 
@@ -202,6 +203,8 @@ def best_static_mixture(
     Returns:
         The best candidate, the best single recaller and all candidates. Equal scores go to the earlier candidate: single
         recallers before uniform before grid before other searches, so that a mixture has to be better, not equal, to be chosen.
+        Where the merge has bounds on the shares, all mixtures are within them, and single recallers are told without bounds and
+        do not compete; the grid holds what is nearest to them.
 
     Raises:
         DataError: There are no policy or no validation windows.
@@ -211,23 +214,33 @@ def best_static_mixture(
             name, len(judged), "static mixtures are fitted on policy windows and chosen on validation windows"
         )
     score = mean_ndcg(policy)
-    grid = weight_grid(len(recallers), grid_steps, seed)
+    grid = within_bounds(weight_grid(len(recallers), grid_steps, seed), policy.fusion)
     on_grid = score(grid)
     rows = [*range(len(recallers) + 1), int(on_grid.argmax())]
-    searched = [SEARCH_FUNCTIONS[name](score, len(recallers), seed) for name in searches]
+    searched = [within_bounds(SEARCH_FUNCTIONS[name](score, len(recallers), seed), policy.fusion) for name in searches]
     points = torch.stack([*grid[rows], *searched])
     scores = [*on_grid[rows].tolist(), *(float(score(point[None])[0]) for point in searched)]
-    candidates = tuple(
-        Candidate(name, tuple(point.tolist()), on_policy, on_valid)
-        for name, point, on_policy, on_valid in zip(
-            (*recallers, "uniform", "grid", *searches), points, scores, mean_ndcg(valid)(points).tolist(), strict=True
-        )
-    )
-    singles = candidates[: len(recallers)]
+    names = (*recallers, "uniform", "grid", *searches)
+    candidates = _candidates(names, points, scores, mean_ndcg(valid)(points).tolist())
+    singles, rivals = candidates[: len(recallers)], candidates
+    if policy.fusion.bounds is not None:  # a recaller alone may be beyond them: it is told as it is, and is no rival
+        alone = torch.eye(len(recallers), dtype=torch.float64)
+        on_policy, on_valid = (mean_ndcg(judged.unbounded)(alone).tolist() for judged in (policy, valid))
+        singles, rivals = _candidates(recallers, alone, on_policy, on_valid), candidates[len(recallers) :]
     return StaticMixture(
-        max(candidates, key=lambda candidate: candidate.valid_ndcg),
+        max(rivals, key=lambda candidate: candidate.valid_ndcg),
         max(singles, key=lambda candidate: candidate.valid_ndcg),
-        candidates,
+        (*singles, *candidates[len(recallers) :]),
+    )
+
+
+def _candidates(
+    names: Sequence[str], points: Tensor, on_policy: Sequence[float], on_valid: Sequence[float]
+) -> tuple[Candidate, ...]:
+    """Returns mixtures from their weights (P, M) and their NDCG on policy and on validation windows."""
+    return tuple(
+        Candidate(name, tuple(point.tolist()), *scores)
+        for name, point, *scores in zip(names, points, on_policy, on_valid, strict=True)
     )
 
 

@@ -9,8 +9,17 @@ from pydantic import Field, model_validator
 from softgrpo.common.names import TEXT
 from softgrpo.config.features import FeaturesConfig
 from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
-from softgrpo.config.lists import DataConfig, FusionChoice, PromptConfig, RecallConfig, SplitConfig, TextConfig
+from softgrpo.config.lists import (
+    DataConfig,
+    FusionChoice,
+    FusionConfig,
+    PromptConfig,
+    RecallConfig,
+    SplitConfig,
+    TextConfig,
+)
 from softgrpo.config.section import Count, Positive, Section
+from softgrpo.config.shares import check_shares
 
 TABLE_KS = (10, 20)
 Baseline = Literal[
@@ -93,6 +102,11 @@ class ExperimentConfig(Section):
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
 
     @property
+    def merges(self) -> tuple[FusionConfig, ...]:
+        """The merges to try, see `FusionChoice.merges`, with the bounds of the pool."""
+        return self.fusion.for_pool(self.recall.recallers).merges
+
+    @property
     def tells_record(self) -> bool:
         """Whether numbers and prompts may tell of the track record, its counts and the length of the history."""
         if self.features.record == "auto":
@@ -118,6 +132,7 @@ class ExperimentConfig(Section):
             raise ValueError(f"recall.recallers holds {len(recallers)}: a pool needs at least two recallers to weigh")
         if len(set(recallers)) < len(recallers):
             raise ValueError(f"recall.recallers = {', '.join(recallers)} names a recaller twice")
+        check_shares(self.fusion.min_share, self.fusion.max_share, recallers)
         deepest = max(self.evaluation.cutoffs(self.fusion.k))
         if deepest > self.recall.depth:
             raise ValueError(f"a cut-off of {deepest} is deeper than recall.depth = {self.recall.depth}")

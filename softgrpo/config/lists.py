@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, assert_never, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
 from softgrpo.config.features import ToldBlockName
-from softgrpo.config.section import Count, Positive, Probability, Section, Share
+from softgrpo.config.section import Count, Positive, Probability, Section, Share, WholeShare
 
 
 def _foreign_name(name: str) -> str:
@@ -108,15 +109,15 @@ class RecallConfig(Section):
     """The pool of recallers and their candidate lists."""
 
     recallers: tuple[str, ...] = ("BPR", "SASRec", "ItemKNN")
-    """RecBole models (general or sequential), `Text` (by item texts, see the section `text`) and names in `files`; at least two."""
+    """RecBole models (general or sequential), `Text` (see the section `text`), plug-ins (`ALS`), names in `files`; at least two."""
     files: dict[ForeignName, Path] = Field(default_factory=dict)
     """Recallers from elsewhere: a name and a Parquet file with user, window, item and score, e.g. {Mine: mine.parquet}. They join
     the pool behind `recallers`; docs/own-recaller.md has the schema."""
     depth: Count = 100
     """Length of each candidate list."""
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """RecBole settings per recaller, e.g. {SASRec: {epochs: 5}}; the key `all` holds those of every recaller. They are merged
-    with the preset's; an empty mapping, for one recaller or for all, drops the preset's."""
+    """RecBole's (a plug-in's) settings per recaller, e.g. {SASRec: {epochs: 5}}; `all` holds those of every RecBole model. They are
+    merged with the preset's; an empty mapping, for one recaller or for all, drops the preset's."""
     targets_per_user: Count | None = None
     """Sequential recallers train on at most this many latest positions per user; null takes all."""
     batch_size: Count = 1024
@@ -187,6 +188,24 @@ class FusionChoice(Section):
     """Scale, in ranks, of the normalisation rank_exp."""
     k: Count = 10
     """Cut-off of the NDCG that labels, rewards, searches and model selection use."""
+    min_share: dict[str, WholeShare] = Field(default_factory=dict)
+    """Smallest share of the weight (quota: of the turns) per recaller, e.g. {ItemKNN: 0.2}; empty: no bound. Weights beyond bounds
+    are brought to the nearest ones within, in training, searches, evaluation and recommendations."""
+    max_share: dict[str, WholeShare] = Field(default_factory=dict)
+    """Largest share of the weight per recaller, e.g. {Pop: 0.3}; see min_share."""
+
+    @property
+    def idle(self) -> set[str]:
+        """Names of bounds that say nothing; records and keys leave them out, and so do those of runs before there were bounds."""
+        return {name for name in ("min_share", "max_share") if not getattr(self, name)}
+
+    def for_pool(self, recallers: Sequence[str]) -> Self:
+        """Returns the same with bounds that name every recaller, in the order of the pool; without bounds as it is."""
+        if not (self.min_share or self.max_share):
+            return self
+        least = {name: self.min_share.get(name, 0.0) for name in recallers}
+        most = {name: self.max_share.get(name, 1.0) for name in recallers}
+        return self.model_copy(update={"min_share": least, "max_share": most})
 
     @property
     def reads_normalisation(self) -> bool:
@@ -217,6 +236,18 @@ class FusionConfig(FusionChoice):
 
     method: MergeMethod = "rrf"
     """score: sum of weight times normalised score; quota: weighted turns; rrf: weighted reciprocal rank fusion."""
+
+    @property
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Smallest and largest share of each recaller, in the order that `for_pool` was asked for; None without bounds."""
+        if not (self.min_share or self.max_share):
+            return None
+        return tuple(self.min_share.values()), tuple(self.max_share.values())
+
+    @property
+    def unbounded(self) -> Self:
+        """The same merge without bounds."""
+        return self.model_copy(update={"min_share": {}, "max_share": {}})
 
     @property
     def name(self) -> str:

@@ -96,8 +96,8 @@ def extreme_cases(
         targets = {int(item) for item in sequence[start:end]}
         weights = comparison.method(method).weights[row]
         lists = [
-            _shown(corpus, judged, int(row), vector, targets, items)
-            for vector in (weights, comparison.method(reference).weights[row])
+            _shown(corpus, of.merged_as or judged, int(row), of.weights[row], targets, items)
+            for of in (comparison.method(method), comparison.method(reference))
         ]
         cases.append(
             Case(

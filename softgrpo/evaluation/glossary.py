@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from softgrpo.evaluation.rows import Method
+from softgrpo.evaluation.rows import UNBOUNDED, Method
 
 ROWS: Mapping[str, str] = {
     "uniform_score": "The lists merged with equal weights, item by item, by the sum of normalised scores.",
@@ -14,6 +14,8 @@ ROWS: Mapping[str, str] = {
     "global_cem": "One set of weights for all users, found by the cross-entropy method on policy windows.",
     "global_bayes": "One set of weights for all users, found by Bayesian optimisation on policy windows.",
     "static": "The best merge with the best weights for everybody, both chosen on validation windows; policies start from it.",
+    UNBOUNDED: "The best weights for everybody if the shares had no bounds; beside the best static mixture it tells what the "
+    "bounds cost.",
     "gate_thirds": "One set of weights for users with short, one for middle and one for long histories.",
     "gate_neighbours": "The weights that served the most similar policy windows best, by the numbers of a window.",
     "gate_dirichlet": "A small network on the numbers of a window, trained with a Dirichlet policy instead of a language model.",

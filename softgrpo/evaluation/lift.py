@@ -100,7 +100,8 @@ def lift_at(
     ks = tuple(range(1, LARGEST_K + 1))
     by_row = []
     for key in rows:
-        values = judged.metrics(comparison.method(key).weights, ks)
+        method = comparison.method(key)
+        values = (method.merged_as or judged).metrics(method.weights, ks)
         by_row.append(per_user(np.stack([values[f"ndcg@{k}"].numpy() for k in ks], axis=1), users))
     scores = np.stack(by_row, axis=2)  # (U, K, 1 + R)
     index, (_, *references) = pd.Index(ks, name="k"), rows.values()

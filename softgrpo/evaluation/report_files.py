@@ -64,8 +64,9 @@ def save_report(report: Report, folder: Path) -> None:
     pd.concat(frames, ignore_index=True).to_parquet(folder / WEIGHTS, index=False)
     if report.beyond is not None:
         report.beyond.to_parquet(folder / BEYOND, index=False)
+    config = report.config
     stored = {
-        "config": report.config.model_dump(mode="json", include=SHOWN_SETTINGS),
+        "config": config.model_dump(mode="json", include=SHOWN_SETTINGS, exclude={"fusion": config.fusion.idle}),
         "best_single": comparison.best_single,
         "best_static": comparison.best_static,
         "merge": report.merge,

@@ -6,7 +6,7 @@ Oracles look at the answers. They are upper bounds: what a router could reach at
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,11 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softgrpo.baselines.static_mixture import SEARCH_NAMES, StaticMixture, weight_grid
+from softgrpo.baselines.static_mixture import SEARCH_NAMES, Candidate, StaticMixture, weight_grid
 from softgrpo.config import ExperimentConfig, MergeMethod
+from softgrpo.ranking.bounds import within_bounds
 from softgrpo.ranking.rewards import JudgedLists, judge_order
 
 Kind = Literal["single", "static", "gate", "ranker", "learned", "oracle"]
+UNBOUNDED = "static_unbounded"
+"""Key of the best static mixture without bounds on the shares, a row where there are some."""
 LEARNED_LABELS = {"zero_shot": "Zero-shot", "sft": "SFT", "grpo": "SofT-GRPO"}
 
 
@@ -37,8 +40,10 @@ class Method:
             takes the run's.
         choices: Of an oracle, (P, M) weights of which it takes the best for each window and metric; its `weights` are those that
             are best by NDCG@`fusion.k`.
-        bounds_rows: Whether an oracle takes any other row of the table too where that is better, except rankers: they
-            do not weigh recallers.
+        bounds_rows: Whether an oracle takes any other row of the table too where that is better, except rankers, which
+            do not weigh recallers, and rows that do not keep the bounds.
+        keeps_bounds: Whether the bounds on the recallers' shares hold for the row. Single recallers, and what shows the cost of
+            bounds, are told without them.
     """
 
     key: str
@@ -48,6 +53,7 @@ class Method:
     merged_as: JudgedLists | None = None
     choices: Tensor | None = None
     bounds_rows: bool = False
+    keeps_bounds: bool = True
 
     @property
     def weighs(self) -> bool:
@@ -88,6 +94,19 @@ def ranker_method(key: str, label: str, items: NDArray[np.int64], judged: Judged
 def argmax_one_hot(weights: Tensor) -> Tensor:
     """Returns one-hot weights (W, M) at the largest weight, the earlier recaller of equal ones."""
     return torch.nn.functional.one_hot(weights.argmax(-1), weights.shape[-1]).to(weights)
+
+
+def without_bounds(method: Method, judged: JudgedLists) -> Method:
+    """Returns a row as it is without the bounds on the shares that the run's merge has; where it has none, the row itself."""
+    if judged.fusion.bounds is None:
+        return method
+    return replace(method, merged_as=judged.unbounded, keeps_bounds=False)
+
+
+def unbounded_method(judged: JudgedLists, best: Candidate) -> Method:
+    """Returns the row of the static mixture that would be best without bounds on the shares."""
+    weights = torch.ones(len(judged), 1, dtype=torch.float64) * torch.tensor(best.weights, dtype=torch.float64)
+    return without_bounds(Method(UNBOUNDED, "Best static mixture without bounds", "static", weights), judged)
 
 
 def uniform_methods(judged: JudgedLists, merges: Mapping[MergeMethod, JudgedLists]) -> list[Method]:
@@ -153,6 +172,7 @@ def fitted_methods(
     gates: Mapping[str, Gate] | None = None,
     merges: Mapping[MergeMethod, JudgedLists] | None = None,
     rankers: Sequence[Method] = (),
+    unbounded: Candidate | None = None,
 ) -> list[Method]:
     """Lists the rows that need no language model and look at no answer, in the order of the table; see `standard_methods`.
 
@@ -164,14 +184,17 @@ def fitted_methods(
         gates: Further learned rows, `gate_<name>` each.
         merges: The windows under other merges, for their uniform mixture.
         rankers: Rows that order items, see `ranker_method`.
+        unbounded: The best static mixture without bounds on the shares, where there are some.
     """
     ones = torch.ones(len(judged), 1, dtype=torch.float64)
     best = static.best_single.name
     rows = [
-        Method(name, f"{name} (best single)" if name == best else name, "single", ones * corner)
+        without_bounds(Method(name, f"{name} (best single)" if name == best else name, "single", ones * corner), judged)
         for name, corner in zip(recallers, torch.eye(len(recallers), dtype=torch.float64), strict=True)
     ]
     rows += [*uniform_methods(judged, merges or {}), *static_methods(judged, static, start)]
+    if unbounded is not None:
+        rows.append(unbounded_method(judged, unbounded))
     rows += [Method(f"gate_{name}", gate.label, "gate", gate.weights) for name, gate in (gates or {}).items()]
     return [*rows, *rankers]
 
@@ -191,6 +214,7 @@ def standard_methods(
     gates: Mapping[str, Gate] | None = None,
     merges: Mapping[MergeMethod, JudgedLists] | None = None,
     rankers: Sequence[Method] = (),
+    unbounded: Candidate | None = None,
 ) -> tuple[Method, ...]:
     """Lists the rows of the published table, in order.
 
@@ -205,8 +229,9 @@ def standard_methods(
         gates: Further learned rows, `gate_<name>` each.
         merges: The windows under other merges, for their uniform mixture.
         rankers: Rows that order items, see `ranker_method`.
+        unbounded: The best static mixture without bounds on the shares, where there are some.
     """
-    rows = fitted_methods(judged, recallers, static, start, gates, merges, rankers)
+    rows = fitted_methods(judged, recallers, static, start, gates, merges, rankers, unbounded)
     for key in LEARNED_LABELS:
         if key in learned:
             readings = (argmax_one_hot(learned[key]), learned[key])
@@ -217,4 +242,7 @@ def standard_methods(
     best_alone, best_weights = oracle_recaller(judged), oracle_weights(judged, grid)
     rows.append(Method("oracle_recaller", "Oracle recaller", "oracle", best_alone, choices=alone))
     rows.append(Method("oracle_weights", "Oracle weights", "oracle", best_weights, choices=grid, bounds_rows=True))
-    return tuple(rows)
+    return tuple(
+        replace(row, weights=within_bounds(row.weights, judged.fusion)) if row.weighs and row.keeps_bounds else row
+        for row in rows
+    )

@@ -105,7 +105,7 @@ def window_metrics(
         else:
             values = judged.best_metrics(method.choices, ks)
         by_method[method.key] = {name: value.numpy() for name, value in values.items()}
-    weighing = [method.key for method in methods if method.weighs]
+    weighing = [method.key for method in methods if method.weighs and method.keeps_bounds]
     for bound in (by_method[method.key] for method in methods if method.bounds_rows):
         for name in bound:
             bound[name] = np.max([by_method[key][name] for key in weighing], axis=0)

@@ -26,6 +26,7 @@ from softgrpo.pipeline import text_costs
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.policy.model_size import layer_weights
 from softgrpo.recallers.kinds import Kind, kind_of
+from softgrpo.recallers.plugins import plugin_names
 from softgrpo.recallers.registry import TRAINING_SETTINGS
 from softgrpo.stages.contract import ALL_STAGES, LANGUAGE_MODEL_STAGES, POLICY_STAGES, Node
 
@@ -212,17 +213,16 @@ def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, 
     Raises:
         SoftGRPOError: Data or model cannot be read, which the stages would say too.
     """
-    size = data_size(config)
-    slower = REFERENCE_SPEED / machine.speed
+    size, slower = data_size(config), REFERENCE_SPEED / machine.speed
+    given = {*config.recall.files, *plugin_names()}  # of plug-ins it is not known what their training costs
     seconds: dict[str, float] = dict.fromkeys(
         (name for name in ALL_STAGES if any(node.stage.name == name for node in nodes)), 0.0
     )
     longest = 0.0
-    for node in nodes:
-        name = node.stage.name
+    for name, node in ((node.stage.name, node) for node in nodes):
         start, window = START_SECONDS.get(name, OTHER_START_SECONDS), WINDOW_SECONDS.get(name, 0.0)
         own = slower * (start + window * size.windows)
-        if name == "recall" and node.variant not in config.recall.files:
+        if name == "recall" and node.variant not in given:
             own += slower * recaller_seconds(node.variant, config, size)
             longest = max(longest, own)
         elif name in ("embed", *LANGUAGE_MODEL_STAGES):

@@ -17,6 +17,7 @@ from softgrpo.common.names import TEXT
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.store import LocalStore
+from softgrpo.recallers.plugins import plugin_names
 from softgrpo.stages.catalogue import (
     CHECK,
     DATA,
@@ -25,6 +26,7 @@ from softgrpo.stages.catalogue import (
     GRPO,
     RECALL,
     RECALL_FILE,
+    RECALL_PLUGIN,
     RECALL_TEXT,
     SFT,
     SPLIT,
@@ -70,7 +72,8 @@ def _recall(name: str, config: ExperimentConfig) -> Node:
     """Returns the node of one recaller."""
     if name == TEXT:
         return Node(f"recall-{name}", RECALL_TEXT, name, ("split", "embed"))
-    return Node(f"recall-{name}", RECALL_FILE if name in config.recall.files else RECALL, name, ("split",))
+    stage = RECALL_FILE if name in config.recall.files else RECALL_PLUGIN if name in plugin_names() else RECALL
+    return Node(f"recall-{name}", stage, name, ("split",))
 
 
 def check_force(force: tuple[str, ...]) -> tuple[str, ...]:

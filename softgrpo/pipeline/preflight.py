@@ -11,6 +11,7 @@ from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
 from softgrpo.errors import ConfigError, DataError, RecallerError
 from softgrpo.policy.model_files import check_reachable, model_of_texts
 from softgrpo.presets.changes import starting_point
+from softgrpo.recallers.plugins import complete_settings, plugin_names
 from softgrpo.recallers.registry import check_pool, check_settings
 from softgrpo.stages.contract import LANGUAGE_MODEL_STAGES
 
@@ -32,7 +33,9 @@ def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
     """
     files = config.recall.files
     for name in check_pool(config.recall.recallers, files):
-        if name not in (*files, TEXT):
+        if name not in files and name in plugin_names():
+            complete_settings(name, config.recall.settings.get(name, {}))
+        elif name not in (*files, TEXT):
             _check_settings(name, config)
     embeds = TEXT in config.recall.recallers
     if embeds:

@@ -22,6 +22,7 @@ from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets.bounds import check_bounds
 from softgrpo.presets.problems import as_config_error
 from softgrpo.presets.settings import Setting, settings
+from softgrpo.recallers.plugins import plugin_names
 from softgrpo.recallers.registry import check_pool
 
 __all__ = ["Setting", "dataset_names", "preset_config", "recall_files", "resolve", "settings", "size_names", "validate"]
@@ -137,7 +138,7 @@ def _derived(config: ExperimentConfig, preset: Mapping[str, Any] | None) -> dict
 
     recall = config.recall
     mentioned = {} if preset is None else preset.get("recall", {}).get("settings", {})
-    names = [name for name in recall.recallers if name not in (TEXT, *recall.files, *mentioned)]
+    names = [name for name in recall.recallers if name not in (TEXT, *recall.files, *plugin_names(), *mentioned)]
     if (preset is not None and not any(map(is_trained, names))) or not is_here(config.data):
         return {}
     follows = derived(data_size(config), names)

@@ -116,4 +116,6 @@ def _with_pool(whole: ExperimentConfig, pool: Pool) -> ExperimentConfig:
     kept = {name: values for name, values in whole.recall.settings.items() if name in {"all", *pool}}
     files = {name: path for name, path in whole.recall.files.items() if name in pool}
     values = whole.model_dump()
+    for name in ("min_share", "max_share"):
+        values["fusion"][name] = {key: value for key, value in values["fusion"][name].items() if key in pool}
     return validate(values | {"recall": values["recall"] | {"recallers": pool, "settings": kept, "files": files}})

@@ -6,6 +6,9 @@ of the type checker, and of the import of this module.
 Which items are in a merged list: those that at least one recaller with a weight above 0 retrieved. A recaller with weight
 exactly 0 changes nothing at all, not even the order of ties; so a one-hot weight gives that recaller's own list, item for item.
 
+Bounds on the recallers' shares are kept here and nowhere else: weights beyond them are merged as the nearest ones within
+(`softgrpo.ranking.bounds`), whoever gives them.
+
 Legend: B windows, G weight samples per window, M recallers, D depth, C union size, T targets, K cut-off.
 """
 
@@ -21,6 +24,7 @@ from torch import Tensor
 from softgrpo.config import FusionConfig, MergeMethod
 from softgrpo.ranking import by_quota, by_value
 from softgrpo.ranking.aligned import Aligned, check_lists, check_weights, over_union, pieces, target_positions
+from softgrpo.ranking.bounds import within_bounds
 from softgrpo.ranking.normalisation import normalised_scores, reciprocal_ranks
 
 
@@ -128,6 +132,21 @@ def fuse(items: Tensor, scores: Tensor, weights: Tensor, fusion: FusionConfig | 
     return merged_lists(align(items, scores, fusion), weights[:, None], fusion, fusion.k)[:, 0]
 
 
+def admitted(weights: Tensor, aligned: Aligned, fusion: FusionConfig) -> Tensor:
+    """Returns the weights that lists are merged with: all merges, rewards and rankings take theirs from here.
+
+    Args:
+        weights: (B, G, M), see `softgrpo.ranking.aligned.check_weights`.
+        aligned: Of B windows.
+        fusion: How lists are merged, with its bounds.
+
+    Raises:
+        TrainingError: The weights break a rule of `check_weights`.
+    """
+    check_weights(weights, aligned)
+    return within_bounds(weights, fusion)
+
+
 def merged_lists(aligned: Aligned, weights: Tensor, fusion: FusionConfig, k: int) -> Tensor:
     """Merges the lists, best item first.
 
@@ -143,7 +162,7 @@ def merged_lists(aligned: Aligned, weights: Tensor, fusion: FusionConfig, k: int
     Raises:
         TrainingError: The weights break a rule of `check_weights`.
     """
-    check_weights(weights, aligned)
+    weights = admitted(weights, aligned, fusion)
     places = METHODS[fusion.method].order(aligned, weights, k)
     items = aligned.items[:, None].expand(-1, weights.shape[1], -1).gather(2, places.clamp(min=0))
     return items.masked_fill(places < 0, -1)
@@ -165,7 +184,7 @@ def target_ranks(aligned: Aligned, positions: Tensor, weights: Tensor, fusion: F
     Raises:
         TrainingError: The weights break a rule of `check_weights`.
     """
-    check_weights(weights, aligned)
+    weights = admitted(weights, aligned, fusion)
     return METHODS[fusion.method].ranks(aligned, positions, weights, max_rank)
 
 
@@ -197,4 +216,4 @@ def contributions(aligned: Aligned, merged: Tensor, weights: Tensor, fusion: Fus
     """
     places = target_positions(aligned, merged)
     inside = (places >= 0)[..., None]  # (B, K, 1)
-    return METHODS[fusion.method].shares(aligned, places.clamp(min=0), weights) * inside
+    return METHODS[fusion.method].shares(aligned, places.clamp(min=0), within_bounds(weights, fusion)) * inside

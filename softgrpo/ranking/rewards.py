@@ -17,8 +17,8 @@ from torch import Tensor
 
 from softgrpo.config import FusionConfig
 from softgrpo.errors import TrainingError
-from softgrpo.ranking.aligned import ABSENT, Aligned, best_ranks, check_weights, target_positions
-from softgrpo.ranking.fusion import METHODS, align, contenders, target_ranks
+from softgrpo.ranking.aligned import ABSENT, Aligned, best_ranks, target_positions
+from softgrpo.ranking.fusion import METHODS, admitted, align, contenders, target_ranks
 from softgrpo.ranking.metrics import all_metrics, check_targets, ndcg
 
 TrainingReward = Literal["ndcg", "log_probability"]
@@ -63,6 +63,11 @@ class JudgedLists:
     def contending(self) -> JudgedLists:
         """The same windows with only the items that weights can bring into the first `fusion.k`."""
         return JudgedLists(contenders(self.aligned, self.fusion), self.targets, self.fusion)
+
+    @property
+    def unbounded(self) -> JudgedLists:
+        """The same windows, merged without bounds on the recallers' shares; itself where there are none."""
+        return JudgedLists(self.aligned, self.targets, self.fusion.unbounded) if self.fusion.bounds else self
 
     def __len__(self) -> int:
         return len(self.aligned)
@@ -262,7 +267,7 @@ class LogProbabilityReward(RankingReward):
 
     def _earned(self, index: Tensor, weights: Tensor) -> Tensor:
         aligned, positions = self._judged.aligned.select(index), self._positions[index][:, None]  # (B, 1, T)
-        check_weights(weights, aligned)
+        weights = admitted(weights, aligned, self._judged.fusion)
         merged = (best_ranks(aligned, weights) < aligned.depth).expand(-1, weights.shape[1], -1)  # (B, G, C)
         scores = self._scores(aligned, weights)
         # of an empty list 0

@@ -14,6 +14,7 @@ import yaml
 
 from softgrpo.common.names import TEXT
 from softgrpo.errors import RecallerError, nearest
+from softgrpo.recallers.plugins import package_of, plugin_names
 
 _FOLDERS = {"general": "general_recommender", "sequential": "sequential_recommender"}
 _CLASS = re.compile(r"^class (\w+)\((?:\w*Recommender|DiffRec)\b", re.MULTILINE)
@@ -128,8 +129,12 @@ def known_recallers() -> dict[str, str]:
     return {name: kind for name, kind in _all_models().items() if name not in UNSUPPORTED}
 
 
-def check_recallers(names: Iterable[str]) -> tuple[str, ...]:
+def check_recallers(names: Iterable[str], others: Collection[str] = ()) -> tuple[str, ...]:
     """Returns the names in RecBole's spelling; upper and lower case may be mixed.
+
+    Args:
+        names: RecBole models.
+        others: Further names that an unknown one may have meant.
 
     Raises:
         RecallerError: A name is unknown (with the nearest one), not usable here (with the reason), or given twice.
@@ -148,7 +153,7 @@ def check_recallers(names: Iterable[str]) -> tuple[str, ...]:
             )
         if name.lower() not in by_lower:
             rule = "A recaller is a general or sequential RecBole model, by name"
-            raise RecallerError(f"Recaller '{name}'", rule, nearest(name, known), code="RECALLER-011")
+            raise RecallerError(f"Recaller '{name}'", rule, nearest(name, {*known, *others}), code="RECALLER-011")
         spelled.append(by_lower[name.lower()])
     if len(set(spelled)) < len(spelled):
         raise RecallerError(
@@ -164,14 +169,26 @@ def check_pool(names: Iterable[str], files: Collection[str] = ()) -> tuple[str, 
     """Returns the names of a pool; upper and lower case may be mixed.
 
     Args:
-        names: RecBole models, `Text` and names of files.
+        names: RecBole models, `Text`, plug-ins and names of files.
         files: The names of the recallers that come from files.
 
     Raises:
-        RecallerError: A name is unknown, not usable here, or given twice; or a file has the name of a RecBole model or `Text`.
+        RecallerError: A name is unknown, not usable here, or given twice; or a file has the name of a RecBole model, `Text` or a
+            plug-in; or a plug-in of the pool has the name of a RecBole model or `Text`.
     """
+    names, plugins = list(names), plugin_names()
     taken = {name.lower(): f"RecBole has a model {name}" for name in (*known_recallers(), *UNSUPPORTED)}
     taken[TEXT.lower()] = f"{TEXT} is the recaller by item texts"
+    asked = {name.lower() for name in names}
+    for name in plugins:
+        if name.lower() in taken and name.lower() in asked:
+            raise RecallerError(
+                f"The package {package_of(name)} has a recaller '{name}'",
+                f"{taken[name.lower()]}, and a table must tell the two apart",
+                "Change the name of its entry point, or uninstall the package",
+                code="RECALLER-132",
+            )
+    taken |= {name.lower(): f"an installed plug-in is called {name}" for name in plugins}
     for name in files:
         if name.lower() in taken:
             raise RecallerError(
@@ -180,9 +197,8 @@ def check_pool(names: Iterable[str], files: Collection[str] = ()) -> tuple[str, 
                 f"Give the file another name, such as My{name}",
                 code="RECALLER-002",
             )
-    by_lower = {name.lower(): name for name in (*files, TEXT)}
-    names = list(names)
-    ours = iter(check_recallers(name for name in names if name.lower() not in by_lower))
+    by_lower = {name.lower(): name for name in (*files, TEXT, *plugins)}
+    ours = iter(check_recallers((name for name in names if name.lower() not in by_lower), by_lower.values()))
     pool = tuple(by_lower[name.lower()] if name.lower() in by_lower else next(ours) for name in names)
     if len(set(pool)) < len(pool):
         raise RecallerError(

@@ -11,6 +11,7 @@ from softgrpo.common.digests import digest_file
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.locate import SUFFIXES, locate
 from softgrpo.policy.model_files import identify_weights, model_of_texts
+from softgrpo.recallers.plugins import plugin_identity
 from softgrpo.stages.contract import Stage, StageContext
 
 Parameters = Callable[[ExperimentConfig, str], dict[str, Any]]
@@ -79,6 +80,16 @@ def _recall_file(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     }
 
 
+def _recall_plugin(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "recaller": variant,
+        "settings": config.recall.settings.get(variant, {}),
+        "plugin": plugin_identity(variant),
+        **config.recall.model_dump(mode="json", include={"depth", "batch_size"}),
+    }
+
+
 def _check(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     return {
         "seed": config.seed,
@@ -102,7 +113,7 @@ def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     return {
         "seed": config.seed,
         "recallers": list(config.recall.recallers),
-        "fusion": config.fusion.model_dump(mode="json"),
+        "fusion": config.fusion.model_dump(mode="json", exclude=config.fusion.idle),
         "features": config.told_features.model_dump(mode="json"),
         "prompt": config.told_prompt.model_dump(mode="json", exclude={"max_length"}),
         "grid_steps": config.evaluation.grid_steps,
@@ -115,7 +126,7 @@ def _gates(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     return {
         "seed": config.seed,
         "recallers": list(config.recall.recallers),
-        "fusion": config.fusion.model_dump(mode="json"),
+        "fusion": config.fusion.model_dump(mode="json", exclude=config.fusion.idle),
         "fitted": sorted({*config.evaluation.baselines} - {*config.evaluation.searches, "zero_shot"}),
         "policy": config.policy.model_dump(mode="json", include={"prior", "prior_floor"}),
         "max_train_windows": config.train.max_train_windows,
@@ -127,7 +138,7 @@ def _training(config: ExperimentConfig) -> dict[str, Any]:
     return {
         "seed": config.seed,
         "recallers": list(config.recall.recallers),
-        "fusion": config.fusion.model_dump(mode="json"),
+        "fusion": config.fusion.model_dump(mode="json", exclude=config.fusion.idle),
         "max_length": config.prompt.max_length,
         # the weights themselves stand for the name, which may be a path of this machine
         "policy": config.policy.model_dump(mode="json", exclude={"size", "model_name"}),
@@ -149,6 +160,8 @@ def _grpo(config: ExperimentConfig, variant: str) -> dict[str, Any]:
 
 def _test(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     left_out: dict[str, Any] = {"data": {"data_path", "download"}, "recall": {"files"}, "limits": True}
+    if config.fusion.idle:
+        left_out["fusion"] = config.fusion.idle
     return {"config": config.model_dump(mode="json", exclude=left_out)}  # the report tells it all
 
 
@@ -168,6 +181,7 @@ EMBED = _stage(
 )
 RECALL = _stage("recall", _recall, (*TABLES, "recbole", "scipy", "torch"))
 RECALL_FILE = _stage("recall", _recall_file, TABLES, "recall_file")
+RECALL_PLUGIN = _stage("recall", _recall_plugin, (*TABLES, "safetensors", "torch"), "recall_plugin")
 RECALL_TEXT = _stage("recall", _recall_text, (*TABLES, "torch"), "recall_text")
 DATA = _stage("data", _data, (*TABLES, "optuna", "safetensors", "scikit-learn", "torch"))
 CHECK = _stage("check", _check, (*TABLES, "safetensors"))
@@ -175,4 +189,4 @@ GATES = _stage("gates", _gates, (*TABLES, "safetensors", "scikit-learn", "skops"
 SFT = _stage("sft", _sft, (*TRAINING, "pandas", "scikit-learn", "skops"))
 GRPO = _stage("grpo", _grpo, (*TRAINING, "trl"))
 TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn", "skops"))
-EVERY = (SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_TEXT, DATA, CHECK, GATES, SFT, GRPO, TEST)
+EVERY = (SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_PLUGIN, RECALL_TEXT, DATA, CHECK, GATES, SFT, GRPO, TEST)

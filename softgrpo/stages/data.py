@@ -97,7 +97,7 @@ def run(context: StageContext) -> dict[str, float]:
     targets = targets_of(corpus, windows)
     policy, valid = windows.of(Part.POLICY), windows.of(Part.VALID)
     platt = None
-    if any(fusion.normalisation == "platt" for fusion in config.fusion.merges):
+    if any(fusion.normalisation == "platt" for fusion in config.merges):
         window_targets = np.where(targets[policy] < 0, -2, targets[policy])[:, None, None, :]
         hits = (lists.items[policy][..., None] == window_targets).any(-1)  # (W, M, D)
         platt = fit_platt(torch.from_numpy(lists.scores[policy]), torch.from_numpy(hits))
@@ -116,7 +116,7 @@ def run(context: StageContext) -> dict[str, float]:
             f"features.record {config.features.record})"
         )
     search = search_merges(
-        config.fusion.merges,
+        config.merges,
         lambda fusion: judge(lists, targets, policy, fusion, platt),
         lambda fusion: judge(lists, targets, valid, fusion, platt),
         lists.recallers,

@@ -6,11 +6,14 @@ validation window, which the stage `test` compares the policies with. Legend: W 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from softgrpo.common.artifacts import VALID_NDCG
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Part
+from softgrpo.config import FusionConfig
 from softgrpo.evaluation.chosen import Chosen, UsableMethod, write_chosen
 from softgrpo.evaluation.rows import Method
 from softgrpo.stages.contract import StageContext
@@ -27,6 +30,11 @@ def usable(method: Method, valid_ndcg: float) -> UsableMethod:
     return UsableMethod(method.key, method.label, method.kind, valid_ndcg, weights)
 
 
+def within_the_bounds(methods: Sequence[Method], fusion: FusionConfig) -> list[Method]:
+    """Returns the rows that keep the bounds on the recallers' shares, where there are some: all that `recommend` may use."""
+    return [each for each in methods if fusion.bounds is None or (each.weighs and each.keeps_bounds)]
+
+
 def run(context: StageContext) -> dict[str, float]:
     config, out = context.config, context.out
     prepared, embeddings = Prepared.of(config, context.inputs), embeddings_of(context.inputs)
@@ -34,7 +42,7 @@ def run(context: StageContext) -> dict[str, float]:
     fitted.save(out)
     rows = prepared.windows.of(Part.VALID)
     judged = prepared.judged(rows)
-    methods = fitted.methods(prepared, rows, embeddings)
+    methods = within_the_bounds(fitted.methods(prepared, rows, embeddings), judged.fusion)
     ndcg = pd.DataFrame({Columns.Window: rows})
     for method in methods:
         ndcg[method.key] = (method.merged_as or judged).ndcg(method.weights[:, None])[:, 0].numpy()

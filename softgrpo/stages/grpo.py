@@ -58,7 +58,7 @@ def _make_trainer(
         processing_class=policy.tokenizer,
         eval_dataset=rows_of(prepared, asked.rows, policy, log_prior=log_prior),
         compute_metrics=ranking_metrics(
-            prepared.reward(asked.rows), config.recall.recallers, grpo.tau_gumbel, asked.share
+            prepared.reward(asked.rows), config.recall.recallers, grpo.tau_gumbel, asked.share, prepared.fusion
         ),
         callbacks=training_callbacks(config.train, context.reporter, "SofT-GRPO", config.recall.recallers),
     )

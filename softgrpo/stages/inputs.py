@@ -16,7 +16,16 @@ from transformers import PreTrainedTokenizerBase
 
 from softgrpo.baselines.merge_search import MergeSearch, TriedMerge
 from softgrpo.baselines.static_mixture import Candidate, StaticMixture
-from softgrpo.common.artifacts import CANDIDATES, EMBEDDINGS, FEATURES, MERGES, NUMBERS, PLATT, PROMPTS, STATIC
+from softgrpo.common.artifacts import (
+    CANDIDATES,
+    EMBEDDINGS,
+    FEATURES,
+    MERGES,
+    NUMBERS,
+    PLATT,
+    PROMPTS,
+    STATIC,
+)
 from softgrpo.common.embeddings import load_embeddings
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig, FusionConfig
@@ -77,11 +86,17 @@ def load_static(folder: Path) -> StaticMixture:
 
 
 def save_merges(folder: Path, search: MergeSearch) -> None:
-    """Writes the merges that were tried and which one was chosen, and the outcome of the search for static weights under it."""
+    """Writes the merges that were tried and which one was chosen, and the outcomes of the search for static weights under it."""
     tried = [
-        {"fusion": each.fusion.model_dump(), "best": asdict(each.best), "chosen": each.fusion == search.chosen}
+        {
+            "fusion": each.fusion.model_dump(exclude=each.fusion.idle),
+            "best": asdict(each.best),
+            "chosen": each.fusion == search.chosen,
+        }
         for each in search.tried
     ]
+    if search.unbounded is not None:  # beside the chosen merge, which it belongs to
+        next(each for each in tried if each["chosen"])["unbounded"] = asdict(search.unbounded)
     (folder / MERGES).write_text(json.dumps(tried, indent=2), encoding="utf-8")
     save_static(folder, search.static)
 
@@ -93,7 +108,8 @@ def load_merges(folder: Path) -> MergeSearch:
         TriedMerge(FusionConfig.model_validate(each["fusion"]), Candidate.of(each["best"])) for each in stored
     )
     chosen = next(merge.fusion for merge, each in zip(tried, stored, strict=True) if each["chosen"])
-    return MergeSearch(tried, chosen, load_static(folder))
+    unbounded = next((Candidate.of(each["unbounded"]) for each in stored if "unbounded" in each), None)
+    return MergeSearch(tried, chosen, load_static(folder), unbounded)
 
 
 def embeddings_of(inputs: Mapping[str, Path]) -> NDArray[np.float32] | None:
@@ -168,7 +184,7 @@ class Prepared:
         """The run's merge. Runs of earlier versions stored none; theirs is the one that they name."""
         if (self.data / MERGES).is_file():
             return self.merges.chosen
-        (named,) = self.config.fusion.merges
+        (named,) = self.config.merges
         return named
 
     @cached_property

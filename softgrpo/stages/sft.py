@@ -65,7 +65,8 @@ def _make_trainer(
     common = common_arguments(
         config.train, config.sft.learning_rate, config.sft.num_train_epochs, len(rows), config.seed, context.work
     )
-    ranking = ranking_metrics(prepared.reward(asked.rows), config.recall.recallers, tau=1.0, share=asked.share)
+    reward, fusion = prepared.reward(asked.rows), prepared.fusion
+    ranking = ranking_metrics(reward, config.recall.recallers, tau=1.0, share=asked.share, fusion=fusion)
     choices = choice_metrics(prepared.features.ndcg[asked.rows], config.recall.recallers)
     trainer = RecallerSFTTrainer(
         class_weights=torch.from_numpy(class_weights),

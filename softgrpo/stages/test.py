@@ -46,7 +46,7 @@ from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, St
 from softgrpo.stages.fitted import FittedBaselines
 from softgrpo.stages.inputs import Prepared, embeddings_of
 from softgrpo.stages.leakage import check_everyone_is_tested
-from softgrpo.stages.merge_table import merge_metrics, merge_rows, other_merges
+from softgrpo.stages.merge_table import bounds_note, merge_metrics, merge_rows, other_merges
 from softgrpo.stages.policy_rows import load_for, load_prior, rows_of
 
 TIMED_WINDOWS = 512
@@ -219,7 +219,8 @@ def run(context: StageContext) -> dict[str, float]:
     start = starting_weights(np.asarray(prepared.static.best.weights), config.policy)
     gates, chosen = fitted.rows(prepared, rows), choose_method(prepared, context.inputs)
     rankers = fitted.rankers(prepared, rows, judged, embeddings_of(context.inputs))
-    methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, others, rankers)
+    free = prepared.merges.unbounded
+    methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, others, rankers, free)
     users = prepared.windows.user[rows]
     comparison = compare(judged, users, rows, methods, prepared.static.best_single.name, config)
     for _, evaluated in comparison.windows.groupby("method", sort=False):
@@ -235,7 +236,12 @@ def run(context: StageContext) -> dict[str, float]:
         merges=merges,
         static=prepared.static,
         gates=fitted.choices,
-        facts=_data_facts(prepared) | floor_note(config) | record_note(config) | notes | foreign_note(config),
+        facts=_data_facts(prepared)
+        | floor_note(config)
+        | record_note(config)
+        | notes
+        | foreign_note(config)
+        | bounds_note(prepared, comparison),
         focus=FOCUS,
         learnt=learnt_sentence(comparison, FOCUS, config.policy.prior == "static"),
         head={"language model": describe_model(config.policy)},

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerState
 
-from softgrpo.config import PolicyConfig, TrainConfig
+from softgrpo.config import FusionConfig, PolicyConfig, TrainConfig
 from softgrpo.policy.model import restore_state, trainable_state
+from softgrpo.ranking.bounds import within_bounds
 from softgrpo.reporting import BEST_METRIC, Reporter
 from softgrpo.stages.callbacks import best_evaluation, evaluations
 
@@ -34,8 +35,12 @@ def head_rate(policy: PolicyConfig, chosen: float | None) -> float | None:
 
 
 def ranking_metrics(
-    reward: Callable[[Tensor, Mapping[str, Tensor]], Tensor], recallers: Sequence[str], tau: float, share: float = 1.0
-) -> Callable[[EvalPrediction], dict[str, float]]:  # fmt: skip
+    reward: Callable[[Tensor, Mapping[str, Tensor]], Tensor],
+    recallers: Sequence[str],
+    tau: float,
+    share: float = 1.0,
+    fusion: FusionConfig | None = None,
+) -> Callable[[EvalPrediction], dict[str, float]]:
     """Returns a metric function over validation windows.
 
     Args:
@@ -43,6 +48,7 @@ def ranking_metrics(
         recallers: The M names.
         tau: Temperature of the second reading, `softmax(z / tau)`.
         share: Windows that were asked about, of all; in the others NDCG is 0 whatever the weights.
+        fusion: The merge, whose bounds the mean weights keep; None has none. The reward keeps them by itself.
 
     Returns:
         A function that gives ndcg_multi (softmax(z)), ndcg_multi_tau (softmax(z / tau)), ndcg_best_reading (the better of
@@ -58,7 +64,8 @@ def ranking_metrics(
         names = ("ndcg_multi", "ndcg_multi_tau", "ndcg_single")
         metrics = dict(zip(names, (share * rewards).tolist(), strict=True))
         metrics["ndcg_best_reading"] = max(metrics["ndcg_multi"], metrics["ndcg_multi_tau"])
-        return metrics | {f"weight_{name}": float(w) for name, w in zip(recallers, multi.mean(0), strict=True)}
+        kept = multi if fusion is None else within_bounds(multi, fusion)
+        return metrics | {f"weight_{name}": float(w) for name, w in zip(recallers, kept.mean(0), strict=True)}
 
     return compute
 

@@ -15,6 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from softgrpo.common.names import TEXT
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import StoreError
+from softgrpo.recallers.plugins import plugin_names
 from softgrpo.stages.contract import LANGUAGE_MODEL_STAGES, Node
 from tasks.servers.prefect_api import open_session
 
@@ -56,7 +57,7 @@ def make_limit(api: str, credentials: str | None = None) -> None:
 def uses_gpu(node: Node, config: ExperimentConfig) -> bool:
     """Tells whether a stage computes on a GPU: the settings let it, and there is one."""
     if node.stage.name == "recall":
-        allowed = node.variant not in (*config.recall.files, TEXT) and bool(
+        allowed = node.variant not in (*config.recall.files, TEXT, *plugin_names()) and bool(
             config.recall.settings_of(node.variant).get("use_gpu", True)
         )
     else:

@@ -46,6 +46,8 @@ def candidates(setting: Setting, current: Any) -> Iterator[Any]:
         yield ("age", "gender")
     if setting.path == "recall.files":
         yield {"Mine": "mine.parquet"}
+    elif setting.path in ("fusion.min_share", "fusion.max_share"):
+        yield {"SASRec": 0.5}
     elif dict in setting.kinds:
         yield {"SASRec": {"epochs": 77}}
     if {str, Path} & setting.kinds and not setting.choices:

@@ -87,7 +87,7 @@ def small_prepared(config: ExperimentConfig, test_seed: int = 7, test: bool = Tr
     lists = CandidateLists(("Left", "Right"), items.reshape(-1, 2, 20).astype(np.int32), scores.reshape(-1, 2, 20))
     targets = targets_of(corpus, windows)
     search = search_merges(
-        config.fusion.merges,
+        config.merges,
         lambda fusion: judge(lists, targets, windows.of(Part.POLICY), fusion, None),
         lambda fusion: judge(lists, targets, windows.of(Part.VALID), fusion, None),
         lists.recallers,

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from softgrpo.baselines.merge_search import search_merges
-from softgrpo.config import FusionChoice, FusionConfig
+from softgrpo.common.artifacts import MERGES
+from softgrpo.config import ExperimentConfig, FusionChoice, FusionConfig
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.stages.inputs import load_merges, save_merges
+from tests.softgrpo.baselines.cases import small_config, small_prepared
 
 RECIPROCAL = FusionConfig(method="score", normalisation="rank_reciprocal", k=1)
 QUOTA = FusionConfig(method="quota", k=1)
@@ -96,3 +98,29 @@ def test_a_named_method_is_the_only_one(method: str) -> None:
     choice = FusionChoice.model_validate({"method": method, "normalisation": "zscore", "rrf_k": 5, "k": 3})
     (merge,) = choice.merges
     assert merge.model_dump() == choice.model_dump()
+
+
+def test_bounds_are_searched_within_and_their_cost_is_known() -> None:
+    config = small_config(baselines=())
+    bounds = {"method": "quota", "k": 5, "max_share": {"Left": 0.2}}
+    held = ExperimentConfig.model_validate(config.model_dump() | {"fusion": bounds})
+    search = small_prepared(held).merges
+    assert search.chosen.bounds == ((0.0, 0.0), (0.2, 1.0))
+    assert all(merge.best.weights[0] <= 0.2 + 1e-6 for merge in search.tried)
+    named = config.model_dump() | {"fusion": {**search.chosen.unbounded.model_dump(), "k": 5}}
+    free = small_prepared(ExperimentConfig.model_validate(named)).merges
+    assert search.unbounded == free.static.best and free.unbounded is None
+    assert search.unbounded.valid_ndcg >= search.static.best.valid_ndcg
+
+
+def test_what_was_searched_is_stored_and_read_again(tmp_path: Path) -> None:
+    for number, max_share in enumerate(({}, {"Left": 0.2})):
+        fusion = {"method": "rrf", "k": 5, "max_share": max_share}
+        search = small_prepared(
+            ExperimentConfig.model_validate(small_config().model_dump() | {"fusion": fusion})
+        ).merges
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        save_merges(folder, search)
+        assert load_merges(folder) == search
+        assert ("share" in (folder / MERGES).read_text(encoding="utf-8")) == bool(max_share)

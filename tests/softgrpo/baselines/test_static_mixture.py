@@ -78,3 +78,27 @@ def test_oracles() -> None:
     assert oracle_recaller(windows).tolist() == [[1, 0], [0, 1], [1, 0]]
     grid = weight_grid(2, 10, 0)
     assert torch.equal(windows.ndcg(oracle_weights(windows, grid)[:, None])[:, 0], windows.ndcg(grid).amax(1))
+
+
+def with_bounds(windows: JudgedLists, **bounds: dict[str, float]) -> JudgedLists:
+    fusion = FUSION.model_copy(update=bounds).for_pool(("A", "B"))
+    return JudgedLists(windows.aligned, windows.targets, fusion)
+
+
+def test_bounds_hold_for_every_mixture_and_single_recallers_do_not_compete() -> None:
+    windows = judged([A, A, A, B], [[1]] * 4)
+    free = best_static_mixture(windows, windows, ("A", "B"), 10, 0, ["cem", "bayes"])
+    assert (free.best.name, free.best.weights, free.best.valid_ndcg) == ("uniform", (0.5, 0.5), 1.0)
+    held = with_bounds(windows, max_share={"A": 0.4})
+    found = best_static_mixture(held, held, ("A", "B"), 10, 0, ["cem", "bayes"])
+    # "a" is a hit for w >= 1/2 only, so w <= 0.4 on A hits the one window of B
+    assert [candidate.name for candidate in found.candidates] == ["A", "B", "uniform", "grid", "cem", "bayes"]
+    assert found.candidates[:2] == free.candidates[:2]  # as they are without bounds
+    assert all(candidate.weights[0] <= 0.4 + 1e-6 for candidate in found.candidates[2:])
+    assert (found.best.name, found.best.weights, found.best.valid_ndcg) == ("uniform", pytest.approx((0.4, 0.6)), 1 / 4)
+    assert found.best_single == free.best_single
+
+
+def test_the_oracle_keeps_the_bounds_too() -> None:
+    windows = with_bounds(judged([A, B], [[1], [1]]), min_share={"B": 0.6})
+    assert windows.ndcg(weight_grid(2, 10, 0)).amax(1).tolist() == [0, 1]

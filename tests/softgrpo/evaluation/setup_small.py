@@ -49,12 +49,12 @@ class Small:
     numbers: NDArray[np.float64]
 
 
-def small_config() -> ExperimentConfig:
+def small_config(**bounds: dict[str, float]) -> ExperimentConfig:
     return ExperimentConfig.model_validate(
         {
             "data": {"dataset": "<small>"},
             "recall": {"recallers": ("Left", "Right"), "depth": 20},
-            "fusion": {"k": 5, "method": "score", "normalisation": "rank_reciprocal"},
+            "fusion": {"k": 5, "method": "score", "normalisation": "rank_reciprocal", **bounds},
             "evaluation": {"ks": (5,), "bootstrap": 200, "grid_steps": 4},
         }
     )
@@ -86,9 +86,10 @@ def ranked(targets: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.i
     return np.array(rows, dtype=np.int64)
 
 
-def small() -> Small:
+def small(**bounds: dict[str, float]) -> Small:
+    """Returns the comparison, with bounds on the shares as in the section `fusion`."""
     generator = np.random.default_rng(0)
-    config = small_config()
+    config = small_config(**bounds)
     corpus, windows = small_corpus(generator)
     targets = corpus.item.reshape(USERS, -1)[:, HISTORY:]
     items = np.stack([np.stack([generator.permutation(ITEMS)[:10] for _ in range(2)]) for _ in range(USERS)])
@@ -101,7 +102,7 @@ def small() -> Small:
             torch.from_numpy(items),
             scores,
             torch.from_numpy(targets),
-            config.fusion.merges[0].model_copy(update={"method": method}),
+            config.merges[0].model_copy(update={"method": method}),
         )
         for method in get_args(MergeMethod)
     }
@@ -113,7 +114,8 @@ def small() -> Small:
     start = torch.tensor(static.best.weights, dtype=torch.float64)
     ranker = ranker_method("ranker", "Item ranker", ranked(targets, items), judged)
     pool = config.recall.recallers
-    methods = standard_methods(judged, pool, static, start, learned, config, gates, merges, [ranker])
+    unbounded = best_static_mixture(judged.unbounded, judged.unbounded, pool, 4, config.seed).best if bounds else None
+    methods = standard_methods(judged, pool, static, start, learned, config, gates, merges, [ranker], unbounded)
     comparison = compare(judged, windows.user, np.arange(USERS), methods, static.best_single.name, config)
     numbers = np.random.default_rng(1).random((USERS, 13))
     return Small(config, corpus, windows, judged, static, comparison, items.astype(np.int32), targets, numbers)
