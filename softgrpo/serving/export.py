@@ -25,9 +25,10 @@ from softgrpo.data.corpus import load_corpus
 from softgrpo.evaluation.report_files import load_report
 from softgrpo.policy.card import CARD as POLICY_CARD
 from softgrpo.policy.card import PolicyCard
+from softgrpo.policy.catalogue import short
 from softgrpo.policy.model import Policy, save_policy
 from softgrpo.policy.plain import as_plain, why_not_plain
-from softgrpo.policy.prompts import PromptParts, load_prompts, short
+from softgrpo.policy.prompts import PromptParts, load_prompts
 from softgrpo.serving.model_card import Contents, Origin, model_card, public_name
 from softgrpo.serving.onnx_file import write_onnx
 from softgrpo.serving.pure_models import load_policy
