@@ -34,7 +34,7 @@ class Scorer(Protocol):
         """Scores every item of the corpus for B users.
 
         Args:
-            users: (B,) user ids.
+            users: (B,) user ids; -1 is a user that is not in the corpus, about whom there is nothing but the history.
             histories: B arrays of item ids, oldest first: everything before the window.
 
         Returns:
