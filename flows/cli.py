@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": "flows.command.compare",
     "report": "flows.command.report",
     "recommend": "flows.command.recommend",
+    "score": "flows.command.score",
     "export": "flows.command.export",
     "windows": "flows.command.windows",
     "multi-recaller": "flows.command.multi_recaller",
@@ -54,6 +55,7 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo runs                      the runs that are stored, the newest first
   softgrpo report RUN                the report of a run: table, page, figures
   softgrpo recommend RUN             what a trained run recommends, with each recaller's part in it
+  softgrpo score RUN --latest        the same for the histories of now, new users included
   softgrpo export RUN --to FOLDER    the policy of a run as a folder to hand on: model, model card, ONNX
   softgrpo compare RUN RUN ...       several runs in one table, with intervals
   softgrpo multi-recaller DATASET STAGE SIZE    pools of recallers compared; each recaller is trained once

@@ -101,6 +101,11 @@ class RecBoleRecaller:
         return self.recipe.name
 
     @property
+    def trained(self) -> NDArray[np.bool_]:
+        """(I,) items that the training data hold."""
+        return self.data.item_ids > 0
+
+    @property
     def knows_users(self) -> bool:
         """Whether the model has something of each user that it was trained on, such as an embedding."""
         return any(

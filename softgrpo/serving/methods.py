@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
-from softgrpo.baselines.stored_gates import Gate
+from softgrpo.baselines.gates import Gate, load_gate
 from softgrpo.common.artifacts import GATE
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import PolicyError, nearest
