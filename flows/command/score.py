@@ -62,7 +62,9 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     )
     parser.add_argument("--k", type=int, metavar="N", help="length of the lists (default: fusion.k of the run)")
     parser.add_argument(
-        "--method", metavar="NAME", help="row of the run's table whose weights are used (default: grpo_multi)"
+        "--method",
+        metavar="NAME",
+        help="row of the run's table, such as static or grpo_multi (default: best, the one that validation windows chose)",
     )
     parser.add_argument("--shard", metavar="I/N", help="the I-th of N equal shares of the users, by a hash of the name")
     parser.add_argument(
@@ -85,9 +87,9 @@ def prepare(arguments: argparse.Namespace) -> Job:
     users = read_users(arguments.users, arguments.users_from)
     _check_files(arguments)
     from flows.results.scoring import ScoreOptions, open_to_score, score_run
-    from softgrpo.evaluation.summary import FOCUS
+    from softgrpo.evaluation.chosen import BEST
 
-    options = ScoreOptions(arguments.history, lists, users, arguments.k, arguments.method or FOCUS, shard)
+    options = ScoreOptions(arguments.history, lists, users, arguments.k, arguments.method or BEST, shard)
     run = open_to_score(arguments.RUN, arguments.output, options)
     part = "" if shard.count == 1 else f"-{shard.index + 1}-of-{shard.count}"
     to = arguments.to or arguments.output / FOLDER / f"{run.run_id}{part}.{arguments.format or FORMATS[0]}"
@@ -95,6 +97,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     def job() -> int:
         scored = score_run(run, options, to)
         rate = scored.users / max(scored.seconds, 1e-9)
+        print(f"method: {scored.method}")
         print(f"{counted(scored.users, 'user')}, {counted(scored.items, 'item')}, {rate:,.0f} users/s")
         print(f"{scored.path}")
         print_notes(scored.notes)

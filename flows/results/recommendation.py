@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from flows.results.finished import FinishedRun, check_reached, open_finished
 from softgrpo.baselines.gates import load_gate
 from softgrpo.baselines.item_ranker import Ranking, load_ranker
-from softgrpo.common.artifacts import WEIGHTS
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Part
 from softgrpo.errors import ConfigError
-from softgrpo.evaluation.chosen import BEST, Chosen, UsableMethod, read_chosen
-from softgrpo.evaluation.summary import FOCUS
+from softgrpo.evaluation.chosen import BEST, Chosen, UsableMethod
+from softgrpo.serving.choice import methods_of
 from softgrpo.serving.recommend import recommend, stored_weights
 from softgrpo.serving.recommended import Recommended
 from softgrpo.stages.inputs import Prepared, embeddings_of
@@ -80,30 +78,13 @@ def recommend_from_run(
     start = time.perf_counter()
     prepared = Prepared.of(run.config, run.folders)
     _check_no_lists(users or (), set(prepared.corpus.users[Columns.Token]))
-    chosen = methods_of(run)
+    chosen = methods_of(run.folders, run.config.fusion.k)
+    if not chosen.windows:
+        check_reached(run_id, run.folders, ("grpo",))
     wanted = chosen.method(method)
     outputs = _outputs(run, prepared, wanted)
     recommended = recommend(prepared, outputs, users, run.config.fusion.k if k is None else k, wanted.key)
     return Recommendation(recommended, wanted, chosen, time.perf_counter() - start, run)
-
-
-def methods_of(run: FinishedRun) -> Chosen:
-    """Returns the methods of a run that can recommend, and the one that validation windows chose.
-
-    Of a run that stored no choice (an earlier version made it, or it ended with a policy) SofT-GRPO stands for the best.
-    """
-    folders = run.folders
-    chosen = next(
-        (found for name in ("test", "gates") if name in folders and (found := read_chosen(folders[name]))), None
-    )
-    if chosen is not None:
-        return chosen
-    check_reached(run.run_id, folders, ("grpo",))
-    keys = [FOCUS]
-    if "test" in folders:
-        keys = [str(key) for key in pd.read_parquet(folders["test"] / WEIGHTS, columns=["method"])["method"].unique()]
-    methods = [UsableMethod(key, key, "", None) for key in keys if not key.startswith("oracle_")]
-    return Chosen(run.config.fusion.k, 0, FOCUS, tuple(methods))
 
 
 def _check_no_lists(users: Sequence[str], known: set[str]) -> None:

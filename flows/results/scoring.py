@@ -11,7 +11,7 @@ from pathlib import Path
 from flows.results.finished import FinishedRun, open_stored
 from softgrpo.data.streams import Shard
 from softgrpo.errors import CandidateError, nearest
-from softgrpo.evaluation.summary import FOCUS
+from softgrpo.evaluation.chosen import BEST
 
 ALL = Shard()
 
@@ -25,7 +25,7 @@ class ScoreOptions:
         lists: Files with lists from elsewhere, by recaller.
         users: None takes all of the file.
         k: Length of the lists; None takes the run's `fusion.k`.
-        method: Key of a row of the run's table.
+        method: Key of a row of the run's table; `best` takes the one that validation windows chose.
         shard: Whose users are scored.
     """
 
@@ -33,7 +33,7 @@ class ScoreOptions:
     lists: Mapping[str, Path] | None = None
     users: Collection[str] | None = None
     k: int | None = None
-    method: str = FOCUS
+    method: str = BEST
     shard: Shard = ALL
 
 
@@ -46,6 +46,7 @@ class Scored:
         users: How many users it holds.
         items: How many items they got.
         seconds: Without finding and opening the run.
+        method: Key of the method that was asked.
         notes: What a reader must know.
         run: The run.
     """
@@ -54,6 +55,7 @@ class Scored:
     users: int
     items: int
     seconds: float
+    method: str
     notes: list[str]
     run: FinishedRun
 
@@ -107,4 +109,4 @@ def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
     notes = summary.notes()
     if ignored := asked.history.ignored:
         notes.append(f"columns of {history} that are not read: {', '.join(ignored)}")
-    return Scored(path, summary.users, summary.items, seconds, notes, run)
+    return Scored(path, summary.users, summary.items, seconds, served.answerer.key, notes, run)

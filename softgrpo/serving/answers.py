@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from softgrpo.baselines.gates import RANKER
+from softgrpo.baselines.item_numbers import ItemKnowledge
+from softgrpo.baselines.item_ranker import load_ranker
 from softgrpo.common.artifacts import EMBEDDINGS
 from softgrpo.common.embeddings import load_embeddings
 from softgrpo.common.records import Part
@@ -23,7 +26,7 @@ from softgrpo.policy.catalogue import Catalogue
 from softgrpo.policy.reference import Reference
 from softgrpo.recallers.candidates import NO_ITEM
 from softgrpo.serving.merging import ItemsAndScores, common_lists, merge_lists, without
-from softgrpo.serving.methods import STATIC, Weigher, fixed_weights, open_weigher
+from softgrpo.serving.methods import STATIC, RequestRanker, Weigher, fixed_weights, open_weigher
 from softgrpo.serving.requests import Describer, Requests
 from softgrpo.stages.inputs import Prepared
 
@@ -37,14 +40,16 @@ class Answers:
 
     Attributes:
         items: (B, K) item ids, best first, -1 behind the end.
-        shares: (B, K, M) what each recaller gave to each item; see `Recommended`.
-        weights: (B, M).
+        scores: (B, K) of the items: the sum of their shares, or what a ranker says.
+        shares: (B, K, M) what each recaller gave to each item; see `Recommended`. NaN where a ranker ordered the items.
+        weights: (B, M); NaN where a ranker ordered the items.
         method: (B,) key of the method that the weights are of: the one that was asked, `static`, or `uniform`.
         reason: (B,) why it is another than the one that was asked, "" where it is not.
         empty: (B, M) recallers without a list.
     """
 
     items: NDArray[np.int64]
+    scores: NDArray[np.float64]
     shares: NDArray[np.float64]
     weights: NDArray[np.float64]
     method: NDArray[np.object_]
@@ -58,12 +63,13 @@ class Answerer:
 
     Attributes:
         key: The method, as in the table.
-        weigher: The method.
+        weigher: The method; of a ranker the static mixture, for the requests that the ranker cannot order.
         describe: Makes the numbers and prompts that it reads.
         static: (M,) weights for requests about which no recaller knows anything.
         common: The lists (M, D) of such requests.
         fusion: The run's merge.
         platt: (M, 2) parameters of its normalisation, None where it needs none.
+        ranker: The method, where it orders items; None where it weighs recallers.
     """
 
     key: str
@@ -73,6 +79,7 @@ class Answerer:
     common: ItemsAndScores
     fusion: FusionConfig
     platt: torch.Tensor | None
+    ranker: RequestRanker | None = None
 
     @property
     def recallers(self) -> tuple[str, ...]:
@@ -98,7 +105,8 @@ class Answerer:
                 "Ask for 1 to that",
                 code="CONFIG-108",
             )
-        weights = self.weigher(self.describe(requests, vectors))
+        described = self.describe(requests, vectors)
+        weights = self.weigher(described)
         lists = requests.lists
         empty = lists.items[:, :, 0] == NO_ITEM  # (B, M)
         items, scores = lists.items.copy(), lists.scores.copy()
@@ -116,7 +124,12 @@ class Answerer:
         weights = np.where(lost[:, None], ~without_list, weights)
         method[lost], reason[lost] = "uniform", OTHERS_ONLY
         merged, shares = merge_lists(items, scores, weights, self.fusion, self.platt, k)
-        return Answers(merged, shares, weights / weights.sum(1, keepdims=True), method, reason, empty)
+        scores, weights = shares.sum(2), weights / weights.sum(1, keepdims=True)
+        if self.ranker is not None:
+            ranking, own = self.ranker(described), ~unknown
+            merged[own], scores[own] = ranking.items[own, :k], ranking.scores[own, :k]
+            shares[own], weights[own], method[own], reason[own] = np.nan, np.nan, self.key, ""
+        return Answers(merged, scores, shares, weights, method, reason, empty)
 
 
 def describer_of(prepared: Prepared, folders: Mapping[str, Path]) -> Describer:
@@ -145,12 +158,17 @@ def open_answerer(prepared: Prepared, folders: Mapping[str, Path], key: str) -> 
         PolicyError: The run stored no such method.
     """
     describe = describer_of(prepared, folders)
+    ranker = None
+    if key == RANKER and "gates" in folders:
+        knowledge = ItemKnowledge(describe.reference.popularity, describe.embeddings)
+        ranker = RequestRanker(load_ranker(folders["gates"]), knowledge)
     return Answerer(
         key=key,
-        weigher=open_weigher(key, prepared, dict(folders), describe.reference.names),
+        weigher=open_weigher(key if ranker is None else STATIC, prepared, folders, describe.reference.names),
         describe=describe,
         static=fixed_weights(prepared)[STATIC],
         common=common_lists(prepared.lists, prepared.windows.of(Part.TEST)),
         fusion=prepared.fusion,
         platt=prepared.platt,
+        ranker=ranker,
     )

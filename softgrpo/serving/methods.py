@@ -5,6 +5,7 @@ Legend: B requests, M recallers, F numbers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
-from softgrpo.baselines.gates import Gate, load_gate
+from softgrpo.baselines.gates import GATES, Gate, load_gate
+from softgrpo.baselines.item_numbers import ItemKnowledge, ListedWindows
+from softgrpo.baselines.item_ranker import ItemRanker, Ranking
 from softgrpo.common.artifacts import GATE
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import PolicyError, nearest
@@ -31,6 +34,8 @@ POLICIES = {"sft_multi": "sft", "sft_single": "sft", "grpo_multi": "grpo", "grpo
 """Rows of language models, and the stage that stores each."""
 STATIC = "static"
 SINGLE = "_single"
+GATE_ROW = "gate_"
+"""Beginning of the key of a gate's row; what follows is its name among `GATES`."""
 
 
 class Weigher(Protocol):
@@ -38,13 +43,6 @@ class Weigher(Protocol):
 
     def __call__(self, asked: Described) -> NDArray[np.float64]:
         """Returns weights (B, M), finite, not negative, not all zero in a row."""
-
-
-class NumbersGate(Protocol):
-    """A stored gate, which reads nothing but numbers."""
-
-    def weights(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Returns weights (B, M) for numbers (B, F)."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,30 @@ class GateWeigher:
         gate: The gate.
     """
 
-    gate: NumbersGate
+    gate: Gate
 
     def __call__(self, asked: Described) -> NDArray[np.float64]:
         """See `Weigher`."""
-        return self.gate.weights(asked.numbers.values)
+        return self.gate.weights(asked.numbers.values, asked.lengths)
+
+
+@dataclass(frozen=True)
+class RequestRanker:
+    """The item ranker of a run, which orders items and weighs no recaller.
+
+    Attributes:
+        ranker: The ranker.
+        knowledge: Of the run's items.
+    """
+
+    ranker: ItemRanker
+    knowledge: ItemKnowledge
+
+    def __call__(self, asked: Described) -> Ranking:
+        """Returns the items of B requests in the ranker's order."""
+        requests = asked.requests
+        listed = ListedWindows.of(requests.lists, requests.corpus, requests.windows, np.arange(len(requests)))
+        return self.ranker.rank(listed, self.knowledge)
 
 
 @dataclass(frozen=True)
@@ -90,7 +107,7 @@ class PolicyWeigher:
 
     policy: Policy
     config: ExperimentConfig
-    gate: NumbersGate | None = None
+    gate: Gate | None = None
     largest: bool = False
 
     def __call__(self, asked: Described) -> NDArray[np.float64]:
@@ -100,7 +117,7 @@ class PolicyWeigher:
         values = asked.numbers.values
         read = {} if card.reads_numbers == "none" else {NUMBERS: values.astype(np.float32)}
         if self.gate is not None:
-            start = floored_log(self.gate.weights(values), config.policy.prior_floor)
+            start = floored_log(self.gate.weights(values, asked.lengths), config.policy.prior_floor)
             read[LOG_PRIOR] = start.astype(np.float32)
         logits = predict_logits(
             self.policy.model,
@@ -149,11 +166,16 @@ def fixed_weights(prepared: Prepared) -> dict[str, NDArray[np.float64]]:
     return rows
 
 
-def open_weigher(key: str, prepared: Prepared, folders: dict[str, Path], names: tuple[str, ...]) -> Weigher:
+def stored_gates(folders: Mapping[str, Path]) -> list[str]:
+    """Returns the rows of the gates that a run stored."""
+    return [f"{GATE_ROW}{name}" for name in GATES if "gates" in folders and (folders["gates"] / name).is_dir()]
+
+
+def open_weigher(key: str, prepared: Prepared, folders: Mapping[str, Path], names: tuple[str, ...]) -> Weigher:
     """Opens a method by its key in the table.
 
     Args:
-        key: Such as `static`, `BPR`, `sft_multi` or `grpo_single`.
+        key: Such as `static`, `BPR`, `gate_network`, `sft_multi` or `grpo_single`.
         prepared: Output of the earlier stages.
         folders: Of the stages that the run has.
         names: Of the numbers of requests.
@@ -164,10 +186,13 @@ def open_weigher(key: str, prepared: Prepared, folders: dict[str, Path], names: 
     fixed = fixed_weights(prepared)
     if key in fixed:
         return FixedWeights(fixed[key])
+    gates = stored_gates(folders)
+    if key in gates:
+        return GateWeigher(load_gate(folders["gates"], key.removeprefix(GATE_ROW)))
     stored = {name for name, stage in POLICIES.items() if stage in folders}
     if key in stored:
         return open_policy(folders[POLICIES[key]], prepared.config, names, largest=key.endswith(SINGLE))
-    known = [*fixed, *sorted(stored)]
+    known = [*fixed, *gates, *sorted(stored)]
     raise PolicyError(
         f"method '{key}'",
         "the run stored nothing that can be asked under this name",

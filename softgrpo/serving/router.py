@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import DataError
-from softgrpo.evaluation.summary import FOCUS
+from softgrpo.evaluation.chosen import BEST
 from softgrpo.serving.recommended import as_records
 from softgrpo.serving.served_run import GivenLists, ServedRun
 
@@ -53,12 +53,13 @@ class Router:
     work: tempfile.TemporaryDirectory[str]
 
     @classmethod
-    def load(cls, run: StoredRun, method: str = FOCUS) -> Router:
+    def load(cls, run: StoredRun, method: str = BEST) -> Router:
         """Opens the recallers of a run, and one of its methods.
 
         Args:
             run: A finished run.
-            method: Key of a row of its table that weighs recallers, such as `static`, `grpo_multi` or `sft_multi`.
+            method: Key of a row of its table, such as `static`, `gate_network`, `ranker` or `grpo_multi`; `best` takes the one that
+                validation windows chose.
 
         Raises:
             SoftGRPOError: The run stored no such method, or something of it is damaged.

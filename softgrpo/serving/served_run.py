@@ -16,6 +16,7 @@ from softgrpo.common.records import Corpus, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.policy.blocks.block import UserVectors
 from softgrpo.serving.answers import Answerer, Answers, open_answerer
+from softgrpo.serving.choice import method_key
 from softgrpo.serving.lister import Lister, open_lister
 from softgrpo.serving.recommended import Recommended
 from softgrpo.serving.requests import Described, Requests
@@ -58,7 +59,7 @@ class ServedRun:
         Args:
             config: Of the run.
             folders: Of its stages.
-            method: Key of a method, as in the table.
+            method: Key of a method, as in the table; `best` takes the one that validation windows chose.
             work: A folder for what an adapter of `Text` makes of the embeddings; it is needed as long as the run is asked.
             given: Recallers whose lists will be given.
 
@@ -70,7 +71,7 @@ class ServedRun:
         return cls(
             config,
             corpus,
-            open_answerer(prepared, folders, method),
+            open_answerer(prepared, folders, method_key(folders, config.fusion.k, method)),
             open_lister(config, folders, corpus, work, given),
             TrackRecords.of(corpus, windows, prepared.features),
             load_vectors(config, folders, corpus, prepared.data),
@@ -164,7 +165,7 @@ class ServedRun:
             "rank": (place + 1).astype(np.int32),
             Columns.Item: items[Columns.Token].to_numpy(object)[chosen],
             Columns.Title: items[Columns.Title].to_numpy(object)[chosen],
-            Columns.Score: shares.sum(1),
+            Columns.Score: answers.scores[user, place],
         }
         names = self.answerer.recallers
         return pd.DataFrame(table | {f"from_{name}": shares[:, index] for index, name in enumerate(names)})

@@ -9,17 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from softgrpo.baselines.item_ranker import load_ranker
 from softgrpo.common.artifacts import PROMPTS, WEIGHTS
 from softgrpo.common.records import CandidateLists, Part
 from softgrpo.data.windows import history_of
 from softgrpo.errors import ConfigError, PolicyError
+from softgrpo.evaluation.chosen import read_chosen
 from softgrpo.policy.prompts import load_prompts
 from softgrpo.policy.reference import Reference
-from softgrpo.serving.answers import NOTHING_KNOWN, OTHERS_ONLY, Answerer, describer_of, open_answerer
-from softgrpo.serving.methods import FixedWeights, fixed_weights
+from softgrpo.serving.answers import NOTHING_KNOWN, OTHERS_ONLY, describer_of, open_answerer
+from softgrpo.serving.choice import method_key
+from softgrpo.serving.methods import GATE_ROW, fixed_weights, stored_gates
 from softgrpo.serving.recommend import recommend, stored_weights
 from softgrpo.serving.requests import Requests
 from softgrpo.serving.track_records import TrackRecords
+from softgrpo.stages.ranker import rank_rows
 from tests.softgrpo.stages.tiny_run import RECALLERS, TinyRun
 
 
@@ -147,11 +151,33 @@ def test_what_cannot_be_asked(run: TinyRun) -> None:
         replace(answerer, describe=fewer)(request, 5)
 
 
-def test_a_method_is_a_function_of_numbers(run: TinyRun) -> None:
-    """What a stored gate of any kind has to be: (B, F) to (B, M)."""
+def test_gates_are_asked_as_they_were_tested(run: TinyRun) -> None:
+    rows = run.prepared.windows.of(Part.TEST)
+    table = pd.read_parquet(run.folders["test"] / WEIGHTS)
+    gates = [key for key in table["method"].unique() if key.startswith(GATE_ROW)]
+    assert gates == stored_gates(run.folders) != []
+    for key in gates:
+        found = open_answerer(run.prepared, run.folders, key)(asked(run, rows), 5)
+        weights = table.loc[table["method"] == key, list(RECALLERS)].to_numpy()
+        np.testing.assert_allclose(found.weights, weights / weights.sum(1, keepdims=True), rtol=1e-12, err_msg=key)
+
+
+def test_a_ranker_orders_the_items_of_requests(run: TinyRun) -> None:
     prepared = run.prepared
     rows = prepared.windows.of(Part.TEST)
-    answerer: Answerer = replace(
-        open_answerer(prepared, run.folders, "static"), weigher=FixedWeights(np.array([0.25, 0.75]))
-    )
-    assert answerer(asked(run, rows), 5).weights.tolist() == [[0.25, 0.75]] * len(rows)
+    expected = rank_rows(prepared, load_ranker(run.folders["gates"]), rows)
+    answers = open_answerer(prepared, run.folders, "ranker")(asked(run, rows), 5)
+    np.testing.assert_array_equal(answers.items, expected.items[:, :5])
+    np.testing.assert_array_equal(answers.scores, expected.scores[:, :5])
+    assert np.isnan(answers.weights).all() and np.isnan(answers.shares).all()
+    assert set(answers.method) == {"ranker"}
+
+
+def test_best_is_what_validation_windows_chose(run: TinyRun) -> None:
+    chosen = read_chosen(run.folders["test"])
+    assert chosen is not None and chosen.best != "grpo_multi"
+    k = run.config.fusion.k
+    assert method_key(run.folders, k, "best") == chosen.best
+    assert method_key(run.folders, k, "static") == "static"
+    unfinished = {name: folder for name, folder in run.folders.items() if name not in ("test", "gates")}
+    assert method_key(unfinished, k, "best") == "grpo_multi"
