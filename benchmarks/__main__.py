@@ -41,7 +41,7 @@ def sections(device: torch.device) -> dict[str, Section]:
             "steps-mini": partial(measure_steps, MINI, device, steps=4, warm_up=1),
             "share": partial(measure_share, TINY, device),
             "speedups-tiny": partial(measure_speedups, TINY, device),
-            "speedups-mini": partial(measure_speedups, MINI, device, rounds=3, warm_up=1),
+            "speedups-mini": partial(measure_speedups, MINI, device),
             "trl": partial(measure_against_trl, MINI, device),
             "lists": measure_listing,
             "merges": measure_merges,

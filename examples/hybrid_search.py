@@ -17,6 +17,7 @@ import argparse
 import importlib
 import inspect
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,7 @@ def split(columns: dict[str, list[Any]]) -> dict[str, tuple[NDArray[np.int64], d
     documents = np.random.default_rng(2).permutation(len(columns["prompt"]) // 2)
     edges = np.round(np.cumsum([0.0, *PARTS.values()]) * len(documents)).astype(int)
     parts = {}
-    for name, start, end in zip(PARTS, edges, edges[1:], strict=True):
+    for name, (start, end) in zip(PARTS, pairwise(edges), strict=True):
         queries = np.sort(np.concatenate([2 * documents[start:end], 2 * documents[start:end] + 1]))
         parts[name] = queries, {key: [values[query] for query in queries] for key, values in columns.items()}
     return parts
@@ -212,8 +213,8 @@ def trained(parts: dict[str, Any], static: float, epochs: float, output: str) ->
 def main() -> None:
     """Prints a table of NDCG@10 on test queries."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--documents", type=int, default=1500, help="at most so many documents")
-    parser.add_argument("--epochs", type=float, default=4, help="passes over the training queries")
+    parser.add_argument("--documents", type=int, default=700, help="at most so many documents")
+    parser.add_argument("--epochs", type=float, default=3, help="passes over the training queries")
     parser.add_argument("--output", default="outputs/hybrid", help="folder of the checkpoints")
     given = parser.parse_args()
     collection = make_collection(given.documents)
