@@ -24,6 +24,7 @@ from benchmarks.recommending import measure_recommending
 from benchmarks.report import Row, describe_machine, markdown, print_report
 from benchmarks.reporting import measure_reporting
 from benchmarks.share import measure_share
+from benchmarks.speedups import measure_speedups
 from benchmarks.steps import measure_steps
 from benchmarks.throughput import measure_throughput
 
@@ -39,6 +40,8 @@ def sections(device: torch.device) -> dict[str, Section]:
             "steps-tiny": partial(measure_steps, TINY, device),
             "steps-mini": partial(measure_steps, MINI, device, steps=4, warm_up=1),
             "share": partial(measure_share, TINY, device),
+            "speedups-tiny": partial(measure_speedups, TINY, device),
+            "speedups-mini": partial(measure_speedups, MINI, device),
             "trl": partial(measure_against_trl, MINI, device),
             "lists": measure_listing,
             "merges": measure_merges,
@@ -49,6 +52,7 @@ def sections(device: torch.device) -> dict[str, Section]:
     for shape in (SMALL, LARGE):
         found[f"throughput-{shape.name}"] = partial(measure_throughput, shape, device)
         found[f"memory-{shape.name}"] = partial(measure_memory, shape, device)
+        found[f"speedups-{shape.name}"] = partial(measure_speedups, shape, device)
         found[f"steps-{shape.name}"] = partial(measure_steps, shape, device, steps=20, warm_up=5)
     return found
 

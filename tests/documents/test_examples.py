@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import importlib
+import math
 import re
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from examples import ratio_variance
 from examples.learning_problem import simplex
@@ -100,3 +102,30 @@ def test_the_measured_variances_are_those_of_the_guide(
     # the standard error of a ratio from 200,000 samples is at most 0.006, from a fifth of them sqrt(5) times that: 4 of these
     assert written == pytest.approx(printed, abs=0.054)
     assert written["M = 2, uniform", "1"] == pytest.approx(8 / 17, abs=0.02)
+
+
+def test_hybrid_search_scores_and_ranks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = importlib.import_module("hybrid_search")
+    # two documents of 3 words and 1, mean 2; cat is in one: idf = ln(1 + 1.5 / 1.5); 1.2 (0.25 + 0.75 * 3 / 2) = 1.65
+    found = example.bm25(["cat cat dog", "dog"], ["cat", "bird"])
+    assert found[0] == pytest.approx([math.log(2) * 2 * 2.2 / (2 + 1.65), 0.0]) and found[1].tolist() == [0.0, 0.0]
+    weights = torch.tensor([[[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]])
+    scores = torch.tensor([[[1.0, 0.5, 0.0], [0.0, 0.5, 1.0]]])
+    right = torch.tensor([[True, False, False]])
+    # first; third of three equal ones, as ties count against it; third
+    assert example.ndcg(weights, scores, right)[0].tolist() == pytest.approx([1.0, 0.5, 0.5])
+    assert example.found_first(weights, scores, right)[0].tolist() == [1.0, 0.0, 0.0]
+    assert example.ndcg(weights, scores, torch.zeros_like(right))[0].tolist() == [0.0] * 3  # in no list
+
+
+def test_the_example_of_hybrid_search_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    run("hybrid_search.py", tmp_path, monkeypatch, "--documents", "40", "--epochs", "1")
+    out = capsys.readouterr().out
+    assert "40 documents, 16 test queries" in out
+    rows = [line.strip("| ").split(" | ") for line in out.splitlines() if line.startswith("| ")][1:]
+    (bm25, dense, static, policy, oracle) = ([float(cell) for cell in row[1:]] for row in rows)
+    assert all(0 < value <= 1 for row in (bm25, dense, static, policy, oracle) for value in row)
+    assert all(best >= each for row in (bm25, dense, static, policy) for best, each in zip(oracle, row, strict=True))

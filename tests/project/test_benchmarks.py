@@ -41,6 +41,7 @@ from benchmarks.recommending import measure_recommending
 from benchmarks.report import Row, describe_machine, markdown, plain_table, print_report
 from benchmarks.reporting import measure_reporting
 from benchmarks.share import measure_share
+from benchmarks.speedups import FASTER, batches_of, frozen, measure_speedups, step_of
 from benchmarks.steps import measure_steps, sft_trainer
 from benchmarks.throughput import measure_throughput, model_flop
 from benchmarks.timing import LEAST_SECONDS, ratio, take_turns, train_in_turns
@@ -233,6 +234,24 @@ def test_the_share_line_adds_up() -> None:
     assert set(parts) == {"forward", "reward", "backward", "clipping", "optimiser", "all"}
     assert sum(parts.values()) == pytest.approx(100.0, abs=0.5)
     assert row.value == pytest.approx(100.0 - parts["forward"] - parts["backward"], abs=0.2)
+
+
+def test_the_lines_of_what_makes_a_step_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # compiling takes longer than this file
+    rows = measure_speedups(TOY, CPU, rounds=1, warm_up=0)
+    assert [row.what.removeprefix("toy: ") for row in rows] == [
+        *(f"step over that with {name}" for name in FASTER),
+        "steps on prompts at random over those by length",
+    ]
+    assert all(row.value is not None and row.value > 0 for row in rows)
+    # of two layers one is frozen: a step moves the other only
+    half = frozen(load(TOY).model, 0.5)
+    before = {name: value.detach().clone() for name, value in half.named_parameters()}
+    loaded = load(TOY)
+    step_of(half, [batches_of(loaded, [[3, 4], [5, 6, 7]])], CPU)()
+    moved = {name for name, value in half.named_parameters() if not torch.equal(value, before[name])}
+    assert any("layers.1." in name for name in moved)
+    assert not any("layers.0." in name or "embed" in name for name in moved)
 
 
 def test_the_line_against_trl() -> None:
