@@ -1,4 +1,4 @@
-"""A run of tiny stages, for the commands that read stored runs."""
+"""Runs of tiny stages, for the commands that read stored runs: one of an earlier version, without gates, and one of today."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+from softgrpo.baselines.gates import Gate
+from softgrpo.baselines.item_ranker import ItemRanker
 from softgrpo.baselines.merge_search import MergeSearch, TriedMerge
 from softgrpo.baselines.static_mixture import Candidate, StaticMixture
+from softgrpo.baselines.thirds import FittedThirds
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import write_corpus
 from softgrpo.data.windows import make_windows, write_windows
+from softgrpo.evaluation.chosen import Chosen, UsableMethod, write_chosen
 from softgrpo.evaluation.pages.provenance import PROVENANCE, place
+from softgrpo.policy.number_scale import NumberScale
+from softgrpo.policy.numbers import WindowNumbers, save_numbers
 from softgrpo.presets import resolve
 from softgrpo.recallers.candidates import write_candidates
 from softgrpo.stages.contract import Node, Stage, StageContext
@@ -43,7 +50,7 @@ def fill_split(context: StageContext) -> dict[str, float]:
 
 def fill_data(context: StageContext) -> dict[str, float]:
     _, windows = world()
-    items = (np.arange(len(windows))[:, None, None] + np.array([[0], [7]]) + np.arange(12)) % 40
+    items = (np.arange(len(windows))[:, None, None] + np.array([[0], [7]]) + np.arange(12)) % 39
     scores = np.broadcast_to(np.arange(12, 0, -1, dtype=np.float32), items.shape)
     write_candidates(context.out / "candidates.parquet", CandidateLists(NAMES, items.astype(np.int32), scores.copy()))
     best = Candidate("grid", (0.75, 0.25), 0.1, 0.2)
@@ -70,24 +77,70 @@ def fill_policy(context: StageContext) -> dict[str, float]:
     return {"best_ndcg": 0.2, "validation_windows": 6.0}
 
 
-def nodes() -> tuple[Node, ...]:
+CHOICE = Chosen(
+    5,
+    6,
+    "ranker",
+    (
+        UsableMethod("B", "B (best single)", "single", 0.1, (0.0, 1.0)),
+        UsableMethod("gate_thirds", "Static mixture per third", "gate", 0.15),
+        UsableMethod("ranker", "Item ranker, boosted trees", "ranker", 0.3),
+    ),
+)
+POLICY = UsableMethod("grpo_multi", "SofT-GRPO multi", "learned", 0.2)
+
+
+def fill_gates(context: StageContext) -> dict[str, float]:
+    write_chosen(context.out, CHOICE)
+    thirds = FittedThirds(np.array([2.0, 4.0]), torch.tensor([[0.2, 0.8]] * 3).double(), 0.15, "own weights")
+    Gate("thirds", NumberScale.unknown(("items",)), thirds).save(context.out / "thirds")
+    ItemRanker(None, 0, 0.3, "by rank").save(context.out / "ranker")
+    return {}
+
+
+def fill_chosen_test(context: StageContext) -> dict[str, float]:
+    metrics = fill_test(context)
+    path = context.out / "weights.parquet"
+    weights = pd.read_parquet(path)
+    of_the_gate = weights.assign(A=0.2, B=0.8, method="gate_thirds")
+    pd.concat([weights, of_the_gate, weights.assign(method="oracle_weights")]).to_parquet(path)
+    write_chosen(context.out, Chosen.of(5, 6, (*CHOICE.methods, POLICY)))
+    return metrics
+
+
+def fill_numbers(context: StageContext) -> dict[str, float]:
+    values = np.ones((len(world()[1]), 1))
+    save_numbers(context.out / "numbers.safetensors", WindowNumbers(("items",), values, np.zeros((1, 4))))
+    return fill_data(context)
+
+
+def nodes(gates: bool = False) -> tuple[Node, ...]:
     def stage(name: str, fill: Any) -> Stage:
         return Stage(name, fill, lambda config, _: {"name": name}, "softgrpo.common.columns", ("numpy",))
 
+    split = Node("split", stage("split", fill_split), "", ())
+    if gates:
+        return (
+            split,
+            Node("data", stage("data", fill_numbers), "", ("split",)),
+            Node("gates", stage("gates", fill_gates), "", ("split", "data")),
+            Node("grpo", stage("grpo", fill_policy), "", ("split", "data")),
+            Node("test", stage("test", fill_chosen_test), "", ("split", "data", "gates", "grpo")),
+        )
     return (
-        Node("split", stage("split", fill_split), "", ()),
+        split,
         Node("data", stage("data", fill_data), "", ("split",)),
         Node("grpo", stage("grpo", fill_policy), "", ("split", "data")),
         Node("test", stage("test", fill_test), "", ("split", "data", "grpo")),
     )
 
 
-def run(output: Path, until: int = 4) -> str:
-    """Runs the stages as a flow does; returns the id of the run."""
+def run(output: Path, until: int = 5, gates: bool = False) -> str:
+    """Runs the stages as a flow does, with the stage `gates` or without it; returns the id of the run."""
     from prefect import flow
 
     from flows.pipeline import execute
 
     config = resolve("shop", "tiny", overrides=SETTINGS)
-    result = flow(lambda: execute(nodes()[:until], config, output=output), validate_parameters=False)()
+    result = flow(lambda: execute(nodes(gates)[:until], config, output=output), validate_parameters=False)()
     return result.run_id

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.merging import merge_by_quota, plain_lists
+from softgrpo.baselines.item_ranker import Ranking
 from softgrpo.baselines.merge_search import MergeSearch, TriedMerge
 from softgrpo.baselines.static_mixture import Candidate, StaticMixture
 from softgrpo.common.records import CandidateLists, Part
@@ -85,7 +86,7 @@ def test_the_lists_of_the_test_window_with_the_policys_weights(prepared: Prepare
     """u0 gets A's list alone; u1's items 5 (ranks 2 and 1), 4 (1 and 3), 9 (B's 2), 6 (A's 3) at equal weights."""
     found = recommend(prepared, LEARNED, ["u1", "u0"], 3)
     assert found.users["user"].tolist() == ["u1", "u0"]
-    assert found.users["weights"].tolist() == ["policy", "policy"] and set(found.users["reason"]) == {""}
+    assert found.users["weights"].tolist() == ["grpo_multi", "grpo_multi"] and set(found.users["reason"]) == {""}
     assert found.users[["weight_A", "weight_B"]].values.tolist() == [[0.5, 0.5], [1.0, 0.0]]
     assert listed(found, "u0") == ["i3", "i4", "i5"]
     assert listed(found, "u1") == ["i5", "i4", "i9"]
@@ -109,7 +110,7 @@ def test_the_merge_is_the_one_that_the_run_chose(prepared: Prepared) -> None:
 
 def test_who_has_no_test_window_gets_the_static_mixture_and_is_told_so(prepared: Prepared) -> None:
     found = recommend(prepared, LEARNED, ["u2", "u3", "nobody", "u0"], 3)
-    assert found.users["weights"].tolist() == ["static", "static", "static", "policy"]
+    assert found.users["weights"].tolist() == ["static", "static", "static", "grpo_multi"]
     assert found.fallbacks == {NO_TEST_WINDOW: ["u2"], NO_WINDOW: ["u3"], NOT_IN_DATA: ["nobody"]}
     assert found.users.loc[:2, ["weight_A", "weight_B"]].values.tolist() == [list(STATIC)] * 3
     # u2: 8 has 0.75/62 + 0.25/61, 7 has 0.75/61, 6 and 5 are B's
@@ -120,6 +121,22 @@ def test_who_has_no_test_window_gets_the_static_mixture_and_is_told_so(prepared:
     assert 0.75 * rrf(2) + 0.25 * rrf(3) > 0.75 * rrf(3) + 0.25 * rrf(1) > 0.75 * rrf(1)
     assert listed(found, "nobody") == ["i3", "i5", "i4"]
     assert listed(found, "u3") == ["i3", "i5", "i4"]  # has 9 and 8, which are in none of them
+
+
+def test_a_ranker_orders_the_items_itself(prepared: Prepared, tmp_path: Path) -> None:
+    """Of u0 and u1, who have a test window: its scores stand, and no recaller has a part. u2 gets the static mixture."""
+    ranking = Ranking(np.array([[6, 3, -1], [9, 5, 4]]), np.array([[2.5, -1.0, NAN], [0.3, 0.2, 0.1]]))
+    found = recommend(prepared, ranking, ["u1", "u2", "u0"], 2, "ranker")
+    assert found.users["weights"].tolist() == ["ranker", "static", "ranker"]
+    assert found.users["weight_A"].isna().tolist() == [True, False, True]
+    assert [listed(found, user) for user in ("u1", "u2", "u0")] == [["i9", "i5"], ["i8", "i7"], ["i6", "i3"]]
+    own = found.items[found.items["user"] != "u2"]
+    assert own["score"].tolist() == [0.3, 0.2, 2.5, -1.0] and own[["from_A", "from_B"]].isna().all(axis=None)
+    records = list(as_records(found))
+    assert [record["weights"] for record in records] == [None, {"A": 0.75, "B": 0.25}, None]
+    assert records[0]["items"][0]["from"] is None and records[1]["items"][0]["from"] is not None
+    write_recommended(tmp_path / "r.json", found)
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8")) == records
 
 
 def test_nobody_is_recommended_what_is_already_theirs(prepared: Prepared) -> None:
@@ -167,7 +184,7 @@ def test_files_hold_the_same(prepared: Prepared, tmp_path: Path) -> None:
     records = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert records == list(as_records(found))
     assert table["user"].tolist() == ["u0", "u0", "u2", "u2"]
-    assert table["weights"].tolist() == ["policy", "policy", "static", "static"]
+    assert table["weights"].tolist() == ["grpo_multi", "grpo_multi", "static", "static"]
     assert [item["item"] for record in records for item in record["items"]] == table["item"].tolist()
     for record in records:
         assert sum(record["weights"].values()) == pytest.approx(1)
