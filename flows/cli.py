@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": "flows.command.compare",
     "report": "flows.command.report",
     "recommend": "flows.command.recommend",
+    "score": "flows.command.score",
     "windows": "flows.command.windows",
     "multi-recaller": "flows.command.multi_recaller",
     "ablate": "flows.command.ablate",
@@ -53,6 +54,7 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo runs                      the runs that are stored, the newest first
   softgrpo report RUN                the report of a run: table, page, figures
   softgrpo recommend RUN             what a trained run recommends, with each recaller's part in it
+  softgrpo score RUN --latest        the same for the histories of now, new users included
   softgrpo compare RUN RUN ...       several runs in one table, with intervals
   softgrpo multi-recaller DATASET STAGE SIZE    pools of recallers compared; each recaller is trained once
   softgrpo ablate NAME DATASET STAGE SIZE    what a part of the method is worth: runs without it in one table

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from softgrpo.ranking.metrics import ndcg
     from softgrpo.ranking.rewards import RankingReward
     from softgrpo.serving.pure_models import load_policy
+    from softgrpo.serving.router import Router
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "FusionConfig",
     "PromptRows",
     "RankingReward",
+    "Router",
     "SoftGRPOConfig",
     "SoftGRPOError",
     "SoftGRPOTrainer",
@@ -43,6 +45,7 @@ HOMES = {
     "FusionConfig": "softgrpo.config",
     "PromptRows": "softgrpo.algorithm.batching",
     "RankingReward": "softgrpo.ranking.rewards",
+    "Router": "softgrpo.serving.router",
     "SoftGRPOConfig": "softgrpo.algorithm.trl_config",
     "SoftGRPOError": "softgrpo.errors",
     "SoftGRPOTrainer": "softgrpo.algorithm.trl_trainer",

@@ -20,6 +20,8 @@ from softgrpo.stages.contract import COST
 if TYPE_CHECKING:
     from tasks.tracking.store import ArtifactStore
 
+SERVED = ("split", "data", "embed", "recall-", "gates", "sft", "grpo", "test")
+"""Nodes that answer requests; without the first two there is nothing to ask."""
 TIMED = ("recall-", "test")
 """Beginnings of the names of the nodes that report the costs of serving a user."""
 
@@ -92,7 +94,7 @@ def open_finished(run_id: str, output: Path, names: Sequence[str], needed: Seque
     Args:
         run_id: Id of the run, as `softgrpo run` prints it, or six or more characters from its beginning.
         output: Folder of finished stages, and of MLflow's database unless the environment names another.
-        names: Nodes whose files are fetched if the run has them.
+        names: Nodes whose files are fetched if the run has them; `recall-` stands for those of all recallers.
         needed: Those of them without which there is nothing to do.
 
     Raises:
@@ -119,9 +121,8 @@ def open_finished(run_id: str, output: Path, names: Sequence[str], needed: Seque
     with tempfile.TemporaryDirectory() as folder, store_errors(tracking.uri):
         path = Path(tracking.client.download_artifacts(run.info.run_id, "config.yaml", folder))
         config = validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    references = {
-        name: store.fetch(name, read_run(store, stages[name])) for name in dict.fromkeys(names) if name in stages
-    }
+    wanted = [node for name in dict.fromkeys(names) for node in stages if node == name or _is_of(node, name)]
+    references = {node: store.fetch(node, read_run(store, stages[node])) for node in wanted}
     folders = {name: store.local.payload(reference["key"]) for name, reference in references.items()}
     return FinishedRun(
         run.info.run_id,
@@ -133,3 +134,21 @@ def open_finished(run_id: str, output: Path, names: Sequence[str], needed: Seque
         commit_of(run),
         costs_of_stages(store, stages),
     )
+
+
+def _is_of(node: str, name: str) -> bool:
+    """Tells whether a name such as `recall-` stands for a node such as `recall-BPR`."""
+    return name.endswith("-") and node.startswith(name)
+
+
+def open_stored(run_id: str, output: Path | str) -> FinishedRun:
+    """Opens a run with all that answers requests: data, recallers and methods; for `softgrpo.Router`.
+
+    Args:
+        run_id: See `open_finished`.
+        output: See `open_finished`.
+
+    Raises:
+        SoftGRPOError: See `open_finished`.
+    """
+    return open_finished(run_id, Path(output), SERVED, SERVED[:2])

@@ -6,6 +6,7 @@ Legend: W windows, M recallers, D depth, T targets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -81,16 +82,62 @@ def own_ndcg(ranks: Floats, num_targets: NDArray[np.int64], k: int) -> Floats:
     return ndcg
 
 
-def _quantiles(values: Floats, sample: NDArray[np.int64]) -> Floats:
-    """Returns the quantile in [0, 1] of each value among the sampled windows' values, per recaller; NaN stays NaN."""
+def _ascending(values: Floats) -> tuple[Floats, ...]:
+    """Returns the known values of each column (w, M) in ascending order."""
+    return tuple(np.sort(column[~np.isnan(column)]) for column in values.T)
+
+
+def _quantiles(values: Floats, known: Sequence[Floats]) -> Floats:
+    """Returns the quantile in [0, 1] of each value (W, M) among the ascending known ones of its recaller; NaN stays NaN."""
     result = np.full(values.shape, np.nan, dtype=np.float32)
-    for recaller in range(values.shape[1]):
-        known = np.sort(values[sample, recaller][~np.isnan(values[sample, recaller])])
+    for recaller, ascending in enumerate(known):
         column = values[:, recaller]
         here = ~np.isnan(column)
-        middle = np.searchsorted(known, column[here], "left") + np.searchsorted(known, column[here], "right")
-        result[here, recaller] = middle / (2.0 * max(len(known), 1))
+        middle = np.searchsorted(ascending, column[here], "left") + np.searchsorted(ascending, column[here], "right")
+        result[here, recaller] = middle / (2.0 * max(len(ascending), 1))
     return result
+
+
+@dataclass(frozen=True)
+class ListScale:
+    """What the shape of a list is compared with: the lists of the policy windows, of each recaller.
+
+    Attributes:
+        strength: M arrays, ascending: first scores.
+        peak: M arrays, ascending: leads of the first over the k-th score.
+        k: Cut-off of the lead and of the overlap.
+    """
+
+    strength: tuple[Floats, ...]
+    peak: tuple[Floats, ...]
+    k: int
+
+    @classmethod
+    def of(cls, lists: CandidateLists, rows: NDArray[np.int64], k: int) -> ListScale:
+        """Returns the scale by the lists of some windows."""
+        strength, peak = _first_and_lead(lists.items[rows], lists.scores[rows], k)
+        return cls(_ascending(strength), _ascending(peak), k)
+
+    def shape(self, lists: CandidateLists) -> tuple[Floats, Floats, Floats]:
+        """Returns strength, peak and overlap of any lists, (W, M) each; see `Features`."""
+        strength, peak = _first_and_lead(lists.items, lists.scores, self.k)
+        return (
+            _quantiles(strength, self.strength),
+            _quantiles(peak, self.peak),
+            _overlap(lists.items, self.k),
+        )
+
+
+def _first_and_lead(items: NDArray[np.int32], scores: Floats, k: int) -> tuple[Floats, Floats]:
+    """Returns the first score and its lead over the k-th, relative to the whole range, (W, M) each; NaN for an empty list."""
+    filled = (items >= 0).sum(2)  # (W, M)
+    last = np.take_along_axis(scores, np.maximum(filled - 1, 0)[:, :, None], 2)[:, :, 0]
+    kth = np.take_along_axis(scores, np.clip(filled - 1, 0, k - 1)[:, :, None], 2)[:, :, 0]
+    spread = scores[:, :, 0] - last
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lead = np.where(spread > 0, (scores[:, :, 0] - kth) / spread, 0.0).astype(np.float32)
+    lead[filled == 0] = np.nan
+    return scores[:, :, 0], lead
 
 
 def _overlap(items: NDArray[np.int32], k: int) -> Floats:
@@ -127,19 +174,41 @@ def track_record(windows: Windows, ndcg: Floats, best_rank: Floats) -> tuple[Flo
         )
     first = np.concatenate([[True], ~same_user])
     start = np.maximum.accumulate(np.where(first, np.arange(len(windows)), 0))  # (W,) the user's first window
-    count = np.arange(len(windows)) - start
+    return Outcomes.of(ndcg, best_rank).record(start, np.arange(len(windows)))
 
-    def mean_before(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])  # total[w]: all before w
-        with np.errstate(invalid="ignore"):
-            mean: NDArray[np.float64] = (total[:-1] - total[start]) / np.where(count, count, np.nan)[:, None]
-        return mean
 
-    inverse = mean_before(1.0 / best_rank.astype(np.float64))
-    with np.errstate(divide="ignore"):
-        rank = np.where(inverse < 1e-9, np.inf, 1.0 / inverse)
-    rank[count == 0] = np.nan
-    return mean_before(ndcg.astype(np.float64)).astype(np.float32), rank.astype(np.float32), count.astype(np.float32)
+@dataclass(frozen=True)
+class Outcomes:
+    """Sums over the outcomes of windows: entry w is of all windows before window w.
+
+    Attributes:
+        ndcg: (W + 1, M) float64 sums of NDCG.
+        inverse_rank: (W + 1, M) float64 sums of 1 / best rank.
+    """
+
+    ndcg: NDArray[np.float64]
+    inverse_rank: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, ndcg: Floats, best_rank: Floats) -> Outcomes:
+        """Returns the sums of the outcomes (W, M) of all windows, sorted by user and time."""
+        outcomes = (ndcg.astype(np.float64), 1.0 / best_rank.astype(np.float64))
+        return cls(*(np.concatenate([np.zeros((1, each.shape[1])), np.cumsum(each, axis=0)]) for each in outcomes))
+
+    def record(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+        """Returns the mean outcome of the windows `begin` to `end` (exclusive), (n,) each; see `track_record`."""
+        count = end - begin
+
+        def mean(total: NDArray[np.float64]) -> NDArray[np.float64]:
+            with np.errstate(invalid="ignore"):
+                between: NDArray[np.float64] = (total[end] - total[begin]) / np.where(count, count, np.nan)[:, None]
+            return between
+
+        inverse = mean(self.inverse_rank)
+        with np.errstate(divide="ignore"):
+            rank = np.where(inverse < 1e-9, np.inf, 1.0 / inverse)
+        rank[count == 0] = np.nan
+        return mean(self.ndcg).astype(np.float32), rank.astype(np.float32), count.astype(np.float32)
 
 
 def make_features(lists: CandidateLists, windows: Windows, targets: NDArray[np.int32], k: int) -> Features:
@@ -155,21 +224,13 @@ def make_features(lists: CandidateLists, windows: Windows, targets: NDArray[np.i
     ndcg = own_ndcg(ranks, (targets >= 0).sum(1), k)
     best_rank = ranks.min(2)
     track_ndcg, track_rank, track_count = track_record(windows, ndcg, best_rank)
-    scores = lists.scores
-    filled = (lists.items >= 0).sum(2)  # (W, M)
-    last = np.take_along_axis(scores, np.maximum(filled - 1, 0)[:, :, None], 2)[:, :, 0]
-    kth = np.take_along_axis(scores, np.clip(filled - 1, 0, k - 1)[:, :, None], 2)[:, :, 0]
-    spread = scores[:, :, 0] - last
-    with np.errstate(invalid="ignore", divide="ignore"):
-        lead = np.where(spread > 0, (scores[:, :, 0] - kth) / spread, 0.0).astype(np.float32)
-    lead[filled == 0] = np.nan
-    policy = windows.of(Part.POLICY)
+    strength, peak, overlap = ListScale.of(lists, windows.of(Part.POLICY), k).shape(lists)
     return Features(
         ndcg=ndcg,
         best_rank=best_rank,
-        strength=_quantiles(scores[:, :, 0], policy),
-        peak=_quantiles(lead, policy),
-        overlap=_overlap(lists.items, k),
+        strength=strength,
+        peak=peak,
+        overlap=overlap,
         track_ndcg=track_ndcg,
         track_rank=track_rank,
         track_count=track_count,

@@ -23,12 +23,12 @@ from softgrpo.data.windows import history_of
 from softgrpo.errors import PolicyError
 from softgrpo.policy.blocks.block import of_recaller
 from softgrpo.policy.blocks.pace import DAY_SECONDS, in_seconds
+from softgrpo.policy.catalogue import Catalogue
 from softgrpo.policy.features import Features
 from softgrpo.policy.numbers import BLOCKS, WindowNumbers
 
 LEVELS = ("very low", "low", "medium", "high", "very high")
 TRACK_LEVELS = ((0.0, "none"), (0.1, "poor"), (0.25, "fair"), (0.5, "good"))
-TITLE_CHARACTERS = 40
 DESCRIPTIONS = {
     "BPR": "matrix factorisation, long-term taste",
     "SASRec": "self-attention over the sequence, recent interest",
@@ -71,11 +71,6 @@ class PromptParts:
         return f"{self.head}{history}{tail}"
 
 
-def short(text: str) -> str:
-    """Returns a title cut to its first 40 characters."""
-    return text if len(text) <= TITLE_CHARACTERS else text[: TITLE_CHARACTERS - 1].rstrip() + "…"
-
-
 def level(quantile: float) -> str:
     """Returns a quantile in [0, 1] in one of five words."""
     return LEVELS[min(int(quantile * len(LEVELS)), len(LEVELS) - 1)]
@@ -96,6 +91,7 @@ class PromptFormatter:
         lists: Candidate lists of all windows.
         features: Features of all windows.
         numbers: Numbers of all windows, of which `config.blocks` are told.
+        catalogue: What is said of items; None takes it from the corpus.
     """
 
     def __init__(
@@ -106,6 +102,7 @@ class PromptFormatter:
         lists: CandidateLists,
         features: Features,
         numbers: WindowNumbers,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._config = config
         self._corpus = corpus
@@ -114,12 +111,9 @@ class PromptFormatter:
         self._features = features
         self._numbers = numbers
         self._told = {name: word for block in config.blocks for name, word in BLOCKS[block].told.items()}
-        tokens = corpus.items[Columns.Token].tolist()
-        titles = corpus.items[Columns.Title].tolist() if config.titles else [""] * len(tokens)
-        self._names = [short(title or f"item {token}") for title, token in zip(titles, tokens, strict=True)]
-        self._genres = corpus.items[Columns.Genres].tolist()
+        told = catalogue or Catalogue.of(corpus.items, in_seconds(corpus.time), titles=config.titles)
+        self._names, self._genres, self._seconds = told.names, told.genres, told.seconds
         self._fields = [column for column in corpus.users.columns if column != Columns.Token]
-        self._seconds = in_seconds(corpus.time)
 
     def parts(self, window: int) -> PromptParts:
         """Returns the prompt of one window."""

@@ -6,7 +6,6 @@ Legend: W windows, M recallers, D depth, B windows of a batch, I items.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.errors import CandidateError, LeakageError
+from softgrpo.recallers.best_items import mask_history, top_items
 from softgrpo.reporting import ProgressBar
 
 NO_ITEM = -1
@@ -34,7 +34,7 @@ class Scorer(Protocol):
         """Scores every item of the corpus for B users.
 
         Args:
-            users: (B,) user ids.
+            users: (B,) user ids; -1 is a user that is not in the corpus, about whom there is nothing but the history.
             histories: B arrays of item ids, oldest first: everything before the window.
 
         Returns:
@@ -52,6 +52,10 @@ class RecallerModel(Scorer, Protocol):
     @property
     def name(self) -> str:
         """RecBole's name of the model."""
+
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """(I,) items that its training data hold."""
 
     def save(self, folder: Path) -> None:
         """Writes the recaller into a folder (safetensors and JSON)."""
@@ -82,70 +86,35 @@ def build_candidates(
             rows = slice(first, min(first + batch_size, len(windows)))
             users = windows.user[rows].astype(np.int64)
             histories = [corpus.sequence(u)[:start] for u, start in zip(users, windows.start[rows], strict=True)]
-            values = model.score(users, histories)
-            mask_history(values, histories)
-            best, order = top_items(values, depth)
-            width = best.shape[1]
-            retrieved = torch.isfinite(best)
-            items[rows, :width] = torch.where(retrieved, order, NO_ITEM).cpu().numpy()
-            scores[rows, :width] = torch.where(retrieved, best, torch.nan).cpu().numpy()
+            items[rows], scores[rows] = unseen_items(model, users, histories, depth)
             bar.update(len(users))
     return items, scores
 
 
-def mask_history(scores: torch.Tensor, histories: Sequence[NDArray[np.int32]]) -> None:
-    """Puts -inf into scores (B, I) at the items of each row's history."""
-    rows = torch.from_numpy(np.repeat(np.arange(len(histories)), [len(history) for history in histories]))
-    columns = torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int64), *histories]))
-    missing = torch.tensor(-torch.inf, dtype=scores.dtype, device=scores.device)
-    scores.index_put_((rows.to(scores.device), columns.to(scores.device)), missing)
+def unseen_items(
+    model: Scorer, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]], depth: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Returns the top `depth` items that are not in the histories, as `build_candidates` does.
 
+    Args:
+        model: Scores all items.
+        users: (B,) user ids, -1 for a user that is not in the corpus.
+        histories: B arrays of item ids, oldest first.
+        depth: D.
 
-def top_items(scores: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the best scores and their item ids, both (B, min(D, I)), descending; equal finite scores by lower item id.
-
-    `topk` alone takes any of equal scores, in any order. So rows with equal scores among their best, the place behind the last
-    one included, are sorted by item id first.
+    Returns:
+        Items (B, D), -1 behind a shorter list, and scores (B, D), NaN there.
     """
-    width = min(depth, scores.shape[1])
-    values, items = _topk(scores, min(depth + 1, scores.shape[1]))
-    equal = (values[:, 1:] == values[:, :-1]) & torch.isfinite(values[:, 1:])
-    if (tied := equal.any(1)).any():
-        ids, by_id = items[tied].sort(dim=1)
-        best_first, by_score = values[tied].gather(1, by_id).sort(dim=1, descending=True, stable=True)
-        values[tied], items[tied] = best_first, ids.gather(1, by_score)
-    if values.shape[1] > width and (contested := equal[:, width - 1]).any():  # some of the equal ones were left out
-        best_first, order = scores[contested].sort(dim=1, descending=True, stable=True)
-        values[contested], items[contested] = best_first[:, : width + 1], order[:, : width + 1]
-    return values[:, :width], items[:, :width]
-
-
-def _topk(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns what `scores.topk(count)` does, of equal scores perhaps others, in less time where there are many columns.
-
-    Columns are looked at in groups. A group whose best score is not among the `count` best of all groups holds nothing that is
-    greater than the last of the `count` best scores, so only the columns of the best groups are sorted.
-    """
-    # the size of a group balances the number of groups against the number of columns in the best of them
-    width = scores.shape[1]
-    size = math.isqrt(width // count)
-    if size < 2:
-        return scores.topk(count, dim=1)
-
-    # column c is in group c % groups, in row c // groups of `grouped`; the last few columns are in no group
-    groups = width // size
-    inside = size * groups
-    grouped = scores[:, :inside].reshape(-1, size, groups)
-    best = grouped.amax(1).topk(count, dim=1, sorted=False).indices
-
-    # sort what is in the best groups, row by row, and the columns in no group
-    chosen = grouped.gather(2, best.unsqueeze(1).expand(-1, size, -1)).flatten(1)
-    values, places = torch.cat([chosen, scores[:, inside:]], dim=1).topk(count, dim=1)
-
-    # from places among those back to columns
-    row = places.div(count, rounding_mode="floor")
-    columns = row * groups + best.gather(1, places - row * count)
-    return values, torch.where(row < size, columns, places - size * count + inside)
+    items = np.full((len(users), depth), NO_ITEM, dtype=np.int32)
+    scores = np.full((len(users), depth), np.nan, dtype=np.float32)
+    values = model.score(users, histories)
+    mask_history(values, histories)
+    best, order = top_items(values, depth)
+    width = best.shape[1]
+    retrieved = torch.isfinite(best)
+    items[:, :width] = torch.where(retrieved, order, NO_ITEM).cpu().numpy()
+    scores[:, :width] = torch.where(retrieved, best, torch.nan).cpu().numpy()
+    return items, scores
 
 
 def combine(lists: Sequence[CandidateLists]) -> CandidateLists:

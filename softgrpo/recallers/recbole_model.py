@@ -82,7 +82,8 @@ class RecBoleRecaller:
     What it looks at decides what it needs to know about a user, and an empty row (-inf) is the answer where that is missing:
     sequential models and auto-encoders read the full history before the window and need one known item in it; models
     with user embeddings use them as trained and need the user in the training data; Pop needs nothing. Sequential models
-    that have user embeddings too give users without training rows the embedding of the padding user.
+    that have user embeddings too give users of the corpus without training rows the embedding of the padding user, and nothing
+    to a user that is not in the corpus.
 
     Attributes:
         model: The model, in evaluation mode.
@@ -99,15 +100,35 @@ class RecBoleRecaller:
         """RecBole's name of the model."""
         return self.recipe.name
 
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """(I,) items that the training data hold."""
+        return self.data.item_ids > 0
+
+    @property
+    def knows_users(self) -> bool:
+        """Whether the model has something of each user that it was trained on, such as an embedding."""
+        return any(
+            isinstance(module, torch.nn.Embedding)
+            and module.num_embeddings == self.data.train.user_num
+            and ("user" in name.lower() or name == "UI_emb")
+            for name, module in self.model.named_modules()
+        )
+
+    def internal_users(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns RecBole's ids (B,) of users, 0 for those that it was not trained on and for -1, who is not in the corpus."""
+        return np.where(users >= 0, self.data.user_ids[users], 0)
+
     @torch.no_grad()
     def score(self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]) -> torch.Tensor:
         """See `RecallerModel.score`; the tensor lies on the model's device."""
-        internal = self.data.user_ids[users]
+        internal = self.internal_users(users)
         sequential = self.data.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         known: list[NDArray[np.int64]] = []
         if reads_history := sequential or isinstance(self.model, AutoEncoderMixin):
             known = [ids[ids > 0] for ids in (self.data.item_ids[history] for history in histories)]
-            rows = np.flatnonzero([len(ids) for ids in known])
+            able = np.array([len(ids) for ids in known], dtype=np.int64) > 0
+            rows = np.flatnonzero(able & (users >= 0) if self.knows_users else able)
         else:
             rows = np.arange(len(users)) if self.name in _USER_FREE else np.flatnonzero(internal)
         if len(rows) == 0:

@@ -71,11 +71,11 @@ def user_vectors(
 
     Args:
         recaller: One that `has_user_vector`.
-        users: (B,) user ids of the corpus.
+        users: (B,) user ids of the corpus, -1 for a user that is not in it.
         histories: B arrays of item ids of the corpus, oldest first: everything before the window.
     """
     data = recaller.data
-    internal = data.user_ids[users]
+    internal = recaller.internal_users(users)
     sequential = data.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
     read = [ids[ids > 0] for ids in (data.item_ids[history] for history in histories)]
     rows = np.flatnonzero([len(ids) for ids in read] if sequential else internal)

@@ -14,16 +14,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from softgrpo.common.artifacts import WEIGHTS
 from softgrpo.common.columns import Columns
-from softgrpo.common.records import CandidateLists, Part
+from softgrpo.common.records import Part
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
 from softgrpo.evaluation.summary import FOCUS
-from softgrpo.ranking.fusion import align, contributions, merged_lists
-from softgrpo.recallers.candidates import NO_ITEM
+from softgrpo.serving.merging import common_lists, merge_lists, without
 from softgrpo.serving.recommended import POLICY, STATIC, Recommended
 from softgrpo.stages.inputs import Prepared
 
@@ -109,10 +107,10 @@ def _choose(prepared: Prepared, learned: NDArray[np.float64], numbers: NDArray[n
     row[windows.user[test]] = np.arange(len(test))
     window, own = latest[numbers], row[numbers]  # (U,)
     items, scores = lists.items[window], lists.scores[window]
-    common = _common_lists(lists, test) if (window < 0).any() else (lists.items[:0], lists.scores[:0])
+    common = common_lists(lists, test) if (window < 0).any() else (lists.items[:0], lists.scores[:0])
     for at in np.flatnonzero(own < 0):  # a list of an earlier window holds what the user took since
         there = (items[at], scores[at]) if window[at] >= 0 else common
-        items[at], scores[at] = _without(there, prepared.corpus.sequence(numbers[at]) if numbers[at] >= 0 else None)
+        items[at], scores[at] = without(there, prepared.corpus.sequence(numbers[at]) if numbers[at] >= 0 else None)
     weights = np.where(own[:, None] >= 0, learned[own], np.asarray(prepared.static.best.weights))
     reason = np.full(len(numbers), NOT_IN_DATA, dtype=object)
     for row_of_user, why in ((numbers, NO_WINDOW), (window, NO_TEST_WINDOW), (own, "")):
@@ -120,48 +118,10 @@ def _choose(prepared: Prepared, learned: NDArray[np.float64], numbers: NDArray[n
     return _Chosen(items, scores, weights, reason)
 
 
-def _common_lists(lists: CandidateLists, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Returns each recaller's common list (M, D): the items with the largest sum of 1 / rank over some windows.
-
-    The scores are the mean scores at each rank, so that they are on the recaller's own scale.
-    """
-    count, depth = len(lists.recallers), lists.depth
-    items = np.full((count, depth), NO_ITEM, dtype=np.int32)
-    scores = np.full((count, depth), np.nan, dtype=np.float32)
-    worth = 1.0 / np.arange(1, depth + 1)
-    for recaller in range(count):
-        retrieved, values = lists.items[rows, recaller], lists.scores[rows, recaller]
-        filled = retrieved != NO_ITEM
-        total = np.bincount(retrieved[filled], weights=np.broadcast_to(worth, retrieved.shape)[filled])
-        best = np.argsort(-total, kind="stable")[: min(depth, int((total > 0).sum()))]
-        listed = filled.sum(0)  # (D,) lists that are at least as long
-        mean = np.where(filled, values, 0.0).sum(0) / np.maximum(listed, 1)
-        width = min(len(best), int((listed > 0).sum()))
-        items[recaller, :width] = best[:width]
-        scores[recaller, :width] = np.minimum.accumulate(mean[:width])
-    return items, scores
-
-
-def _without(
-    lists: tuple[NDArray[np.int32], NDArray[np.float32]], history: NDArray[np.int32] | None
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Returns lists (M, D) without the items of a history; what follows moves up, and the scores stay with their ranks."""
-    items, scores = lists[0].copy(), lists[1].copy()
-    if history is not None:
-        for row in range(len(items)):
-            kept = items[row][~np.isin(items[row], history) & (items[row] != NO_ITEM)]
-            items[row], scores[row, len(kept) :] = NO_ITEM, np.nan
-            items[row, : len(kept)] = kept
-    return items, scores
-
-
 def _merge(prepared: Prepared, chosen: _Chosen, part: slice, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Returns the merged lists (u, K) of some users, and what each recaller gave to each item, (u, K, M)."""
-    fusion = prepared.fusion
-    aligned = align(torch.from_numpy(chosen.items[part]), torch.from_numpy(chosen.scores[part]), fusion, prepared.platt)
-    weights = torch.from_numpy(chosen.weights[part])
-    merged = merged_lists(aligned, weights[:, None], fusion, k)[:, 0]
-    return merged.numpy(), contributions(aligned, merged, weights, fusion).numpy()
+    items, scores, weights = chosen.items[part], chosen.scores[part], chosen.weights[part]
+    return merge_lists(items, scores, weights, prepared.fusion, prepared.platt, k)
 
 
 def _users_table(names: Sequence[str], chosen: _Chosen, recallers: tuple[str, ...]) -> pd.DataFrame:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from softgrpo.common.columns import Columns
 from softgrpo.common.files import written_whole
@@ -16,6 +19,8 @@ from softgrpo.common.text import visible_json
 from softgrpo.errors import ConfigError
 
 POLICY, STATIC = "policy", "static"
+OF_REQUESTS = ("without", "unknown_items")
+"""Columns of users that requests have, and test windows have not."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,9 @@ class Recommended:
     """What a run recommends.
 
     Attributes:
-        users: One row per user asked for, in that order: `user`; `weights`, `policy` or `static`; `reason`, empty unless static;
-            `weight_<recaller>`, sum 1.
+        users: One row per user asked for, in that order: `user`; `weights`, `policy` or `static`, or the key of a method; `reason`
+            why they are not those of the method that was asked, empty where they are; `weight_<recaller>`, sum 1. Of requests also
+            `without`, the recallers that have no list, and `unknown_items`, how many items of the history were left out.
         items: One row per user and rank: `user`, `rank` from 1, `item`, `title`, `score`, and `from_<recaller>`, which sum to the
             score. Score and rrf: weight times what one unit of weight gives. Quota: 1 from the recaller whose turn it was.
         recallers: The M names.
@@ -36,9 +42,9 @@ class Recommended:
 
     @property
     def fallbacks(self) -> dict[str, list[str]]:
-        """Users that got the static mixture, by reason."""
-        static = self.users[self.users["weights"] == STATIC]
-        return {str(reason): group[Columns.User].tolist() for reason, group in static.groupby("reason", sort=False)}
+        """Users that got other weights than those of the method that was asked, by reason."""
+        others = self.users[self.users["reason"] != ""]
+        return {str(reason): group[Columns.User].tolist() for reason, group in others.groupby("reason", sort=False)}
 
 
 def as_records(recommended: Recommended) -> Iterator[dict[str, Any]]:
@@ -51,6 +57,7 @@ def as_records(recommended: Recommended) -> Iterator[dict[str, Any]]:
             Columns.User: row[Columns.User],
             "source": row["weights"],
             "reason": row["reason"],
+            **{name: row[name] for name in OF_REQUESTS if name in row},
             "weights": {name: row[f"weight_{name}"] for name in names},
             "items": [
                 {key: item[key] for key in ("rank", Columns.Item, Columns.Title, Columns.Score)}
@@ -75,6 +82,64 @@ def write_recommended(path: Path, recommended: Recommended) -> None:
             return
         merged = recommended.users.merge(recommended.items, on=Columns.User, how="left", sort=False)
         merged.to_parquet(aside, index=False)
+
+
+def schema_of(recallers: Sequence[str]) -> pa.Schema:
+    """Returns the columns of a file of requests: one row per user and rank; a user that gets nothing has one without a rank."""
+    numbers = [(f"weight_{name}", pa.float64()) for name in recallers]
+    parts = [(f"from_{name}", pa.float64()) for name in recallers]
+    texts = [(name, pa.string()) for name in (Columns.User, "weights", "reason", OF_REQUESTS[0])]
+    item = [
+        ("rank", pa.int32()),
+        (Columns.Item, pa.string()),
+        (Columns.Title, pa.string()),
+        (Columns.Score, pa.float64()),
+    ]
+    return pa.schema([*texts, (OF_REQUESTS[1], pa.int64()), *numbers, *item, *parts])
+
+
+class RequestWriter:
+    """Writes what requests get as it comes, a batch at a time; the file takes its place when all are written.
+
+    Args:
+        path: A `.parquet` file, or a `.json` file with a list of records.
+        recallers: The M names.
+    """
+
+    def __init__(self, path: Path, recallers: Sequence[str]) -> None:
+        self._path, self._schema, self._stack = check_format(path), schema_of(recallers), ExitStack()
+        self._table: pq.ParquetWriter | None = None
+        self._text: TextIO | None = None
+        self._separator = "[\n"
+
+    def __enter__(self) -> RequestWriter:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            aside = stack.enter_context(written_whole(self._path))
+            if self._path.suffix == ".json":
+                self._text = stack.enter_context(aside.open("w", encoding="utf-8"))
+            else:
+                self._table = stack.enter_context(pq.ParquetWriter(aside, self._schema, compression="zstd"))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        if self._text is not None and error[0] is None:
+            self._text.write("]\n" if self._separator == ",\n" else "[]\n")
+        return self._stack.__exit__(*error)
+
+    def write(self, recommended: Recommended) -> None:
+        """Writes a batch."""
+        if self._table is not None:
+            merged = recommended.users.merge(recommended.items, on=Columns.User, how="left", sort=False)
+            columns = [pa.array(merged[field.name], field.type, from_pandas=True) for field in self._schema]
+            self._table.write_table(pa.table(columns, schema=self._schema))
+            return
+        assert self._text is not None, "the writer is open"
+        for record in as_records(recommended):
+            text = visible_json(json.dumps(record, ensure_ascii=False))
+            self._text.write(self._separator + text)
+            self._separator = ",\n"
 
 
 def check_format(path: Path) -> Path:

@@ -5,7 +5,7 @@ Legend: W windows, d components of a recaller's vector, n numbers of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,8 +76,19 @@ class VectorReader:
 
     def __call__(self, corpus: Corpus, windows: Windows) -> dict[str, NDArray[np.float32]]:
         """Returns the numbers (W, n) of each recaller. Each window's follow from its user and its history alone."""
+        return self.read(*_asked(corpus, windows))
+
+    def read(
+        self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]
+    ) -> dict[str, NDArray[np.float32]]:  # fmt: skip
+        """Returns the numbers (B, n) of each recaller.
+
+        Args:
+            users: (B,) user ids of the corpus, -1 for a user that is not in it.
+            histories: B arrays of item ids, oldest first.
+        """
         return {
-            name: projection(_vectors(self.recallers[name], corpus, windows, self.batch_size))
+            name: projection(_vectors(self.recallers[name], users, histories, self.batch_size))
             for name, projection in self.projections.items()
         }
 
@@ -106,7 +117,7 @@ def fit_vectors(
     opened = _open(config, inputs, corpus) if config.features.user_vector else {}
     learnt, batch_size = _part(windows, Part.POLICY), config.recall.batch_size
     fitted = {
-        name: fit_projection(_vectors(recaller, corpus, learnt, batch_size), config.features.user_vector_size)
+        name: fit_projection(_vectors(recaller, *_asked(corpus, learnt), batch_size), config.features.user_vector_size)
         for name, recaller in opened.items()
     }
     projections = {name: projection for name, projection in fitted.items() if projection is not None}
@@ -140,7 +151,7 @@ def check_projections(reader: VectorReader, corpus: Corpus, windows: Windows) ->
     """
     learnt = _part(windows, Part.POLICY)
     for name, projection in reader.projections.items():
-        vectors = _vectors(reader.recallers[name], corpus, learnt, reader.batch_size)
+        vectors = _vectors(reader.recallers[name], *_asked(corpus, learnt), reader.batch_size)
         mean = np.nanmean(vectors.astype(np.float64), axis=0)
         if not np.allclose(projection.mean, mean, rtol=TOLERANCE, atol=TOLERANCE):
             raise LeakageError(
@@ -162,17 +173,20 @@ def _open(config: ExperimentConfig, inputs: Mapping[str, Path], corpus: Corpus) 
     return {name: recaller for name, recaller in opened.items() if isinstance(recaller, RecBoleRecaller)}
 
 
-def _vectors(recaller: RecBoleRecaller, corpus: Corpus, windows: Windows, batch_size: int) -> NDArray[np.float32]:
-    """Returns a recaller's vectors of all windows, (W, d); NaN in the row of one about whose user it knows nothing."""
+def _asked(corpus: Corpus, windows: Windows) -> tuple[NDArray[np.int64], list[NDArray[np.int32]]]:
+    """Returns users and histories of all windows."""
+    users = windows.user.astype(np.int64)
+    return users, [corpus.sequence(user)[:start] for user, start in zip(users, windows.start, strict=True)]
+
+
+def _vectors(
+    recaller: RecBoleRecaller, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]], batch_size: int
+) -> NDArray[np.float32]:
+    """Returns a recaller's vectors of some users, (B, d); NaN in the row of one about whom it knows nothing."""
     from softgrpo.recallers.recbole_vectors import user_vectors
 
-    found = []
-    for first in range(0, len(windows), batch_size):
-        rows = slice(first, first + batch_size)
-        users = windows.user[rows].astype(np.int64)
-        histories = [corpus.sequence(user)[:start] for user, start in zip(users, windows.start[rows], strict=True)]
-        found.append(user_vectors(recaller, users, histories))
-    return np.concatenate(found)
+    parts = [slice(first, first + batch_size) for first in range(0, max(len(users), 1), batch_size)]
+    return np.concatenate([user_vectors(recaller, users[part], histories[part]) for part in parts])
 
 
 def _part(windows: Windows, part: Part) -> Windows:

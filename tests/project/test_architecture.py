@@ -27,7 +27,7 @@ WINGS = {
     "softgrpo.baselines": "algorithm common config errors policy ranking reporting",
     "softgrpo.evaluation": "baselines common config errors policy ranking",
     "softgrpo.stages": "algorithm baselines common config data errors evaluation policy ranking recallers reporting",
-    "softgrpo.serving": "common config errors evaluation policy ranking recallers stages",
+    "softgrpo.serving": "algorithm baselines common config data errors evaluation policy ranking recallers reporting stages",
     "softgrpo.pipeline": "common config data errors policy presets recallers reporting serving stages",
     "tasks.servers": "",
     "tasks.tracking": "servers",

@@ -38,6 +38,8 @@ class Known:
         features: Their features; `ndcg` and `best_rank` are the answers and not read.
         embeddings: (I, d) of the items' texts, of unit length, zeros for an item without a text; None where there are none.
         vectors: Reads the recallers' own user vectors; None where no recaller has one, or nobody asked for them.
+        popularity: (I,) how often each item occurs in the recallers' training part; None counts it in the corpus.
+        seconds: Whether times are seconds since 1970; None looks at the corpus. Requests bring both of the run that they ask.
     """
 
     corpus: Corpus
@@ -46,6 +48,8 @@ class Known:
     features: Features
     embeddings: NDArray[np.float32] | None = None
     vectors: UserVectors | None = None
+    popularity: NDArray[np.int64] | None = None
+    seconds: bool | None = None
 
     def of(self, rows: NDArray[np.int64]) -> Known:
         """Returns what is known of some of the windows, in the order asked for."""

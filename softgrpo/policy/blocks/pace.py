@@ -28,7 +28,8 @@ def _compute(known: Known) -> Numbers:
         "last pause": pauses[:, 0],
         "usual pause": _median(pauses),
     }
-    unit = DAY_SECONDS if in_seconds(corpus.time) else 1.0
+    seconds = in_seconds(corpus.time) if known.seconds is None else known.seconds
+    unit = DAY_SECONDS if seconds else 1.0
     numbers = {name: np.log1p(np.nan_to_num(length) / unit) for name, length in lengths.items()}
     return numbers | {"has a pause": (~np.isnan(pauses[:, 0])).astype(np.float64)}
 

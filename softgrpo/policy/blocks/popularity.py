@@ -19,7 +19,8 @@ def training_counts(corpus: Corpus, windows: Windows) -> NDArray[np.int64]:
 
 
 def _compute(known: Known) -> Numbers:
-    popularity = np.log1p(training_counts(known.corpus, known.windows)).astype(np.float32)
+    counts = training_counts(known.corpus, known.windows) if known.popularity is None else known.popularity
+    popularity = np.log1p(counts).astype(np.float32)
     items = known.lists.items[:, :, :TOP]
     listed = items >= 0
     of_list = np.where(listed, popularity[items], 0.0)  # (W, M, TOP)

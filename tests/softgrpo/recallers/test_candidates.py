@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.errors import CandidateError, LeakageError
+from softgrpo.recallers.best_items import top_items
 from softgrpo.recallers.candidates import (
     build_candidates,
     check_candidates,
     combine,
     read_candidates,
-    top_items,
     write_candidates,
 )
 from tests.softgrpo.recallers.cases import corpus_of, windows_of

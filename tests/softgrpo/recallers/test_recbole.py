@@ -266,3 +266,19 @@ def test_the_process_is_left_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == ["work"]  # no log_tensorboard, no saved
     assert not caplog.records
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"), [("BPR", False), ("FPMC", False), ("SASRec", True), ("ItemKNN", True), ("Pop", True)]
+)
+def test_a_user_that_is_not_in_the_corpus(name: str, answers: bool, tmp_path: Path) -> None:
+    """Number -1: models that read the history alone answer as for anybody; those with something of each user give nothing."""
+    model = train(name, tmp_path)
+    corpus, _ = cycles()
+    history = corpus.sequence(2)[:6]
+    known, stranger = model.score(np.array([2, -1]), [history, history])
+    assert torch.isfinite(known).any()
+    if answers:
+        torch.testing.assert_close(stranger, known)
+    else:
+        assert not torch.isfinite(stranger).any()

@@ -1,0 +1,169 @@
+"""`softgrpo score RUN`: recommendations from the histories of now."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.command.common import Job, counted, print_notes
+from flows.command.destination import check_destination, check_overwrite
+from flows.command.parser import Commands, Parser, add_output, add_overwrite, add_words
+from flows.command.recommend import read_users
+from flows.runtime.environment import check_takes_files, prepare_to_read
+from flows.runtime.failures import OK
+from softgrpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from softgrpo.data.streams import Shard
+
+FORMATS = ("parquet", "json")
+FOLDER = "scores"
+
+DESCRIPTION = """\
+Asks the recallers of a trained run about the histories of now, weighs their lists as one of its methods does, and writes what
+each user gets, with each recaller's part in every score. New users and unknown items are answered as far as the recallers know
+something of them, and the output says so. Users are read and written in batches; --shard lets several processes share the work.
+
+  RUN  id of the MLflow run of a pipeline, as `softgrpo run` prints it"""
+
+
+def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
+    """Adds the parser of this command."""
+    usage = (
+        "softgrpo score RUN (--history FILE | --latest) [--lists NAME=FILE ...] [--users USER ...] [--k N] [--method NAME] "
+        "[--shard I/N] [--out FILE [--overwrite]] [--format parquet|json]"
+    )
+    parser = commands.add_parser("score", prog="softgrpo score", description=DESCRIPTION, usage=usage)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="interactions: .csv, .tsv, .parquet or atomic (.inter) with the columns user, item and, if known, time",
+    )
+    source.add_argument("--latest", action="store_true", help="all interactions of the run's data set as it is now")
+    parser.add_argument(
+        "--lists",
+        nargs="+",
+        metavar="NAME=FILE",
+        help="lists of a recaller from elsewhere, with the columns user, item and score; they take the place of its own",
+    )
+    parser.add_argument(
+        "--users",
+        nargs="+",
+        metavar="USER",
+        help="for these users, with spaces between them; all of the file without it",
+    )
+    parser.add_argument(
+        "--users-from", "--users_from", type=Path, metavar="FILE", help="for the users in a text file, one per line"
+    )
+    parser.add_argument("--k", type=int, metavar="N", help="length of the lists (default: fusion.k of the run)")
+    parser.add_argument(
+        "--method", metavar="NAME", help="row of the run's table whose weights are used (default: grpo_multi)"
+    )
+    parser.add_argument("--shard", metavar="I/N", help="the I-th of N equal shares of the users, by a hash of the name")
+    parser.add_argument(
+        "--out", "--to", dest="to", type=Path, metavar="FILE", help="default: scores/RUN.parquet in the output folder"
+    )
+    parser.add_argument("--format", choices=FORMATS, help="of the default file (default: parquet)")
+    add_words(parser, "RUN")
+    add_output(parser)
+    add_overwrite(parser)
+
+
+def prepare(arguments: argparse.Namespace) -> Job:
+    """Checks the command line, finds the run and returns what scores.
+
+    Raises:
+        SoftGRPOError: Something would fail later; nothing was written.
+    """
+    shard = read_shard(arguments.shard)
+    lists = _read_lists(arguments.lists)
+    users = read_users(arguments.users, arguments.users_from)
+    _check_files(arguments)
+    from flows.results.scoring import ScoreOptions, open_to_score, score_run
+    from softgrpo.evaluation.summary import FOCUS
+
+    options = ScoreOptions(arguments.history, lists, users, arguments.k, arguments.method or FOCUS, shard)
+    run = open_to_score(arguments.RUN, arguments.output, options)
+    part = "" if shard.count == 1 else f"-{shard.index + 1}-of-{shard.count}"
+    to = arguments.to or arguments.output / FOLDER / f"{run.run_id}{part}.{arguments.format or FORMATS[0]}"
+
+    def job() -> int:
+        scored = score_run(run, options, to)
+        rate = scored.users / max(scored.seconds, 1e-9)
+        print(f"{counted(scored.users, 'user')}, {counted(scored.items, 'item')}, {rate:,.0f} users/s")
+        print(f"{scored.path}")
+        print_notes(scored.notes)
+        return OK
+
+    return job
+
+
+def read_shard(text: str | None) -> Shard:
+    """Returns the shard that a text such as 2/4 names; all users where there is none.
+
+    Raises:
+        ConfigError: It is no such text.
+    """
+    from softgrpo.data.streams import Shard
+
+    if text is None:
+        return Shard()
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(
+            f"--shard {text}",
+            "It is I/N, the I-th of N shares, I from 1 to N",
+            "Write such as --shard 2/4",
+            code="CONFIG-109",
+        )
+    return Shard(int(found[1]) - 1, int(found[2]))
+
+
+def _read_lists(words: Sequence[str] | None) -> dict[str, Path]:
+    """Returns the files of lists by recaller.
+
+    Raises:
+        ConfigError: A word is not of the form NAME=FILE, or a recaller is named twice.
+    """
+    lists: dict[str, Path] = {}
+    for word in words or ():
+        name, equals, file = word.partition("=")
+        if not (name and equals and file) or name in lists:
+            raise ConfigError(
+                f"--lists {word}",
+                "It is NAME=FILE, each recaller once",
+                "Write such as --lists BPR=bpr.parquet",
+                code="CONFIG-110",
+            )
+        lists[name] = Path(file)
+    return lists
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Checks --k, --out and --format, and that the output folder can be read."""
+    if arguments.k is not None and arguments.k < 1:
+        raise ConfigError(
+            f"--k {arguments.k}", "A list has at least one item", "Give a larger number", code="CONFIG-111"
+        )
+    check_overwrite(arguments.to, overwrite=arguments.overwrite)
+    if arguments.to is None:
+        check_takes_files("--output", arguments.output / FOLDER)
+    else:
+        from softgrpo.serving.recommended import check_format
+
+        check_format(arguments.to)
+        if arguments.format is not None and arguments.to.suffix != f".{arguments.format}":
+            raise ConfigError(
+                f"--out {arguments.to} --format {arguments.format}",
+                "The ending of the file says its format",
+                "Leave --format out",
+                code="CONFIG-112",
+            )
+        check_takes_files("--out", arguments.to.parent)
+        check_destination([arguments.to], overwrite=arguments.overwrite)
+    prepare_to_read(arguments.output)

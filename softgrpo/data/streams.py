@@ -1,0 +1,220 @@
+"""Tables of users from files of any size: read in pieces, of which only the rows of some users are kept.
+
+A user belongs to a shard by a hash of the name alone, so that several processes, or several passes of one, share a file without
+talking to each other. Legend: n rows of a piece.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from softgrpo.common.text import one_line
+from softgrpo.errors import DataError, nearest
+
+PIECE = 200_000
+"""Rows that are read at a time."""
+PARQUET, ATOMIC, TABLES = (".parquet", ".pq"), (".inter",), {".csv": ",", ".tsv": "\t"}
+_RULE = "It is a .csv, .tsv, .parquet or atomic (.inter) file"
+_AGAIN = "Write or copy it again"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Every `count`-th user, by a hash of the name.
+
+    Attributes:
+        index: Which one, 0 to count - 1.
+        count: How many there are.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def part(self, index: int, count: int) -> Shard:
+        """Returns one of `count` equal parts of this shard."""
+        return Shard(self.index + self.count * index, self.count * count)
+
+    def holds(self, names: NDArray[np.object_]) -> NDArray[np.bool_]:
+        """Tells which users (n,) belong to it."""
+        if self.count == 1:
+            return np.ones(len(names), dtype=np.bool_)
+        hashes = pd.util.hash_array(names, categorize=True)
+        mine: NDArray[np.bool_] = hashes % np.uint64(self.count) == self.index
+        return mine
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A file whose columns have been found.
+
+    Attributes:
+        path: The file.
+        columns: What is wanted -> the file's column.
+        ignored: The file's other columns.
+        rows: How many rows it has; of a text file about as many.
+    """
+
+    path: Path
+    columns: Mapping[str, str]
+    ignored: tuple[str, ...]
+    rows: int
+
+    @classmethod
+    def open(cls, path: Path, wanted: Mapping[str, Sequence[str]], needed: Sequence[str]) -> Stream:
+        """Looks at a file's columns.
+
+        Args:
+            path: The file.
+            wanted: What is wanted -> the names that its column may have; the first of them that is there is read.
+            needed: What must be there.
+
+        Raises:
+            DataError: There is no such file, it is of another kind, damaged or empty, or lacks a column.
+        """
+        if not path.is_file():
+            raise DataError(f"'{path}'", "There is no such file", "Correct the name", code="DATA-049")
+        names, rows = _look(path)
+        columns = {key: next((name for name in names if name in known), "") for key, known in _ordered(wanted, names)}
+        for key in needed:
+            if not columns[key]:
+                raise DataError(
+                    f"'{path}' with the columns {', '.join(names)}",
+                    f"It has a column '{wanted[key][0]}'"
+                    + (f" (or '{wanted[key][1]}')" if len(wanted[key]) > 1 else ""),
+                    f"Rename one. {nearest(wanted[key][0], names)}",
+                    code="DATA-050",
+                )
+        found = {key: name for key, name in columns.items() if name}
+        return cls(path, found, tuple(name for name in names if name not in found.values()), rows)
+
+    def pieces(self, shard: Shard, user: str) -> Iterator[tuple[NDArray[np.int64], pd.DataFrame]]:
+        """Gives the rows of the users of a shard: their numbers in the file from 0, and a table with a column for each key.
+
+        Args:
+            shard: Whose rows are wanted.
+            user: The key of the column with the user.
+
+        Raises:
+            DataError: The file is damaged, or a row lacks its user.
+        """
+        first = 0
+        for piece in _pieces(self.path, list(self.columns.values())):
+            table = piece.rename(columns={name: key for key, name in self.columns.items()})
+            names = self.names(first + np.arange(len(table)), table[user], user)
+            kept = np.flatnonzero(shard.holds(names))
+            yield first + kept, table.iloc[kept].reset_index(drop=True)
+            first += len(table)
+
+    def names(self, rows: NDArray[np.int64], values: pd.Series, key: str) -> NDArray[np.object_]:
+        """Returns a column of a piece as names.
+
+        Raises:
+            DataError: One is missing, or they are decimal numbers, which have no one way to be written.
+        """
+        if pd.api.types.is_numeric_dtype(values.dtype):
+            raise self.wrong(int(rows[0]) if len(rows) else 0, f"{self.columns[key]} is of the type {values.dtype}")
+        names = values.to_numpy(object)
+        if (empty := names == "").any():
+            raise self.wrong(int(rows[np.flatnonzero(empty)[0]]), f"{self.columns[key]} is empty")
+        return names
+
+    def numbers(self, rows: NDArray[np.int64], values: pd.Series, key: str) -> NDArray[np.float64]:
+        """Returns a column of a piece as finite numbers.
+
+        Raises:
+            DataError: A value is none.
+        """
+        numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
+        if (bad := ~np.isfinite(numbers)).any():
+            at = int(np.flatnonzero(bad)[0])
+            raise self.wrong(int(rows[at]), f"{self.columns[key]} is '{values.iloc[at]}', no finite number")
+        return numbers
+
+    def wrong(self, row: int, what: str) -> DataError:
+        """Returns what is to be said of a row that cannot be read."""
+        return DataError(
+            f"'{self.path}', row {row + 1}: {what}",
+            "Every row is whole",
+            "Correct the row, or remove it",
+            code="DATA-051",
+        )
+
+
+def _ordered(wanted: Mapping[str, Sequence[str]], names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Gives, for each key, the one name that its column has, where it has one: an earlier name goes before a later one."""
+    for key, known in wanted.items():
+        yield key, [name for name in known if name in names][:1]
+
+
+def _look(path: Path) -> tuple[list[str], int]:
+    """Returns the names of a file's columns, and how many rows it has."""
+    try:
+        if path.suffix in PARQUET:
+            with pq.ParquetFile(path) as file:
+                names, rows = file.schema_arrow.names, file.metadata.num_rows
+        elif path.suffix in ATOMIC or path.suffix in TABLES:
+            head = pd.read_csv(path, nrows=100, **_options(path))
+            names = [str(name).partition(":")[0] if path.suffix in ATOMIC else str(name) for name in head.columns]
+            width = len(head.to_csv(index=False, header=False)) / max(len(head), 1)
+            rows = 0 if head.empty else max(len(head), int(path.stat().st_size / width))
+        else:
+            raise DataError(f"'{path}'", _RULE, "Convert it, or give it such a name", code="DATA-052")
+    except (pa.ArrowException, OSError, ValueError) as error:  # of pandas and of texts that are not UTF-8: ValueError
+        raise _damaged(path, error) from error
+    if not rows:
+        raise DataError(f"'{path}' has no row", "At least one interaction is asked about", "Fill it", code="DATA-053")
+    if len(set(names)) < len(names):
+        raise DataError(
+            f"'{path}' with the columns {', '.join(names)}", "A column has a name of its own", _AGAIN, code="DATA-054"
+        )
+    return names, rows
+
+
+def _options(path: Path) -> dict[str, Any]:
+    """Returns how a text file is read: every value as the text that it is."""
+    atomic = path.suffix in ATOMIC
+    return {
+        "sep": "\t" if atomic else TABLES[path.suffix],
+        "dtype": str,
+        "na_filter": False,
+        "quoting": csv.QUOTE_NONE if atomic else csv.QUOTE_MINIMAL,
+        "encoding": "utf-8-sig",
+    }
+
+
+def _pieces(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
+    """Gives a file's columns as tables of text, in the order of its rows."""
+    try:
+        if path.suffix in PARQUET:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(PIECE, columns=columns):
+                    yield pd.DataFrame({name: _text(batch.column(name)) for name in columns})
+            return
+        for piece in pd.read_csv(path, chunksize=PIECE, **_options(path)):
+            if path.suffix in ATOMIC:
+                piece.columns = [str(name).partition(":")[0] for name in piece.columns]
+            yield piece[columns]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _text(column: pa.Array) -> NDArray[np.object_]:
+    """Returns names as text, "" where one is missing; numbers stay as they are."""
+    plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    if pa.types.is_floating(plain.type):
+        return plain.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return plain.cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"'{path}' cannot be read: {one_line(str(error))}", _RULE, _AGAIN, code="DATA-055")

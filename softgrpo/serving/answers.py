@@ -1,0 +1,156 @@
+"""A run asked about new requests: weights of a method, the merged list, and what each recaller gave to it.
+
+Legend: B requests, M recallers, D depth, K length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from softgrpo.common.artifacts import EMBEDDINGS
+from softgrpo.common.embeddings import load_embeddings
+from softgrpo.common.records import Part
+from softgrpo.config import FusionConfig
+from softgrpo.errors import ConfigError
+from softgrpo.policy.blocks.block import UserVectors
+from softgrpo.policy.catalogue import Catalogue
+from softgrpo.policy.reference import Reference
+from softgrpo.recallers.candidates import NO_ITEM
+from softgrpo.serving.merging import ItemsAndScores, common_lists, merge_lists, without
+from softgrpo.serving.methods import STATIC, Weigher, fixed_weights, open_weigher
+from softgrpo.serving.requests import Describer, Requests
+from softgrpo.stages.inputs import Prepared
+
+NOTHING_KNOWN = "no recaller has a list: the recallers' common lists"
+OTHERS_ONLY = "all weight is on recallers without a list: equal weights for the others"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What B requests get.
+
+    Attributes:
+        items: (B, K) item ids, best first, -1 behind the end.
+        shares: (B, K, M) what each recaller gave to each item; see `Recommended`.
+        weights: (B, M).
+        method: (B,) key of the method that the weights are of: the one that was asked, `static`, or `uniform`.
+        reason: (B,) why it is another than the one that was asked, "" where it is not.
+        empty: (B, M) recallers without a list.
+    """
+
+    items: NDArray[np.int64]
+    shares: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    method: NDArray[np.object_]
+    reason: NDArray[np.object_]
+    empty: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """Answers requests with one method of a run.
+
+    Attributes:
+        key: The method, as in the table.
+        weigher: The method.
+        describe: Makes the numbers and prompts that it reads.
+        static: (M,) weights for requests about which no recaller knows anything.
+        common: The lists (M, D) of such requests.
+        fusion: The run's merge.
+        platt: (M, 2) parameters of its normalisation, None where it needs none.
+    """
+
+    key: str
+    weigher: Weigher
+    describe: Describer
+    static: NDArray[np.float64]
+    common: ItemsAndScores
+    fusion: FusionConfig
+    platt: torch.Tensor | None
+
+    @property
+    def recallers(self) -> tuple[str, ...]:
+        """The M names."""
+        return self.describe.reference.recallers
+
+    def __call__(self, requests: Requests, k: int, vectors: UserVectors | None = None) -> Answers:
+        """Returns the answers to requests.
+
+        Args:
+            requests: B of them, with their lists.
+            k: K, at most the depth of the lists.
+            vectors: Reads the recallers' user vectors of these requests, where the run has that block.
+
+        Raises:
+            ConfigError: K is deeper than the lists.
+            PolicyError: The lists or numbers are not those that the run knows.
+        """
+        if not 1 <= k <= requests.lists.depth:
+            raise ConfigError(
+                f"k = {k}",
+                f"A list is merged from lists of {requests.lists.depth} items",
+                "Ask for 1 to that",
+                code="CONFIG-108",
+            )
+        weights = self.weigher(self.describe(requests, vectors))
+        lists = requests.lists
+        empty = lists.items[:, :, 0] == NO_ITEM  # (B, M)
+        items, scores = lists.items.copy(), lists.scores.copy()
+        method = np.full(len(requests), self.key, dtype=object)
+        reason = np.full(len(requests), "", dtype=object)
+        unknown = empty.all(1)
+        for request in np.flatnonzero(unknown):
+            width = min(lists.depth, self.common[0].shape[1])
+            own = without(self.common, requests.corpus.sequence(int(request)))
+            items[request, :, :width], scores[request, :, :width] = own[0][:, :width], own[1][:, :width]
+        weights = np.where(unknown[:, None], self.static, weights)
+        method[unknown], reason[unknown] = STATIC, NOTHING_KNOWN
+        without_list = items[:, :, 0] == NO_ITEM
+        lost = ~unknown & ~(np.where(without_list, 0.0, weights).sum(1) > 0)
+        weights = np.where(lost[:, None], ~without_list, weights)
+        method[lost], reason[lost] = "uniform", OTHERS_ONLY
+        merged, shares = merge_lists(items, scores, weights, self.fusion, self.platt, k)
+        return Answers(merged, shares, weights / weights.sum(1, keepdims=True), method, reason, empty)
+
+
+def describer_of(prepared: Prepared, folders: Mapping[str, Path]) -> Describer:
+    """Returns what describes requests as a run describes its windows.
+
+    Args:
+        prepared: Output of the stages `split` and `data`.
+        folders: Of the stages that the run has; of `embed` where its numbers compare texts.
+    """
+    config, corpus = prepared.config, prepared.corpus
+    reference = Reference.of(corpus, prepared.windows, prepared.lists, prepared.numbers, config.fusion.k)
+    catalogue = Catalogue.of(corpus.items, reference.seconds, titles=config.told_prompt.titles)
+    embeddings = load_embeddings(folders["embed"] / EMBEDDINGS) if "embed" in folders else None
+    return Describer(reference, catalogue, config.told_features, embeddings)
+
+
+def open_answerer(prepared: Prepared, folders: Mapping[str, Path], key: str) -> Answerer:
+    """Opens a method of a run for new requests.
+
+    Args:
+        prepared: Output of the stages `split` and `data`.
+        folders: Of the stages that the run has.
+        key: The method, as in the table.
+
+    Raises:
+        PolicyError: The run stored no such method.
+    """
+    describe = describer_of(prepared, folders)
+    return Answerer(
+        key=key,
+        weigher=open_weigher(key, prepared, dict(folders), describe.reference.names),
+        describe=describe,
+        static=fixed_weights(prepared)[STATIC],
+        common=common_lists(prepared.lists, prepared.windows.of(Part.TEST)),
+        fusion=prepared.fusion,
+        platt=prepared.platt,
+    )

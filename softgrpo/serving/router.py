@@ -1,0 +1,148 @@
+"""A finished run in five lines of Python: who took these items gets those, and why.
+
+    from flows.results.finished import open_stored
+    from softgrpo import Router
+
+    router = Router.load(open_stored("RUN", "outputs"))
+    print(router.recommend(["50", "181", "174"]))
+
+Nothing is trained and nothing is written. Items and users are named as in the run's data set. Legend: n items of a history.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import DataError
+from softgrpo.evaluation.summary import FOCUS
+from softgrpo.serving.recommended import as_records
+from softgrpo.serving.served_run import GivenLists, ServedRun
+
+
+class StoredRun(Protocol):
+    """A finished run: what `flows.results.finished.open_stored` gives, or a standalone run's folders with its settings."""
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The resolved settings."""
+
+    @property
+    def folders(self) -> Mapping[str, Path]:
+        """The folder of each stage, by the name of its node."""
+
+
+@dataclass(frozen=True)
+class Router:
+    """A run that can be asked.
+
+    Attributes:
+        run: What answers.
+        work: Holds what an adapter of `Text` made of the embeddings, as long as the router is there.
+    """
+
+    run: ServedRun
+    work: tempfile.TemporaryDirectory[str]
+
+    @classmethod
+    def load(cls, run: StoredRun, method: str = FOCUS) -> Router:
+        """Opens the recallers of a run, and one of its methods.
+
+        Args:
+            run: A finished run.
+            method: Key of a row of its table that weighs recallers, such as `static`, `grpo_multi` or `sft_multi`.
+
+        Raises:
+            SoftGRPOError: The run stored no such method, or something of it is damaged.
+        """
+        work = tempfile.TemporaryDirectory()
+        return cls(ServedRun.open(run.config, run.folders, method, Path(work.name)), work)
+
+    def recommend(
+        self,
+        history: Sequence[str],
+        *,
+        user: str = "",
+        times: Sequence[float] | None = None,
+        k: int | None = None,
+        lists: Mapping[str, Sequence[tuple[str, float]]] | None = None,
+    ) -> dict[str, Any]:
+        """Recommends to one user.
+
+        Args:
+            history: Names of the items, oldest first. Those that the run does not know are left out, and counted in the answer.
+            user: Name; with "" and every other name that the run does not know it is a new user, to whom recallers with something
+                of each user, such as BPR, give nothing.
+            times: Of the items, in the unit of the run's data; None where they are unknown.
+            k: Length of the list; None takes the run's `fusion.k`.
+            lists: Items with their scores, best first, by the recaller that they are of; they take the place of its own list.
+
+        Returns:
+            The record of `softgrpo score`: user, source of the weights, reason, recallers without a list, unknown_items, weights,
+            and items with rank, title, score and what each recaller gave.
+
+        Raises:
+            DataError: There are more or fewer times than items.
+            SoftGRPOError: A list is missing, or K is too large.
+        """
+        items, moments, strange = self._numbered(history, times)
+        answer = self.run.recommend(
+            [user],
+            [items],
+            moments,
+            self.run.config.fusion.k if k is None else k,
+            self._lists(lists or {}, items),
+            np.array([strange]),
+        )
+        return next(as_records(answer))
+
+    def prompt(
+        self,
+        history: Sequence[str],
+        *,
+        user: str = "",
+        times: Sequence[float] | None = None,
+        lists: Mapping[str, Sequence[tuple[str, float]]] | None = None,
+    ) -> str:
+        """Returns the prompt that a policy of the run reads of a user; arguments and errors as of `recommend`."""
+        items, moments, _ = self._numbered(history, times)
+        described = self.run.describe([user], [items], moments, self._lists(lists or {}, items))
+        return described.prompts(self.run.config.told_prompt)[0].text()
+
+    def _numbered(
+        self, history: Sequence[str], times: Sequence[float] | None
+    ) -> tuple[NDArray[np.int32], list[NDArray[np.float64]] | None, int]:
+        """Returns the items that the run knows, each once, their times, and how many it does not know."""
+        if times is not None and len(times) != len(history):
+            raise DataError(
+                f"{len(times)} times for {len(history)} items",
+                "Each item of a history has its time",
+                "Give as many, or none",
+                code="DATA-056",
+            )
+        numbers = self.run.item_index.get_indexer(pd.Index(list(history), dtype=object))
+        first = ~pd.Series(numbers).duplicated().to_numpy(bool)
+        kept = np.flatnonzero((numbers >= 0) & first)
+        moments = None if times is None else np.asarray(times, dtype=np.float64)
+        if moments is not None:
+            kept = kept[np.argsort(moments[kept], kind="stable")]
+        return numbers[kept].astype(np.int32), None if moments is None else [moments[kept]], int((numbers < 0).sum())
+
+    def _lists(self, lists: Mapping[str, Sequence[tuple[str, float]]], history: NDArray[np.int32]) -> GivenLists:
+        """Returns lists by the run's numbers of items."""
+        from softgrpo.serving.histories import listed
+
+        depth, given = self.run.config.recall.depth, {}
+        for name, rows in lists.items():
+            item = self.run.item_index.get_indexer(pd.Index([row[0] for row in rows], dtype=object))
+            score = np.array([row[1] for row in rows], dtype=np.float64)
+            given[name] = listed(np.zeros(len(rows), np.int64), item, score, [history], len(self.run.item_index), depth)
+        return given

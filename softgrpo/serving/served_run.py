@@ -1,0 +1,170 @@
+"""A finished run that answers requests: its recallers, one of its methods, its merge. Legend: B users, M recallers, K length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from softgrpo.common.columns import Columns
+from softgrpo.common.records import Corpus, Windows
+from softgrpo.config import ExperimentConfig
+from softgrpo.policy.blocks.block import UserVectors
+from softgrpo.serving.answers import Answerer, Answers, open_answerer
+from softgrpo.serving.lister import Lister, open_lister
+from softgrpo.serving.recommended import Recommended
+from softgrpo.serving.requests import Described, Requests
+from softgrpo.serving.track_records import TrackRecords
+from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.user_vectors import VectorReader, load_vectors
+
+GivenLists = Mapping[str, tuple[NDArray[np.int32], NDArray[np.float32]]]
+"""Lists from elsewhere: recaller -> items and scores, (B, D) each."""
+
+
+@dataclass(frozen=True)
+class ServedRun:
+    """A run ready to be asked.
+
+    Attributes:
+        config: Of the run.
+        corpus: Of the run: its users and items.
+        answerer: The method.
+        lister: The recallers.
+        records: How the recallers did before.
+        vectors: Reads the recallers' user vectors, where the run has that block.
+    """
+
+    config: ExperimentConfig
+    corpus: Corpus
+    answerer: Answerer
+    lister: Lister
+    records: TrackRecords
+    vectors: VectorReader | None
+    user_index: pd.Index
+    item_index: pd.Index
+
+    @classmethod
+    def open(
+        cls, config: ExperimentConfig, folders: Mapping[str, Path], method: str, work: Path, given: Sequence[str] = ()
+    ) -> ServedRun:  # fmt: skip
+        """Opens a run.
+
+        Args:
+            config: Of the run.
+            folders: Of its stages.
+            method: Key of a method, as in the table.
+            work: A folder for what an adapter of `Text` makes of the embeddings; it is needed as long as the run is asked.
+            given: Recallers whose lists will be given.
+
+        Raises:
+            SoftGRPOError: The run stored no such method, or something is damaged.
+        """
+        prepared = Prepared.of(config, folders)
+        corpus, windows = prepared.corpus, prepared.windows
+        return cls(
+            config,
+            corpus,
+            open_answerer(prepared, folders, method),
+            open_lister(config, folders, corpus, work, given),
+            TrackRecords.of(corpus, windows, prepared.features),
+            load_vectors(config, folders, corpus, prepared.data),
+            pd.Index(corpus.users[Columns.Token], dtype=object),
+            pd.Index(corpus.items[Columns.Token], dtype=object),
+        )
+
+    def recommend(
+        self,
+        users: Sequence[str],
+        histories: Sequence[NDArray[np.int32]],
+        times: Sequence[NDArray[np.float64]] | None,
+        k: int,
+        given: GivenLists | None = None,
+        strange: NDArray[np.int64] | None = None,
+    ) -> Recommended:
+        """Recommends to B users.
+
+        Args:
+            users: Their names; those that the run does not know are new users.
+            histories: B arrays of item ids of the run, oldest first, each item once.
+            times: Of the same items; None where they are unknown.
+            k: K.
+            given: Lists from elsewhere.
+            strange: (B,) items of each history that are not in the run's data and were left out.
+
+        Raises:
+            SoftGRPOError: K is too large, or a list is missing.
+        """
+        numbers = self.user_index.get_indexer(pd.Index(list(users), dtype=object))
+        requests = self._requests(numbers, histories, times, given)
+        vectors = self._vectors(numbers, histories)
+        answers = self.answerer(requests, k, vectors)
+        without = [self._without(answers.empty[row], int(numbers[row]), given or {}) for row in range(len(users))]
+        table = {
+            Columns.User: list(users),
+            "weights": answers.method,
+            "reason": answers.reason,
+            "without": without,
+            "unknown_items": np.zeros(len(users), np.int64) if strange is None else strange,
+        }
+        weights = {f"weight_{name}": answers.weights[:, place] for place, name in enumerate(self.answerer.recallers)}
+        return Recommended(pd.DataFrame(table | weights), self._items(users, answers), self.answerer.recallers)
+
+    def describe(
+        self,
+        users: Sequence[str],
+        histories: Sequence[NDArray[np.int32]],
+        times: Sequence[NDArray[np.float64]] | None,
+        given: GivenLists | None = None,
+    ) -> Described:
+        """Returns the numbers and prompts of B users; arguments as of `recommend`."""
+        numbers = self.user_index.get_indexer(pd.Index(list(users), dtype=object))
+        requests = self._requests(numbers, histories, times, given)
+        return self.answerer.describe(requests, self._vectors(numbers, histories))
+
+    def _requests(
+        self,
+        users: NDArray[np.int64],
+        histories: Sequence[NDArray[np.int32]],
+        times: Sequence[NDArray[np.float64]] | None,
+        given: GivenLists | None,
+    ) -> Requests:
+        """Returns the requests of users by their numbers, with their lists and track records."""
+        lists = self.lister(users, histories, given)
+        known = self.corpus.users.iloc[np.maximum(users, 0)].reset_index(drop=True)
+        known = known.mask(pd.Series(users < 0), "")  # nothing is known of a new user
+        return Requests.of(self.corpus.items, known, histories, times, lists, self.records(users, histories))
+
+    def _vectors(self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]) -> UserVectors | None:
+        """Returns what reads the recallers' user vectors of requests, None where the run has no such block."""
+        if (reader := self.vectors) is None:
+            return None
+
+        def read(corpus: Corpus, windows: Windows) -> Mapping[str, NDArray[np.float32]]:
+            return reader.read(users, histories)  # of the run's own users, not of those that stand for requests
+
+        return read
+
+    def _without(self, empty: NDArray[np.bool_], user: int, given: GivenLists) -> str:
+        """Returns which recallers have no list for a request, and why."""
+        names = [name for name, none in zip(self.lister.names, empty, strict=True) if none]
+        return "; ".join(f"{name} {self.lister.why_empty(name, user, name in given)}" for name in names)
+
+    def _items(self, users: Sequence[str], answers: Answers) -> pd.DataFrame:
+        user, place = np.nonzero(answers.items >= 0)
+        items, shares = self.corpus.items, answers.shares[user, place]
+        chosen = answers.items[user, place]
+        table: dict[str, Any] = {
+            Columns.User: np.asarray(users, dtype=object)[user],
+            "rank": (place + 1).astype(np.int32),
+            Columns.Item: items[Columns.Token].to_numpy(object)[chosen],
+            Columns.Title: items[Columns.Title].to_numpy(object)[chosen],
+            Columns.Score: shares.sum(1),
+        }
+        names = self.answerer.recallers
+        return pd.DataFrame(table | {f"from_{name}": shares[:, index] for index, name in enumerate(names)})
