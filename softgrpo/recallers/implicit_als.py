@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
+import torch  # noqa: F401  # it carries libgomp.so.1, which implicit links and does not bring
 from implicit.cpu.als import AlternatingLeastSquares
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file

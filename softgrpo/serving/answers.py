@@ -24,6 +24,7 @@ from softgrpo.errors import ConfigError
 from softgrpo.policy.blocks.block import UserVectors
 from softgrpo.policy.catalogue import Catalogue
 from softgrpo.policy.reference import Reference
+from softgrpo.ranking.bounds import within_bounds
 from softgrpo.recallers.candidates import NO_ITEM
 from softgrpo.serving.merging import ItemsAndScores, common_lists, merge_lists, without
 from softgrpo.serving.methods import STATIC, RequestRanker, Weigher, fixed_weights, open_weigher
@@ -123,6 +124,7 @@ class Answerer:
         lost = ~unknown & ~(np.where(without_list, 0.0, weights).sum(1) > 0)
         weights = np.where(lost[:, None], ~without_list, weights)
         method[lost], reason[lost] = "uniform", OTHERS_ONLY
+        weights = within_bounds(torch.from_numpy(weights), self.fusion).numpy()  # those that are merged are told
         merged, shares = merge_lists(items, scores, weights, self.fusion, self.platt, k)
         scores, weights = shares.sum(2), weights / weights.sum(1, keepdims=True)
         if self.ranker is not None:

@@ -22,6 +22,8 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import CandidateError
 from softgrpo.recallers.by_text import Adapter, TextRecaller, windows_at_a_time
 from softgrpo.recallers.candidates import NO_ITEM, unseen_items
+from softgrpo.recallers.fitted_plugin import PluginRecaller
+from softgrpo.recallers.plugins import plugin_names
 
 NO_USER = "does not know the user"
 NO_HISTORY = "knows no item of the history"
@@ -137,6 +139,9 @@ def open_lister(
         if name == TEXT:
             text = _open_text(config, folders, work)
             opened[name], known[name] = text, text.has_text
+        elif name in plugin_names():
+            plugin = PluginRecaller.load(folders[f"recall-{name}"] / "model")
+            opened[name], known[name] = plugin, plugin.trained
         else:
             from softgrpo.recallers.recbole_adapter import load_recaller  # recbole only where it is used
 

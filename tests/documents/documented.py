@@ -11,7 +11,8 @@ from tests.documents.test_docs import README, ROOT, SHELLS, blocks
 
 TUTORIAL = ROOT / "docs/tutorial.md"
 POLICIES = ROOT / "docs/howto/trained-policy.md"
-FOLLOWED = (README, TUTORIAL, ROOT / "docs/commands.md", ROOT / "docs/howto/services.md")
+SERVING = ROOT / "docs/serving.md"
+FOLLOWED = (README, TUTORIAL, ROOT / "docs/commands.md", SERVING, ROOT / "docs/howto/services.md")
 """The documents of which every shell line is run."""
 GROUPS = {
     "make": (r"make (install|run|test)", "tests/project/test_packaging.py", "test_make_starts_what_the_documents_say"),
@@ -22,7 +23,7 @@ GROUPS = {
         "test_deployments_run_as_the_documents_say",
     ),
     "results": (
-        r"softgrpo (doctor|config|runs|report|recommend|export|compare|run (shop|ml-100k debug))\b.*",
+        r"softgrpo (doctor|config|runs|report|recommend|score|export|compare|run (shop|ml-100k debug))\b.*",
         "tests/documents/test_tutorial.py",
         "test_the_tutorial_can_be_followed",
     ),

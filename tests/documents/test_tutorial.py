@@ -15,12 +15,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import locate
-from tests.documents.documented import FOLLOWED, GROUPS, POLICIES, TUTORIAL, documented, lines, lines_of
+from tests.documents.documented import FOLLOWED, GROUPS, POLICIES, SERVING, TUTORIAL, documented, lines, lines_of
 from tests.documents.line_numbers import definitions
 from tests.documents.test_docs import DOCS, ROOT, SHELLS, blocks, shell_lines, spans
 from tests.project.test_editor import write_as
@@ -45,9 +46,9 @@ def test_every_group_has_lines_and_the_test_that_runs_them(group: str) -> None:
 
 
 def test_every_other_block_is_run_or_is_no_code() -> None:
-    """The tutorial's Python blocks are run below, all others in `tests/softgrpo/serving/test_pure_models.py`."""
+    """The Python blocks of the tutorial and of serving are run below, all others in `tests/softgrpo/serving/test_pure_models.py`."""
     assert {language for path in FOLLOWED for language, _ in blocks(path)} <= {*SHELLS, "python", "text"}
-    others = [path for path in (*FOLLOWED, POLICIES) if path != TUTORIAL]
+    others = [path for path in (*FOLLOWED, POLICIES) if path not in (TUTORIAL, SERVING)]
     python = [text for path in others for language, text in blocks(path) if language == "python"]
     assert len(python) == 3 and all("outputs/pure_models/" in text for text in python)
 
@@ -131,6 +132,11 @@ def test_the_tutorial_can_be_followed(tmp_path: Path, prefect_address: str, monk
             said[text] = newcomer.python(text)
         elif language in SHELLS:
             said |= {line: newcomer.command(line) for line in lines_of(text) if line in documented("results")}
+    for language, text in blocks(SERVING):  # it goes on with the files of the tutorial
+        if language == "python":
+            said[text] = newcomer.python(text.replace('"RUN"', f'"{newcomer.runs[-1]}"'))
+        elif language in SHELLS:
+            said |= {line: newcomer.command(line) for line in lines_of(text)}
     # and the commands of the other pages, on the run of the shop, whose customers are users 1 to 50
     said |= {line: newcomer.command(line) for line in documented("results") if line not in said}
 
@@ -138,6 +144,11 @@ def test_the_tutorial_can_be_followed(tmp_path: Path, prefect_address: str, monk
     assert stages_run(said[f"{first} --grpo.tau_gumbel 0.5"]) == "grpo, test"
     assert stages_run(newcomer.command(first)) == "none"
     assert "2 users, 20 items" in said["softgrpo recommend RUN --users 7 42"]
+    assert "51 users, 510 items" in said["softgrpo score RUN --history today.csv --out today.parquet"]
+    visitor = pd.read_parquet(tmp_path / "today.parquet").query("user == 'visitor'")
+    assert set(visitor["without"]) == {"BPR does not know the user"} and len(visitor) == 10
+    answer = next(printed for text, printed in said.items() if "Router" in text)
+    assert "'rank': 3" in answer and "Which recaller serves this user best now?" in answer
     assert "SofT-GRPO multi" in said["softgrpo report RUN"]
     assert "learning_rate" in said["softgrpo config ml-100k tiny"]
     loaded = next(printed for text, printed in said.items() if "load_model" in text)
