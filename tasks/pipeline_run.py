@@ -37,7 +37,7 @@ from tasks.tracking.headline import (
 )
 from tasks.tracking.liveness import LivenessLocks
 from tasks.tracking.pages import run_page, version_page, view_id, view_page
-from tasks.tracking.registry import register
+from tasks.tracking.registry import is_external, register
 from tasks.tracking.run_names import About
 from tasks.tracking.runs import COMMIT_TAG, LOGGED_ARTIFACTS_TAG, Runs, git_commit
 from tasks.tracking.saved_view import keep_view
@@ -186,6 +186,12 @@ def _note_policies(progress: Progress, nodes: Sequence[Node]) -> None:
         stage, split = node.stage.name, references["split"]["digest"]
         with store.local.lock("registry"):  # of two identical runs at the same time, only one adds the model
             version = register(store.runs, progress.config, stage, references[node.name], split)
+            if is_external(store.runs, references[node.name]["run_id"]):
+                from tasks.tracking.bundles import (
+                    publish_bundle,  # imports torch, which a run of which all is stored does without
+                )
+
+                publish_bundle(store.runs, progress.config, stage, references[node.name]["run_id"], progress.folders())
         label = f"Registered model {version.name}, version {version.version}"
         progress.models[label] = version_page(version.name, str(version.version))
 
