@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from softgrpo.common.records import CandidateLists, Part, Windows
+from softgrpo.common.records import LEARNT_FROM, CandidateLists, Windows
 from softgrpo.errors import LeakageError
 
 Floats = NDArray[np.float32]
@@ -147,7 +147,7 @@ def make_features(lists: CandidateLists, windows: Windows, targets: NDArray[np.i
 
     Args:
         lists: Candidate lists of all windows.
-        windows: All windows.
+        windows: All windows whose lists come from the same recallers.
         targets: (W, T), -1 behind the last.
         k: Cut-off of NDCG, peak and overlap.
     """
@@ -163,7 +163,7 @@ def make_features(lists: CandidateLists, windows: Windows, targets: NDArray[np.i
     with np.errstate(invalid="ignore", divide="ignore"):
         lead = np.where(spread > 0, (scores[:, :, 0] - kth) / spread, 0.0).astype(np.float32)
     lead[filled == 0] = np.nan
-    policy = windows.of(Part.POLICY)
+    policy = windows.of(*LEARNT_FROM)
     return Features(
         ndcg=ndcg,
         best_rank=best_rank,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from softgrpo.common.records import Part, Windows
+from softgrpo.common.records import LEARNT_FROM, Part, Windows
 from softgrpo.policy.numbers import WindowNumbers
 
 LARGE_SHIFT = 0.5
@@ -50,7 +50,8 @@ def input_shifts(numbers: WindowNumbers, windows: Windows) -> tuple[InputShift, 
         numbers: Of W windows.
         windows: The windows, some of every part.
     """
-    learnt, valid, test = (numbers.values[windows.of(part)] for part in (Part.POLICY, Part.VALID, Part.TEST))
+    parts = (LEARNT_FROM, (Part.VALID,), (Part.TEST,))
+    learnt, valid, test = (numbers.values[windows.of(*part)] for part in parts)
     mean, spread = learnt.mean(0), learnt.std(0)
     shifts = []
     for place, name in enumerate(numbers.names):
