@@ -152,7 +152,7 @@ def run(context: StageContext) -> dict[str, float]:
     checked = {
         "users_with_a_test_window": nobody_left_out,
         **{what: sum(each.get(what, 0) for each in found) for each_view in found for what in each_view},
-        "windows_added_by_cross_fitting": len(windows) - len(of_split),
+        **({"windows_added_by_cross_fitting": len(windows) - len(of_split)} if len(views) > 1 else {}),
         "recallers_trained_elsewhere": len(config.recall.files),
         "recallers_trained_on_nothing": len(untrained(config)),
     }

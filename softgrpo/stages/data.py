@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -27,7 +25,6 @@ from softgrpo.common.artifacts import (
     RECALLER_CURVES,
 )
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
-from softgrpo.config import FusionConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.cross_fit import all_windows
 from softgrpo.data.windows import load_windows, targets_of, write_windows
@@ -35,7 +32,7 @@ from softgrpo.policy.blocks.block import Known, UserVectors
 from softgrpo.policy.features import make_features, save_features
 from softgrpo.policy.numbers import save_numbers, window_numbers
 from softgrpo.policy.prompts import PromptFormatter, save_prompts
-from softgrpo.policy.shift import LARGE_SHIFT, InputShift, input_shifts, largest_first
+from softgrpo.policy.shift import LARGE_SHIFT, InputShift, input_shifts, largest_first, save_shifts
 from softgrpo.ranking.normalisation import fit_platt
 from softgrpo.recallers.candidates import write_candidates
 from softgrpo.reporting import Reporter
@@ -47,10 +44,6 @@ from softgrpo.stages.views import View, join_features, join_lists, rows_of_lists
 logger = logging.getLogger(__name__)
 
 SHOWN_SHIFTS = 3
-OTHER_SCALE = 1.5
-"""Factor from which the scores of the recallers of a part are said to be on another scale."""
-COMPARE_SIZES = ("none", "softmax", "platt")
-"""Normalisations that a factor on all scores of a recaller changes."""
 
 
 def recaller_curves(context: StageContext) -> dict[str, dict[str, dict[str, list[float]]]]:
@@ -122,36 +115,22 @@ def known_of(
     return Known(corpus, view.windows, own, features, embeddings, vectors)
 
 
-def report_earlier(
-    reporter: Reporter, lists: CandidateLists, windows: Windows, merge: FusionConfig
-) -> dict[str, float]:  # fmt: skip
-    """Says what `split.cross_fit` added, and warns of scores on another scale where the merge compares them.
+def report_earlier(reporter: Reporter, lists: CandidateLists, windows: Windows) -> dict[str, float]:
+    """Says what `split.cross_fit` added and how wide the scores of these lists are, and returns both as metrics.
 
     Args:
         reporter: Receives the line.
         lists: Of all views.
         windows: Of all views.
-        merge: That of the run.
-
-    Returns:
-        Both as metrics.
     """
     scales = score_scales(lists, windows)
     told = ", ".join(f"{name} {scale:.2f}" for name, scale in scales.items())
     count = len(windows.of(Part.EARLIER))
     reporter.info(
         f"cross-fitting adds {count:,} windows to {len(windows.of(Part.POLICY)):,} policy windows; "
-        f"width of their scores against the policy windows': {told}"
+        f"width of their scores as a multiple of the policy windows': {told}"
     )
-    other = [name for name, scale in scales.items() if not 1 / OTHER_SCALE <= scale <= OTHER_SCALE]
-    if other and merge.method == "score" and merge.normalisation in COMPARE_SIZES:
-        logger.warning(
-            "the merge %s compares scores as they are, and those of %s are on another scale in the windows that cross-fitting "
-            "adds: what is learnt from these windows may not hold for the others",
-            merge.name,
-            ", ".join(other),
-        )
-    known = {f"score_scale_{name}": scale for name, scale in scales.items() if np.isfinite(scale)}
+    known = {f"score_width_{name}": scale for name, scale in scales.items() if np.isfinite(scale)}
     return {"windows_earlier": float(count)} | known
 
 
@@ -178,7 +157,7 @@ def run(context: StageContext) -> dict[str, float]:
     numbers = window_numbers(known[0], config.told_features, known[1:])
     save_numbers(out / NUMBERS, numbers)
     shifts = input_shifts(numbers, windows)
-    pd.DataFrame(map(asdict, largest_first(shifts))).to_csv(out / INPUT_SHIFTS, index=False)
+    save_shifts(out / INPUT_SHIFTS, shifts)
     if not config.tells_record:
         context.reporter.info(
             f"numbers and prompts leave out the track record and the length of the history (split {config.split.method}, "
@@ -216,5 +195,5 @@ def run(context: StageContext) -> dict[str, float]:
     )
     if len(views) > 1:
         write_windows(out, windows)
-        metrics |= report_earlier(context.reporter, lists, windows, search.chosen)
+        metrics |= report_earlier(context.reporter, lists, windows)
     return metrics | report_shift(shifts)

@@ -34,6 +34,6 @@ def run(context: StageContext) -> dict[str, float]:
         f"{corpus.num_users} users, {corpus.num_items} items, {len(corpus.item)} interactions, {len(windows)} windows"
     )
     (context.out / "protocol.json").write_text(
-        json.dumps(config.split.model_dump(mode="json"), indent=2), encoding="utf-8"
+        json.dumps(config.split.model_dump(mode="json", exclude={"cross_fit"}), indent=2), encoding="utf-8"
     )
     return metrics

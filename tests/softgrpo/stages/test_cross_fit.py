@@ -253,22 +253,16 @@ def test_strength_is_told_among_the_lists_of_the_same_recallers(stored: Folders)
     assert make_features.__doc__ is not None and corpus.num_users == 24
 
 
-def test_scores_on_another_scale_are_warned_about(stored: Folders, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_width_of_scores_is_reported(stored: Folders) -> None:
     windows = load_windows(stored["data"])
     lists = read_candidates(stored["data"] / CANDIDATES)
     scores = lists.scores.copy()
     scores[windows.of(Part.EARLIER), 0] *= 10
-    wide = replace(lists, scores=scores)
-    reporter, merges = LogReporter("data"), settings(Path("anywhere"), 2).fusion.merges
-    raw = next(merge for merge in merges if merge.method == "score" and merge.normalisation == "none")
-    minmax = next(merge for merge in merges if merge.method == "score" and merge.normalisation == "minmax")
-    usual = data_stage.report_earlier(reporter, lists, windows, raw)
-    found = data_stage.report_earlier(reporter, wide, windows, raw)
-    assert found["score_scale_FPMC"] == pytest.approx(10 * usual["score_scale_FPMC"])
-    assert "another scale" in caplog.text and "FPMC" in caplog.text
-    caplog.clear()
-    data_stage.report_earlier(reporter, wide, windows, minmax)
-    assert "another scale" not in caplog.text, "a normalisation per list does not see it"
+    usual = data_stage.report_earlier(LogReporter("data"), lists, windows)
+    wide = data_stage.report_earlier(LogReporter("data"), replace(lists, scores=scores), windows)
+    assert usual["windows_earlier"] == 48
+    assert wide["score_width_FPMC"] == pytest.approx(10 * usual["score_width_FPMC"])
+    assert wide["score_width_ItemKNN"] == usual["score_width_ItemKNN"]
 
 
 def test_no_stage_knows_the_setting_where_it_is_off(shop_folder: Path) -> None:
