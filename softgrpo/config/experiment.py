@@ -100,6 +100,12 @@ class ExperimentConfig(Section):
         return self.features.record == "on"
 
     @property
+    def can_cross_fit(self) -> bool:
+        """Whether `split.cross_fit` may be on: every recaller is fitted here, no vector of a training is read, and the split is not
+        one in time."""
+        return not (self.recall.files or self.features.user_vector or self.split.method == "global_time")
+
+    @property
     def told_features(self) -> FeaturesConfig:
         """The section `features` with `record` resolved to on or off."""
         return self.features.model_copy(update={"record": "on" if self.tells_record else "off"})
