@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,6 +129,11 @@ def untrained(config: ExperimentConfig) -> list[str]:
     return [name for name in config.recall.recallers if name == TEXT and config.text.adapter == "off"]
 
 
+def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Returns the sums of equally named counts."""
+    return {name: sum(each[name] for each in counts) for name in counts[0]}
+
+
 def run(context: StageContext) -> dict[str, float]:
     config, inputs = context.config, context.inputs
     corpus, of_split = load_corpus(inputs["split"]), load_windows(inputs["split"])
@@ -136,7 +142,7 @@ def run(context: StageContext) -> dict[str, float]:
     stored = Stored.load(inputs["data"])
     check_no_leak(corpus, of_split)
     check_parts(corpus, of_split, [view.windows for view in views[1:]])
-    found = [check_lists(context, view, corpus, stored.of(view.rows).lists) for view in views]
+    of_lists = [check_lists(context, view, corpus, stored.of(view.rows).lists) for view in views]
     nobody_left_out = check_nobody_left_out(corpus, of_split, config.split)
     if len(views) > 1:
         check_same_windows(load_windows(inputs["data"]), windows)
@@ -145,13 +151,15 @@ def run(context: StageContext) -> dict[str, float]:
     if vectors is not None:
         check_projections(vectors, corpus, of_split)
     embeddings = embeddings_of(inputs)
+    of_inputs = []
     for view in views:
         own = stored.of(view.rows)
         known = Known(corpus, view.windows, own.lists, own.features, embeddings, vectors)
-        found.append(check_inputs(context, known, own))
+        of_inputs.append(check_inputs(context, known, own))
     checked = {
+        **_summed(of_lists),
         "users_with_a_test_window": nobody_left_out,
-        **{what: sum(each.get(what, 0) for each in found) for each_view in found for what in each_view},
+        **_summed(of_inputs),
         **({"windows_added_by_cross_fitting": len(windows) - len(of_split)} if len(views) > 1 else {}),
         "recallers_trained_elsewhere": len(config.recall.files),
         "recallers_trained_on_nothing": len(untrained(config)),
