@@ -8,12 +8,12 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
-from optuna.distributions import FloatDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from softgrpo.errors import TrainingError
 from softgrpo.pipeline.store import LocalStore
-from softgrpo.pipeline.tuning import STAGE, SearchSpace, as_overrides
+from softgrpo.pipeline.tuning import STAGE, Range, as_overrides
 from softgrpo.reporting import BEST_METRIC, Pruned, Reporter
 from softgrpo.stages.contract import Node
 
@@ -67,7 +67,7 @@ def count_done(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=DONE))
 
 
-def next_trial(study: optuna.Study, space: SearchSpace, seed: int) -> optuna.Trial:
+def next_trial(study: optuna.Study, ranges: Mapping[str, Range], seed: int) -> optuna.Trial:
     """Returns the next trial: one that is queued, or new settings.
 
     Each trial has a sampler with a seed of its own, so that a resumed study tries what it would have tried without a break if
@@ -75,14 +75,18 @@ def next_trial(study: optuna.Study, space: SearchSpace, seed: int) -> optuna.Tri
 
     Args:
         study: The study.
-        space: What is searched.
+        ranges: What is searched, see `SearchSpace.ranges`.
         seed: Of the whole study.
     """
     started = len(study.get_trials(deepcopy=False, states=(*DONE, TrialState.RUNNING)))
     study.sampler = optuna.samplers.TPESampler(seed=seed + started)
-    return study.ask(
-        {name: FloatDistribution(each.low, each.high, log=each.log) for name, each in space.ranges.items()}
-    )
+    return study.ask({name: _distribution(each) for name, each in ranges.items()})
+
+
+def _distribution(values: Range) -> FloatDistribution | IntDistribution:
+    if values.whole:
+        return IntDistribution(int(values.low), int(values.high), log=values.log)
+    return FloatDistribution(values.low, values.high, log=values.log)
 
 
 @dataclass(frozen=True)

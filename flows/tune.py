@@ -242,7 +242,7 @@ def _search(
 
     while (left := trials - count_done(study)) > 0:
         count = min(left, executor.pipelines_at_once)
-        executor.map_pipelines(run, [next_trial(study, space, config.seed) for _ in range(count)])
+        executor.map_pipelines(run, [next_trial(study, space.ranges(config), config.seed) for _ in range(count)])
 
 
 def _publish(

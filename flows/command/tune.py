@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from flows.tune import Tuned
 
 DESCRIPTION = """\
-Looks for the settings of SofT-GRPO (learning rate, tau_gumbel, top_p, epsilon, beta) with the best NDCG on validation
-windows, then runs the whole pipeline with them. The same command goes on where it was interrupted.
+Looks for the settings of SofT-GRPO (learning rates, tau_gumbel, noise_scale, reward_k, top_p, epsilon, beta) with the
+best NDCG on validation windows, then runs the whole pipeline with them. The same command goes on where it was interrupted.
 
   STAGE  full, or debug for a small subset of the data"""
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from softgrpo.common.embeddings import mean_of_latest
 from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.ranking.aligned import over_union
 
@@ -118,9 +119,8 @@ def _content(
     items: NDArray[np.int64], latest: NDArray[np.int32], embeddings: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Returns the cosines (w, 2, C) of items (w, C) with the last item and with the profile; 0 where one has no text."""
-    fading = np.where(latest >= 0, FADING ** np.arange(latest.shape[1]), 0.0).astype(np.float32)
-    profile = np.einsum("wn,wnd->wd", fading, embeddings[latest])
-    length = np.linalg.norm(profile, axis=1, keepdims=True)
-    queries = np.stack([embeddings[latest[:, 0]], profile / np.maximum(length, 1e-12)], axis=1)  # (w, 2, d)
+    weights = (FADING ** np.arange(latest.shape[1])).astype(np.float32)
+    profile = mean_of_latest(embeddings, latest, weights)
+    queries = np.stack([embeddings[latest[:, 0]], profile], axis=1)  # (w, 2, d)
     cosines: NDArray[np.float32] = queries @ embeddings[items].transpose(0, 2, 1)
     return cosines

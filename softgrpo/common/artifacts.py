@@ -4,7 +4,8 @@ What a stage imports is part of its key, so this module imports nothing.
 """
 
 WINDOWS = "windows.parquet"
-"""Of `split`: the windows. Of `test`: every metric of every method in every test window."""
+"""Of `split`: the windows. Of `data`: these and those that `split.cross_fit` adds, where it is on. Of `test`: every metric of every
+method in every test window."""
 CANDIDATES = "candidates.parquet"
 """Of `recall` one recaller's lists, of `data` those of the pool."""
 EMBEDDINGS = "embeddings.safetensors"

@@ -1,6 +1,7 @@
-"""The embeddings of item texts as a file: one safetensors tensor, which is mapped and not read, so that it may exceed the memory.
+"""The embeddings of item texts: as a file, and the mean of those of a history's latest items.
 
-Legend: I items, d numbers of an embedding.
+The file is one safetensors tensor, which is mapped and not read, so that it may exceed the memory.
+Legend: I items, d numbers of an embedding, B histories, n latest items of each.
 """
 
 from __future__ import annotations
@@ -50,3 +51,23 @@ def load_embeddings(path: Path) -> NDArray[np.float32]:
         length = int.from_bytes(file.read(8), "little")
         items, width = json.loads(file.read(length))[_TENSOR]["shape"]
     return np.memmap(path, np.float32, "c", offset=8 + length, shape=(items, width))
+
+
+def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns vectors (B, d) scaled to length 1; zeros stay."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = np.asarray(vectors / np.where(length > 0, length, 1), dtype=np.float32)
+    return scaled
+
+
+def mean_of_latest(
+    embeddings: NDArray[np.float32], latest: NDArray[np.int32], weights: NDArray[np.float32]
+) -> NDArray[np.float32]:  # fmt: skip
+    """Returns the weighted mean embedding of some items, (B, d) of unit length, zeros where there is no item.
+
+    Args:
+        embeddings: (I, d).
+        latest: (B, n), the latest item first, -1 behind the last.
+        weights: (n,) weight of each place.
+    """
+    return unit_rows(np.einsum("bn,bnd->bd", weights * (latest >= 0), embeddings[latest]))

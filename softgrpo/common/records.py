@@ -11,12 +11,20 @@ from numpy.typing import NDArray
 
 
 class Part(IntEnum):
-    """Which part of a user's sequence a window's targets lie in, in time order."""
+    """Which part of a user's sequence a window's targets lie in, in time order; `EARLIER` lies before all others."""
 
     RECORD = 0
     POLICY = 1
     VALID = 2
     TEST = 3
+    EARLIER = 4
+    """The end of the recaller part: policy windows that `split.cross_fit` adds, see `softgrpo.data.cross_fit`."""
+
+
+SPLIT_PARTS = (Part.RECORD, Part.POLICY, Part.VALID, Part.TEST)
+"""The parts that every split has."""
+LEARNT_FROM = (Part.POLICY, Part.EARLIER)
+"""The parts whose windows weights are learnt from, window by window."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ class Windows:
         part: (W,) int8, a `Part`.
         start: (W,) int32, position in the user's sequence.
         end: (W,) int32, exclusive, greater than `start`.
-        train_end: (U,) int32; recallers may train on `sequence(u)[:train_end[u]]` and on nothing else.
+        train_end: (U,) int32; recallers may train on `sequence(u)[:train_end[u]]` and on nothing else. The recallers of the windows
+            `EARLIER` have other ends, which `softgrpo.data.cross_fit` gives.
     """
 
     user: NDArray[np.int32]
@@ -77,9 +86,9 @@ class Windows:
     def __len__(self) -> int:
         return len(self.user)
 
-    def of(self, part: Part) -> NDArray[np.int64]:
-        """Returns the window numbers of one part, (w,) int64, ascending."""
-        return np.flatnonzero(self.part == part)
+    def of(self, *parts: Part) -> NDArray[np.int64]:
+        """Returns the window numbers of one part or of several, (w,) int64, ascending."""
+        return np.flatnonzero(np.isin(self.part, parts))
 
 
 @dataclass(frozen=True)

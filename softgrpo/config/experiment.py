@@ -110,8 +110,14 @@ class ExperimentConfig(Section):
     def tells_record(self) -> bool:
         """Whether numbers and prompts may tell of the track record, its counts and the length of the history."""
         if self.features.record == "auto":
-            return self.split.method != "leave_last"
+            return self.split.method != "leave_last" and not self.split.cross_fit
         return self.features.record == "on"
+
+    @property
+    def can_cross_fit(self) -> bool:
+        """Whether `split.cross_fit` may be on: every recaller is fitted here, no vector of a training is read, and the split is not
+        one in time."""
+        return not (self.recall.files or self.features.user_vector or self.split.method == "global_time")
 
     @property
     def told_features(self) -> FeaturesConfig:
@@ -141,6 +147,16 @@ class ExperimentConfig(Section):
             raise ValueError(f"grpo.reward_k = {trained} is deeper than recall.depth = {self.recall.depth}")
         if self.grpo.reward == "log_probability" and self.fusion.method == "quota":
             raise ValueError("grpo.reward = log_probability needs merged scores, and fusion.method = quota has none")
+        if self.split.cross_fit and self.recall.files:
+            raise ValueError(
+                f"split.cross_fit = {self.split.cross_fit} fits every recaller anew, and {', '.join(self.recall.files)} is a file "
+                "of lists; give split.cross_fit 0, or leave the file out"
+            )
+        if self.split.cross_fit and self.features.user_vector:
+            raise ValueError(
+                f"split.cross_fit = {self.split.cross_fit} with features.user_vector: the vectors of two trainings have different "
+                "axes, so one cannot be read as the other; switch one of the two off"
+            )
         foreign = set(self.recall.settings) & set(self.recall.files)
         if foreign:
             raise ValueError(f"recall.settings names {', '.join(sorted(foreign))}, which is a file and has no settings")

@@ -22,7 +22,7 @@ class FeaturesConfig(Section):
     record: Literal["auto", "on", "off"] = "auto"
     """Track record of the recallers, its counts and the length of the history: in the numbers, and in the prompt where its
     switches track_record and history_length are on too. auto: off with split.method leave_last, where few of the windows to learn
-    from have a record and all of those to choose and test on do; on with the other splits."""
+    from have a record and all of those to choose and test on do, and with split.cross_fit, for the same reason; on otherwise."""
     content: bool = True
     """How well the texts of each list match the history; without embeddings of the items there is no such block."""
     shape: bool = False

@@ -90,6 +90,9 @@ class SplitConfig(Section):
     """Targets of one window, at most."""
     windows_per_user: Count = 4
     """Policy windows per user, at most; the latest are taken."""
+    cross_fit: Annotated[int, Field(ge=0)] = 0
+    """Parts that users are cut into for more policy windows; 0 is off. Every recaller is fitted once more for each part, without
+    the ends of its users' training sequences, and each of these ends gives up to windows_per_user more."""
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
@@ -101,6 +104,15 @@ class SplitConfig(Section):
         if self.record >= self.recaller:
             raise ValueError(
                 f"record = {self.record:g} must be smaller than recaller = {self.recaller:g}, whose end it is"
+            )
+        if self.cross_fit == 1:
+            raise ValueError(
+                "cross_fit = 1 would leave out the ends of all users' sequences at once; give 2 or more parts, or 0 for none"
+            )
+        if self.cross_fit and self.method == "global_time":
+            raise ValueError(
+                f"cross_fit = {self.cross_fit} fits recallers on what other users do later, which method = global_time shuts out; "
+                "give cross_fit 0, or another method"
             )
         return self
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from softgrpo.common.records import Corpus, Part, Windows
+from softgrpo.common.records import LEARNT_FROM, Corpus, Part, Windows
 from softgrpo.config import DataConfig, ExperimentConfig
 from softgrpo.data.corpus import read_corpus
+from softgrpo.data.cross_fit import all_windows, cross_fit
 from softgrpo.data.locate import download_address, known_datasets, locate
 from softgrpo.data.windows import make_windows
 
@@ -20,7 +21,7 @@ class DataSize:
         items: Items.
         interactions: Interactions, of all parts.
         training: Interactions that recallers train on.
-        policy: Policy windows.
+        policy: Policy windows, with those that `split.cross_fit` adds.
         valid: Validation windows.
         test: Test windows.
         windows: Windows of all parts.
@@ -38,15 +39,15 @@ class DataSize:
     @classmethod
     def of(cls, corpus: Corpus, windows: Windows) -> DataSize:
         """Returns the numbers of a corpus and its windows."""
-        parts = {part: len(windows.of(part)) for part in (Part.POLICY, Part.VALID, Part.TEST)}
+        policy, valid, test = (len(windows.of(*parts)) for parts in (LEARNT_FROM, (Part.VALID,), (Part.TEST,)))
         return cls(
             users=corpus.num_users,
             items=corpus.num_items,
             interactions=len(corpus.item),
             training=int(windows.train_end.sum()),
-            policy=parts[Part.POLICY],
-            valid=parts[Part.VALID],
-            test=parts[Part.TEST],
+            policy=policy,
+            valid=valid,
+            test=test,
             windows=len(windows),
         )
 
@@ -74,7 +75,9 @@ def data_size(config: ExperimentConfig) -> DataSize:
     key = _key(config)
     if key not in _measured:
         corpus = read_corpus(config.data, config.seed)
-        _measured[key] = DataSize.of(corpus, make_windows(corpus, config.split))
+        windows = make_windows(corpus, config.split)
+        parts = cross_fit(windows, config.split, config.seed)
+        _measured[key] = DataSize.of(corpus, all_windows(windows, parts))
     return _measured[key]
 
 

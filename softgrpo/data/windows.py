@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from softgrpo.common.artifacts import WINDOWS
 from softgrpo.common.columns import Columns
-from softgrpo.common.records import Corpus, Part, Windows
+from softgrpo.common.records import SPLIT_PARTS, Corpus, Part, Windows
 from softgrpo.config import SplitConfig
 from softgrpo.errors import DataError, LeakageError
 
@@ -67,10 +67,10 @@ def make_windows(corpus: Corpus, split: SplitConfig) -> Windows:
     lengths = np.diff(corpus.offsets)
     held_back = np.minimum(_floor(split.record * lengths), np.maximum(ends[:, 0] - 1, 0))
     train_end = ends[:, 0] - held_back
-    starts = np.column_stack([train_end, ends])  # (U, 5): the parts of Part lie between neighbours
+    starts = np.column_stack([train_end, ends])  # (U, 5): the parts lie between neighbours
     rows: list[tuple[int, int, int, int]] = []
     for user in range(corpus.num_users):
-        for part in Part:
+        for part in SPLIT_PARTS:
             # a window needs a history, so a user's first item is never a target
             begin, end = max(int(starts[user, part]), 1), int(starts[user, part + 1])
             windows = [(user, int(part), at, min(at + split.window, end)) for at in range(begin, end, split.window)]

@@ -147,7 +147,9 @@ def data_facts(corpus: Corpus, windows: Windows, tied: float, later: float) -> d
     }
     if not pd.isna(later):
         facts["training interactions later than a test window's first target"] = f"{later:.1%}, mean over test windows"
-    for part in (Part.POLICY, Part.VALID, Part.TEST):
+    for part in (Part.EARLIER, Part.POLICY, Part.VALID, Part.TEST):
         rows = windows.of(part)
+        if part == Part.EARLIER and not len(rows):
+            continue  # split.cross_fit is off
         facts[f"{part.name.lower()} windows"] = f"{len(rows):,} of {len(np.unique(windows.user[rows])):,} users"
     return facts

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softgrpo.common.names import TEXT
+from softgrpo.common.names import TEXT, recaller_and_fold
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.size import DataSize, data_size
 from softgrpo.errors import SoftGRPOError
@@ -223,7 +223,7 @@ def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, 
         start, window = START_SECONDS.get(name, OTHER_START_SECONDS), WINDOW_SECONDS.get(name, 0.0)
         own = slower * (start + window * size.windows)
         if name == "recall" and node.variant not in given:
-            own += slower * recaller_seconds(node.variant, config, size)
+            own += slower * recaller_seconds(recaller_and_fold(node.variant)[0], config, size)
             longest = max(longest, own)
         elif name in ("embed", *LANGUAGE_MODEL_STAGES):
             own += operations(name, config, size) / _model_speed(machine, config.train.device)

@@ -3,9 +3,10 @@
     split -> recall-<recaller> (one per recaller) -> data -> check -> gates -> sft -> grpo -> test
 
 `split` reads and cuts the data; where `Text` is in the pool, `embed` comes between it and `recall-Text`, and embeds item texts.
-Users ask for both as part of `recall`. `check` writes what it looked at and nothing that later stages read; where something
-leaks it fails, and the run ends there. `gates` fits what needs no language model; `test` reads it and policies do not, so a run
-that ends with a policy leaves it out.
+Users ask for both as part of `recall`. With `split.cross_fit`, each recaller has further nodes, `recall-<recaller>-fold<part>`,
+which are fitted without the tails of one part of the users. `check` writes what it looked at and nothing that later stages read;
+where something leaks it fails, and the run ends there. `gates` fits what needs no language model; `test` reads it and policies do
+not, so a run that ends with a policy leaves it out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from softgrpo.common.names import TEXT
+from softgrpo.common.names import TEXT, name_fold
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.store import LocalStore
@@ -26,8 +27,10 @@ from softgrpo.stages.catalogue import (
     GRPO,
     RECALL,
     RECALL_FILE,
+    RECALL_FOLD,
     RECALL_PLUGIN,
     RECALL_TEXT,
+    RECALL_TEXT_FOLD,
     SFT,
     SPLIT,
     TEST,
@@ -49,14 +52,15 @@ def plan(config: ExperimentConfig, until: str = "test") -> tuple[Node, ...]:
     """
     check_stage(until)
     pool = config.recall.recallers
-    recall = {name: _recall(name, config) for name in pool}
+    recall = [_recall(name, config) for name in pool]
+    recall += [_recall_fold(name, fold) for name in pool for fold in range(1, config.split.cross_fit + 1)]
     embed = [Node("embed", EMBED, "", ("split",))] if TEXT in pool else []
     given = ("split", *(node.name for node in embed))
-    lists = tuple(recall[name].name for name in pool)
+    lists = tuple(node.name for node in recall)
     nodes = [
         Node("split", SPLIT, "", ()),
         *embed,
-        *sorted(recall.values(), key=lambda node: len(node.upstream)),  # those without `embed` can run beside it
+        *sorted(recall, key=lambda node: len(node.upstream)),  # those without `embed` can run beside it
         Node("data", DATA, "", (*given, *lists)),
         Node("check", CHECK, "", (*given, *lists, "data")),
         *([] if until in POLICY_STAGES else [Node("gates", GATES, "", (*given, "data"))]),
@@ -74,6 +78,14 @@ def _recall(name: str, config: ExperimentConfig) -> Node:
         return Node(f"recall-{name}", RECALL_TEXT, name, ("split", "embed"))
     stage = RECALL_FILE if name in config.recall.files else RECALL_PLUGIN if name in plugin_names() else RECALL
     return Node(f"recall-{name}", stage, name, ("split",))
+
+
+def _recall_fold(name: str, fold: int) -> Node:
+    """Returns the node of one recaller for one part of `split.cross_fit`; what `Text` learns there follows from its own node."""
+    variant = name_fold(name, fold)
+    if name == TEXT:
+        return Node(f"recall-{variant}", RECALL_TEXT_FOLD, variant, ("split", "embed", f"recall-{TEXT}"))
+    return Node(f"recall-{variant}", RECALL_FOLD, variant, ("split",))
 
 
 def check_force(force: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from softgrpo.common.names import TEXT
+from softgrpo.common.records import Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import read_corpus
+from softgrpo.data.cross_fit import all_windows, check_parts, cross_fit
 from softgrpo.data.item_texts import few_texts_note, item_texts
 from softgrpo.data.size import note_size
 from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
@@ -67,7 +71,9 @@ def _check_data(config: ExperimentConfig) -> list[str]:
     corpus = read_corpus(config.data, config.seed)
     windows = make_windows(corpus, config.split)
     check_no_leak(corpus, windows)
-    note_size(config, corpus, windows)
+    parts = cross_fit(windows, config.split, config.seed)
+    check_parts(corpus, windows, parts)
+    note_size(config, corpus, all_windows(windows, parts))
     if config.recall.files:
         from softgrpo.recallers.from_file import read_lists  # torch, for which other runs need not wait here
 
@@ -80,7 +86,7 @@ def _check_data(config: ExperimentConfig) -> list[str]:
             "Lower data.k_core or fusion.k, or bring more data",
             code="DATA-023",
         )
-    notes = []
+    notes: list[str | None] = [_cross_fit_note(windows, parts)] if parts else []
     if TEXT in config.recall.recallers:
         notes.append(few_texts_note(item_texts(config.data, config.text, corpus.items)))
     tied = tied_target_share(corpus, windows)
@@ -89,6 +95,15 @@ def _check_data(config: ExperimentConfig) -> list[str]:
             f"{tied:.0%} of the targets share their time with another item; their order is a seeded hash (data.ties)"
         )
     return [note for note in notes if note]
+
+
+def _cross_fit_note(windows: Windows, parts: Sequence[Windows]) -> str:
+    """Returns what `split.cross_fit` brings and what it costs."""
+    policy, added = len(windows.of(Part.POLICY)), sum(map(len, parts))
+    return (
+        f"cross-fitting adds {added:,} windows to {policy:,} policy windows; every recaller is trained {1 + len(parts)} times "
+        f"instead of once (split.cross_fit {len(parts)})"
+    )
 
 
 def _check_device(config: ExperimentConfig) -> None:

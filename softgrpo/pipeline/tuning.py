@@ -9,6 +9,7 @@ from softgrpo.common.digests import digest_json
 from softgrpo.config import ExperimentConfig, GRPOConfig, Section
 from softgrpo.errors import ConfigError
 from softgrpo.pipeline.keys import stage_key
+from softgrpo.policy.head_rate import head_rate
 from softgrpo.presets import resolve
 from softgrpo.reporting import BEST_METRIC
 from softgrpo.stages.contract import Node
@@ -26,6 +27,8 @@ class Range(Section):
     """Largest value."""
     log: bool = False
     """Equal factors are equally likely, not equal differences."""
+    whole: bool = False
+    """Whole numbers only."""
 
 
 class SearchSpace(Section):
@@ -42,10 +45,33 @@ class SearchSpace(Section):
     beta: Range = Range(low=1e-4, high=0.1, log=True)
     """From next to free to close to the SFT policy."""
 
-    @property
-    def ranges(self) -> dict[str, Range]:
-        """The range of each setting, by its name in the section `grpo`."""
-        return dict(self)
+    noise_scale: Range = Range(low=0.1, high=1.0, log=True)
+    """From samples close to the policy to the published ones, which lie anywhere."""
+    reward_k: Range = Range(low=5, high=50, log=True, whole=True)
+    """From the head of the merged list to half of the lists: what is tried beyond fusion.k rewards targets that come close."""
+    head_learning_rate: Range = Range(low=3e-4, high=3e-2, log=True)
+    """A factor of ten around that of a head that reads numbers."""
+
+    def ranges(self, config: ExperimentConfig) -> dict[str, Range]:
+        """Returns the range of each setting that is searched, by its name in the section `grpo`.
+
+        Left out are settings that change nothing in this run, and those that change what comes before SofT-GRPO, which all trials
+        share.
+
+        Args:
+            config: The configuration that the search starts from.
+        """
+        ranges: dict[str, Range] = dict(self)
+        before = config.labels.kind == "gate" or config.policy.prior == "gate"  # that gate learns from the same rewards
+        left_out = {
+            "tau_gumbel": config.grpo.sampling == "discrete",
+            "noise_scale": config.grpo.sampling == "discrete" or before,
+            "reward_k": config.grpo.reward != "ndcg" or before or config.recall.depth <= self.reward_k.low,
+            "head_learning_rate": config.policy.numbers == "none",  # the head learns as the rest does
+        }
+        deepest = min(self.reward_k.high, float(config.recall.depth))
+        ranges["reward_k"] = self.reward_k.model_copy(update={"high": deepest})
+        return {name: values for name, values in ranges.items() if not left_out.get(name, False)}
 
     def start(self, config: ExperimentConfig) -> dict[str, float]:
         """Returns the values that a configuration has, which are the first to be tried.
@@ -53,12 +79,23 @@ class SearchSpace(Section):
         Raises:
             ConfigError: One is outside its range.
         """
-        values = {name: float(dict(config.grpo)[name]) for name in self.ranges}
+        ranges = self.ranges(config)
+        values = {name: _used(config, name, each.whole) for name, each in ranges.items()}
         for name, value in values.items():
-            if not self.ranges[name].low <= value <= self.ranges[name].high:
-                rule = f"The search starts there, so it must lie in {self.ranges[name].low:g} to {self.ranges[name].high:g}"
+            if not ranges[name].low <= value <= ranges[name].high:
+                rule = f"The search starts there, so it must lie in {ranges[name].low:g} to {ranges[name].high:g}"
                 raise ConfigError(f"grpo.{name} = {value:g}", rule, "Give another value", code="CONFIG-045")
         return values
+
+
+def _used(config: ExperimentConfig, name: str, whole: bool) -> float:
+    """Returns the value of a setting of the section `grpo` that a run uses; null is what follows from other settings."""
+    value = dict(config.grpo)[name]
+    if name == "reward_k" and value is None:
+        value = config.fusion.k
+    if name == "head_learning_rate":
+        value = head_rate(config.policy, value)
+    return int(value) if whole else float(value)
 
 
 def plan_study(
@@ -92,8 +129,11 @@ def plan_study(
 
 
 def as_overrides(values: Mapping[str, float]) -> dict[str, float]:
-    """Returns tried values as settings by dotted path, each with four digits."""
-    return {f"{STAGE}.{name}": float(f"{value:.{DIGITS}g}") for name, value in values.items()}
+    """Returns tried values as settings by dotted path, each with four digits; whole numbers stay whole."""
+    return {
+        f"{STAGE}.{name}": value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
+        for name, value in values.items()
+    }
 
 
 def with_values(config: ExperimentConfig, values: Mapping[str, float]) -> ExperimentConfig:
@@ -113,7 +153,8 @@ def study_name(nodes: Sequence[Node], config: ExperimentConfig, space: SearchSpa
     Returns:
         `<dataset>-<size>-<recallers>-<12 hex digits>`; the digits stand for data, settings, code and libraries.
     """
-    neutral = with_values(config, {name: values.low for name, values in space.ranges.items()})
+    lowest = {name: int(each.low) if each.whole else each.low for name, each in space.ranges(config).items()}
+    neutral = with_values(config, lowest)
     keys: dict[str, str] = {}  # in the place of what they lead to: known before anything has run
     for node in nodes:
         keys[node.name] = stage_key(node, neutral, keys)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from softgrpo.common.records import CandidateLists, Part, Windows
+from softgrpo.common.records import LEARNT_FROM, CandidateLists, Windows
 from softgrpo.errors import LeakageError
 
 Floats = NDArray[np.float32]
@@ -216,7 +216,7 @@ def make_features(lists: CandidateLists, windows: Windows, targets: NDArray[np.i
 
     Args:
         lists: Candidate lists of all windows.
-        windows: All windows.
+        windows: All windows whose lists come from the same recallers.
         targets: (W, T), -1 behind the last.
         k: Cut-off of NDCG, peak and overlap.
     """
@@ -224,7 +224,7 @@ def make_features(lists: CandidateLists, windows: Windows, targets: NDArray[np.i
     ndcg = own_ndcg(ranks, (targets >= 0).sum(1), k)
     best_rank = ranks.min(2)
     track_ndcg, track_rank, track_count = track_record(windows, ndcg, best_rank)
-    strength, peak, overlap = ListScale.of(lists, windows.of(Part.POLICY), k).shape(lists)
+    strength, peak, overlap = ListScale.of(lists, windows.of(*LEARNT_FROM), k).shape(lists)
     return Features(
         ndcg=ndcg,
         best_rank=best_rank,

@@ -6,7 +6,7 @@ Legend: W windows, F numbers.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -93,15 +93,19 @@ def name_and_compute(known: Known, config: FeaturesConfig) -> tuple[tuple[str, .
     return tuple(names), np.concatenate(columns, axis=1)
 
 
-def window_numbers(known: Known, config: FeaturesConfig) -> WindowNumbers:
+def window_numbers(known: Known, config: FeaturesConfig, earlier: Sequence[Known] = ()) -> WindowNumbers:
     """Computes the numbers of all windows.
 
     Args:
-        known: What is known of them.
+        known: What is known of the windows of the split.
         config: Which blocks are on.
+        earlier: What is known of the windows that `split.cross_fit` adds, part by part; they come behind the others.
     """
     names, values = name_and_compute(known, config)
-    return WindowNumbers(names, values, quintiles(values[known.windows.of(Part.POLICY)]))
+    cuts = quintiles(values[known.windows.of(Part.POLICY)])
+    return WindowNumbers(
+        names, np.concatenate([values, *(name_and_compute(each, config)[1] for each in earlier)]), cuts
+    )
 
 
 def quintiles(values: NDArray[np.float64]) -> NDArray[np.float64]:

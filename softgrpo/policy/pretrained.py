@@ -45,7 +45,7 @@ def load_tokenizer(source: str, gguf: str | None) -> PreTrainedTokenizerBase:
         if tokenizer.eos_token is None:
             raise PolicyError(
                 f"the tokenizer of '{source}' without a padding and without an end token",
-                "prompts of a batch are padded to one length",
+                "the texts of a batch are padded to one length",
                 "Name a pad_token in its tokenizer_config.json",
                 code="POLICY-022",
             )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
+from softgrpo.common.records import LEARNT_FROM, CandidateLists, Corpus, Windows
 from softgrpo.policy.blocks.pace import in_seconds
 from softgrpo.policy.blocks.popularity import training_counts
 from softgrpo.policy.features import ListScale
@@ -59,7 +59,7 @@ class Reference:
         """
         return cls(
             recallers=lists.recallers,
-            scale=ListScale.of(lists, windows.of(Part.POLICY), k),
+            scale=ListScale.of(lists, windows.of(*LEARNT_FROM), k),
             names=numbers.names,
             cuts=numbers.cuts,
             popularity=training_counts(corpus, windows),

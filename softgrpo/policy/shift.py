@@ -6,9 +6,12 @@ Legend: W windows, F numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from softgrpo.common.records import Part, Windows
+import pandas as pd
+
+from softgrpo.common.records import LEARNT_FROM, Part, Windows
 from softgrpo.policy.numbers import WindowNumbers
 
 LARGE_SHIFT = 0.5
@@ -50,7 +53,8 @@ def input_shifts(numbers: WindowNumbers, windows: Windows) -> tuple[InputShift, 
         numbers: Of W windows.
         windows: The windows, some of every part.
     """
-    learnt, valid, test = (numbers.values[windows.of(part)] for part in (Part.POLICY, Part.VALID, Part.TEST))
+    parts = (LEARNT_FROM, (Part.VALID,), (Part.TEST,))
+    learnt, valid, test = (numbers.values[windows.of(*part)] for part in parts)
     mean, spread = learnt.mean(0), learnt.std(0)
     shifts = []
     for place, name in enumerate(numbers.names):
@@ -58,6 +62,20 @@ def input_shifts(numbers: WindowNumbers, windows: Windows) -> tuple[InputShift, 
         off = [float(part[:, place].mean() - mean[place]) / unit if unit > _CONSTANT else 0.0 for part in (valid, test)]
         shifts.append(InputShift(name, *off))
     return tuple(shifts)
+
+
+def save_shifts(path: Path, shifts: Iterable[InputShift]) -> None:
+    """Writes shifts as a table, the largest first."""
+    pd.DataFrame(map(asdict, largest_first(shifts))).to_csv(path, index=False)
+
+
+def load_shifts(path: Path) -> tuple[InputShift, ...]:
+    """Reads what `save_shifts` wrote, the largest first."""
+    table = pd.read_csv(path, keep_default_na=False, dtype=str)
+    return tuple(
+        InputShift(name, float(valid), float(test))
+        for name, valid, test in zip(table["name"], table["valid"], table["test"], strict=True)
+    )
 
 
 def largest_first(shifts: Iterable[InputShift]) -> tuple[InputShift, ...]:

@@ -59,6 +59,8 @@ ABLATIONS: dict[str, Variants] = {
         **_each("grpo.reward_k", 50),
         **_each("grpo.num_generations", 4, 16, 64),
         **_each("train.max_train_windows", 500, 2000, 8000),
+        **_each("split.cross_fit", 2),
+        **_each("features.record", "off"),  # as with cross_fit, so that the two can be told apart
     },
     "prompt": {
         **_without(track_record="prompt.track_record", profile="prompt.user_fields", list_shape="prompt.list_shape"),
@@ -93,7 +95,8 @@ def resolve_ablation(
 ) -> dict[str, ExperimentConfig]:
     """Returns the configuration of each variant by its name, that of the reference first.
 
-    A variant that is the same as one before it, mostly the reference, is left out.
+    A variant that is the same as one before it, mostly the reference, is left out; and so is cross-fitting where the run rules it
+    out, see `ExperimentConfig.can_cross_fit`.
 
     Args:
         name: One of `ABLATIONS`.
@@ -108,6 +111,8 @@ def resolve_ablation(
     variants: Variants = {REFERENCE: {}, **ABLATIONS[check_ablation(name)]}
     configs: dict[str, ExperimentConfig] = {}
     for variant, changes in variants.items():
+        if "split.cross_fit" in changes and not configs[REFERENCE].can_cross_fit:
+            continue
         config = resolve(dataset, size, stage, {**(overrides or {}), **changes})
         if config not in configs.values():
             configs[variant] = config

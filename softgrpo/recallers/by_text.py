@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from softgrpo.common.embeddings import create_embeddings
+from softgrpo.common.embeddings import create_embeddings, mean_of_latest, unit_rows
 
 NO_ITEM = -1
 MOST_SCORES = 2**24
@@ -30,13 +30,6 @@ Floats = NDArray[np.float32]
 def windows_at_a_time(batch_size: int, num_items: int) -> int:
     """Returns how many windows are scored at a time, so that memory stays small however many items there are."""
     return max(1, min(batch_size, MOST_SCORES // num_items))
-
-
-def unit_rows(vectors: Floats) -> Floats:
-    """Returns vectors (B, d) scaled to length 1; zeros stay."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Floats = np.asarray(vectors / np.where(length > 0, length, 1), dtype=np.float32)
-    return scaled
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,7 @@ class TextRecaller:
             latest: (B, n) as `latest` gives them.
         """
         weights = np.exp2(-np.arange(latest.shape[1], dtype=np.float32) / np.float32(self.half_life))
-        return unit_rows(np.einsum("bn,bnd->bd", weights * (latest != NO_ITEM), self.embeddings[latest]))
+        return mean_of_latest(self.embeddings, latest, weights)
 
     def score(self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]) -> torch.Tensor:
         """See `softgrpo.recallers.candidates.Scorer`; who the users are does not matter.

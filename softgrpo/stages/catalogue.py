@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from softgrpo.common.digests import digest_file
+from softgrpo.common.names import recaller_and_fold
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.locate import SUFFIXES, locate
 from softgrpo.policy.model_files import identify_weights, model_of_texts
@@ -28,7 +29,9 @@ def _split(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     return {
         "seed": config.seed,
         "data": config.data.model_dump(mode="json", exclude={"data_path", "download"}),
-        "split": config.split.model_dump(mode="json"),
+        "split": config.split.model_dump(
+            mode="json", exclude={"cross_fit"}
+        ),  # it adds windows behind those of the split
         "files": {path.suffix: digest_file(path) for path in paths if path.is_file()},
     }
 
@@ -40,6 +43,23 @@ def _recall(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "settings": config.recall.settings_of(variant),
         **config.recall.model_dump(mode="json", exclude={"recallers", "settings", "files"}),
     }
+
+
+def _cross_fit(config: ExperimentConfig) -> dict[str, Any]:
+    """Returns what windows `split.cross_fit` adds follow from, besides the windows of the split; nothing where it is off."""
+    if not config.split.cross_fit:
+        return {}
+    return {"cross_fit": config.split.model_dump(mode="json", include={"cross_fit", "window", "windows_per_user"})}
+
+
+def _recall_fold(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    recaller, fold = recaller_and_fold(variant)
+    return {**_recall(config, recaller), "fold": fold, **_cross_fit(config)}
+
+
+def _recall_text_fold(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    recaller, fold = recaller_and_fold(variant)
+    return {**_recall_text(config, recaller), "seed": config.seed, "fold": fold, **_cross_fit(config)}
 
 
 def _embed(config: ExperimentConfig, variant: str) -> dict[str, Any]:
@@ -96,11 +116,12 @@ def _check(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "recallers": list(config.recall.recallers),
         "files": sorted(config.recall.files),
         "adapter": config.text.adapter,
-        "split": config.split.model_dump(mode="json"),
+        "split": config.split.model_dump(mode="json", exclude={"cross_fit"}),
         "features": config.told_features.model_dump(mode="json"),
         "prompt": config.told_prompt.model_dump(mode="json", exclude={"max_length"}),
         "k": config.fusion.k,
         **_vector_library(config),
+        **_cross_fit(config),
     }
 
 
@@ -119,6 +140,7 @@ def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "grid_steps": config.evaluation.grid_steps,
         "searches": list(config.evaluation.searches),
         **_vector_library(config),
+        **_cross_fit(config),
     }
 
 
@@ -162,6 +184,8 @@ def _test(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     left_out: dict[str, Any] = {"data": {"data_path", "download"}, "recall": {"files"}, "limits": True}
     if config.fusion.idle:
         left_out["fusion"] = config.fusion.idle
+    if not config.split.cross_fit:
+        left_out["split"] = {"cross_fit"}
     return {"config": config.model_dump(mode="json", exclude=left_out)}  # the report tells it all
 
 
@@ -183,10 +207,15 @@ RECALL = _stage("recall", _recall, (*TABLES, "recbole", "scipy", "torch"))
 RECALL_FILE = _stage("recall", _recall_file, TABLES, "recall_file")
 RECALL_PLUGIN = _stage("recall", _recall_plugin, (*TABLES, "safetensors", "torch"), "recall_plugin")
 RECALL_TEXT = _stage("recall", _recall_text, (*TABLES, "torch"), "recall_text")
+RECALL_FOLD = _stage("recall", _recall_fold, RECALL.libraries, "recall_fold")
+RECALL_TEXT_FOLD = _stage("recall", _recall_text_fold, RECALL_TEXT.libraries, "recall_text_fold")
 DATA = _stage("data", _data, (*TABLES, "optuna", "safetensors", "scikit-learn", "torch"))
 CHECK = _stage("check", _check, (*TABLES, "safetensors"))
 GATES = _stage("gates", _gates, (*TABLES, "safetensors", "scikit-learn", "skops", "torch"))
 SFT = _stage("sft", _sft, (*TRAINING, "pandas", "scikit-learn", "skops"))
 GRPO = _stage("grpo", _grpo, (*TRAINING, "trl"))
 TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn", "skops"))
-EVERY = (SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_PLUGIN, RECALL_TEXT, DATA, CHECK, GATES, SFT, GRPO, TEST)
+EVERY = (
+    *(SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_PLUGIN, RECALL_TEXT, RECALL_FOLD, RECALL_TEXT_FOLD),
+    *(DATA, CHECK, GATES, SFT, GRPO, TEST),
+)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
-import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from softgrpo.baselines.merge_search import search_merges
 from softgrpo.common.artifacts import (
@@ -25,19 +24,22 @@ from softgrpo.common.artifacts import (
     PROMPTS,
     RECALLER_CURVES,
 )
-from softgrpo.common.records import Corpus, Part, Windows
+from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.data.corpus import load_corpus
-from softgrpo.data.windows import load_windows, targets_of
+from softgrpo.data.cross_fit import all_windows
+from softgrpo.data.windows import load_windows, targets_of, write_windows
 from softgrpo.policy.blocks.block import Known, UserVectors
 from softgrpo.policy.features import make_features, save_features
 from softgrpo.policy.numbers import save_numbers, window_numbers
 from softgrpo.policy.prompts import PromptFormatter, save_prompts
-from softgrpo.policy.shift import LARGE_SHIFT, InputShift, input_shifts, largest_first
+from softgrpo.policy.shift import LARGE_SHIFT, InputShift, input_shifts, largest_first, save_shifts
 from softgrpo.ranking.normalisation import fit_platt
-from softgrpo.recallers.candidates import combine, read_candidates, write_candidates
+from softgrpo.recallers.candidates import write_candidates
+from softgrpo.reporting import Reporter
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import embeddings_of, judge, save_merges
 from softgrpo.stages.user_vectors import fit_vectors
+from softgrpo.stages.views import View, join_features, join_lists, rows_of_lists, score_scales, views_of
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +90,56 @@ def user_vectors(context: StageContext, corpus: Corpus, windows: Windows) -> Use
     return reader
 
 
+def known_of(
+    view: View,
+    corpus: Corpus,
+    lists: CandidateLists,
+    targets: NDArray[np.int32],
+    k: int,
+    embeddings: NDArray[np.float32] | None,
+    vectors: UserVectors | None,
+) -> Known:
+    """Returns what is known of the windows of a view.
+
+    Args:
+        view: The windows.
+        corpus: All interactions.
+        lists: Of all views.
+        targets: Of all views, (W, T).
+        k: Cut-off of the labels.
+        embeddings: Of the items' texts.
+        vectors: Reads the recallers' user vectors.
+    """
+    own = rows_of_lists(lists, view.rows)
+    features = make_features(own, view.windows, targets[view.rows], k)
+    return Known(corpus, view.windows, own, features, embeddings, vectors)
+
+
+def report_earlier(reporter: Reporter, lists: CandidateLists, windows: Windows) -> dict[str, float]:
+    """Says what `split.cross_fit` added and how wide the scores of these lists are, and returns both as metrics.
+
+    Args:
+        reporter: Receives the line.
+        lists: Of all views.
+        windows: Of all views.
+    """
+    scales = score_scales(lists, windows)
+    told = ", ".join(f"{name} {scale:.2f}" for name, scale in scales.items())
+    count = len(windows.of(Part.EARLIER))
+    reporter.info(
+        f"cross-fitting adds {count:,} windows to {len(windows.of(Part.POLICY)):,} policy windows; "
+        f"width of their scores as a multiple of the policy windows': {told}"
+    )
+    known = {f"score_width_{name}": scale for name, scale in scales.items() if np.isfinite(scale)}
+    return {"windows_earlier": float(count)} | known
+
+
 def run(context: StageContext) -> dict[str, float]:
     config, inputs, out = context.config, context.inputs, context.out
-    corpus, windows = load_corpus(inputs["split"]), load_windows(inputs["split"])
-    lists = combine([read_candidates(inputs[f"recall-{name}"] / CANDIDATES) for name in config.recall.recallers])
+    corpus, of_split = load_corpus(inputs["split"]), load_windows(inputs["split"])
+    views = views_of(of_split, config)
+    windows = all_windows(of_split, [view.windows for view in views[1:]])
+    lists = join_lists([view.lists(inputs, config.recall.recallers) for view in views])
     write_candidates(out / CANDIDATES, lists)
     (out / RECALLER_CURVES).write_text(json.dumps(recaller_curves(context)), encoding="utf-8")
     targets = targets_of(corpus, windows)
@@ -102,18 +150,19 @@ def run(context: StageContext) -> dict[str, float]:
         hits = (lists.items[policy][..., None] == window_targets).any(-1)  # (W, M, D)
         platt = fit_platt(torch.from_numpy(lists.scores[policy]), torch.from_numpy(hits))
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
-    features = make_features(lists, windows, targets, config.fusion.k)
+    vectors = user_vectors(context, corpus, of_split)
+    known = [known_of(view, corpus, lists, targets, config.fusion.k, embeddings_of(inputs), vectors) for view in views]
+    features = join_features([each.features for each in known])
     save_features(out / FEATURES, features)
-    vectors = user_vectors(context, corpus, windows)
-    known = Known(corpus, windows, lists, features, embeddings_of(inputs), vectors)
-    numbers = window_numbers(known, config.told_features)
+    numbers = window_numbers(known[0], config.told_features, known[1:])
     save_numbers(out / NUMBERS, numbers)
     shifts = input_shifts(numbers, windows)
-    pd.DataFrame(map(asdict, largest_first(shifts))).to_csv(out / INPUT_SHIFTS, index=False)
+    save_shifts(out / INPUT_SHIFTS, shifts)
     if not config.tells_record:
         context.reporter.info(
             f"numbers and prompts leave out the track record and the length of the history (split {config.split.method}, "
-            f"features.record {config.features.record})"
+            + ("with split.cross_fit, " if config.split.cross_fit else "")
+            + f"features.record {config.features.record})"
         )
     search = search_merges(
         config.merges,
@@ -144,4 +193,7 @@ def run(context: StageContext) -> dict[str, float]:
     metrics["policy_windows_with_a_tie"] = float(
         ((features.ndcg[policy] == features.ndcg[policy].max(1, keepdims=True)).sum(1) > 1).mean()
     )
+    if len(views) > 1:
+        write_windows(out, windows)
+        metrics |= report_earlier(context.reporter, lists, windows)
     return metrics | report_shift(shifts)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.common.artifacts import CURVES
+from softgrpo.policy.head_rate import head_rate
 from softgrpo.policy.model import Policy, head_parameters, store_policy
 from softgrpo.stages.callbacks import training_callbacks
 from softgrpo.stages.contract import StageContext
@@ -19,7 +20,6 @@ from softgrpo.stages.training import (
     common_arguments,
     curves,
     evaluation_at,
-    head_rate,
     ranking_metrics,
     train_keeping_best,
 )

@@ -16,18 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from softgrpo.baselines.merge_search import MergeSearch, TriedMerge
 from softgrpo.baselines.static_mixture import Candidate, StaticMixture
-from softgrpo.common.artifacts import (
-    CANDIDATES,
-    EMBEDDINGS,
-    FEATURES,
-    MERGES,
-    NUMBERS,
-    PLATT,
-    PROMPTS,
-    STATIC,
-)
+from softgrpo.common.artifacts import CANDIDATES, EMBEDDINGS, FEATURES, MERGES, NUMBERS, PLATT, PROMPTS, STATIC, WINDOWS
 from softgrpo.common.embeddings import load_embeddings
-from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
+from softgrpo.common.records import LEARNT_FROM, CandidateLists, Corpus, Part, Windows
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
@@ -161,8 +152,8 @@ class Prepared:
 
     @cached_property
     def windows(self) -> Windows:
-        """All windows."""
-        return load_windows(self.split)
+        """All windows: those of the split and, behind them, those that `split.cross_fit` adds."""
+        return load_windows(self.data if (self.data / WINDOWS).is_file() else self.split)
 
     @cached_property
     def lists(self) -> CandidateLists:
@@ -228,23 +219,23 @@ class Prepared:
         return encode(load_prompts(self.data / PROMPTS, rows), tokenizer, self.config.prompt.max_length)
 
     def labelled_rows(self) -> NDArray[np.int64]:
-        """Returns the policy windows that SFT trains on, ascending.
+        """Returns the policy windows that SFT trains on, ascending; those of `split.cross_fit` are among them.
 
         Raises:
             DataError: None is left.
         """
-        rows = self.windows.of(Part.POLICY)
+        rows = self.windows.of(*LEARNT_FROM)
         if self.config.labels.drop_unhit and self.config.labels.kind != "gate":
             rows = self._told_apart(rows, self.features.ndcg[rows].max(1) > 0, _UNHIT)
         return self._sample(rows, self.config.train.max_train_windows)
 
     def rewarded_rows(self) -> NDArray[np.int64]:
-        """Returns the policy windows that SofT-GRPO and the gates train on, ascending.
+        """Returns the policy windows that SofT-GRPO and the gates train on, ascending; those of `split.cross_fit` are among them.
 
         Raises:
             DataError: None is left.
         """
-        rows = self.windows.of(Part.POLICY)
+        rows = self.windows.of(*LEARNT_FROM)
         if self.config.grpo.drop_flat:
             rows = self._told_apart(rows, self.training_reward(rows).responsive(self.config.seed).numpy(), _FLAT)
         return self._sample(rows, self.config.train.max_train_windows)

@@ -78,21 +78,30 @@ def check_nobody_left_out(corpus: Corpus, windows: Windows, split: SplitConfig) 
     Raises:
         LeakageError: There are fewer, more or other ones.
     """
-    expected = make_windows(corpus, split)
-    stored, of_split = (
-        set(zip(each.user.tolist(), each.part.tolist(), each.start.tolist(), each.end.tolist(), strict=True))
+    check_same_windows(windows, make_windows(corpus, split))
+    return len(np.unique(windows.user[windows.of(Part.TEST)]))
+
+
+def check_same_windows(windows: Windows, expected: Windows) -> None:
+    """Checks that windows are those that they have to be, in their order.
+
+    Raises:
+        LeakageError: There are fewer, more or other ones, or they are in another order.
+    """
+    in_order = [
+        list(zip(each.user.tolist(), each.part.tolist(), each.start.tolist(), each.end.tolist(), strict=True))
         for each in (windows, expected)
-    )
-    if stored != of_split:
+    ]
+    if in_order[0] != in_order[1]:
+        stored, of_split = map(set, in_order)
         lost = len({row[0] for row in of_split} - {row[0] for row in stored})
         raise LeakageError(
             f"{len(of_split - stored)} windows are missing ({lost} users have none) "
-            f"and {len(stored - of_split)} are not of the split",
+            f"and {len(stored - of_split)} are not of the split; or the order is another",
             "Windows follow from positions alone; leaving some out by what the recallers found would choose the users by outcome",
             DEFECT,
             code="LEAKAGE-007",
         )
-    return len(np.unique(windows.user[windows.of(Part.TEST)]))
 
 
 def check_everyone_is_tested(tested: NDArray[np.integer], windows: Windows) -> int:

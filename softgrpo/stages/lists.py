@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from softgrpo.common.artifacts import CANDIDATES, CURVES
+from softgrpo.common.names import recaller_and_fold
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.errors import RecallerError
 from softgrpo.recallers.candidates import Scorer, build_candidates, check_candidates, write_candidates
@@ -48,34 +49,35 @@ class CurveKeeper:
 
 
 def write_lists(
-    context: StageContext, model: Scorer, corpus: Corpus, windows: Windows, batch_size: int
-) -> dict[str, float]:  # fmt: skip
-    """Writes a recaller's candidate lists for all windows.
+    context: StageContext, model: Scorer, corpus: Corpus, windows: Windows, batch_size: int, judged: Part = Part.VALID
+) -> dict[str, float]:
+    """Writes a recaller's candidate lists for some windows.
 
     Args:
         context: Of the stage.
         model: The recaller.
         corpus: All interactions.
-        windows: All windows.
+        windows: The windows.
         batch_size: Windows scored at a time.
+        judged: The part whose lists must hold anything.
 
     Returns:
         The stage's final metrics.
 
     Raises:
-        RecallerError: All lists of validation windows are empty.
+        RecallerError: All lists of the windows of that part are empty.
     """
-    name = context.variant
+    name, _ = recaller_and_fold(context.variant)
     started = time.perf_counter()
     depth = context.config.recall.depth
-    items, scores = build_candidates(model, corpus, windows, depth, batch_size, f"{name} candidates")
+    items, scores = build_candidates(model, corpus, windows, depth, batch_size, f"{context.variant} candidates")
     milliseconds = 1000 * (time.perf_counter() - started) / len(windows)
     context.reporter.metrics({LIST_MILLISECONDS: milliseconds}, 0)  # a time is no part of what is stored
     lists = CandidateLists((name,), items[:, None], scores[:, None])
     check_candidates(lists, corpus, windows)
-    if not (lists.items[windows.of(Part.VALID)] >= 0).any():
+    if not (lists.items[windows.of(judged)] >= 0).any():
         raise RecallerError(
-            f"{name} gives no candidate at all",
+            f"{context.variant} gives no candidate at all",
             "a recaller ranks at least one unseen item",
             "Drop it",
             code="RECALLER-016",

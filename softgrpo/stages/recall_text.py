@@ -39,15 +39,29 @@ def run(context: StageContext) -> dict[str, float]:
     model = TextRecaller(embeddings, config.text.history_items, config.text.half_life)
     learnt: dict[str, float] = {}
     if config.text.adapter != "off":
-        model, learnt = _adapt(context, model, config.text.adapter, corpus, windows)
+        model, learnt = adapt(context, model, config.text.adapter, corpus, windows)
     batch_size = windows_at_a_time(config.recall.batch_size, corpus.num_items)
     return write_lists(context, model, corpus, windows, batch_size) | learnt
 
 
-def _adapt(
+def adapt(
     context: StageContext, model: TextRecaller, wanted: Literal["auto", "on"], corpus: Corpus, windows: Windows
 ) -> tuple[TextRecaller, dict[str, float]]:
-    """Returns the recaller with an adapter, or as it is where that is better, and what the choice was made by."""
+    """Learns an adapter and keeps in the stage's folder what it read.
+
+    Args:
+        context: Of the stage.
+        model: The recaller without an adapter.
+        wanted: See `text.adapter`.
+        corpus: All interactions.
+        windows: All windows of the split, with the training part that the adapter may read.
+
+    Returns:
+        The recaller with an adapter, or as it is where that is better, and what the choice was made by.
+
+    Raises:
+        RecallerError: An adapter is wanted and there is nothing to learn from.
+    """
     config = context.config
     examples = Examples.of(model, corpus, windows)
     keep_pairs(context.out, *examples.pairs())

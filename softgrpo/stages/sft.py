@@ -14,6 +14,7 @@ from softgrpo.algorithm.prompt_trainer import switch_dropout_off
 from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
 from softgrpo.common.artifacts import CONFUSION, CURVES, GATE
 from softgrpo.evaluation.confusion import choice_metrics, confusion_table
+from softgrpo.policy.head_rate import head_rate
 from softgrpo.policy.model import Policy, head_parameters, store_policy
 from softgrpo.stages.callbacks import training_callbacks
 from softgrpo.stages.contract import StageContext
@@ -26,7 +27,6 @@ from softgrpo.stages.training import (
     common_arguments,
     curves,
     evaluation_at,
-    head_rate,
     ranking_metrics,
     train_keeping_best,
 )

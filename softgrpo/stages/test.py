@@ -15,7 +15,7 @@ from torch import Tensor
 
 from softgrpo.algorithm.batching import PromptCollator, predict_logits
 from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
-from softgrpo.common.artifacts import CONFUSION, CURVES, RECALLER_CURVES
+from softgrpo.common.artifacts import CONFUSION, CURVES, INPUT_SHIFTS, RECALLER_CURVES
 from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
 from softgrpo.common.records import Part
@@ -36,7 +36,7 @@ from softgrpo.evaluation.summary import FOCUS
 from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.card import load_card
 from softgrpo.policy.prior import starting_weights
-from softgrpo.policy.shift import input_shifts, largest_first
+from softgrpo.policy.shift import load_shifts
 from softgrpo.ranking.fusion import merged_lists
 from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.rewards import JudgedLists
@@ -261,7 +261,7 @@ def run(context: StageContext) -> dict[str, float]:
             prepared.numbers.values[rows],
             prepared.numbers.names,
         ),
-        shifts=largest_first(input_shifts(prepared.numbers, prepared.windows))[:SHOWN_SHIFTS],
+        shifts=load_shifts(prepared.data / INPUT_SHIFTS)[:SHOWN_SHIFTS],
         chosen=chosen,
     )
     _report_merging(context.reporter, judged, comparison.method(FOCUS).weights)

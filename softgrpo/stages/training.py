@@ -14,24 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerState
 
-from softgrpo.config import FusionConfig, PolicyConfig, TrainConfig
+from softgrpo.config import FusionConfig, TrainConfig
 from softgrpo.policy.model import restore_state, trainable_state
 from softgrpo.ranking.bounds import within_bounds
 from softgrpo.reporting import BEST_METRIC, Reporter
 from softgrpo.stages.callbacks import best_evaluation, evaluations
-
-NUMBERS_LEARNING_RATE = 3e-3
-"""Peak rate of a head that reads numbers, which is a small network of its own and learns as the gates' networks do."""
-
-
-def head_rate(policy: PolicyConfig, chosen: float | None) -> float | None:
-    """Returns the peak learning rate of the head; None where it is that of the rest.
-
-    Args:
-        policy: Says whether the head reads numbers: at the rate of a pretrained body it would not learn to.
-        chosen: The setting `head_learning_rate` of the stage.
-    """
-    return NUMBERS_LEARNING_RATE if chosen is None and policy.numbers != "none" else chosen
 
 
 def ranking_metrics(

@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
-from softgrpo.common.names import TEXT
+from softgrpo.common.names import TEXT, recaller_and_fold
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import StoreError
 from softgrpo.recallers.plugins import plugin_names
@@ -57,8 +57,9 @@ def make_limit(api: str, credentials: str | None = None) -> None:
 def uses_gpu(node: Node, config: ExperimentConfig) -> bool:
     """Tells whether a stage computes on a GPU: the settings let it, and there is one."""
     if node.stage.name == "recall":
-        allowed = node.variant not in (*config.recall.files, TEXT, *plugin_names()) and bool(
-            config.recall.settings_of(node.variant).get("use_gpu", True)
+        recaller, _ = recaller_and_fold(node.variant)
+        allowed = not {node.variant, recaller} & {*config.recall.files, TEXT, *plugin_names()} and bool(
+            config.recall.settings_of(recaller).get("use_gpu", True)
         )
     else:
         allowed = node.stage.name in LANGUAGE_MODELS and config.train.device != "cpu"

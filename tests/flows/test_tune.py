@@ -19,7 +19,10 @@ from softgrpo.presets import resolve
 from softgrpo.stages.contract import StageContext
 from tests.support.fake_groups import BEST_RATE, FakeGroups
 
-SETTINGS = ["grpo.learning_rate", "grpo.tau_gumbel", "grpo.top_p", "grpo.epsilon", "grpo.beta"]
+SETTINGS = [
+    *("grpo.learning_rate", "grpo.tau_gumbel", "grpo.top_p", "grpo.epsilon", "grpo.beta"),
+    *("grpo.noise_scale", "grpo.reward_k", "grpo.head_learning_rate"),
+]
 
 
 @pytest.fixture
@@ -54,6 +57,8 @@ def test_trials_share_what_comes_before_and_the_best_is_run_to_the_end(fakes: Fa
     assert list(tuned.trials["state"]) == ["complete"] * 3
     start = tuned.trials.iloc[0]
     assert start["grpo.learning_rate"] == 1e-5 and start["grpo.top_p"] == 1.0  # the search starts from what is set
+    assert start["grpo.reward_k"] == 10  # null is fusion.k
+    assert start["grpo.head_learning_rate"] == 1e-3
     best = tuned.trials.loc[tuned.trials["validation_ndcg"].idxmax()]
     assert tuned.best == {name: best[name] for name in SETTINGS}
     assert tuned.value == best["validation_ndcg"] < 0.9  # the starting point does not count

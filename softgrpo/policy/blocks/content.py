@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from softgrpo.common.embeddings import unit_rows
 from softgrpo.policy.blocks.block import TOP, Block, Known, Numbers, chunks, latest
 
 PROFILE_ITEMS, DECAY = 10, 0.7
@@ -50,9 +51,8 @@ def _queries(
     """
     weights = np.where(known, DECAY ** np.arange(items.shape[1]), 0.0).astype(np.float32)
     texts = embeddings[items]  # (w, H, d)
-    profile = (weights[:, None] @ texts)[:, 0]
-    length = np.linalg.norm(profile, axis=1, keepdims=True)
-    return np.stack([texts[:, 0], profile / np.maximum(length, 1e-12)], axis=2)
+    # a matrix product, where `mean_of_latest` adds up place by place: the last digits differ, and policies learnt from these
+    return np.stack([texts[:, 0], unit_rows((weights[:, None] @ texts)[:, 0])], axis=2)
 
 
 CONTENT = Block("content", _compute, {f"text of mean of {TOP} like the profile": "match"}, needs="embeddings")

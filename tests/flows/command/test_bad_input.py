@@ -285,6 +285,8 @@ SETTINGS = [
     Case("depth", f"{RUN} --recall.depth 20", "CONFIG-061", "recall.depth = 20"),
     Case("shares", f"{RUN} --split.recaller 0.8", "CONFIG-061", "= 1.1"),
     Case("record", f"{RUN} --split.record 0.7", "CONFIG-061", "record = 0.7"),
+    Case("one part", f"{RUN} --split.cross_fit 1", "CONFIG-061", "cross_fit = 1", names="2 or more parts"),
+    Case("parts in time", f"{RUN} --split.cross_fit 2 --split.method global_time", "CONFIG-061", "cross_fit = 2"),
     Case("stranger", f"{RUN} --recall.settings.BPR.epochs 1", "CONFIG-061", "BPR"),
     Case("mapping", f"{RUN} --recall.settings '{{{{a: ['", "CONFIG-008", "{{a: ["),
     Case(
@@ -383,6 +385,9 @@ BEFORE_TRAINING = [
     Case("rating column", f"{SHOP} --data.min_rating 3 --data.rating_field stars", "DATA-005", "'stars'"),
     Case("no rating column", f"{SHOP} --data.min_rating 3 --data.rating_field null", "DATA-006", "data.min_rating"),
     Case("ratings too low", f"{SHOP} --data.min_rating 9", "DATA-007", "'shop'"),
+    Case(
+        "parts without users", f"{SHOP} --split.cross_fit 2", "DATA-109", "with 12 users", names="Give 0, which is off"
+    ),
     Case("core too large", f"{SHOP} --data.k_core 50", "DATA-007", "'shop'", names="50-core"),
     shop_case("short histories", "DATA-007", "'shop'", spoil=short_histories),
     shop_case("empty file", "DATA-004", "shop.inter, line 1: the file is empty", spoil=content("shop.inter", b"")),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from softgrpo.common.records import Corpus, Part, Windows
+from softgrpo.common.records import SPLIT_PARTS, Corpus, Part, Windows
 from softgrpo.config import DataConfig, SplitConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import (
@@ -28,7 +28,7 @@ from softgrpo.data.windows import (
 from softgrpo.errors import DataError, LeakageError
 from tests.softgrpo.data.cases import corpus_of, windows_of
 
-RECORD, POLICY, VALID, TEST = Part
+RECORD, POLICY, VALID, TEST = SPLIT_PARTS
 
 
 def user_of(*lengths: int) -> Corpus:

@@ -16,8 +16,44 @@ from tests.support.fake_groups import FakeGroups
 
 @pytest.mark.parametrize("size", size_names())
 def test_the_search_can_start_from_every_preset(size: str) -> None:
-    values = SearchSpace().start(resolve("ml-100k", size))
-    assert set(values) == {"learning_rate", "tau_gumbel", "top_p", "epsilon", "beta"}
+    config = resolve("ml-100k", size)
+    values = SearchSpace().start(config)
+    usual = {"learning_rate", "tau_gumbel", "top_p", "epsilon", "beta", "noise_scale", "reward_k"}
+    assert set(values) == (usual if config.policy.numbers == "none" else usual | {"head_learning_rate"})
+    assert values["noise_scale"] == config.grpo.noise_scale and values["reward_k"] == config.fusion.k
+
+
+def test_null_starts_at_what_it_stands_for() -> None:
+    tiny = resolve("ml-100k", "tiny", overrides={"fusion.k": 20, "grpo.head_learning_rate": None})
+    assert (tiny.grpo.reward_k, tiny.grpo.head_learning_rate) == (None, None)
+    values = SearchSpace().start(tiny)
+    assert values["reward_k"] == 20 and isinstance(values["reward_k"], int)
+    assert values["head_learning_rate"] == 3e-3
+    tried = with_values(tiny, values)
+    assert tried.grpo.reward_k == 20 and tried.grpo.head_learning_rate == 3e-3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "left_out"),
+    [
+        ({"grpo.sampling": "discrete"}, {"tau_gumbel", "noise_scale"}),
+        ({"grpo.reward": "log_probability"}, {"reward_k"}),
+        ({"policy.numbers": "none"}, {"head_learning_rate"}),
+        ({"labels.kind": "gate"}, {"noise_scale", "reward_k"}),  # the teacher learns from the same rewards
+        ({"policy.prior": "gate"}, {"noise_scale", "reward_k"}),
+    ],
+)
+def test_what_changes_nothing_or_what_comes_before_is_not_searched(
+    overrides: dict[str, str], left_out: set[str]
+) -> None:
+    base, config = resolve("ml-100k", "tiny"), resolve("ml-100k", "tiny", overrides=overrides)
+    space = SearchSpace()
+    assert set(space.ranges(base)) - set(space.ranges(config)) == left_out
+
+
+def test_no_deeper_reward_is_tried_than_the_lists_are() -> None:
+    config = resolve("ml-100k", "tiny", overrides={"recall.depth": 20, "evaluation.ks": [5]})
+    assert SearchSpace().ranges(config)["reward_k"].high == 20
 
 
 def test_a_study_is_known_by_all_that_decides_its_numbers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from softgrpo.policy.blocks.block import Known
 from softgrpo.policy.features import make_features
 from softgrpo.policy.numbers import WindowNumbers, window_numbers
 from softgrpo.policy.prompts import PromptFormatter
-from softgrpo.policy.shift import InputShift, input_shifts, largest_first
+from softgrpo.policy.shift import InputShift, input_shifts, largest_first, load_shifts, save_shifts
 from softgrpo.stages.data import report_shift
 from softgrpo.stages.test import record_note
 from tests.softgrpo.data.cases import corpus_of, windows_of
@@ -48,6 +49,23 @@ def test_a_large_shift_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     caplog.clear()
     assert report_shift(input_shifts(*planted(columns[1])))["input_shift"] == 0.5
     assert not caplog.records
+
+
+def test_stored_shifts_are_read_back_to_the_last_digit(tmp_path: Path) -> None:
+    shifts = input_shifts(*planted([0.0, 3, 1 / 3, -0.1], [0.0, 7, 1e-9, 2 / 7], [1.0, 1, 2, 3]))
+    save_shifts(tmp_path / "shifts.csv", shifts)
+    assert load_shifts(tmp_path / "shifts.csv") == largest_first(shifts)
+    odd = (InputShift("NA", 0.1, 0.2), InputShift('first, "last"', 0.0, 0.1))
+    save_shifts(tmp_path / "shifts.csv", odd)
+    assert load_shifts(tmp_path / "shifts.csv") == odd
+
+
+def test_windows_of_cross_fitting_are_among_those_that_are_learnt_from() -> None:
+    """Two policy windows have 0 and 0, two earlier ones 4 and 4: mean 2, standard deviation 2."""
+    parts = (Part.POLICY, Part.POLICY, Part.VALID, Part.TEST, Part.EARLIER, Part.EARLIER)
+    windows = windows_of([(0, part, place + 1, place + 2) for place, part in enumerate(parts)], [1])
+    numbers = WindowNumbers(("a",), np.array([[0.0], [0], [4], [2], [4], [4]]), np.ones((1, 4)))
+    assert input_shifts(numbers, windows) == (InputShift("a", 1.0, 0.0),)
 
 
 # ---------------------------------------------------------------- what leave_last does, and what is left out

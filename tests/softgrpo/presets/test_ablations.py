@@ -64,3 +64,21 @@ def test_an_unknown_ablation_is_refused_with_the_nearest() -> None:
 def test_an_ablation_of_a_setting_that_is_off_already_is_refused() -> None:
     with pytest.raises(ConfigError, match="nothing to compare"):
         resolve_ablation("prior", "ml-100k", "tiny", overrides={"policy.prior": "none"})
+
+
+def test_cross_fitting_is_a_variant_where_the_run_allows_it() -> None:
+    learning = resolve_ablation("learning", "ml-100k", "tiny")
+    assert learning["cross_fit 2"].split.cross_fit == 2
+    assert not learning["cross_fit 2"].tells_record and not learning["record off"].tells_record
+    for overrides in ({"features.user_vector": True}, {"split.method": "global_time"}):
+        assert "cross_fit 2" not in resolve_ablation("learning", "ml-100k", "tiny", overrides=overrides)
+
+
+def test_cross_fitting_shares_the_split_and_the_recallers_of_the_reference() -> None:
+    configs = resolve_ablation("learning", "ml-100k", "tiny")
+    keys = [
+        {node.name: stage_key(node, configs[name], dict.fromkeys(node.upstream, "0")) for node in plan(configs[name])}
+        for name in (REFERENCE, "cross_fit 2")
+    ]
+    shared = ("split", "embed", "recall-SASRec", "recall-EASE", "recall-Text")
+    assert all(keys[0][name] == keys[1][name] for name in shared) and keys[0]["data"] != keys[1]["data"]

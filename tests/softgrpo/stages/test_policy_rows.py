@@ -12,9 +12,9 @@ import pytest
 from softgrpo.config import ExperimentConfig, PolicyConfig
 from softgrpo.errors import PolicyError
 from softgrpo.policy.card import PolicyCard
+from softgrpo.policy.head_rate import head_rate
 from softgrpo.stages import policy_rows
 from softgrpo.stages.policy_rows import load_for, rows_of
-from softgrpo.stages.training import head_rate
 
 
 @pytest.mark.parametrize(
