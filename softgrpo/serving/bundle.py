@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from softgrpo.baselines.stored_gates import Gate
+from softgrpo.baselines.gates import Gate
 from softgrpo.common.artifacts import EMBEDDINGS
 from softgrpo.common.artifacts import GATE as POLICY_GATE
 from softgrpo.common.columns import Columns
