@@ -31,6 +31,7 @@ NODES = ("split", "recall-BPR", "recall-ItemKNN", "data", "check", "gates", "sft
 RECALLERS = ["BPR", "ItemKNN"]
 SETTINGS: dict[str, Any] = {
     "recall.settings": {"BPR": {"epochs": 10}},
+    "policy.frozen_layers": 0,  # the model of these tests has fewer than that of the size tiny
     "sft.num_train_epochs": 30,
     "grpo.num_train_epochs": 10,
     "grpo.learning_rate": 1e-3,
