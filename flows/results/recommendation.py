@@ -105,10 +105,10 @@ def _outputs(run: FinishedRun, prepared: Prepared, method: UsableMethod) -> NDAr
     rows, folders = prepared.windows.of(Part.TEST), run.folders
     if method.kind == "ranker":
         return rank_rows(prepared, load_ranker(folders["gates"]), rows, embeddings_of(folders))
-    if "test" in folders:
-        return stored_weights(folders["test"], prepared.lists.recallers, method.key)
     if method.weights is not None:
         return np.tile(method.weights, (len(rows), 1))
+    if "test" in folders:
+        return stored_weights(folders["test"], prepared.lists.recallers, method.key)
     if method.kind == "gate":
         gate = load_gate(folders["gates"], method.key.removeprefix("gate_"))
         return gate.weights(prepared.numbers.values[rows], prepared.windows.start[rows])
