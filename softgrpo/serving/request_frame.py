@@ -109,10 +109,8 @@ class FrameReader:
         score = frame[Columns.Score].to_numpy(np.float64)[filled].astype(np.float32)
         row, column = request[filled], recaller[filled]
         order = np.lexsort((item, -score, column, row))
+        place = _check_lists(frame[filled], row, column, item, order, self.depth)
         row, column, item, score = row[order], column[order], item[order], score[order]
-        start = np.flatnonzero(np.diff(row * len(self.recallers) + column, prepend=-1))
-        place = np.arange(len(row)) - np.repeat(start, np.diff(np.append(start, len(row))))
-        _check_lists(frame, filled, request, self.depth)
         items = np.full((count, len(self.recallers), self.depth), NO_ITEM, dtype=np.int32)
         scores = np.full(items.shape, np.nan, dtype=np.float32)
         items[row, column, place], scores[row, column, place] = item, score
@@ -184,29 +182,47 @@ def _check_all_there(
 
 
 def _check_lists(
-    frame: pd.DataFrame, filled: NDArray[np.bool_], request: NDArray[np.int64], depth: int
-) -> None:  # fmt: skip
-    """Checks that no list has an item twice, or more items than those that the run was trained on."""
-    keys = pd.DataFrame({"request": request, "recaller": frame[RECALLER].astype(str).to_numpy()})[filled]
-    keys["item"] = frame[Columns.Item].astype(str).to_numpy()[filled]
-    twice = keys.duplicated()
-    if twice.any():
-        row = frame[filled].iloc[int(np.flatnonzero(twice)[0])]
+    frame: pd.DataFrame,
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    item: NDArray[np.int64],
+    order: NDArray[np.int64],
+    depth: int,
+) -> NDArray[np.int64]:
+    """Checks that no list has an item twice, or more items than those that the run was trained on.
+
+    Args:
+        frame: The candidates.
+        row: Request of each.
+        column: Recaller of each.
+        item: Id of each.
+        order: Of the candidates by request, recaller and place.
+        depth: Most items of a list.
+
+    Returns:
+        The places in the lists, in that order.
+    """
+    same = np.lexsort((item, column, row))
+    twice = np.flatnonzero(~np.diff(np.stack([row, column, item])[:, same]).any(0))
+    if len(twice):
+        first = frame.iloc[int(same[twice[0]])]
         raise CandidateError(
-            f"item '{row[Columns.Item]}' twice in the list of {row[RECALLER]} in request '{row[REQUEST]}'",
+            f"item '{first[Columns.Item]}' twice in the list of {first[RECALLER]} in request '{first[REQUEST]}'",
             "A list has each item once",
             "Keep the one with the better score",
             code="CANDIDATE-061",
         )
-    lengths = keys.groupby(["request", "recaller"], sort=False)["item"].transform("size").to_numpy()
+    start = np.flatnonzero(np.append(True, np.diff(np.stack([row, column])[:, order]).any(0)))[: len(order)]
+    lengths = np.diff(np.append(start, len(order)))
     if len(lengths) and lengths.max() > depth:
-        row = frame[filled].iloc[int(lengths.argmax())]
+        first = frame.iloc[int(order[start[lengths.argmax()]])]
         raise CandidateError(
-            f"{lengths.max():,} candidates of {row[RECALLER]} in request '{row[REQUEST]}'",
+            f"{lengths.max():,} candidates of {first[RECALLER]} in request '{first[REQUEST]}'",
             f"This model was trained on lists of at most {depth:,}",
             f"Send the best {depth:,}",
             code="CANDIDATE-062",
         )
+    return np.arange(len(order)) - np.repeat(start, lengths)
 
 
 def _check_new(
