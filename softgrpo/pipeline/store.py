@@ -233,6 +233,10 @@ class LocalStore:
         _sync(self.root)
         write_atomic(self._mark(key), json.dumps(asdict(committed)))
         shutil.rmtree(self.root / ".work" / key, ignore_errors=True)
+        for left in (self.root / ".staging").glob(
+            f"{key}-????????"
+        ):  # of processes that were killed: the lock is held here
+            shutil.rmtree(left, ignore_errors=True)
         return committed
 
     def forget(self, key: str) -> None:

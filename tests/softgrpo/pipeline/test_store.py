@@ -72,6 +72,17 @@ def test_an_error_while_filling_commits_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("half"))
 
 
+def test_what_a_killed_process_left_aside_goes_with_the_commit(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    for key in ("k", "k-more"):
+        (store.root / ".staging" / f"{key}-0123abcd").mkdir(parents=True)
+    fill(store, "k")
+    assert [left.name for left in (store.root / ".staging").iterdir()] == ["k-more-0123abcd"], (
+        "another key may be at work"
+    )
+    assert store.find("k") is not None
+
+
 def test_every_damage_is_seen(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     file, mark = store.payload("k") / "deep" / "file", tmp_path / "k.json"
