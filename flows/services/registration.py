@@ -33,6 +33,7 @@ FLOWS = {
     "flows.variants:multi_recaller_flow": "multi-recaller",
     "flows.variants:ablate_flow": "ablate",
     "flows.tune:tune_flow": "tune",
+    "flows.score:score_flow": "softgrpo",
 }
 """The name of each flow by its entrypoint; importing them to ask would take seconds."""
 

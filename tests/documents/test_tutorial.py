@@ -46,7 +46,7 @@ def test_every_group_has_lines_and_the_test_that_runs_them(group: str) -> None:
 
 
 def test_every_other_block_is_run_or_is_no_code() -> None:
-    """Python blocks of the tutorial and of serving are run below, all others in `tests/softgrpo/serving/test_pure_models.py`."""
+    """The Python blocks of tutorial and serving are run below, all others in `tests/softgrpo/serving/test_pure_models.py`."""
     assert {language for path in FOLLOWED for language, _ in blocks(path)} <= {*SHELLS, "python", "text"}
     others = [path for path in (*FOLLOWED, POLICIES) if path not in (TUTORIAL, SERVING)]
     python = [text for path in others for language, text in blocks(path) if language == "python"]

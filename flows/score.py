@@ -1,0 +1,99 @@
+"""The Prefect flow behind the deployment `softgrpo/score`: all users of a data set scored by a finished run, every night."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
+
+from flows.form import tag_run
+from flows.results.failed_runs import fails_readably
+from flows.results.scoring import Scored, ScoreOptions, open_to_score, score_run
+from flows.runtime.environment import check_takes_files
+from softgrpo.common.interruption import interruptible
+from softgrpo.config.section import Count
+from softgrpo.errors import ConfigError
+from tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
+from tasks.tracking.connection import connect
+from tasks.tracking.listing import list_pipelines
+
+FOLDER = "scores"
+LOOKED_AT = 500
+"""Runs that are looked at for the newest finished one of a data set."""
+
+
+@flow(name="softgrpo", flow_run_name="score {dataset}")
+@fails_readably
+def score_flow(
+    dataset: str = "ml-100k",
+    run: str = "",
+    history: Path | None = None,
+    method: str = "",
+    k: Count | None = None,
+    output: Path = Path("outputs"),
+) -> Path:
+    """Scores users with a finished run and writes `scores/<run>.parquet`; the file of the night before is replaced at once.
+
+    Args:
+        dataset: Name of the data set; its interactions as they are now are the histories.
+        run: MLflow run of a pipeline; empty: the newest finished one of the data set, debug runs left out.
+        history: A file of histories instead of the data set, on the machine that runs the flow.
+        method: Row of the run's table whose weights are used; empty: the usual one of `softgrpo score`.
+        k: Length of the lists; empty: the run's `fusion.k`.
+        output: Folder of all that is written, on the machine that runs the flow.
+
+    Raises:
+        SoftGRPOError: There is no such run, or something cannot be read or written; nothing was written.
+    """
+    tag_run(dataset, "score")
+    check_takes_files("output", output / FOLDER)
+    chosen: dict[str, Any] = {"method": method} if method else {}
+    with interruptible(TerminationSignal):
+        scored = score_users(run or newest_run(dataset, output), ScoreOptions(history, k=k, **chosen), output)
+    log = get_run_logger()
+    for note in scored.notes:
+        log.warning("note: %s", note)
+    log.info("%d users, %d items by run %s: %s", scored.users, scored.items, scored.run.run_id, scored.path)
+    return scored.path
+
+
+@task(
+    name="score users",
+    cache_policy=NO_CACHE,
+    retries=len(RETRY_DELAYS_SECONDS),
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=worth_retrying,
+)
+def score_users(run: str, options: ScoreOptions, output: Path) -> Scored:
+    """Opens a run and scores users; a server that is down for a while is asked again.
+
+    Args:
+        run: MLflow run of a pipeline.
+        options: What is scored, and how.
+        output: Folder of finished stages.
+    """
+    opened = open_to_score(run, output, options)
+    return score_run(opened, options, output / FOLDER / f"{opened.run_id}.parquet")
+
+
+def newest_run(dataset: str, output: Path) -> str:
+    """Returns the id of the newest finished run of the whole pipeline on a data set, debug runs left out.
+
+    Raises:
+        ConfigError: There is none.
+        StoreError: MLflow does not answer.
+    """
+    found = list_pipelines(connect(output), LOOKED_AT)
+    for each in found:
+        whole = each["status"] == "FINISHED" and each["ndcg"] is not None
+        if whole and each["dataset"] == dataset and not each["debug"]:
+            return each["run_id"]
+    raise ConfigError(
+        f"dataset {dataset}",
+        f"None of the newest {len(found):,} runs is a finished one of the whole pipeline on it, debug runs left out",
+        "Name a run, or train one: softgrpo run DATASET full tiny",
+        code="CONFIG-113",
+    )

@@ -1,0 +1,65 @@
+"""The flow of the deployment `softgrpo/score`: which run it asks, and where the file goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows.results.scoring import Scored, ScoreOptions
+from softgrpo.errors import ConfigError
+
+
+def listed(run_id: str, **changed: Any) -> dict[str, Any]:
+    return {"run_id": run_id, "status": "FINISHED", "dataset": "shop", "debug": False, "ndcg": 0.1} | changed
+
+
+RUNS = [
+    listed("failed", status="FAILED"),
+    listed("small", debug=True),
+    listed("elsewhere", dataset="steam"),
+    listed("untested", ndcg=None),
+    listed("newest"),
+    listed("older"),
+]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Records what is opened and scored; MLflow knows the runs above."""
+    calls: list[Any] = []
+
+    def opened(run: str, output: Path, options: ScoreOptions) -> Any:
+        calls.append((run, options))
+        return SimpleNamespace(run_id=run)
+
+    def scored(run: Any, options: ScoreOptions, path: Path) -> Scored:
+        calls.append(path)
+        keywords = {"path": path, "users": 3, "items": 30, "seconds": 1.0, "notes": ["one note"], "run": run}
+        return Scored(**{name: keywords.get(name, "static") for name in Scored.__dataclass_fields__})
+
+    monkeypatch.setattr("flows.score.connect", lambda output: None)
+    monkeypatch.setattr("flows.score.list_pipelines", lambda tracking, most: RUNS)
+    monkeypatch.setattr("flows.score.open_to_score", opened)
+    monkeypatch.setattr("flows.score.score_run", scored)
+    return calls
+
+
+def test_the_newest_finished_run_is_asked(asked: list[Any], tmp_path: Path) -> None:
+    from flows.score import score_flow
+
+    path = tmp_path / "scores" / "newest.parquet"
+    assert score_flow("shop", output=tmp_path) == path
+    assert asked == [("newest", ScoreOptions()), path]
+    assert score_flow("shop", run="older", method="static", k=5, output=tmp_path) == path.with_name("older.parquet")
+    assert asked[2] == ("older", ScoreOptions(k=5, method="static"))
+
+
+def test_without_a_finished_run_it_says_so(asked: list[Any], tmp_path: Path) -> None:
+    from flows.score import score_flow
+
+    with pytest.raises(ConfigError, match=r"dataset ml-1m.*None of the newest 6 runs"):
+        score_flow("ml-1m", output=tmp_path)
+    assert asked == []
