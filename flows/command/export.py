@@ -13,6 +13,7 @@ from flows.command.parser import Commands, Parser, add_json, add_output, add_ove
 from flows.runtime.environment import prepare_to_read
 from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
+from softgrpo.evaluation.summary import FOCUS
 
 if TYPE_CHECKING:
     from flows.results.finished import FinishedRun
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Writes the SofT-GRPO policy of a run into a folder that the Hugging Face hub takes: the model, a model card with its result, data
 digest, seed and limits, and with --onnx an ONNX file. A policy that reads a prompt alone becomes a plain text classifier for
-transformers; any other keeps its wrapper, and the card says why.
+transformers; any other keeps its wrapper, and the card says why. The folder `bundle` is a model of MLflow that answers tables of
+candidates with the method of --method.
 
 With --engines the weights of the run's users go there too, in `weights`: a Parquet table, and for each search engine a file of JSON
 lines with a request body for each user. --queries names a JSON file with the query of each recaller.
@@ -34,9 +36,15 @@ WEIGHTS = "weights"
 
 def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     """Adds the parser of this command."""
-    usage = "softgrpo export RUN --to FOLDER [--overwrite] [--onnx] [--engines ENGINE ... [--queries FILE]] [--json]"
+    usage = "softgrpo export RUN --to FOLDER [--overwrite] [--method KEY] [--onnx] [--engines ENGINE ... [--queries FILE]] [--json]"
     parser = commands.add_parser("export", prog="softgrpo export", description=DESCRIPTION, usage=usage)
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the export goes")
+    parser.add_argument(
+        "--method",
+        default=FOCUS,
+        metavar="KEY",
+        help=f"what `bundle` answers with, a row of the table (default {FOCUS})",
+    )
     parser.add_argument("--onnx", action="store_true", help="also write onnx/model.onnx (needs the extra onnx)")
     parser.add_argument(
         "--engines",
@@ -81,7 +89,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     queries = {} if arguments.queries is None else read_queries(arguments.queries, engines, recallers)
 
     def job() -> int:
-        exported = export_run(run, arguments.to, onnx=arguments.onnx)
+        exported = export_run(run, arguments.to, arguments.method, onnx=arguments.onnx)
         files = [exported.folder / name for name in exported.files]
         if engines:
             files += export_weights(run, exported.folder / WEIGHTS, engines, queries)

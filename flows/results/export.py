@@ -4,32 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from flows.results.finished import FinishedRun, open_finished
 from softgrpo.common.digests import digest_folder
+from softgrpo.serving.bundle import save_bundle
 from softgrpo.serving.engine_files import write_engine_files
-from softgrpo.serving.export import Exported, export_policy
+from softgrpo.serving.export import Exported, Served, export_policy
 from softgrpo.serving.model_card import Origin
 from softgrpo.serving.recommend import recommend, stored_weights
 from softgrpo.serving.search_engines import Engine
 from softgrpo.stages.inputs import Prepared
 
 NEEDED = ("split", "data", "grpo", "test")
+STORED = (*NEEDED, "sft", "embed")
 
 
-def export_run(run: FinishedRun, folder: Path, *, onnx: bool) -> Exported:
+def export_run(run: FinishedRun, folder: Path, method: str, *, onnx: bool) -> Exported:
     """Exports the SofT-GRPO policy of a run.
 
     Args:
         run: From `open_run`.
         folder: Where to; new, empty, or with an earlier export.
+        method: Key of the method, as in the table, that the model for serving answers with.
         onnx: Also write an ONNX file.
 
     Raises:
-        SoftGRPOError: The policy cannot be exported; nothing was written.
+        SoftGRPOError: The policy cannot be exported, or the run stored no such method; nothing was written.
     """
-    return export_policy(folder, run.folders, origin_of(run), onnx=onnx)
+
+    def write(place: Path) -> None:
+        from tasks.tracking.bundles import write_model
+
+        with TemporaryDirectory() as name:
+            bundle = Path(name) / "bundle"
+            save_bundle(bundle, Prepared.of(run.config, run.folders), run.folders, method)
+            write_model(place, bundle)
+
+    return export_policy(folder, run.folders, origin_of(run), onnx=onnx, served=Served(method, write))
 
 
 def open_run(run_id: str, output: Path) -> FinishedRun:
@@ -42,7 +55,7 @@ def open_run(run_id: str, output: Path) -> FinishedRun:
     Raises:
         SoftGRPOError: The run is unknown, or did not train or test a policy.
     """
-    return open_finished(run_id, output, NEEDED, NEEDED)
+    return open_finished(run_id, output, STORED, NEEDED)
 
 
 def export_weights(

@@ -153,8 +153,9 @@ class PromptFormatter:
             item = int(history[position])
             genres = f" ({self._genres[item]})" if self._config.genres and self._genres[item] else ""
             gap = ""
-            if self._config.time_gaps and self._seconds and position:
-                days = int((times[position] - times[position - 1]) // DAY_SECONDS)
+            pause = times[position] - times[position - 1] if position else np.nan
+            if self._config.time_gaps and self._seconds and np.isfinite(pause):
+                days = int(pause // DAY_SECONDS)
                 gap = f"{days} days later " if days > 1 else "next day " if days == 1 else ""
             lines.append(f"{gap}{self._names[item]}{genres}")
         return tuple(lines)

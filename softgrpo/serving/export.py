@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from softgrpo.serving.onnx_file import write_onnx
 from softgrpo.serving.pure_models import load_policy
 
 CARD, RECORD = "README.md", "export.json"
-POLICY, ONNX = "policy", "onnx/model.onnx"
+POLICY, ONNX, BUNDLE = "policy", "onnx/model.onnx", "bundle"
 EXAMPLE_ITEMS = 3
 FILES = (CARD, RECORD)
 """What every exported folder has."""
@@ -55,7 +55,22 @@ class Exported:
     files: tuple[str, ...]
 
 
-def export_policy(folder: Path, stages: Mapping[str, Path], origin: Origin, *, onnx: bool) -> Exported:
+@dataclass(frozen=True)
+class Served:
+    """A model for serving.
+
+    Attributes:
+        method: Key of its method in the table.
+        write: Writes it into a new folder.
+    """
+
+    method: str
+    write: Callable[[Path], None]
+
+
+def export_policy(
+    folder: Path, stages: Mapping[str, Path], origin: Origin, *, onnx: bool, served: Served | None = None
+) -> Exported:
     """Writes the SofT-GRPO policy of a finished run into a folder.
 
     All is made aside and then moved in. Files of an earlier export in the folder are removed first, others stay.
@@ -65,6 +80,7 @@ def export_policy(folder: Path, stages: Mapping[str, Path], origin: Origin, *, o
         stages: Folders of the stages `split`, `data`, `grpo` and `test`.
         origin: Where the policy comes from.
         onnx: Also write an ONNX file.
+        served: Writes a model for serving, which the card then names.
 
     Raises:
         SoftGRPOError: The policy cannot be loaded, or the ONNX file cannot be made; the folder is left as it was.
@@ -78,7 +94,15 @@ def export_policy(folder: Path, stages: Mapping[str, Path], origin: Origin, *, o
         if onnx:
             (aside / ONNX).parent.mkdir()
             written = write_onnx(aside / ONNX, policy)
-        contents = Contents(reason, written, _example_prompt(stages), policy.tokenizer.chat_template is not None)
+        if served is not None:
+            served.write(aside / BUNDLE)
+        contents = Contents(
+            reason,
+            written,
+            _example_prompt(stages),
+            policy.tokenizer.chat_template is not None,
+            None if served is None else served.method,
+        )
         text = model_card(policy.card, origin, load_report(stages["test"]), contents)
         (aside / CARD).write_text(text, encoding="utf-8")
         files = _write_record(aside, origin, reason)

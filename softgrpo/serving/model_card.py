@@ -54,12 +54,14 @@ class Contents:
         onnx: Its ONNX file, None without one.
         example_prompt: A prompt as the policy was trained on.
         chat: Whether prompts go through the tokenizer's chat template.
+        served: Key of the method of the model for serving, None without one.
     """
 
     why_not_plain: str
     onnx: OnnxFile | None
     example_prompt: str
     chat: bool
+    served: str | None
 
 
 def model_card(card: PolicyCard, origin: Origin, report: Report, contents: Contents) -> str:
@@ -126,6 +128,12 @@ def _use(card: PolicyCard, contents: Contents) -> Iterator[str]:
             f"`onnx/model.onnx` takes {names} and gives `weights`, prior and temperature included. On example prompts its weights "
             f"differ from those of the policy by {contents.onnx.difference:.1g}."
         )
+    if contents.served is not None:
+        yield (
+            f"`bundle` is a model of MLflow that answers tables of candidates with the method `{contents.served}`: weights, merged "
+            "items, and what each recaller gave to them. It needs no recaller."
+        )
+        yield "```sh\nmlflow models serve -m FOLDER/bundle --env-manager local -p 5001\n```"
     if card.numbers:
         yield f"The numbers, in this order: {', '.join(f'`{name}`' for name in card.numbers)}."
 

@@ -17,6 +17,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
 from softgrpo.config import ExperimentConfig
 from tasks.tracking.connection import insert, store_errors
@@ -80,12 +81,21 @@ def register(runs: Runs, config: ExperimentConfig, stage: str, reference: Refere
     return min((version for version in versions if version.run_id == run_id), key=lambda version: int(version.version))
 
 
+def is_external(runs: Runs, run_id: str) -> bool:
+    """Tells whether MLflow cannot load the policy of a stage's run yet."""
+    client = runs.tracking.client
+    with store_errors(runs.tracking.uri):
+        model = client.get_logged_model(client.get_run(run_id).data.tags["model_id"])
+    return bool(model.tags.get(MLFLOW_MODEL_IS_EXTERNAL) == "true")
+
+
 def _described(config: ExperimentConfig, stage: str) -> str:
     policy = {"sft": "SFT policy", "grpo": "SofT-GRPO policy"}[stage]
     pool = ", ".join(config.recall.recallers)
     return (
         f"{policy} for {plain(config.data.dataset)}: reads a user's prompt and weighs {plain(pool)}. The alias `{BEST}` is on the "
-        "version with the best NDCG on validation windows. `softgrpo.serving.pure_models.load_model` loads the files."
+        "version with the best NDCG on validation windows. `mlflow.pyfunc.load_model` and `mlflow models serve` take tables of "
+        "candidates; `softgrpo.serving.pure_models.load_model` loads the policy alone."
     )
 
 
