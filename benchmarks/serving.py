@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,13 +80,14 @@ def bodies(bundle: Path, count: int, depth: int, seed: int = 0) -> list[bytes]:
     for request in range(count):
         order = generator.permutation(len(tokens))
         history, left = tokens[order[:20]].tolist(), tokens[order[20:]]
-        rows = [
-            [str(request), name, item, float(score), history]
+        rows: list[list[Any]] = [
+            [str(request), name, item, float(score), None]
             for name in card["config"]["recall"]["recallers"]
             for item, score in zip(
                 generator.choice(left, depth, replace=False), -np.sort(-generator.random(depth)), strict=True
             )
         ]
+        rows[0][-1] = history
         table = {"columns": ["request", "recaller", "item", "score", "history"], "data": rows}
         made.append(json.dumps({"dataframe_split": table}).encode())
     return made

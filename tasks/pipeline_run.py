@@ -20,6 +20,7 @@ from softgrpo.evaluation.summary import read_summary
 from softgrpo.pipeline.keys import library_versions
 from softgrpo.pipeline.run import read_metrics, read_table
 from softgrpo.pipeline.store import LocalStore
+from softgrpo.policy.card import CARD as POLICY_CARD
 from softgrpo.stages.contract import Node
 from tasks.stage import Progress
 from tasks.tracking.connection import EXPERIMENTS, open_tracking, store_errors
@@ -186,14 +187,20 @@ def _note_policies(progress: Progress, nodes: Sequence[Node]) -> None:
         stage, split = node.stage.name, references["split"]["digest"]
         with store.local.lock("registry"):  # of two identical runs at the same time, only one adds the model
             version = register(store.runs, progress.config, stage, references[node.name], split)
-            if is_external(store.runs, references[node.name]["run_id"]):
-                from tasks.tracking.bundles import (
-                    publish_bundle,  # imports torch, which a run of which all is stored does without
-                )
-
-                publish_bundle(store.runs, progress.config, stage, references[node.name]["run_id"], progress.folders())
+            _make_servable(progress, stage, references[node.name]["run_id"])
         label = f"Registered model {version.name}, version {version.version}"
         progress.models[label] = version_page(version.name, str(version.version))
+
+
+def _make_servable(progress: Progress, stage: str, run_id: str) -> None:
+    """Lets MLflow load the policy of a stage's run, unless it can already."""
+    folders, runs = progress.folders(), progress.store.runs
+    if (folders[stage] / POLICY_CARD).is_file() and is_external(runs, run_id):
+        from tasks.tracking.bundles import (
+            publish_bundle,  # imports torch, which a run of which all is stored does without
+        )
+
+        publish_bundle(runs, progress.config, stage, run_id, folders)
 
 
 def _show_report(runs: Runs, run_id: str, folder: Path, k: int) -> None:

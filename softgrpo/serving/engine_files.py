@@ -17,6 +17,8 @@ from softgrpo.errors import ConfigError, nearest
 from softgrpo.serving.search_engines import ENGINES, Engine, filled, placeholders, request_body
 
 TABLE = "weights.parquet"
+_FORM = '{"elasticsearch": {"BPR": {...}, ...}, ...}'
+_CORRECT = "Correct the file, docs/export.md shows one"
 
 
 def read_queries(path: Path, engines: Sequence[Engine], recallers: Sequence[str]) -> dict[Engine, dict[str, Any]]:
@@ -30,23 +32,26 @@ def read_queries(path: Path, engines: Sequence[Engine], recallers: Sequence[str]
     Raises:
         ConfigError: There is no such file, it is no such JSON, or it lacks an engine or a recaller.
     """
-    form = '{"elasticsearch": {"BPR": {...}, ...}, ...}'
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _wrong(f"--queries {path}: {error}", f"It is a JSON file of the form {form}", "CONFIG-130") from error
+        raise ConfigError(
+            f"--queries {path}: {error}", f"It is a JSON file of the form {_FORM}", _CORRECT, code="CONFIG-130"
+        ) from error
     if not isinstance(stored, dict) or not all(isinstance(stored.get(engine), dict) for engine in engines):
-        raise _wrong(f"--queries {path}", f"It names the queries of {', '.join(engines)}: {form}", "CONFIG-131")
+        raise ConfigError(
+            f"--queries {path}", f"It names the queries of {', '.join(engines)}: {_FORM}", _CORRECT, code="CONFIG-131"
+        )
     for engine in engines:
         for name in (*recallers, *stored[engine]):
             if name not in recallers or name not in stored[engine]:
-                problem = f"--queries {path}: {engine} {'without' if name in recallers else 'with'} '{name}'"
-                raise _wrong(problem, f"Each recaller has one query: {', '.join(recallers)}", "CONFIG-132")
+                raise ConfigError(
+                    f"--queries {path}: {engine} {'without' if name in recallers else 'with'} '{name}'",
+                    f"Each recaller has one query: {', '.join(recallers)}",
+                    _CORRECT,
+                    code="CONFIG-132",
+                )
     return {engine: stored[engine] for engine in engines}
-
-
-def _wrong(received: str, rule: str, code: str) -> ConfigError:
-    return ConfigError(received, rule, "Correct the file, docs/export.md shows one", code=code)
 
 
 def check_engines(names: Sequence[str]) -> tuple[Engine, ...]:

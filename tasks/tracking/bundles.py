@@ -23,7 +23,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 import softgrpo
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import PolicyError
-from softgrpo.policy.card import CARD as POLICY_CARD
 from softgrpo.serving import request_frame as columns
 from softgrpo.serving.bundle import ITEMS, read_card, save_bundle
 from softgrpo.stages.inputs import Prepared
@@ -122,8 +121,6 @@ def publish_bundle(runs: Runs, config: ExperimentConfig, stage: str, run_id: str
     client = runs.tracking.client
     with store_errors(runs.tracking.uri):
         model = client.get_logged_model(client.get_run(run_id).data.tags["model_id"])
-    if not (folders[stage] / POLICY_CARD).is_file():
-        return  # an earlier version stored none
     with TemporaryDirectory() as name:
         bundle = Path(name) / served_model.BUNDLE
         try:

@@ -54,6 +54,10 @@ def test_a_beginning_that_several_runs_have_is_refused(
         (["report", "RUN", "--to", "STORE"], "is stored and never written over"),
         (["report", "RUN", "--to", "STORE/inside"], "is stored and never written over"),
         (["recommend", "nobody"], "MLflow has no such run"),
+        (["export", "nobody", "--to", "new"], "MLflow has no such run"),
+        (["export", "RUN", "--to", "STORE"], "is stored and never written over"),
+        (["export", "RUN", "--to", "FOLDER.json", "--engines", "solr"], "there is no such engine"),
+        (["export", "RUN", "--to", "FOLDER.json", "--queries", "q.json"], "Queries go into the bodies"),
         (["report", "nobody"], "MLflow has no such run"),
         (
             ["report", "0F1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"],
