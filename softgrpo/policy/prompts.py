@@ -153,7 +153,8 @@ class PromptFormatter:
             item = int(history[position])
             genres = f" ({self._genres[item]})" if self._config.genres and self._genres[item] else ""
             gap = ""
-            if self._config.time_gaps and self._seconds and position:
+            dated = position and not np.isnan(times[position - 1 : position + 1]).any()  # a request may tell no times
+            if self._config.time_gaps and self._seconds and dated:
                 days = int((times[position] - times[position - 1]) // DAY_SECONDS)
                 gap = f"{days} days later " if days > 1 else "next day " if days == 1 else ""
             lines.append(f"{gap}{self._names[item]}{genres}")
