@@ -46,3 +46,14 @@ def test_a_plug_in_is_asked_about_histories_of_now(tmp_path: Path) -> None:
     assert lists.items[0, 0, :5].tolist() == expected.topk(5).indices.tolist()
     assert (lists.items[1, 0] == -1).all() and lister.why_empty("ALS", -1, False) == NO_HISTORY
     assert lister.strange_items("ALS", histories).tolist() == [1, 1]
+
+
+def test_a_history_without_times_has_a_prompt_without_gaps(run: TinyRun) -> None:
+    """Where the run's data have times, in seconds, and a request tells none."""
+    requests = asked(run, run.prepared.windows.of(Part.TEST)[:1])
+    bare = replace(requests, corpus=replace(requests.corpus, time=np.full_like(requests.corpus.time, np.nan)))
+    answerer = open_answerer(run.prepared, run.folders, "grpo_multi")
+    config = run.config.told_prompt
+    texts = [answerer.describe(each).prompts(config)[0].text() for each in (requests, bare)]
+    assert config.time_gaps and not any(words in texts[1] for words in ("days later", "next day"))
+    assert answerer(bare, 5).weights.shape == (1, 2)
