@@ -125,10 +125,10 @@ def check_parquet_rows(columns: Mapping[str, Any], folder: Path) -> None:
 
 def check_history(data: bytes, folder: Path) -> None:
     """A file of histories of any bytes, under each name: refused, or items that the run knows, each once and in order of time."""
+    items, config = pd.Index(["i0", "i1", "i2"], dtype=object), DataConfig()
     for kind in ("csv", "inter", "parquet"):
         path = folder / f"history.{kind}"
         path.write_bytes(data)
-        items, config = pd.Index(["i0", "i1", "i2"], dtype=object), DataConfig()
         found = refused(lambda path=path: read_histories(open_history(path, config), Shard(), items, config, 0))
         for user in range(0 if found is None else len(found.users)):
             taken = found.items[user].tolist()
