@@ -56,7 +56,7 @@ def test_a_beginning_that_several_runs_have_is_refused(
         (["recommend", "nobody"], "MLflow has no such run"),
         (["export", "nobody", "--to", "new"], "MLflow has no such run"),
         (["export", "RUN", "--to", "STORE"], "is stored and never written over"),
-        (["export", "RUN", "--to", "FOLDER.json", "--engines", "solr"], "there is no such engine"),
+        (["export", "RUN", "--to", "FOLDER.json", "--engines", "solr"], "There is no such engine"),
         (["export", "RUN", "--to", "FOLDER.json", "--queries", "q.json"], "Queries go into the bodies"),
         (["report", "nobody"], "MLflow has no such run"),
         (
