@@ -7,7 +7,7 @@ that a query was made from. Dense retrieval and the policy are all-MiniLM-L6-v2.
 random into training, validation and test; the best weight for all queries and the model that is kept are chosen before test is
 looked at.
 
-Run `python examples/hybrid_search.py`; docs/algorithm.md shows its table. On a busy machine it took 100 seconds of processor time.
+Run `python examples/hybrid_search.py`; docs/algorithm.md shows its table.
 Legend: N documents, Q queries, B prompts, G generations, D candidates of a query, M = 2 retrievers.
 """
 
