@@ -95,5 +95,5 @@ def newest_run(dataset: str, output: Path) -> str:
         f"dataset {dataset}",
         f"None of the newest {len(found):,} runs is a finished one of the whole pipeline on it, debug runs left out",
         "Name a run, or train one: softgrpo run DATASET full tiny",
-        code="CONFIG-113",
+        code="CONFIG-094",
     )

@@ -76,7 +76,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
             "--queries without --engines",
             "Queries go into the bodies for the engines that are named",
             "Add --engines, or leave --queries out",
-            code="CONFIG-134",
+            code="CONFIG-101",
         )
     check_copy(arguments.to, FILES, "export", overwrite=arguments.overwrite)
     if arguments.onnx:

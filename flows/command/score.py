@@ -122,7 +122,7 @@ def read_shard(text: str | None) -> Shard:
             f"--shard {text}",
             "It is I/N, the I-th of N shares, I from 1 to N",
             "Write such as --shard 2/4",
-            code="CONFIG-109",
+            code="CONFIG-090",
         )
     return Shard(int(found[1]) - 1, int(found[2]))
 
@@ -141,7 +141,7 @@ def _read_lists(words: Sequence[str] | None) -> dict[str, Path]:
                 f"--lists {word}",
                 "It is NAME=FILE, each recaller once",
                 "Write such as --lists BPR=bpr.parquet",
-                code="CONFIG-110",
+                code="CONFIG-091",
             )
         lists[name] = Path(file)
     return lists
@@ -151,7 +151,7 @@ def _check_files(arguments: argparse.Namespace) -> None:
     """Checks --k, --out and --format, and that the output folder can be read."""
     if arguments.k is not None and arguments.k < 1:
         raise ConfigError(
-            f"--k {arguments.k}", "A list has at least one item", "Give a larger number", code="CONFIG-111"
+            f"--k {arguments.k}", "A list has at least one item", "Give a larger number", code="CONFIG-092"
         )
     check_overwrite(arguments.to, overwrite=arguments.overwrite)
     if arguments.to is None:
@@ -165,7 +165,7 @@ def _check_files(arguments: argparse.Namespace) -> None:
                 f"--out {arguments.to} --format {arguments.format}",
                 "The ending of the file says its format",
                 "Leave --format out",
-                code="CONFIG-112",
+                code="CONFIG-093",
             )
         check_takes_files("--out", arguments.to.parent)
         check_destination([arguments.to], overwrite=arguments.overwrite)

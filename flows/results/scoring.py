@@ -71,7 +71,7 @@ def open_to_score(run_id: str, output: Path, options: ScoreOptions) -> FinishedR
     for name in options.lists or {}:
         if name not in pool:
             raise CandidateError(
-                f"--lists {name}=...", "The run weighs no such recaller", nearest(name, pool), code="CANDIDATE-037"
+                f"--lists {name}=...", "The run weighs no such recaller", nearest(name, pool), code="CANDIDATE-017"
             )
     return run
 

@@ -46,7 +46,7 @@ def as_rows(data: PromptData, tokenizer: PreTrainedTokenizerBase, longest: int |
             f"data of type {type(data).__name__}",
             "rows are a datasets.Dataset, a list of dicts, a dict of columns, or PromptRows; their number is known",
             "Pass one of these",
-            code="TRAINING-083",
+            code="TRAINING-023",
         )
     _check_lengths(columns)
     ids = columns.pop("input_ids") if "input_ids" in columns else _token_ids(columns[PROMPT], tokenizer)
@@ -81,7 +81,7 @@ def _check_lengths(columns: Mapping[str, Any]) -> None:
             f"columns {', '.join(f'{name} ({length})' for name, length in lengths.items()) or 'none'}",
             f"rows have a column '{PROMPT}' or 'input_ids', at least one row, and as many values in every column",
             "Rename or complete the columns",
-            code="TRAINING-084",
+            code="TRAINING-024",
         )
 
 
@@ -96,7 +96,7 @@ def _token_ids(prompts: Sequence[Any], tokenizer: PreTrainedTokenizerBase) -> li
         f"a prompt of type {type(strange).__name__}",
         "all prompts are texts, or all are lists of messages",
         f"Correct the column '{PROMPT}'",
-        code="TRAINING-085",
+        code="TRAINING-025",
     )
 
 
@@ -108,5 +108,5 @@ def _check_longest(rows: PromptRows, longest: int | None) -> None:
             f"a prompt of {lengths[row]} tokens in row {row}",
             f"the model reads at most {longest} tokens",
             "Shorten the prompts",
-            code="TRAINING-086",
+            code="TRAINING-026",
         )

@@ -65,7 +65,7 @@ def read_reference_model(folder: Path, reference: nn.Module) -> None:
             f"checkpoint '{folder.name}' without {REFERENCE_MODEL}",
             "with sync_ref_model a checkpoint holds the reference model of its step",
             "Resume with the settings of the run, or start anew",
-            code="TRAINING-088",
+            code="TRAINING-028",
         )
     weights: dict[str, Tensor] = load_file(folder / REFERENCE_MODEL)
     with torch.no_grad():

@@ -77,7 +77,7 @@ def _columns_of(function: RewardFunction, name: str, known: Collection[str]) -> 
             f"reward function {name} with the parameter{'s' * (len(missing) > 1)} {', '.join(missing)}",
             f"beside the weights it takes columns of the data by name ({', '.join(sorted(known))}), or the whole batch alone",
             "Rename the parameters, or add the columns",
-            code="TRAINING-087",
+            code="TRAINING-027",
         )
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return tuple(sorted(known))
@@ -111,14 +111,14 @@ class RewardFunctions:
                 f"reward functions {', '.join(names) or 'none'}",
                 "there is at least one, and each has a name of its own in the log",
                 "Pass a function, or set __name__ of those that share one",
-                code="CONFIG-148",
+                code="CONFIG-102",
             )
         if weights is not None and len(weights) != len(each):
             raise ConfigError(
                 f"reward_weights of {len(weights)} numbers for {len(each)} reward functions",
                 "each function has one weight",
                 "Correct reward_weights, or leave it out",
-                code="CONFIG-149",
+                code="CONFIG-103",
             )
         self._each = [
             _Named(name, call, _columns_of(call, name, known)) for name, call in zip(names, each, strict=True)

@@ -52,7 +52,7 @@ def cross_fit(windows: Windows, split: SplitConfig, seed: int) -> tuple[Windows,
             f"split.cross_fit = {split.cross_fit} with {len(cut)} users who have two training items or more",
             f"each part needs {FEWEST_USERS} of them",
             f"Give {f'2 to {most} parts' if most > 1 else '0, which is off'}, or bring more users",
-            code="DATA-109",
+            code="DATA-039",
         )
     part_of = np.full(len(ends), -1)  # (U,) all parts equally large, but for one user
     part_of[np.random.default_rng([seed, split.cross_fit]).permutation(cut)] = np.arange(len(cut)) % split.cross_fit
@@ -110,7 +110,7 @@ def check_parts(corpus: Corpus, windows: Windows, parts: Sequence[Windows]) -> N
                 f"{int(late.sum())} earlier windows end after the training part",
                 "Cross-fitting adds windows before all others",
                 _DEFECT,
-                code="LEAKAGE-096",
+                code="LEAKAGE-016",
             )
     users = np.concatenate([np.unique(part.user) for part in parts]) if parts else np.empty(0)
     if len(np.unique(users)) < len(users):
@@ -118,5 +118,5 @@ def check_parts(corpus: Corpus, windows: Windows, parts: Sequence[Windows]) -> N
             f"{len(users) - len(np.unique(users))} users are in two parts",
             "Cross-fitting cuts the users into parts, and each has its own recallers",
             _DEFECT,
-            code="LEAKAGE-097",
+            code="LEAKAGE-017",
         )

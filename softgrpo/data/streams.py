@@ -82,7 +82,7 @@ class Stream:
             DataError: There is no such file, it is of another kind, damaged or empty, or lacks a column.
         """
         if not path.is_file():
-            raise DataError(f"'{path}'", "There is no such file", "Correct the name", code="DATA-049")
+            raise DataError(f"'{path}'", "There is no such file", "Correct the name", code="DATA-031")
         names, rows = _look(path)
         columns = {key: next((name for name in names if name in known), "") for key, known in _ordered(wanted, names)}
         for key in needed:
@@ -92,7 +92,7 @@ class Stream:
                     f"It has a column '{wanted[key][0]}'"
                     + (f" (or '{wanted[key][1]}')" if len(wanted[key]) > 1 else ""),
                     f"Rename one. {nearest(wanted[key][0], names)}",
-                    code="DATA-050",
+                    code="DATA-032",
                 )
         found = {key: name for key, name in columns.items() if name}
         return cls(path, found, tuple(name for name in names if name not in found.values()), rows)
@@ -146,7 +146,7 @@ class Stream:
             f"'{self.path}', row {row + 1}: {what}",
             "Every row is whole",
             "Correct the row, or remove it",
-            code="DATA-051",
+            code="DATA-033",
         )
 
 
@@ -168,14 +168,14 @@ def _look(path: Path) -> tuple[list[str], int]:
             width = len(head.to_csv(index=False, header=False)) / max(len(head), 1)
             rows = 0 if head.empty else max(len(head), int(path.stat().st_size / width))
         else:
-            raise DataError(f"'{path}'", _RULE, "Convert it, or give it such a name", code="DATA-052")
+            raise DataError(f"'{path}'", _RULE, "Convert it, or give it such a name", code="DATA-034")
     except (pa.ArrowException, OSError, ValueError) as error:  # of pandas and of texts that are not UTF-8: ValueError
         raise _damaged(path, error) from error
     if not rows:
-        raise DataError(f"'{path}' has no row", "At least one interaction is asked about", "Fill it", code="DATA-053")
+        raise DataError(f"'{path}' has no row", "At least one interaction is asked about", "Fill it", code="DATA-035")
     if len(set(names)) < len(names):
         raise DataError(
-            f"'{path}' with the columns {', '.join(names)}", "A column has a name of its own", _AGAIN, code="DATA-054"
+            f"'{path}' with the columns {', '.join(names)}", "A column has a name of its own", _AGAIN, code="DATA-036"
         )
     return names, rows
 
@@ -217,4 +217,4 @@ def _text(column: pa.Array) -> NDArray[np.object_]:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"'{path}' cannot be read: {one_line(str(error))}", _RULE, _AGAIN, code="DATA-055")
+    return DataError(f"'{path}' cannot be read: {one_line(str(error))}", _RULE, _AGAIN, code="DATA-037")

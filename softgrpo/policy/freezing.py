@@ -30,7 +30,7 @@ def find_layers(model: PreTrainedModel) -> nn.ModuleList:
             f"a {type(model).__name__} with {len(outer)} lists of {count} layers",
             "policy.frozen_layers counts the layers of one stack",
             "Set policy.frozen_layers to 0, or choose a model with one stack of layers",
-            code="POLICY-100",
+            code="POLICY-051",
         )
     return outer[0]
 
@@ -53,7 +53,7 @@ def freeze_lower_layers(model: PreTrainedModel, count: int) -> None:
             f"policy.frozen_layers = {count}",
             f"the model has {len(layers)} layers",
             f"Choose 0 to {len(layers)}",
-            code="POLICY-101",
+            code="POLICY-052",
         )
     for parameter in _parameters_behind(_output_of(model, layers[count - 1])):
         parameter.requires_grad_(False)

@@ -49,7 +49,7 @@ def as_plain(policy: Policy) -> Policy:
             f"a policy that cannot be a plain text classifier: {reason}",
             "a plain text classifier reads a prompt alone, and its prior is the bias of its head",
             f"{_SERVE}; or train one with --policy.prior none --policy.numbers none",
-            code="POLICY-080",
+            code="POLICY-047",
         )
     merged = merge_adapters(policy)
     assert isinstance(merged.model, PreTrainedModel)

@@ -68,7 +68,7 @@ class PluginRecaller:
                 "No training interaction",
                 "Recallers need some",
                 "Raise split.recaller or lower split.record",
-                code="RECALLER-128",
+                code="RECALLER-028",
             )
         try:
             fitted = load_class(name).fit(interactions, values, seed)
@@ -77,7 +77,7 @@ class PluginRecaller:
                 f"Recaller {name} refuses to train: {type(error).__name__}: {error}",
                 f"Its settings were {values}, its training items {len(interactions.items)}",
                 f"Correct recall.settings.{name}, or take another recaller",
-                code="RECALLER-129",
+                code="RECALLER-029",
             ) from error
         return cls(name, fitted, np.bincount(interactions.items, minlength=interactions.num_items) > 0)
 
@@ -94,14 +94,14 @@ class PluginRecaller:
                 f"{self.name} gave scores of shape {scores.shape}",
                 f"Scores are (windows, items) = {expected}",
                 "Correct the plug-in",
-                code="RECALLER-130",
+                code="RECALLER-030",
             )
         if np.isnan(scores).any() or np.isposinf(scores).any():
             raise RecallerError(
                 f"{self.name} gave a score that is not a finite number",
                 "Scores are finite, or -inf for what a recaller knows nothing of",
                 f"Change recall.settings.{self.name}, or correct the plug-in",
-                code="RECALLER-131",
+                code="RECALLER-031",
             )
         return torch.from_numpy(scores)
 
@@ -125,7 +125,7 @@ class PluginRecaller:
         path = folder / _CARD
         card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if card.get("kind") != KIND:
-            raise StoreError(f"'{folder}' holds no plug-in", f"{_CARD} says so", "Train it again", code="STORE-143")
+            raise StoreError(f"'{folder}' holds no plug-in", f"{_CARD} says so", "Train it again", code="STORE-043")
         name, stored, present = card["name"], card["identity"], plugin_identity(card["name"])
         if stored != present:
             other = sorted(key for key in stored if stored[key] != present[key])
@@ -133,7 +133,7 @@ class PluginRecaller:
                 f"Recaller {name} was stored with another plug-in: {', '.join(f'{key} {stored[key]}' for key in other)}",
                 f"A stored recaller is read by the code that wrote it; installed is {present['package']} {present['version']}",
                 "Install what it was stored with, or train it again",
-                code="STORE-144",
+                code="STORE-044",
             )
         trained = load_file(folder / f"{_TRAINED}.safetensors")[_TRAINED]
         return cls(name, load_class(name).load(folder / _FITTED), trained)

@@ -109,21 +109,21 @@ def plugin_point(name: str) -> EntryPoint:
             f"Recaller '{name}'",
             f"no installed package has an entry point of that name in the group {GROUP}",
             nearest(name, plugin_names()),
-            code="RECALLER-119",
+            code="RECALLER-019",
         )
     if len(points) > 1:
         raise RecallerError(
             f"Recaller '{name}'",
             f"{len(points)} packages have it: {', '.join(sorted(_package(point).name for point in points))}",
             "Uninstall all but one of them",
-            code="RECALLER-120",
+            code="RECALLER-020",
         )
     if not NAME.fullmatch(name):
         raise RecallerError(
             f"Recaller '{name}' of the package {_package(points[0]).name}",
             "The name of a plug-in begins with a capital letter; up to 31 more of A-Z, a-z, 0-9, - and _ follow",
             "Change the name of its entry point",
-            code="RECALLER-121",
+            code="RECALLER-021",
         )
     return points[0]
 
@@ -164,7 +164,7 @@ def _code(name: str, module: str) -> dict[str, Path]:
             f"Recaller '{name}': the module {module}",
             "It is named by an installed entry point, and is not there",
             f"Install the package {package_of(name)} again",
-            code="RECALLER-122",
+            code="RECALLER-022",
         )
     origin = Path(spec.origin)
     if not spec.submodule_search_locations:
@@ -196,7 +196,7 @@ def _version(name: str, library: str, package: Distribution) -> str:
             f"Recaller '{name}' without the package {library}",
             f"The plug-in of {package.name} requires it",
             f"Run: pip install {library}, or '{package.name}{f'[{extras}]' if extras else ''}'",
-            code="RECALLER-123",
+            code="RECALLER-023",
         ) from error
 
 
@@ -215,7 +215,7 @@ def load_class(name: str) -> type[Plugin]:
             f"Recaller '{name}': {type(error).__name__}: {error}",
             f"The entry point {point.value} of the package {package_of(name)} must be importable",
             "Correct or update the package",
-            code="RECALLER-124",
+            code="RECALLER-024",
         ) from error
     missing = [part for part in _PARTS if not hasattr(found, part)]
     if not isinstance(found, type) or missing or not isinstance(getattr(found, "SETTINGS", None), Mapping):
@@ -223,7 +223,7 @@ def load_class(name: str) -> type[Plugin]:
             f"Recaller '{name}': {point.value} {'lacks ' + ', '.join(missing) if missing else 'is no class with SETTINGS'}",
             f"A plug-in is a class with {', '.join(_PARTS)}",
             _DOCUMENT,
-            code="RECALLER-125",
+            code="RECALLER-025",
         )
     return found
 
@@ -241,14 +241,14 @@ def complete_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
                 f"Setting '{key}' of recaller {name}",
                 f"It is not a setting of {name}",
                 nearest(key, known),
-                code="RECALLER-126",
+                code="RECALLER-026",
             )
         if not _is_like(value, known[key]):
             raise RecallerError(
                 f"Setting {key} = {value!r} of recaller {name}",
                 f"It must be of the type {type(known[key]).__name__}",
                 f"The default is {known[key]!r}",
-                code="RECALLER-127",
+                code="RECALLER-027",
             )
     return {**known, **settings}
 

@@ -186,7 +186,7 @@ def check_pool(names: Iterable[str], files: Collection[str] = ()) -> tuple[str, 
                 f"The package {package_of(name)} has a recaller '{name}'",
                 f"{taken[name.lower()]}, and a table must tell the two apart",
                 "Change the name of its entry point, or uninstall the package",
-                code="RECALLER-132",
+                code="RECALLER-032",
             )
     taken |= {name.lower(): f"an installed plug-in is called {name}" for name in plugins}
     for name in files:

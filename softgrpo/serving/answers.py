@@ -104,7 +104,7 @@ class Answerer:
                 f"k = {k}",
                 f"A list is merged from lists of {requests.lists.depth} items",
                 "Ask for 1 to that",
-                code="CONFIG-108",
+                code="CONFIG-089",
             )
         described = self.describe(requests, vectors)
         weights = self.weigher(described)

@@ -160,7 +160,7 @@ def save_bundle(folder: Path, prepared: Prepared, folders: Mapping[str, Path], k
             "a run with features.user_vector = true",
             "A bundle has no recallers, and so no vectors of users",
             "Train with --features.user_vector false",
-            code="POLICY-082",
+            code="POLICY-049",
         )
     describe = describer_of(prepared, folders)
     folder.mkdir(parents=True, exist_ok=True)
@@ -230,7 +230,7 @@ def load_bundle(folder: Path, policy: Path | None = None) -> Bundle:
             f"a bundle of format {card['format']}",
             f"This version of softgrpo reads format {FORMAT}",
             "Serve it with the version that its requirements name, one process for each version",
-            code="POLICY-083",
+            code="POLICY-050",
         )
     config = ExperimentConfig.model_validate(card["config"])
     reference, items = Reference.load(folder / REFERENCE), pd.read_parquet(folder / ITEMS)

@@ -36,11 +36,11 @@ def read_queries(path: Path, engines: Sequence[Engine], recallers: Sequence[str]
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"--queries {path}: {error}", f"It is a JSON file of the form {_FORM}", _CORRECT, code="CONFIG-130"
+            f"--queries {path}: {error}", f"It is a JSON file of the form {_FORM}", _CORRECT, code="CONFIG-097"
         ) from error
     if not isinstance(stored, dict) or not all(isinstance(stored.get(engine), dict) for engine in engines):
         raise ConfigError(
-            f"--queries {path}", f"It names the queries of {', '.join(engines)}: {_FORM}", _CORRECT, code="CONFIG-131"
+            f"--queries {path}", f"It names the queries of {', '.join(engines)}: {_FORM}", _CORRECT, code="CONFIG-098"
         )
     for engine in engines:
         for name in (*recallers, *stored[engine]):
@@ -49,7 +49,7 @@ def read_queries(path: Path, engines: Sequence[Engine], recallers: Sequence[str]
                     f"--queries {path}: {engine} {'without' if name in recallers else 'with'} '{name}'",
                     f"Each recaller has one query: {', '.join(recallers)}",
                     _CORRECT,
-                    code="CONFIG-132",
+                    code="CONFIG-099",
                 )
     return {engine: stored[engine] for engine in engines}
 
@@ -62,7 +62,7 @@ def check_engines(names: Sequence[str]) -> tuple[Engine, ...]:
     """
     for name in names:
         if name not in ENGINES:
-            raise ConfigError(f"engine '{name}'", "there is no such engine", nearest(name, ENGINES), code="CONFIG-133")
+            raise ConfigError(f"engine '{name}'", "there is no such engine", nearest(name, ENGINES), code="CONFIG-100")
     return tuple(engine for engine in ENGINES if engine in names)
 
 

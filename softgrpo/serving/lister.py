@@ -78,7 +78,7 @@ class Lister:
                 f"no lists of {', '.join(missing)}",
                 "The run read this recaller from a file, so there is no model that could make lists of now",
                 f"Give them: --lists {missing[0]}=FILE.parquet",
-                code="CANDIDATE-036",
+                code="CANDIDATE-016",
             )
         shape = (len(users), len(self.names), self.depth)
         items, scores = np.full(shape, NO_ITEM, dtype=np.int32), np.full(shape, np.nan, dtype=np.float32)

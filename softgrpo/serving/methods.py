@@ -197,5 +197,5 @@ def open_weigher(key: str, prepared: Prepared, folders: Mapping[str, Path], name
         f"method '{key}'",
         "the run stored nothing that can be asked under this name",
         f"{nearest(key, known)}; it has {', '.join(known)}",
-        code="POLICY-062",
+        code="POLICY-046",
     )

@@ -66,7 +66,7 @@ def check_onnx_installed() -> None:
             f"an ONNX file without the package {', '.join(missing)}",
             "ONNX files are written with the extra onnx",
             "pip install -e '.[onnx]' -c constraints.txt, or leave --onnx out",
-            code="CONFIG-128",
+            code="CONFIG-095",
         )
 
 
@@ -111,7 +111,7 @@ def write_onnx(path: Path, policy: Policy) -> OnnxFile:
             f"an ONNX file whose weights differ from the policy's by {difference:.2g}",
             f"They may differ by {TOLERANCE:g}",
             "Leave --onnx out, and report the model's name",
-            code="POLICY-081",
+            code="POLICY-048",
         )
     return OnnxFile(tuple(example), difference)
 

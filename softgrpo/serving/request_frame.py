@@ -137,13 +137,13 @@ def check_frame(frame: pd.DataFrame, recallers: Sequence[str]) -> None:
     if missing or not len(frame):
         received = f"a table without {', '.join(missing)}" if missing else "a table without rows"
         rule = f"A request has a row for each candidate, with {', '.join(NEEDED)}"
-        raise CandidateError(received, rule, "Add what is missing", code="CANDIDATE-056")
+        raise CandidateError(received, rule, "Add what is missing", code="CANDIDATE-018")
     if frame[[REQUEST, RECALLER]].isna().any(axis=None):
         raise CandidateError(
             "a row without request or recaller",
             "Each row says whose candidate it is",
             "Name both in each row",
-            code="CANDIDATE-057",
+            code="CANDIDATE-019",
         )
     unknown = sorted(set(frame[RECALLER].astype(str)) - set(recallers))
     if unknown:
@@ -151,7 +151,7 @@ def check_frame(frame: pd.DataFrame, recallers: Sequence[str]) -> None:
             f"recaller {', '.join(unknown)}",
             f"This model weighs {', '.join(recallers)}",
             "Leave its rows out, or ask a model that was trained with it",
-            code="CANDIDATE-058",
+            code="CANDIDATE-020",
         )
     listed = frame[Columns.Item].notna().to_numpy()
     score = frame[Columns.Score].to_numpy(np.float64, na_value=np.nan)
@@ -162,7 +162,7 @@ def check_frame(frame: pd.DataFrame, recallers: Sequence[str]) -> None:
             f"score {score[wrong[0]]} of item '{row[Columns.Item]}' by {row[RECALLER]} in request '{row[REQUEST]}'",
             "Each candidate has a finite score",
             "Give its score, or leave the candidate out",
-            code="CANDIDATE-059",
+            code="CANDIDATE-021",
         )
 
 
@@ -177,7 +177,7 @@ def _check_all_there(
             f"request '{name}' without {recallers[absent[0, 1]]}",
             f"Each request has the lists of {', '.join(recallers)}",
             "Add its candidates; of an empty list one row with the recaller, and neither item nor score",
-            code="CANDIDATE-060",
+            code="CANDIDATE-022",
         )
 
 
@@ -210,7 +210,7 @@ def _check_lists(
             f"item '{first[Columns.Item]}' twice in the list of {first[RECALLER]} in request '{first[REQUEST]}'",
             "A list has each item once",
             "Keep the one with the better score",
-            code="CANDIDATE-061",
+            code="CANDIDATE-023",
         )
     start = np.flatnonzero(np.append(True, np.diff(np.stack([row, column])[:, order]).any(0)))[: len(order)]
     lengths = np.diff(np.append(start, len(order)))
@@ -220,7 +220,7 @@ def _check_lists(
             f"{lengths.max():,} candidates of {first[RECALLER]} in request '{first[REQUEST]}'",
             f"This model was trained on lists of at most {depth:,}",
             f"Send the best {depth:,}",
-            code="CANDIDATE-062",
+            code="CANDIDATE-024",
         )
     return np.arange(len(order)) - np.repeat(start, lengths)
 
@@ -236,7 +236,7 @@ def _check_new(
                 f"candidate '{items[Columns.Token].iloc[int(seen[0])]}' of request '{names[request]}' in its history",
                 "A candidate is new to who asks, as in training",
                 "Take the items of the history out of the lists",
-                code="CANDIDATE-063",
+                code="CANDIDATE-025",
             )
 
 
@@ -254,7 +254,7 @@ def _histories(
                 f"request '{name}' with {problem} for {len(tokens)} items of history",
                 "A history is given from the oldest item to the newest, with one time for each or none at all",
                 "Sort it by time",
-                code="CANDIDATE-064",
+                code="CANDIDATE-026",
             )
         first = np.sort(np.unique(tokens, return_index=True)[1]) if tokens else np.empty(0, dtype=np.int64)
         known.append(ids.get_indexer(pd.Index(tokens, dtype=object))[first].astype(np.int32))

@@ -159,7 +159,7 @@ class Describer:
                 f"lists of {', '.join(requests.lists.recallers)}",
                 f"the run weighs {', '.join(reference.recallers)}, in that order",
                 "Give one list of each, an empty one where there is none",
-                code="POLICY-060",
+                code="POLICY-044",
             )
         strength, peak, overlap = reference.scale.shape(requests.lists)
         unknown = np.full_like(strength, np.nan)
@@ -180,6 +180,6 @@ class Describer:
                 f"{len(names)} numbers of a request: {', '.join(names)}",
                 f"the run knows these {len(reference.names)}: {', '.join(reference.names)}",
                 "Give what the run has: embeddings of the items, and the recallers' user vectors",
-                code="POLICY-061",
+                code="POLICY-045",
             )
         return Described(requests, features, WindowNumbers(names, values, reference.cuts), self.catalogue)

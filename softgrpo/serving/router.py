@@ -127,7 +127,7 @@ class Router:
                 f"{len(times)} times for {len(history)} items",
                 "Each item of a history has its time",
                 "Give as many, or none",
-                code="DATA-056",
+                code="DATA-038",
             )
         numbers = self.run.item_index.get_indexer(pd.Index(list(history), dtype=object))
         first = ~pd.Series(numbers).duplicated().to_numpy(bool)

@@ -117,7 +117,7 @@ def _opensearch(
             f"{len(weights)} recallers for opensearch",
             f"A hybrid query of OpenSearch has at most {MOST_QUERIES} clauses",
             "Leave opensearch out",
-            code="CONFIG-129",
+            code="CONFIG-096",
         )
     rounded = _rounded(weights)
     parameters = {"weights": list(rounded.values())}

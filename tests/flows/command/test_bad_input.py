@@ -386,7 +386,7 @@ BEFORE_TRAINING = [
     Case("no rating column", f"{SHOP} --data.min_rating 3 --data.rating_field null", "DATA-006", "data.min_rating"),
     Case("ratings too low", f"{SHOP} --data.min_rating 9", "DATA-007", "'shop'"),
     Case(
-        "parts without users", f"{SHOP} --split.cross_fit 2", "DATA-109", "with 12 users", names="Give 0, which is off"
+        "parts without users", f"{SHOP} --split.cross_fit 2", "DATA-039", "with 12 users", names="Give 0, which is off"
     ),
     Case("core too large", f"{SHOP} --data.k_core 50", "DATA-007", "'shop'", names="50-core"),
     shop_case("short histories", "DATA-007", "'shop'", spoil=short_histories),

@@ -101,9 +101,9 @@ def test_what_knows_rows_by_number_is_not_asked_about_others() -> None:
 @pytest.mark.parametrize(
     ("functions", "weights", "message"),
     [
-        ([closeness], [1.0, 2.0], r"reward_weights of 2 numbers for 1 reward functions.*\[CONFIG-149\]"),
-        ([closeness, closeness], None, r"closeness, closeness.*a name of its own.*\[CONFIG-148\]"),
-        ([], None, r"reward functions none.*\[CONFIG-148\]"),
+        ([closeness], [1.0, 2.0], r"reward_weights of 2 numbers for 1 reward functions.*\[CONFIG-103\]"),
+        ([closeness, closeness], None, r"closeness, closeness.*a name of its own.*\[CONFIG-102\]"),
+        ([], None, r"reward functions none.*\[CONFIG-102\]"),
     ],
 )
 def test_functions_and_weights_go_together(functions: Any, weights: Any, message: str) -> None:
@@ -115,7 +115,7 @@ def test_a_column_that_is_missing_is_named() -> None:
     def reward(weights: Tensor, relevance: Tensor, depth: Tensor) -> Tensor:
         return weights[..., 0]
 
-    with pytest.raises(TrainingError, match=r"parameters relevance, depth\. .*colour, index.*\[TRAINING-087\]"):
+    with pytest.raises(TrainingError, match=r"parameters relevance, depth\. .*colour, index.*\[TRAINING-027\]"):
         RewardFunctions(reward, None, ["colour"])
 
 
@@ -181,12 +181,12 @@ def test_tokens_that_are_there_are_kept_and_conversations_go_through_the_templat
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("red", r"type str.*\[TRAINING-083\]"),
-        ({"prompt": ["red"], "colour": [1, 2]}, r"prompt \(1\), colour \(2\).*\[TRAINING-084\]"),
-        ({"text": ["red"]}, r"columns text \(1\).*\[TRAINING-084\]"),
-        ([], r"columns none.*\[TRAINING-084\]"),
-        ({"prompt": ["red", None]}, r"type NoneType.*\[TRAINING-085\]"),
-        ({"prompt": ["red", "red a b"]}, r"of 3 tokens in row 1.*at most 2.*\[TRAINING-086\]"),
+        ("red", r"type str.*\[TRAINING-023\]"),
+        ({"prompt": ["red"], "colour": [1, 2]}, r"prompt \(1\), colour \(2\).*\[TRAINING-024\]"),
+        ({"text": ["red"]}, r"columns text \(1\).*\[TRAINING-024\]"),
+        ([], r"columns none.*\[TRAINING-024\]"),
+        ({"prompt": ["red", None]}, r"type NoneType.*\[TRAINING-025\]"),
+        ({"prompt": ["red", "red a b"]}, r"of 3 tokens in row 1.*at most 2.*\[TRAINING-026\]"),
     ],
 )
 def test_data_that_cannot_be_read_are_refused(data: Any, message: str) -> None:

@@ -79,7 +79,7 @@ def test_a_resumed_run_goes_on_with_the_reference_of_its_step(tmp_path: Path) ->
         assert one is not None and other is not None
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     (tmp_path / "checkpoint-4/reference_model.safetensors").unlink()
-    with pytest.raises(TrainingError, match=r"without reference_model\.safetensors.*\[TRAINING-088\]"):
+    with pytest.raises(TrainingError, match=r"without reference_model\.safetensors.*\[TRAINING-028\]"):
         make(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
 

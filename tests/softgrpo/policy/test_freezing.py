@@ -82,9 +82,9 @@ def test_without_frozen_layers_the_embeddings_are_trained_too() -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "count", "message"),
     [
-        ("bert", {}, 4, r"policy\.frozen_layers = 4.*has 3 layers.*Choose 0 to 3.*\[POLICY-101\]"),
-        ("albert", {"embedding_size": 8}, 1, r"AlbertFor\w+ with 0 lists of 3 layers.*\[POLICY-100\]"),
-        ("t5", {"d_model": 16, "num_layers": 3, "num_heads": 2, "d_kv": 8}, 1, r"with 2 lists of 3.*\[POLICY-100\]"),
+        ("bert", {}, 4, r"policy\.frozen_layers = 4.*has 3 layers.*Choose 0 to 3.*\[POLICY-052\]"),
+        ("albert", {"embedding_size": 8}, 1, r"AlbertFor\w+ with 0 lists of 3 layers.*\[POLICY-051\]"),
+        ("t5", {"d_model": 16, "num_layers": 3, "num_heads": 2, "d_kv": 8}, 1, r"with 2 lists of 3.*\[POLICY-051\]"),
     ],
 )
 def test_layers_that_are_not_there_are_refused(

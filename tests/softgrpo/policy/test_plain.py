@@ -102,5 +102,5 @@ def test_a_decoder_takes_a_prior_that_favours_nobody(tmp_path: Path) -> None:
 def test_what_cannot_be_plain_says_why(settings: dict[str, Any], reason: str, tmp_path: Path) -> None:
     policy = moved(tmp_path, **settings)
     assert reason in why_not_plain(policy)
-    with pytest.raises(PolicyError, match=r"\[POLICY-080\]"):
+    with pytest.raises(PolicyError, match=r"\[POLICY-047\]"):
         as_plain(policy)

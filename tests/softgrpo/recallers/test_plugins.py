@@ -92,13 +92,13 @@ def test_what_changes_the_key_of_its_stage(packages: Path) -> None:
 
 
 REFUSED = {
-    "RECALLER-120": ["two", "2 packages have it: other-recaller, popular-recaller"],
-    "RECALLER-121": ["lower", "begins with a capital letter"],
-    "RECALLER-122": ["gone", "is not there"],
-    "RECALLER-123": ["library", "without the package no-such-library"],
-    "RECALLER-124": ["broken", "ModuleNotFoundError"],
-    "RECALLER-125": ["partial", "lacks save, load"],
-    "RECALLER-132": ["taken", "RecBole has a model BPR"],
+    "RECALLER-020": ["two", "2 packages have it: other-recaller, popular-recaller"],
+    "RECALLER-021": ["lower", "begins with a capital letter"],
+    "RECALLER-022": ["gone", "is not there"],
+    "RECALLER-023": ["library", "without the package no-such-library"],
+    "RECALLER-024": ["broken", "ModuleNotFoundError"],
+    "RECALLER-025": ["partial", "lacks save, load"],
+    "RECALLER-032": ["taken", "RecBole has a model BPR"],
 }
 
 
@@ -159,9 +159,9 @@ def test_the_documented_plug_in_trains_stores_and_scores(packages: Path, tmp_pat
 @pytest.mark.parametrize(
     ("scores", "code"),
     [
-        ("np.tile(self.scores, (1, 1))", "RECALLER-130"),
-        ("np.full((len(users), len(self.scores)), np.nan)", "RECALLER-131"),
-        ("np.full((len(users), len(self.scores)), np.inf)", "RECALLER-131"),
+        ("np.tile(self.scores, (1, 1))", "RECALLER-030"),
+        ("np.full((len(users), len(self.scores)), np.nan)", "RECALLER-031"),
+        ("np.full((len(users), len(self.scores)), np.inf)", "RECALLER-031"),
     ],
 )
 def test_scores_are_checked(scores: str, code: str, packages: Path) -> None:

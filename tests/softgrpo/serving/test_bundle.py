@@ -189,18 +189,18 @@ def deeper(frame: pd.DataFrame) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("change", "code", "value"),
     [
-        (lambda frame: frame.drop(columns="score"), "CANDIDATE-056", "score"),
-        (lambda frame: frame[:0], "CANDIDATE-056", "without rows"),
-        (changed(request=None), "CANDIDATE-057", "request"),
-        (changed(recaller="Pop"), "CANDIDATE-058", "Pop"),
-        (changed(score=np.nan), "CANDIDATE-059", "nan"),
-        (changed(score=np.inf), "CANDIDATE-059", "inf"),
-        (lambda frame: frame[frame["recaller"] == "Left"], "CANDIDATE-060", "without Right"),
-        (lambda frame: pd.concat([frame, frame[:1]]), "CANDIDATE-061", "twice"),
-        (deeper, "CANDIDATE-062", "10,0"),
-        (lambda frame: frame.assign(history=[[frame["item"].iloc[0]]] * len(frame)), "CANDIDATE-063", "in its history"),
-        (timed(3.0, 2.0), "CANDIDATE-064", "go back"),
-        (timed(3.0), "CANDIDATE-064", "1 times"),
+        (lambda frame: frame.drop(columns="score"), "CANDIDATE-018", "score"),
+        (lambda frame: frame[:0], "CANDIDATE-018", "without rows"),
+        (changed(request=None), "CANDIDATE-019", "request"),
+        (changed(recaller="Pop"), "CANDIDATE-020", "Pop"),
+        (changed(score=np.nan), "CANDIDATE-021", "nan"),
+        (changed(score=np.inf), "CANDIDATE-021", "inf"),
+        (lambda frame: frame[frame["recaller"] == "Left"], "CANDIDATE-022", "without Right"),
+        (lambda frame: pd.concat([frame, frame[:1]]), "CANDIDATE-023", "twice"),
+        (deeper, "CANDIDATE-024", "10,0"),
+        (lambda frame: frame.assign(history=[[frame["item"].iloc[0]]] * len(frame)), "CANDIDATE-025", "in its history"),
+        (timed(3.0, 2.0), "CANDIDATE-026", "go back"),
+        (timed(3.0), "CANDIDATE-026", "1 times"),
     ],
 )
 def test_a_wrong_table_gets_a_clear_answer(
@@ -214,9 +214,9 @@ def test_a_wrong_table_gets_a_clear_answer(
 
 
 def test_a_list_that_is_too_long_and_a_method_that_is_not_there(run: TinyRun, bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="CONFIG-108"):
+    with pytest.raises(ConfigError, match="CONFIG-089"):
         bundle(table(run, run.prepared.windows.of(Part.TEST)[:1]), DEPTH + 1)
-    with pytest.raises(PolicyError, match="POLICY-062"):
+    with pytest.raises(PolicyError, match="POLICY-046"):
         save_bundle(tmp_path / "bundle", run.prepared, run.folders, "gate_thirds")
 
 
@@ -224,7 +224,7 @@ def test_a_bundle_of_another_format_is_refused(run: TinyRun, tmp_path: Path) -> 
     save_bundle(tmp_path / "bundle", run.prepared, run.folders, "static")
     card = tmp_path / "bundle/bundle.json"
     card.write_text(card.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(PolicyError, match="POLICY-083"):
+    with pytest.raises(PolicyError, match="POLICY-050"):
         load_bundle(tmp_path / "bundle")
 
 

@@ -73,7 +73,7 @@ def test_a_model_answers_its_example_as_its_bundle_does(model: Path) -> None:
     example = loaded.input_example
     expected = load_bundle(model / "artifacts/bundle")(example, 3)
     pd.testing.assert_frame_equal(loaded.predict(example, params={"k": 3}), expected)
-    with pytest.raises(mlflow.exceptions.MlflowException, match="CANDIDATE-060") as raised:
+    with pytest.raises(mlflow.exceptions.MlflowException, match="CANDIDATE-022") as raised:
         loaded.predict(example[example["recaller"] == "Left"])
     assert raised.value.get_http_status_code() == 400
 
@@ -133,8 +133,8 @@ def test_a_served_model_says_what_the_offline_merge_says(run: TinyRun, model: Pa
     with served(model) as address:
         check(address)
         for change, code in (
-            ({"recaller": "Pop"}, "CANDIDATE-058"),
-            ({"score": float("nan")}, "CANDIDATE-059"),
+            ({"recaller": "Pop"}, "CANDIDATE-020"),
+            ({"score": float("nan")}, "CANDIDATE-021"),
             ({"recaller": "Left"}, "CANDIDATE-06"),
         ):
             status, answer = post(address, frame.head(30).assign(**change))
