@@ -11,7 +11,7 @@ from prefect.runtime import deployment, flow_run
 from pydantic import BaseModel, ConfigDict, Field
 
 from softgrpo.config import DataConfig, ExperimentConfig
-from softgrpo.config.lists import FusionMethod
+from softgrpo.config.fusion import FusionMethod
 from softgrpo.config.section import Count, NonNegative, Positive
 from softgrpo.data.locate import DATA_VARIABLE, data_paths, known_datasets, locate
 from softgrpo.errors import ConfigError, DataError, nearest

@@ -8,19 +8,9 @@ from __future__ import annotations
 
 from softgrpo.config.experiment import TABLE_KS, Baseline, EvaluationConfig, ExperimentConfig, LimitsConfig
 from softgrpo.config.features import BlockName, FeaturesConfig
+from softgrpo.config.fusion import FusionChoice, FusionConfig, FusionMethod, MergeMethod, Normalisation
 from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
-from softgrpo.config.lists import (
-    DataConfig,
-    FusionChoice,
-    FusionConfig,
-    FusionMethod,
-    MergeMethod,
-    Normalisation,
-    PromptConfig,
-    RecallConfig,
-    SplitConfig,
-    TextConfig,
-)
+from softgrpo.config.lists import DataConfig, PromptConfig, RecallConfig, SplitConfig, TextConfig
 from softgrpo.config.section import Section
 
 __all__ = [

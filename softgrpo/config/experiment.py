@@ -8,16 +8,9 @@ from pydantic import Field, model_validator
 
 from softgrpo.common.names import TEXT
 from softgrpo.config.features import FeaturesConfig
+from softgrpo.config.fusion import FusionChoice, FusionConfig
 from softgrpo.config.learning import GRPOConfig, LabelConfig, PolicyConfig, SFTConfig, TrainConfig
-from softgrpo.config.lists import (
-    DataConfig,
-    FusionChoice,
-    FusionConfig,
-    PromptConfig,
-    RecallConfig,
-    SplitConfig,
-    TextConfig,
-)
+from softgrpo.config.lists import DataConfig, PromptConfig, RecallConfig, SplitConfig, TextConfig
 from softgrpo.config.section import Count, Positive, Section
 from softgrpo.config.shares import check_shares
 

@@ -215,11 +215,9 @@ def estimate(nodes: Sequence[Node], config: ExperimentConfig, machine: Machine, 
     """
     size, slower = data_size(config), REFERENCE_SPEED / machine.speed
     given = {*config.recall.files, *plugin_names()}  # of plug-ins it is not known what their training costs
-    seconds: dict[str, float] = dict.fromkeys(
-        (name for name in ALL_STAGES if any(node.stage.name == name for node in nodes)), 0.0
-    )
-    longest = 0.0
-    for name, node in ((node.stage.name, node) for node in nodes):
+    named = [(node.stage.name, node) for node in nodes]
+    longest, seconds = 0.0, dict.fromkeys((str(stage) for stage in ALL_STAGES if stage in dict(named)), 0.0)
+    for name, node in named:
         start, window = START_SECONDS.get(name, OTHER_START_SECONDS), WINDOW_SECONDS.get(name, 0.0)
         own = slower * (start + window * size.windows)
         if name == "recall" and node.variant not in given:
