@@ -13,7 +13,7 @@ from flows.command.parser import Commands, Parser, add_json, add_output, add_ove
 from flows.runtime.environment import prepare_to_read
 from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
-from softgrpo.evaluation.summary import FOCUS
+from softgrpo.evaluation.chosen import BEST
 
 if TYPE_CHECKING:
     from flows.results.finished import FinishedRun
@@ -41,9 +41,9 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the export goes")
     parser.add_argument(
         "--method",
-        default=FOCUS,
+        default=BEST,
         metavar="KEY",
-        help=f"what `bundle` answers with, a row of the table (default {FOCUS})",
+        help="what `bundle` answers with, a row of the table (default: best, the one that validation windows chose)",
     )
     parser.add_argument("--onnx", action="store_true", help="also write onnx/model.onnx (needs the extra onnx)")
     parser.add_argument(

@@ -10,6 +10,7 @@ from typing import Any
 from flows.results.finished import FinishedRun, open_finished
 from softgrpo.common.digests import digest_folder
 from softgrpo.serving.bundle import save_bundle
+from softgrpo.serving.choice import method_key
 from softgrpo.serving.engine_files import write_engine_files
 from softgrpo.serving.export import Exported, Served, export_policy
 from softgrpo.serving.model_card import Origin
@@ -18,7 +19,7 @@ from softgrpo.serving.search_engines import Engine
 from softgrpo.stages.inputs import Prepared
 
 NEEDED = ("split", "data", "grpo", "test")
-STORED = (*NEEDED, "sft", "embed")
+STORED = (*NEEDED, "sft", "gates", "embed")
 
 
 def export_run(run: FinishedRun, folder: Path, method: str, *, onnx: bool) -> Exported:
@@ -27,22 +28,24 @@ def export_run(run: FinishedRun, folder: Path, method: str, *, onnx: bool) -> Ex
     Args:
         run: From `open_run`.
         folder: Where to; new, empty, or with an earlier export.
-        method: Key of the method, as in the table, that the model for serving answers with.
+        method: Key of the method, as in the table, that the model for serving answers with; `best` takes the one that validation
+            windows chose.
         onnx: Also write an ONNX file.
 
     Raises:
         SoftGRPOError: The policy cannot be exported, or the run stored no such method; nothing was written.
     """
+    key = method_key(run.folders, run.config.fusion.k, method)
 
     def write(place: Path) -> None:
         from tasks.tracking.bundles import write_model
 
         with TemporaryDirectory() as name:
             bundle = Path(name) / "bundle"
-            save_bundle(bundle, Prepared.of(run.config, run.folders), run.folders, method)
+            save_bundle(bundle, Prepared.of(run.config, run.folders), run.folders, key)
             write_model(place, bundle)
 
-    return export_policy(folder, run.folders, origin_of(run), onnx=onnx, served=Served(method, write))
+    return export_policy(folder, run.folders, origin_of(run), onnx=onnx, served=Served(key, write))
 
 
 def open_run(run_id: str, output: Path) -> FinishedRun:

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from softgrpo.baselines.gates import RANKER
-from softgrpo.baselines.item_numbers import ItemKnowledge
-from softgrpo.baselines.item_ranker import load_ranker
+from softgrpo.baselines.item_numbers import ItemKnowledge, ListedWindows
+from softgrpo.baselines.item_ranker import ItemRanker, Ranking, load_ranker
 from softgrpo.common.artifacts import EMBEDDINGS
 from softgrpo.common.embeddings import load_embeddings
 from softgrpo.common.records import Part
@@ -27,7 +27,7 @@ from softgrpo.policy.reference import Reference
 from softgrpo.ranking.bounds import within_bounds
 from softgrpo.recallers.candidates import NO_ITEM
 from softgrpo.serving.merging import ItemsAndScores, common_lists, merge_lists, without
-from softgrpo.serving.methods import STATIC, RequestRanker, Weigher, fixed_weights, open_weigher
+from softgrpo.serving.methods import STATIC, Weigher, fixed_weights, open_weigher
 from softgrpo.serving.requests import Describer, Requests
 from softgrpo.stages.inputs import Prepared
 
@@ -80,7 +80,7 @@ class Answerer:
     common: ItemsAndScores
     fusion: FusionConfig
     platt: torch.Tensor | None
-    ranker: RequestRanker | None = None
+    ranker: ItemRanker | None = None
 
     @property
     def recallers(self) -> tuple[str, ...]:
@@ -128,10 +128,15 @@ class Answerer:
         merged, shares = merge_lists(items, scores, weights, self.fusion, self.platt, k)
         scores, weights = shares.sum(2), weights / weights.sum(1, keepdims=True)
         if self.ranker is not None:
-            ranking, own = self.ranker(described), ~unknown
+            ranking, own = self._order(self.ranker, requests), ~unknown
             merged[own], scores[own] = ranking.items[own, :k], ranking.scores[own, :k]
             shares[own], weights[own], method[own], reason[own] = np.nan, np.nan, self.key, ""
         return Answers(merged, scores, shares, weights, method, reason, empty)
+
+    def _order(self, ranker: ItemRanker, requests: Requests) -> Ranking:
+        """Returns the items of B requests in the ranker's order."""
+        listed = ListedWindows.of(requests.lists, requests.corpus, requests.windows, np.arange(len(requests)))
+        return ranker.rank(listed, ItemKnowledge(self.describe.reference.popularity, self.describe.embeddings))
 
 
 def describer_of(prepared: Prepared, folders: Mapping[str, Path]) -> Describer:
@@ -160,10 +165,7 @@ def open_answerer(prepared: Prepared, folders: Mapping[str, Path], key: str) -> 
         PolicyError: The run stored no such method.
     """
     describe = describer_of(prepared, folders)
-    ranker = None
-    if key == RANKER and "gates" in folders:
-        knowledge = ItemKnowledge(describe.reference.popularity, describe.embeddings)
-        ranker = RequestRanker(load_ranker(folders["gates"]), knowledge)
+    ranker = load_ranker(folders["gates"]) if key == RANKER and "gates" in folders else None
     return Answerer(
         key=key,
         weigher=open_weigher(key if ranker is None else STATIC, prepared, folders, describe.reference.names),

@@ -5,7 +5,7 @@
     reference.safetensors    what numbers and words are relative to
     common.safetensors       the lists of requests about which no recaller knows anything
     embeddings.safetensors   of the items' texts, where the run has them
-    gate/, policy/           the method, where it is a gate or a language model
+    gate/, ranker/, policy/  the method, where it is a gate, the item ranker or a language model
 
 Nothing in it is a pickle. Legend: B requests, M recallers, K length.
 """
@@ -25,7 +25,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from softgrpo.baselines.gates import Gate
+from softgrpo.baselines.gates import RANKER, Gate
+from softgrpo.baselines.item_ranker import ItemRanker, load_ranker
 from softgrpo.common.artifacts import EMBEDDINGS
 from softgrpo.common.artifacts import GATE as POLICY_GATE
 from softgrpo.common.columns import Columns
@@ -84,8 +85,9 @@ class Bundle:
             k: K; None takes the run's.
 
         Returns:
-            `request`, `rank` from 1, `item`, `title`, `score`, `from_<recaller>`, which sum to the score, `weight_<recaller>`,
-            `method`, and `reason`: why the method is another than the bundle's, "" where it is not.
+            `request`, `rank` from 1, `item`, `title`, `score`, `from_<recaller>`, which sum to the score, `weight_<recaller>`
+            (both NaN where a ranker ordered the items), `method`, and `reason`: why the method is another than the bundle's, ""
+            where it is not.
 
         Raises:
             CandidateError: The table does not hold what it must.
@@ -133,7 +135,7 @@ def _as_table(
         "rank": place + 1,
         Columns.Item: items[Columns.Token].to_numpy(object)[item],
         Columns.Title: items[Columns.Title].to_numpy(object)[item],
-        Columns.Score: shares.sum(1),
+        Columns.Score: answers.scores[row, place],
     }
     table |= {f"from_{name}": shares[:, index] for index, name in enumerate(recallers)}
     table |= {f"weight_{name}": answers.weights[row, index] for index, name in enumerate(recallers)}
@@ -190,6 +192,9 @@ def _save_method(
 ) -> list[float] | None:
     """Writes what gives the weights; returns them where they are the same for everybody."""
     stored = folders.get(POLICIES.get(key, ""))
+    if key == RANKER and "gates" in folders:
+        load_ranker(folders["gates"]).save(folder / RANKER)
+        return None
     if stored is None:
         weigher = open_weigher(key, prepared, dict(folders), describe.reference.names)
         if isinstance(weigher, FixedWeights):
@@ -245,6 +250,7 @@ def load_bundle(folder: Path, policy: Path | None = None) -> Bundle:
         common=(common["items"], common["scores"]),
         fusion=FusionConfig.model_validate(card["fusion"]),
         platt=None if card["platt"] is None else torch.tensor(card["platt"], dtype=torch.float64),
+        ranker=ItemRanker.load(folder / RANKER) if card["method"] == RANKER else None,
     )
     reader = FrameReader(items, tuple(card["fields"]), reference.recallers, card["depth"])
     return Bundle(answerer, reader, config.fusion.k)
@@ -253,8 +259,8 @@ def load_bundle(folder: Path, policy: Path | None = None) -> Bundle:
 def _load_method(
     folder: Path, policy: Path | None, card: Mapping[str, Any], config: ExperimentConfig, names: tuple[str, ...]
 ) -> Weigher:
-    if card["weights"] is not None:
-        return FixedWeights(np.array(card["weights"]))
+    if card["weights"] is not None or card["method"] == RANKER:  # of a ranker the static mixture, where it cannot order
+        return FixedWeights(np.array(card["weights"] or card["static"]))
     if (folder / GATE).is_dir():
         return GateWeigher(Gate.load(folder / GATE))
     place = folder / POLICY if (folder / POLICY).is_dir() or policy is None else policy

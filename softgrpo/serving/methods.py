@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
 from softgrpo.baselines.gates import GATES, Gate, load_gate
-from softgrpo.baselines.item_numbers import ItemKnowledge, ListedWindows
-from softgrpo.baselines.item_ranker import ItemRanker, Ranking
 from softgrpo.common.artifacts import GATE
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import PolicyError, nearest
@@ -73,25 +71,6 @@ class GateWeigher:
     def __call__(self, asked: Described) -> NDArray[np.float64]:
         """See `Weigher`."""
         return self.gate.weights(asked.numbers.values, asked.lengths)
-
-
-@dataclass(frozen=True)
-class RequestRanker:
-    """The item ranker of a run, which orders items and weighs no recaller.
-
-    Attributes:
-        ranker: The ranker.
-        knowledge: Of the run's items.
-    """
-
-    ranker: ItemRanker
-    knowledge: ItemKnowledge
-
-    def __call__(self, asked: Described) -> Ranking:
-        """Returns the items of B requests in the ranker's order."""
-        requests = asked.requests
-        listed = ListedWindows.of(requests.lists, requests.corpus, requests.windows, np.arange(len(requests)))
-        return self.ranker.rank(listed, self.knowledge)
 
 
 @dataclass(frozen=True)

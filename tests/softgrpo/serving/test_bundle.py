@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from softgrpo.baselines.item_ranker import Ranking, load_ranker
 from softgrpo.common.records import Part
 from softgrpo.data.windows import history_of
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
 from softgrpo.serving.answers import NOTHING_KNOWN, open_answerer
 from softgrpo.serving.bundle import Bundle, load_bundle, save_bundle
 from softgrpo.serving.recommend import recommend, stored_weights
+from softgrpo.stages.ranker import rank_rows
 from tests.softgrpo.baselines.cases import ITEMS
 from tests.softgrpo.stages.tiny_run import (
     DEPTH,
@@ -94,12 +96,20 @@ def table(run: TinyRun, rows: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-@pytest.mark.parametrize("key", ["Left", "static", "sft_multi", "grpo_single", "grpo_multi"])
+def _stored(run: TinyRun, key: str) -> np.ndarray | Ranking:
+    """Returns what the run itself says of its test windows."""
+    if key == "ranker":
+        return rank_rows(run.prepared, load_ranker(run.folders["gates"]), run.prepared.windows.of(Part.TEST))
+    return stored_weights(run.folders["test"], RECALLERS, key)
+
+
+@pytest.mark.parametrize(
+    "key", ["Left", "static", "gate_thirds", "gate_stacking", "ranker", "sft_multi", "grpo_single", "grpo_multi"]
+)
 def test_a_bundle_answers_as_the_run_does(run: TinyRun, key: str, tmp_path: Path) -> None:
     save_bundle(tmp_path / "bundle", run.prepared, run.folders, key)
     answered = load_bundle(tmp_path / "bundle")(table(run, run.prepared.windows.of(Part.TEST)))
-    weights = stored_weights(run.folders["test"], RECALLERS, key)
-    expected = recommend(run.prepared, weights, None, 5)
+    expected = recommend(run.prepared, _stored(run, key), None, 5, key)
     merged = expected.items.merge(expected.users, on="user", sort=False)
     own = (
         answered["reason"].eq("").to_numpy()
@@ -217,7 +227,7 @@ def test_a_list_that_is_too_long_and_a_method_that_is_not_there(run: TinyRun, bu
     with pytest.raises(ConfigError, match="CONFIG-089"):
         bundle(table(run, run.prepared.windows.of(Part.TEST)[:1]), DEPTH + 1)
     with pytest.raises(PolicyError, match="POLICY-046"):
-        save_bundle(tmp_path / "bundle", run.prepared, run.folders, "gate_thirds")
+        save_bundle(tmp_path / "bundle", run.prepared, run.folders, "gate_magic")
 
 
 def test_a_bundle_of_another_format_is_refused(run: TinyRun, tmp_path: Path) -> None:
