@@ -26,8 +26,8 @@ digest, seed and limits, and with --onnx an ONNX file. A policy that reads a pro
 transformers; any other keeps its wrapper, and the card says why. The folder `bundle` is a model of MLflow that answers tables of
 candidates with the method of --method.
 
-With --engines the weights of the run's users go there too, in `weights`: a Parquet table, and for each search engine a file of JSON
-lines with a request body for each user. --queries names a JSON file with the query of each recaller.
+With --engines the weights of the run's users go there too, in `weights`: a Parquet table, and for each search engine a file of
+JSON lines with a request body for each user. --queries names a JSON file with the query of each recaller.
 
   RUN  id of the MLflow run of a whole pipeline, as `softgrpo run` prints it"""
 WEIGHTS = "weights"

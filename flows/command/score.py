@@ -33,8 +33,8 @@ something of them, and the output says so. Users are read and written in batches
 def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     """Adds the parser of this command."""
     usage = (
-        "softgrpo score RUN (--history FILE | --latest) [--lists NAME=FILE ...] [--users USER ...] [--k N] [--method NAME] "
-        "[--shard I/N] [--out FILE [--overwrite]] [--format parquet|json]"
+        "softgrpo score RUN (--history FILE | --latest) [--lists NAME=FILE ...] [--users USER ...] [--k N]\n"
+        "                      [--method NAME] [--shard I/N] [--out FILE [--overwrite]] [--format parquet|json]"
     )
     parser = commands.add_parser("score", prog="softgrpo score", description=DESCRIPTION, usage=usage)
     source = parser.add_mutually_exclusive_group(required=True)

@@ -186,8 +186,4 @@ class GRPOConfig(Section):
         highest = 1.0 + (self.epsilon if self.epsilon_high is None else self.epsilon_high)
         if self.delta is not None and self.delta <= highest:
             raise ValueError(f"delta = {self.delta:g} must be above 1 + epsilon_high = {highest:g}")
-        if self.reward == "log_probability" and self.reward_k is not None:
-            raise ValueError(
-                f"reward_k = {self.reward_k} is a cut-off of the NDCG, and reward = log_probability has none"
-            )
         return self

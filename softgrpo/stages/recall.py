@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from softgrpo.common.records import Corpus, Windows
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
+from softgrpo.recallers.candidates import RecallerModel
 from softgrpo.recallers.evidence import keep_training_input
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.lists import CurveKeeper, write_lists
 
 
-def run(context: StageContext) -> dict[str, float]:
+def train(context: StageContext, name: str, corpus: Corpus, windows: Windows) -> RecallerModel:
+    """Trains a recaller and writes its curves and what it was trained on.
+
+    Args:
+        context: Of the stage.
+        name: The recaller.
+        corpus: All interactions.
+        windows: They say where its training part ends.
+
+    Raises:
+        RecallerError: RecBole cannot train it on these data.
+    """
     from softgrpo.recallers.recbole_adapter import train_recaller  # recbole only where it is used
 
-    config, name = context.config, context.variant
-    corpus, windows = load_corpus(context.inputs["split"]), load_windows(context.inputs["split"])
-    keeper = CurveKeeper(context.reporter)
+    config, keeper = context.config, CurveKeeper(context.reporter)
     model = train_recaller(
         name,
         corpus,
@@ -27,5 +38,11 @@ def run(context: StageContext) -> dict[str, float]:
     )
     keeper.write(context.out)
     keep_training_input(context.work, context.out)
+    return model
+
+
+def run(context: StageContext) -> dict[str, float]:
+    corpus, windows = load_corpus(context.inputs["split"]), load_windows(context.inputs["split"])
+    model = train(context, context.variant, corpus, windows)
     model.save(context.out / "model")
-    return write_lists(context, model, corpus, windows, config.recall.batch_size)
+    return write_lists(context, model, corpus, windows, context.config.recall.batch_size)

@@ -141,7 +141,9 @@ def check_card(data: bytes, folder: Path) -> None:
     (folder / CARD).write_bytes(data)
     card = refused(lambda: load_card(folder))
     if card is not None:
-        defaults = {"reading_tau": 1.0, "prior_per_window": False, "reads_numbers": "none", "numbers": []}
+        defaults = {"reading_tau": 1.0, "prior_per_window": False, "reads_numbers": "none", "numbers": []} | {
+            "frozen_layers": 0
+        }
         said = defaults | json.loads(data)
         assert json.loads(json.dumps(asdict(card))) == said
         assert np.isfinite(card.reading_tau) and card.reading_tau > 0

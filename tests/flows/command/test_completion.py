@@ -43,10 +43,10 @@ def completed(line: str, folder: Path) -> set[str]:
         ("softgrpo rec", {"recommend"}),
         ("softgrpo re", {"report", "recommend"}),
         ("softgrpo run ml-1", {"ml-100k", "ml-1m"}),
-        ("softgrpo run ml-100k g", {"grpo"}),
+        ("softgrpo run ml-100k gr", {"grpo"}),
         ("softgrpo tune ml-100k ", {"full", "debug"}),
         ("softgrpo run ml-100k full ", set(size_names())),
-        ("softgrpo run ml-100k full tiny --fusion.m", {"--fusion.method"}),
+        ("softgrpo run ml-100k full tiny --fusion.m", {"--fusion.method", "--fusion.min_share", "--fusion.max_share"}),
         ("softgrpo run ml-100k full tiny --fusion.method ", {"auto", "score", "quota", "rrf"}),
         ("softgrpo run ml-100k full tiny --recbole_models BPR ItemK", {"ItemKNN"}),
         ("softgrpo run ml-100k full tiny --recall.settings.BPR.epochs 3 --tau", {"--tau-gumbel"}),
@@ -69,12 +69,12 @@ def test_every_shell_gets_its_script(shell: str, capsys: pytest.CaptureFixture[s
 
 
 BASH = """
-COMP_WORDS=(softgrpo run ml-100k g); COMP_CWORD=3; COMP_LINE="${COMP_WORDS[*]}"; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9
+COMP_WORDS=(softgrpo run ml-100k gr); COMP_CWORD=3; COMP_LINE="${COMP_WORDS[*]}"; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9
 $(complete -p softgrpo | sed 's/.*-F \\([^ ]*\\).*/\\1/') softgrpo
 echo "${COMPREPLY[*]}"
 """
 ZSH = "print -r -- $_comps[softgrpo]"
-FISH = 'complete -C "softgrpo run ml-100k g"'
+FISH = 'complete -C "softgrpo run ml-100k gr"'
 
 
 @pytest.mark.parametrize(

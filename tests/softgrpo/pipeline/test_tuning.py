@@ -20,11 +20,14 @@ def test_the_search_can_start_from_every_preset(size: str) -> None:
     values = SearchSpace().start(config)
     usual = {"learning_rate", "tau_gumbel", "top_p", "epsilon", "beta", "noise_scale", "reward_k"}
     assert set(values) == (usual if config.policy.numbers == "none" else usual | {"head_learning_rate"})
-    assert values["noise_scale"] == config.grpo.noise_scale and values["reward_k"] == config.fusion.k
+    assert values["noise_scale"] == config.grpo.noise_scale
+    assert values["reward_k"] == (config.grpo.reward_k or config.fusion.k)
 
 
 def test_null_starts_at_what_it_stands_for() -> None:
-    tiny = resolve("ml-100k", "tiny", overrides={"fusion.k": 20, "grpo.head_learning_rate": None})
+    tiny = resolve(
+        "ml-100k", "tiny", overrides={"fusion.k": 20, "grpo.reward_k": None, "grpo.head_learning_rate": None}
+    )
     assert (tiny.grpo.reward_k, tiny.grpo.head_learning_rate) == (None, None)
     values = SearchSpace().start(tiny)
     assert values["reward_k"] == 20 and isinstance(values["reward_k"], int)

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.config import PromptConfig
 from softgrpo.errors import PolicyError
+from softgrpo.policy.catalogue import short
 from softgrpo.policy.features import Features, make_features
 from softgrpo.policy.numbers import WindowNumbers
 from softgrpo.policy.prompts import (
@@ -23,7 +24,6 @@ from softgrpo.policy.prompts import (
     level,
     load_prompts,
     save_prompts,
-    short,
     track_word,
 )
 from tests.softgrpo.data.cases import corpus_of, windows_of

@@ -40,7 +40,7 @@ class Stored(Prepared):
     def __init__(self, config: ExperimentConfig, folder: Path) -> None:
         super().__init__(config, folder, folder)
         everything = np.arange(len(TEXTS))
-        self.__dict__["windows"] = SimpleNamespace(of=lambda part: everything)
+        self.__dict__["windows"] = SimpleNamespace(of=lambda *parts: everything)
         self.__dict__["features"] = SimpleNamespace(ndcg=np.eye(3, dtype=np.float32))
         self.__dict__["lists"] = SimpleNamespace(recallers=RECALLERS)
 

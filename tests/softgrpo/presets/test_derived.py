@@ -103,7 +103,7 @@ def test_a_dataset_without_a_preset_gets_what_follows_from_its_data(shop: dict[s
         "BPR": {"epochs": 100, "stopping_step": 10, "train_batch_size": 64},
         "SASRec": {"epochs": 20, "stopping_step": 2, "train_batch_size": 64, "MAX_ITEM_LIST_LENGTH": 20},
     }
-    assert config.train.max_train_windows == 2000  # the size's preset wins
+    assert config.train.max_train_windows == 8000  # the size's preset wins
     assert resolve("shop", "tiny", overrides=shop) == config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from softgrpo.serving.requests import Requests
 from softgrpo.serving.track_records import TrackRecords
 from softgrpo.stages.ranker import rank_rows
 from tests.softgrpo.stages.tiny_run import RECALLERS, TinyRun
+
+ROOT = Path(__file__).parents[3]
 
 
 def asked(run: TinyRun, rows: np.ndarray) -> Requests:
@@ -181,3 +184,17 @@ def test_best_is_what_validation_windows_chose(run: TinyRun) -> None:
     assert method_key(run.folders, k, "static") == "static"
     unfinished = {name: folder for name, folder in run.folders.items() if name not in ("test", "gates")}
     assert method_key(unfinished, k, "best") == "grpo_multi"
+
+
+def test_the_documents_ask_a_stored_gate(run: TinyRun) -> None:
+    page = (ROOT / "docs/howto/trained-policy.md").read_text(encoding="utf-8")
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "load_gate" in text)
+    told = {"outputs/stages/gates-0123456789abcdef0123": str(run.folders["gates"]), "boosting": "stacking"}
+    for theirs, ours in told.items():
+        assert theirs in block
+        block = block.replace(theirs, ours)
+    rows = run.prepared.windows.of(Part.TEST)
+    names = {"values": run.prepared.numbers.values[rows], "history": run.prepared.windows.start[rows]}
+    exec(block, names)
+    np.testing.assert_allclose(names["weights"].sum(1), 1.0)
+    assert names["best"] == read_chosen(run.folders["gates"]).best

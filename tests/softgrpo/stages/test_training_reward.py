@@ -89,6 +89,6 @@ def test_samples_earn_the_reward_of_the_settings_and_models_are_chosen_by_ndcg(
 
 def test_networks_learn_by_the_settings_of_soft_grpo() -> None:
     prepared = prepared_with(reward_k=20, noise_scale=0.4)
-    data = gate_data(prepared, prepared.rewarded_rows(), prepared.windows.of(Part.TEST))
+    data, _ = gate_data(prepared, prepared.rewarded_rows())
     assert (data.noise_scale, data.reward, data.reward_k) == (0.4, "ndcg", 20)
     assert data.valid.fusion.k == 5
