@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,8 +54,8 @@ class Answers:
     scores: NDArray[np.float64]
     shares: NDArray[np.float64]
     weights: NDArray[np.float64]
-    method: NDArray[np.object_]
-    reason: NDArray[np.object_]
+    method: NDArray[Any]
+    reason: NDArray[Any]
     empty: NDArray[np.bool_]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ class _Rows:
     time: list[NDArray[np.float64]] = field(default_factory=list)
     hash: list[NDArray[np.uint64]] = field(default_factory=list)
 
-    def numbered(self, names: NDArray[np.object_]) -> NDArray[np.int64]:
+    def numbered(self, names: NDArray[Any]) -> NDArray[np.int64]:
         """Returns the number of each user, new ones behind those that came before."""
         codes, different = pd.factorize(names)
         numbers = np.array([self.codes.setdefault(name, len(self.codes)) for name in different], dtype=np.int64)

@@ -1,6 +1,7 @@
 """Learned weights as request bodies of search engines that take a weight for each part of a query.
 
 Schemas as their documentation has them (read in November 2026, no server was asked):
+
 - Elasticsearch: https://www.elastic.co/docs/reference/elasticsearch/rest-apis/retrievers/linear-retriever and
   https://www.elastic.co/docs/reference/elasticsearch/rest-apis/retrievers/rrf-retriever (weights since 9.2)
 - OpenSearch: https://docs.opensearch.org/latest/search-plugins/search-pipelines/normalization-processor/ and
