@@ -128,7 +128,7 @@ def test_an_unknown_name_gets_the_nearest_plug_in(packages: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "code"),
-    [({"powr": 1.0}, "126"), ({"power": "high"}, "127"), ({"power": True}, "127"), ({"power": float("nan")}, "127")],
+    [({"powr": 1.0}, "026"), ({"power": "high"}, "027"), ({"power": True}, "027"), ({"power": float("nan")}, "027")],
 )
 def test_a_wrong_setting_is_refused(settings: dict[str, object], code: str, packages: Path) -> None:
     install(packages, CODE)
