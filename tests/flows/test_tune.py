@@ -58,7 +58,7 @@ def test_trials_share_what_comes_before_and_the_best_is_run_to_the_end(fakes: Fa
     start = tuned.trials.iloc[0]
     assert start["grpo.learning_rate"] == 1e-5 and start["grpo.top_p"] == 1.0  # the search starts from what is set
     assert start["grpo.reward_k"] == 20
-    assert start["grpo.head_learning_rate"] == 1e-3
+    assert start["grpo.head_learning_rate"] == 3e-3
     best = tuned.trials.loc[tuned.trials["validation_ndcg"].idxmax()]
     assert tuned.best == {name: best[name] for name in SETTINGS}
     assert tuned.value == best["validation_ndcg"] < 0.9  # the starting point does not count

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from softgrpo.algorithm.batching import PromptRows
-from softgrpo.config import ExperimentConfig
+from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.policy.card import PolicyCard
 from softgrpo.policy.model import Policy
 from softgrpo.policy.prompts import PromptParts, save_prompts
@@ -43,6 +43,7 @@ class Stored(Prepared):
         self.__dict__["windows"] = SimpleNamespace(of=lambda *parts: everything)
         self.__dict__["features"] = SimpleNamespace(ndcg=np.eye(3, dtype=np.float32))
         self.__dict__["lists"] = SimpleNamespace(recallers=RECALLERS)
+        self.__dict__["fusion"] = FusionConfig()
 
     def judged(self, rows: Any, method: Any = None) -> Any:
         """Returns lists in which a target is within reach of every window."""
