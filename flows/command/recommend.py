@@ -100,10 +100,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
 
 def _check_flags(arguments: argparse.Namespace) -> None:
     """Checks --k and --to, and that the output folder can be read."""
-    if arguments.k is not None and arguments.k < 1:
-        raise ConfigError(
-            f"--k {arguments.k}", "A list has at least one item", "Give a larger number", code="CONFIG-019"
-        )
+    check_length(arguments.k)
     check_overwrite(arguments.to, overwrite=arguments.overwrite)
     if arguments.to is not None:
         from softgrpo.serving.recommended import check_format
@@ -116,6 +113,16 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         check_takes_files("--to", arguments.to.parent)
         check_destination([arguments.to], overwrite=arguments.overwrite)
     prepare_to_read(arguments.output)
+
+
+def check_length(k: int | None) -> None:
+    """Checks --k, the length of lists.
+
+    Raises:
+        ConfigError: It is below 1.
+    """
+    if k is not None and k < 1:
+        raise ConfigError(f"--k {k}", "A list has at least one item", "Give a larger number", code="CONFIG-019")
 
 
 def read_users(words: Sequence[str] | None, file: Path | None) -> list[str] | None:

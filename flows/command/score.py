@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flows.command.common import Job, counted, print_notes
 from flows.command.destination import check_destination, check_overwrite
 from flows.command.parser import Commands, Parser, add_output, add_overwrite, add_words
-from flows.command.recommend import read_users
+from flows.command.recommend import check_length, read_users
 from flows.runtime.environment import check_takes_files, prepare_to_read
 from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
@@ -149,10 +149,7 @@ def _read_lists(words: Sequence[str] | None) -> dict[str, Path]:
 
 def _check_files(arguments: argparse.Namespace) -> None:
     """Checks --k, --out and --format, and that the output folder can be read."""
-    if arguments.k is not None and arguments.k < 1:
-        raise ConfigError(
-            f"--k {arguments.k}", "A list has at least one item", "Give a larger number", code="CONFIG-092"
-        )
+    check_length(arguments.k)
     check_overwrite(arguments.to, overwrite=arguments.overwrite)
     if arguments.to is None:
         check_takes_files("--output", arguments.output / FOLDER)

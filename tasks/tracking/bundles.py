@@ -152,7 +152,7 @@ def write_model(folder: Path, bundle: Path, policy: str | None = None, about: Mo
     recallers = card["config"]["recall"]["recallers"]
     with warnings.catch_warnings():
         warnings.filterwarnings(
-            "ignore", message=".*(input example was not provided|Add type hints)", category=UserWarning
+            "ignore", message=".*input example was not provided", category=UserWarning
         )  # it comes below
         mlflow.pyfunc.save_model(
             path=str(folder),

@@ -6,7 +6,6 @@ needs the package `softgrpo`, which is stored with the model too, and neither `t
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,7 +19,6 @@ from mlflow.pyfunc.model import PythonModel
 from softgrpo.errors import SoftGRPOError
 from softgrpo.serving.bundle import load_bundle
 
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method", category=UserWarning)
 BUNDLE, POLICY = "bundle", "policy"
 """Names of the artifacts; `policy` is there where the language model lies outside the bundle."""
 
@@ -34,10 +32,8 @@ class ServedModel(PythonModel):
         self._bundle = load_bundle(Path(context.artifacts[BUNDLE]), policy and Path(policy))
         self._lock = Lock()
 
-    def predict(self, context, model_input, params=None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Returns a row for each request and rank, see `softgrpo.serving.bundle.Bundle`.
-
-        MLflow would take types of the arguments for another signature, so they have none.
 
         Args:
             context: Of MLflow.
