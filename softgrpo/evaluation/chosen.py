@@ -113,7 +113,8 @@ class Chosen:
         beside = f" ({', '.join(told)})" if told else ""
         left_out = f"; not evaluated there: {', '.join(self.unknown)}" if self.unknown else ""
         return (
-            f"Validation windows choose {best.label} of {len(self.methods)} methods: NDCG@{self.k} {best.valid_ndcg:.4f} on "
+            f"Of {len(self.methods)} methods, validation windows choose this one: {best.label}, "
+            f"NDCG@{self.k} {best.valid_ndcg:.4f} on "
             f"{self.windows:,} windows{beside}{left_out}."
         )
 

@@ -177,7 +177,8 @@ def describe_model(policy: PolicyConfig) -> str:
     name = policy.model_name
     shown = Path(name).name if Path(name).is_absolute() or Path(name).exists() else name
     trained = f"LoRA adapters of rank {policy.lora_r}" if policy.adapter == "lora" else "all weights"
-    return f"{shown} (size {policy.size}), {trained} trained"
+    frozen = f" behind {policy.frozen_layers} frozen layers" if policy.frozen_layers else ""
+    return f"{shown} (size {policy.size}), {trained}{frozen} trained"
 
 
 def _report_merging(reporter: Reporter, judged: JudgedLists, weights: Tensor) -> None:

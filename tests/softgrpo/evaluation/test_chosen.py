@@ -25,7 +25,8 @@ def test_a_method_without_ndcg_is_never_chosen_and_is_named(missing: float | Non
     chosen = Chosen.of(10, 1234, [A, UsableMethod("grpo_multi", "SofT-GRPO multi", "learned", missing)])
     assert chosen.best == "A" and chosen.unknown == ("SofT-GRPO multi",)
     assert chosen.sentence(()) == (
-        "Validation windows choose A of 2 methods: NDCG@10 0.2500 on 1,234 windows; not evaluated there: SofT-GRPO multi."
+        "Of 2 methods, validation windows choose this one: A, NDCG@10 0.2500 on 1,234 windows; "
+        "not evaluated there: SofT-GRPO multi."
     )
     with pytest.raises(DataError, match="1 methods without NDCG"):
         Chosen.of(10, 3, [UsableMethod("A", "A", "single", missing)])
@@ -34,7 +35,7 @@ def test_a_method_without_ndcg_is_never_chosen_and_is_named(missing: float | Non
 def test_the_sentence_compares() -> None:
     chosen = Chosen.of(5, 7, [A, GATE])
     assert chosen.sentence(("A", "gate_boosting")) == (
-        "Validation windows choose Boosted trees of 2 methods: NDCG@5 0.5000 on 7 windows (A 0.2500)."
+        "Of 2 methods, validation windows choose this one: Boosted trees, NDCG@5 0.5000 on 7 windows (A 0.2500)."
     )
 
 

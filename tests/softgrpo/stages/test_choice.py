@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from softgrpo.config import PolicyConfig
 from softgrpo.errors import DataError
 from softgrpo.evaluation.chosen import Chosen, UsableMethod, write_chosen
 from softgrpo.policy.card import PolicyCard
 from softgrpo.stages.choice import choose_method, policy_methods
+from softgrpo.stages.test import describe_model
 
 STEPS = [0.0, 5.0, 10.0]
 CURVES = {
@@ -81,3 +83,16 @@ def test_gates_that_were_judged_on_other_windows_are_refused(inputs: dict[str, P
     (inputs["gates"] / "chosen.json").unlink()
     with pytest.raises(DataError, match="DATA-030"):
         choose(inputs, 10, 11)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "all weights trained"),
+        ({"frozen_layers": 6}, "all weights behind 6 frozen layers trained"),
+        ({"adapter": "lora", "frozen_layers": 2}, "LoRA adapters of rank 8 behind 2 frozen layers trained"),
+    ],
+)
+def test_the_report_says_what_was_trained(changes: dict[str, Any], said: str) -> None:
+    policy = PolicyConfig(**{"lora_r": 8, **changes})
+    assert describe_model(policy).endswith(f", {said}")
