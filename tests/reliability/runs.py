@@ -100,7 +100,7 @@ def free_port() -> int:
 def has_checkpoint(output: Path, stage: str) -> bool:
     """Returns whether a training has written a checkpoint to its end; its state is written last, and half of it is no JSON."""
     for path in output.glob(CHECKPOINT.format(stage)):
-        with suppress(json.JSONDecodeError):
+        with suppress(json.JSONDecodeError, FileNotFoundError):  # a newer checkpoint may replace it meanwhile
             json.loads(path.read_text(encoding="utf-8"))
             return True
     return False
@@ -168,10 +168,17 @@ class Command:
 
     def freeze_at(self, pattern: str) -> None:
         """Stops the process, so that nothing in it goes on, as soon as a file below the output folder is there."""
+        self._freeze_when(lambda: any(self.output.glob(pattern)), pattern)
+
+    def freeze_at_checkpoint(self, stage: str) -> None:
+        """Stops the process as soon as a training has written a checkpoint from which it can go on."""
+        self._freeze_when(lambda: has_checkpoint(self.output, stage), f"a checkpoint of {stage}")
+
+    def _freeze_when(self, condition: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + PATIENCE_SECONDS
-        while not any(self.output.glob(pattern)):
+        while not condition():
             assert self.process.poll() is None, self.said()
-            assert time.monotonic() < end, f"no {pattern}: {self.said()}"
+            assert time.monotonic() < end, f"no {what}: {self.said()}"
             time.sleep(0.002)
         self.process.send_signal(signal.SIGSTOP)
 

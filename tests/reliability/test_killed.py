@@ -97,7 +97,7 @@ def test_a_stage_that_hangs_ends_with_an_error_and_goes_on_next_time(
     problem.run(stage="check")
     longer = {"sft.num_train_epochs": 40, "train.evaluations": 20}
     run = problem.start(stage="sft", more={**longer, "limits.stage_hours": 0.008})
-    run.freeze_at(CHECKPOINT.format("sft"))
+    run.freeze_at_checkpoint("sft")
     time.sleep(0.008 * 3600)  # its time passes on while it stands still
     run.go_on()
     said = run.end(1)
@@ -168,7 +168,7 @@ def test_kill_9_of_the_command_alone_leaves_no_process_behind(make_problem: Call
 def test_ctrl_c_commits_nothing_and_says_so(make_problem: Callable[..., Problem]) -> None:
     problem = make_problem("interrupted", own_prefect=True)
     run = problem.start(stage="sft")
-    run.freeze_at(CHECKPOINT.format("sft"))
+    run.freeze_at_checkpoint("sft")
     os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does, to the whole group
     run.go_on()
     said = run.end(130)

@@ -203,5 +203,7 @@ def look_at_mlflow(page: Page, client: MlflowClient, server: str, run_id: str, l
     keep(page, "mlflow-run")
     page.goto(f"{server}/{registered.first.get_attribute('href')}")
     recallers = json.loads(run.data.params["recall.recallers"])
-    expect(page.get_by_text(f"Outputs ({len(recallers)})")).to_be_visible()
+    outputs = ["request", "rank", "item", "title", "score", "method", "reason"]
+    outputs += [f"{of}_{name}" for of in ("from", "weight") for name in recallers]
+    expect(page.get_by_text(f"Outputs ({len(outputs)})")).to_be_visible()
     keep(page, "mlflow-registered-model")

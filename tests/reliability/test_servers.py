@@ -13,7 +13,6 @@ import pytest
 from flows.services.control import Services, find_services
 from tests.reliability.conftest import order
 from tests.reliability.runs import (
-    CHECKPOINT,
     MARK,
     NODES,
     Api,
@@ -53,7 +52,7 @@ def test_mlflow_is_gone_for_20_seconds_during_training(
 ) -> None:
     problem = make_problem("outage", services)
     run = problem.start(stage="sft", more=LONG_TRAINING)
-    run.freeze_at(CHECKPOINT.format("sft"))
+    run.freeze_at_checkpoint("sft")
     services.supervisor("stop", "mlflow")
     run.go_on()
     time.sleep(OUTAGE_SECONDS)

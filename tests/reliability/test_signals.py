@@ -22,7 +22,6 @@ import pytest
 from flows.services.control import Services
 from tests.reliability.conftest import order
 from tests.reliability.runs import (
-    CHECKPOINT,
     RECALLERS,
     ROOT,
     Api,
@@ -72,7 +71,7 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(make_problem: Callable[..., Problem]
     for number in (signal.SIGQUIT, signal.SIGTERM):  # SIGHUP comes from a terminal, see below
         shutil.rmtree(problem.output / "stages" / ".work", ignore_errors=True)
         run = problem.start(stage="sft")
-        run.freeze_at(CHECKPOINT.format("sft"))
+        run.freeze_at_checkpoint("sft")
         children = psutil.Process(run.process.pid).children(recursive=True)
         assert descendants(run.process.pid, "server_program.py"), "a Prefect server of its own"
         run.process.send_signal(number)

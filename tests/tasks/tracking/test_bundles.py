@@ -135,7 +135,7 @@ def test_a_served_model_says_what_the_offline_merge_says(run: TinyRun, model: Pa
         for change, code in (
             ({"recaller": "Pop"}, "CANDIDATE-020"),
             ({"score": float("nan")}, "CANDIDATE-021"),
-            ({"recaller": "Left"}, "CANDIDATE-06"),
+            ({"recaller": "Left"}, "CANDIDATE-022"),
         ):
             status, answer = post(address, frame.head(30).assign(**change))
             assert status == 400 and code in str(answer["message"]), answer
