@@ -25,11 +25,12 @@ from trl.trainer.callbacks import SyncRefModelCallback
 from softgrpo.algorithm.batching import PromptCollator, Row, policy_logits
 from softgrpo.algorithm.checkpoints import read_reference, write_reference
 from softgrpo.algorithm.completions import show_completions, write_completions
+from softgrpo.algorithm.dropout import switch_dropout_off
 from softgrpo.algorithm.experience import Draw, Experience
 from softgrpo.algorithm.noise import row_noise, scale_of_draw
 from softgrpo.algorithm.policy_losses import policy_loss
 from softgrpo.algorithm.prompt_data import PromptData, as_rows, prompt_texts
-from softgrpo.algorithm.prompt_trainer import PromptTrainer, switch_dropout_off
+from softgrpo.algorithm.prompt_trainer import PromptTrainer
 from softgrpo.algorithm.reference import (
     compute_reference,
     copy_as_reference,
