@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from softgrpo.algorithm.dropout import switch_dropout_off
 from softgrpo.algorithm.frozen_states import layer_stacks
 from softgrpo.errors import PolicyError
+from softgrpo.policy.model_files import check_layer_count
 
 
 def find_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -49,13 +50,7 @@ def freeze_lower_layers(model: PreTrainedModel, count: int) -> None:
     if count == 0:
         return
     layers = find_layers(model)
-    if count > len(layers):
-        raise PolicyError(
-            f"policy.frozen_layers = {count}",
-            f"the model has {len(layers)} layers",
-            f"Choose 0 to {len(layers)}",
-            code="POLICY-052",
-        )
+    check_layer_count(count, len(layers))
     for parameter in _parameters_behind(_output_of(model, layers[count - 1])):
         parameter.requires_grad_(False)
     layers[:count].requires_grad_(False)  # what a layer holds and this one prompt did not use
