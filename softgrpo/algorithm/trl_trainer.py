@@ -251,8 +251,7 @@ class SoftGRPOTrainer(RewardedEvaluation, PromptTrainer, _BaseTrainer):  # type:
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Returns the loss of one micro batch; samples are drawn on the first of `num_iterations` visits."""
-        args, slot = self.args, self._slot
-        self._slot += 1
+        args, slot, self._slot = self.args, self._slot, self._slot + 1
         logits = policy_logits(model, inputs)
         if slot not in self._buffer:
             self._buffer[slot] = self._experience(self._draw(logits, inputs))
