@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "flows.command.report",
     "recommend": "flows.command.recommend",
     "score": "flows.command.score",
+    "refit": "flows.command.refit",
     "export": "flows.command.export",
     "windows": "flows.command.windows",
     "multi-recaller": "flows.command.multi_recaller",

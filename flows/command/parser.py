@@ -79,14 +79,19 @@ def add_overwrite(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="write over what is there at --to")
 
 
-def add_workers(parser: Parser) -> None:
-    """Adds --parallel and --dask."""
+def add_parallel(parser: Parser) -> None:
+    """Adds --parallel."""
     parser.add_argument(
         "--parallel",
         type=int,
         metavar="N",
         help="recallers trained at once, each in a process with its share of the cores (default: one for every two cores)",
     )
+
+
+def add_workers(parser: Parser) -> None:
+    """Adds --parallel and --dask."""
+    add_parallel(parser)
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="run the stages on the Dask cluster whose scheduler is there, tcp://HOST:8786"
     )

@@ -106,7 +106,9 @@ def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
             for batch in score(served, asked, summary):
                 writer.write(batch)
         seconds = time.perf_counter() - start
-    notes = summary.notes()
-    if ignored := asked.history.ignored:
+    notes = summary.notes(told_order=options.history is not None)
+    if run.refit_of:
+        notes.append(f"recallers of refit {run.run_id}; the numbers of the report are those of run {run.refit_of}")
+    if options.history is not None and (ignored := asked.history.ignored):
         notes.append(f"columns of {history} that are not read: {', '.join(ignored)}")
     return Scored(path, summary.users, summary.items, seconds, served.answerer.key, notes, run)

@@ -81,8 +81,12 @@ class Summary:
         known = self.examples.setdefault(what, [])
         known += users[: SHOWN - len(known)]
 
-    def notes(self) -> list[str]:
-        """Returns one line for each thing that a reader must know."""
+    def notes(self, *, told_order: bool = True) -> list[str]:
+        """Returns one line for each thing that a reader must know.
+
+        Args:
+            told_order: Tell of histories that were sorted; a data set is in nobody's order.
+        """
         lines = [
             f"{count:,} of {self.users:,} users {what}: {', '.join(self.examples[what])}"
             + (", ..." if count > len(self.examples[what]) else "")
@@ -93,7 +97,7 @@ class Summary:
                 f"{self.unknown:,} of {self.users:,} histories hold items that are not in the run's data; these are left out "
                 "(column unknown_items)"
             )
-        if self.unordered:
+        if self.unordered and told_order:
             lines.append(
                 f"{self.unordered:,} of {self.users:,} histories were out of the order of their times and were sorted"
             )

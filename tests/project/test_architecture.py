@@ -45,7 +45,8 @@ WINGS = {
     "flows.variants": "form pipeline results runtime",
     "flows.tune": "form pipeline results runtime study",
     "flows.score": "form results runtime",
-    "flows.command": "pipeline results runtime services start tune variants",
+    "flows.refit": "form results runtime",
+    "flows.command": "pipeline refit results runtime services start tune variants",
     "flows.cli": "command runtime",
 }
 """The arrows between the wings of one layer: a wing, and those that it may import. Each comes after all that it imports, so there
