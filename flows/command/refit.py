@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +58,9 @@ def prepare(arguments: argparse.Namespace) -> Job:
     print_notes(plan.notes())
 
     def job() -> int:
-        refitted = refit(plan, arguments.output, arguments.parallel, debug=arguments.debug)
+        from flows.start import start_refit
+
+        refitted = start_refit(plan, arguments.output, arguments.parallel, debug=arguments.debug)
         if arguments.json:
             print_json(refitted.record())
         else:
@@ -67,30 +68,6 @@ def prepare(arguments: argparse.Namespace) -> Job:
         return OK
 
     return job
-
-
-def refit(plan: RefitPlan, output: Path, parallel: int | None = None, *, debug: bool = False) -> Refitted:
-    """Runs the flow of a refit in this process.
-
-    Args:
-        plan: From `flows.results.refit.open_to_refit`.
-        output: Folder of all that is written.
-        parallel: Recallers trained at once; None leaves it to the machine.
-        debug: Show on the console all that libraries log, tracebacks included.
-
-    Raises:
-        SoftGRPOError: See `flows.refit.run_refit`.
-    """
-    from flows.runtime.session import begin_prefect, open_prefect
-
-    begin_prefect(output)
-    from flows.pipeline import with_body
-    from flows.refit import refit_flow, run_refit
-
-    open_prefect(output, debug)
-    body = partial(run_refit, plan, output, parallel)
-    run = with_body(refit_flow, body)
-    return run(plan.config.data.dataset, plan.run.run_id, plan.config.data.data_path, output, parallel)
 
 
 def _announce(refitted: Refitted, plan: RefitPlan) -> None:

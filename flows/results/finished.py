@@ -19,8 +19,6 @@ from softgrpo.presets import validate
 from softgrpo.stages.contract import COST
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
-
     from tasks.tracking.connection import Tracking
     from tasks.tracking.store import ArtifactStore
 
@@ -90,7 +88,7 @@ def check_pipeline(run_id: str, tags: Mapping[str, str]) -> None:
             f"run '{run_id}' is a refit of run '{tags[REFIT_OF]}'",
             "A refit was not evaluated: the report and its numbers are those of the run that was",
             f"Name {tags[REFIT_OF]}; score, export and Router take a refit",
-            code="CONFIG-901",
+            code="CONFIG-124",
         )
     if tags.get("stage") != "pipeline":
         raise ConfigError(
@@ -144,7 +142,7 @@ def open_finished(
     run = read_run(store, run_id)
     if not refits:
         check_pipeline(run_id, run.data.tags)
-    stages = _stages_of(store, run)
+    stages = _stages_of(store, run.info.run_id)
     for name in needed:
         check_reached(run_id, stages, (name,))
     tracking = store.runs.tracking
@@ -180,7 +178,7 @@ def _config_of(tracking: Tracking, run_id: str) -> ExperimentConfig:
         return validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def _stages_of(store: ArtifactStore, run: Run) -> dict[str, str]:
+def _stages_of(store: ArtifactStore, run_id: str) -> dict[str, str]:
     """Returns node -> MLflow run of a pipeline's run; of a refit those of the evaluated run, with its own in their places.
 
     Raises:
@@ -188,17 +186,18 @@ def _stages_of(store: ArtifactStore, run: Run) -> dict[str, str]:
     """
     from tasks.tracking.lookup import read_run, stage_runs
 
+    run = read_run(store, run_id)
     if (evaluated := run.data.tags.get(REFIT_OF)) is None:
-        check_pipeline(run.info.run_id, run.data.tags)
+        check_pipeline(run_id, run.data.tags)
         return stage_runs(store, run)
     if run.info.status != "FINISHED":
         raise ConfigError(
-            f"run '{run.info.run_id}', a refit that is {run.info.status}",
+            f"run '{run_id}', a refit that is {run.info.status}",
             "Only a refit that finished has all recallers of one data set",
             f"Run: softgrpo refit {evaluated}; it goes on from what is finished",
-            code="CONFIG-902",
+            code="CONFIG-125",
         )
-    refitted = {served_as(node): run_id for node, run_id in stage_runs(store, run).items()}
+    refitted = {served_as(node): stage for node, stage in stage_runs(store, run).items()}
     return stage_runs(store, read_run(store, evaluated)) | refitted
 
 

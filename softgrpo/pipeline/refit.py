@@ -82,7 +82,7 @@ def refit_config(
             "a run with features.user_vector = true",
             "Its methods read the vectors that its own recallers learnt of the users, and refitted ones learn others",
             "Train with --features.user_vector false",
-            code="CONFIG-900",
+            code="CONFIG-123",
         )
     values: dict[str, Any] = config.model_dump(mode="json")
     values["data"]["max_users"] = None
@@ -118,5 +118,5 @@ def chosen_epoch(name: str, folder: Path) -> int:
         f"the stored stage of recaller {name} has no curve of its training",
         "A refit trains as many epochs as were chosen, which the curve tells",
         "Run the pipeline again, with --force recall: an earlier version stored none",
-        code="STORE-900",
+        code="STORE-064",
     )

@@ -154,7 +154,7 @@ def test_the_same_again_trains_nothing_and_new_data_trains_all(shop: Shop) -> No
 
 
 def test_what_is_refused(shop: Shop, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a refit of run.*those of the run that was"):
+    with pytest.raises(ConfigError, match=r"is a refit of run.*those of the run that was"):
         open_to_refit(shop.refitted.run_id, shop.output)
     stage = shop.client.get_run(shop.run_id).data.tags["stage_run.split"]
     with pytest.raises(ConfigError, match="It must be the run of a pipeline"):

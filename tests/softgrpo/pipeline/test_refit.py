@@ -78,5 +78,5 @@ def test_the_settings_and_the_plan_of_a_refit(tmp_path: Path) -> None:
 
 def test_user_vectors_cannot_be_refitted() -> None:
     config = resolve("ml-100k", "tiny", overrides={"features.user_vector": True})
-    with pytest.raises(ConfigError, match="Train with --features.user_vector false"):
+    with pytest.raises(ConfigError, match=r"Train with --features\.user_vector false"):
         refit_config(config, {})
