@@ -33,8 +33,9 @@ something of them, and the output says so. Users are read and written in batches
 def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     """Adds the parser of this command."""
     usage = (
-        "softgrpo score RUN (--history FILE | --latest) [--lists NAME=FILE ...] [--users USER ...] [--k N]\n"
-        "                      [--method NAME] [--shard I/N] [--out FILE [--overwrite]] [--format parquet|json]"
+        "softgrpo score RUN (--history FILE | --latest) [--lists NAME=FILE ...] [--user-fields FILE]\n"
+        "                      [--users USER ...] [--k N] [--method NAME] [--shard I/N] [--out FILE [--overwrite]]\n"
+        "                      [--format parquet|json]"
     )
     parser = commands.add_parser("score", prog="softgrpo score", description=DESCRIPTION, usage=usage)
     source = parser.add_mutually_exclusive_group(required=True)
@@ -50,6 +51,13 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
         nargs="+",
         metavar="NAME=FILE",
         help="lists of a recaller from elsewhere, with the columns user, item and score; they take the place of its own",
+    )
+    parser.add_argument(
+        "--user-fields",
+        "--user_fields",
+        type=Path,
+        metavar="FILE",
+        help="what is known of users now: user, and fields that the run knows, such as age (default: with --latest the data set's)",
     )
     parser.add_argument(
         "--users",
@@ -89,7 +97,8 @@ def prepare(arguments: argparse.Namespace) -> Job:
     from flows.results.scoring import ScoreOptions, open_to_score, score_run
     from softgrpo.evaluation.chosen import BEST
 
-    options = ScoreOptions(arguments.history, lists, users, arguments.k, arguments.method or BEST, shard)
+    method = arguments.method or BEST
+    options = ScoreOptions(arguments.history, lists, users, arguments.k, method, shard, arguments.user_fields)
     run = open_to_score(arguments.RUN, arguments.output, options)
     part = "" if shard.count == 1 else f"-{shard.index + 1}-of-{shard.count}"
     to = arguments.to or arguments.output / FOLDER / f"{run.run_id}{part}.{arguments.format or FORMATS[0]}"

@@ -94,6 +94,7 @@ class ServedRun:
         k: int,
         given: GivenLists | None = None,
         strange: NDArray[np.int64] | None = None,
+        fields: pd.DataFrame | None = None,
     ) -> Recommended:
         """Recommends to B users.
 
@@ -104,12 +105,13 @@ class ServedRun:
             k: K.
             given: Lists from elsewhere.
             strange: (B,) items of each history that are not in the run's data and were left out.
+            fields: B rows of what is known of the users now, some of the run's fields as text; "" leaves what the run knows.
 
         Raises:
             SoftGRPOError: K is too large, or a list is missing.
         """
         numbers = self.user_index.get_indexer(pd.Index(list(users), dtype=object))
-        requests = self._requests(numbers, histories, times, given)
+        requests = self._requests(numbers, histories, times, given, fields)
         vectors = self._vectors(numbers, histories)
         answers = self.answerer(requests, k, vectors)
         without = [self._without(answers.empty[row], int(numbers[row]), given or {}) for row in range(len(users))]
@@ -129,10 +131,11 @@ class ServedRun:
         histories: Sequence[NDArray[np.int32]],
         times: Sequence[NDArray[np.float64]] | None,
         given: GivenLists | None = None,
+        fields: pd.DataFrame | None = None,
     ) -> Described:
         """Returns the numbers and prompts of B users; arguments as of `recommend`."""
         numbers = self.user_index.get_indexer(pd.Index(list(users), dtype=object))
-        requests = self._requests(numbers, histories, times, given)
+        requests = self._requests(numbers, histories, times, given, fields)
         return self.answerer.describe(requests, self._vectors(numbers, histories))
 
     def _requests(
@@ -141,11 +144,15 @@ class ServedRun:
         histories: Sequence[NDArray[np.int32]],
         times: Sequence[NDArray[np.float64]] | None,
         given: GivenLists | None,
+        fields: pd.DataFrame | None,
     ) -> Requests:
-        """Returns the requests of users by their numbers, with their lists and track records."""
+        """Returns the requests of users by their numbers, with their lists, track records and fields."""
         lists = self.lister(users, histories, given)
         known = self.corpus.users.iloc[np.maximum(users, 0)].reset_index(drop=True)
-        known = known.mask(pd.Series(users < 0), "")  # nothing is known of a new user
+        known = known.mask(pd.Series(users < 0), "")  # nothing is known of a new user, unless somebody tells
+        if fields is not None:
+            told = fields.reset_index(drop=True)
+            known[told.columns] = told.where(told != "", known[told.columns])
         record = self.records(self.current.in_run(users), histories)
         return Requests.of(self.corpus.items, known, histories, times, lists, record)
 
