@@ -74,6 +74,13 @@ def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON on standard output, and nothing else there")
 
 
+def add_run(parser: Parser) -> None:
+    """Adds RUN, --json, --output and --debug, for commands about one stored run."""
+    add_words(parser, "RUN")
+    add_json(parser)
+    add_output(parser)
+
+
 def add_overwrite(parser: Parser) -> None:
     """Adds --overwrite, for commands with --to."""
     parser.add_argument("--overwrite", action="store_true", help="write over what is there at --to")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.command.common import Job, counted, print_json, print_notes
-from flows.command.parser import Commands, Parser, add_json, add_output, add_parallel, add_words
+from flows.command.parser import Commands, Parser, add_parallel, add_run
 from flows.runtime.environment import check_output, check_servers
 from flows.runtime.failures import OK
 
@@ -35,10 +35,8 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
         metavar="FOLDER",
         help="folder of dataset folders, where the data set lies now (default: the run's)",
     )
-    add_words(parser, "RUN")
     add_parallel(parser)
-    add_json(parser)
-    add_output(parser)
+    add_run(parser)
 
 
 def prepare(arguments: argparse.Namespace) -> Job:

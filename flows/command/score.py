@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flows.command.common import Job, counted, print_notes
 from flows.command.destination import check_destination, check_overwrite
 from flows.command.parser import Commands, Parser, add_output, add_overwrite, add_words
-from flows.command.recommend import check_length, read_users
+from flows.command.recommend import add_users, check_length, read_users
 from flows.runtime.environment import check_takes_files, prepare_to_read
 from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
@@ -59,15 +59,7 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
         metavar="FILE",
         help="what is known of users now: user, and fields that the run knows, such as age (default: with --latest the data set's)",
     )
-    parser.add_argument(
-        "--users",
-        nargs="+",
-        metavar="USER",
-        help="for these users, with spaces between them; all of the file without it",
-    )
-    parser.add_argument(
-        "--users-from", "--users_from", type=Path, metavar="FILE", help="for the users in a text file, one per line"
-    )
+    add_users(parser, "of the file")
     parser.add_argument("--k", type=int, metavar="N", help="length of the lists (default: fusion.k of the run)")
     parser.add_argument(
         "--method",

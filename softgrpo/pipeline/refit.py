@@ -74,7 +74,7 @@ def refit_config(
         data_path: Where the data set lies now; None takes the run's.
 
     Raises:
-        ConfigError: The run reads the recallers' user vectors, which other recallers have not.
+        ConfigError: The run reads the recallers' user vectors, which other recallers have not; or nothing can be trained.
         StoreError: A stage does not tell which epoch was chosen.
     """
     if config.told_features.user_vector:
@@ -83,6 +83,13 @@ def refit_config(
             "Its methods read the vectors that its own recallers learnt of the users, and refitted ones learn others",
             "Train with --features.user_vector false",
             code="CONFIG-123",
+        )
+    if not trained_recallers(config) and TEXT not in config.recall.recallers:
+        raise ConfigError(
+            f"a run whose recallers are all from files: {', '.join(config.recall.recallers)}",
+            "A refit trains recallers, and files have no model",
+            "Give their lists of now: softgrpo score RUN --lists NAME=FILE",
+            code="CONFIG-128",
         )
     values: dict[str, Any] = config.model_dump(mode="json")
     values["data"]["max_users"] = None
