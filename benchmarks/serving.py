@@ -42,7 +42,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(model: Path) -> Iterator[str]:
+def served(model: Path | str) -> Iterator[str]:
     """Gives the address of a server of a model, and ends it with the block."""
     port = free_port()
     words = ["models", "serve", "-m", str(model), "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]

@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "flows.command.report",
     "recommend": "flows.command.recommend",
     "score": "flows.command.score",
+    "refit": "flows.command.refit",
     "export": "flows.command.export",
     "windows": "flows.command.windows",
     "multi-recaller": "flows.command.multi_recaller",
@@ -61,6 +62,7 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo multi-recaller DATASET STAGE SIZE    pools of recallers compared; each recaller is trained once
   softgrpo ablate NAME DATASET STAGE SIZE    what a part of the method is worth: runs without it in one table
   softgrpo tune DATASET STAGE SIZE   the best settings of SofT-GRPO on validation windows
+  softgrpo refit RUN                 the recallers of a run trained again on everything up to now
   softgrpo windows DATASET --to FOLDER    what a recaller of your own has to score
   softgrpo config DATASET SIZE       the settings of a run, explained (--settings: all defaults)
   softgrpo doctor                    what is installed, which device, which data and models are found

@@ -11,18 +11,15 @@ from prefect.exceptions import TerminationSignal
 
 from flows.form import tag_run
 from flows.results.failed_runs import fails_readably
+from flows.results.newest import newest_refit, newest_run
 from flows.results.scoring import Scored, ScoreOptions, open_to_score, score_run
 from flows.runtime.environment import check_takes_files
 from softgrpo.common.interruption import interruptible
 from softgrpo.config.section import Count
 from softgrpo.errors import ConfigError
 from tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
-from tasks.tracking.connection import connect
-from tasks.tracking.listing import list_pipelines
 
 FOLDER = "scores"
-LOOKED_AT = 500
-"""Runs that are looked at for the newest finished one of a data set."""
 
 
 @flow(name="softgrpo", flow_run_name="score {dataset}")
@@ -33,6 +30,7 @@ def score_flow(
     history: Path | None = None,
     method: str = "",
     k: Count | None = None,
+    fresh: bool = False,
     output: Path = Path("outputs"),
 ) -> Path:
     """Scores users with a finished run and writes `scores/<run>.parquet`; the file of the night before is replaced at once.
@@ -43,6 +41,7 @@ def score_flow(
         history: A file of histories instead of the data set, on the machine that runs the flow.
         method: Row of the run's table whose weights are used; empty: the usual one of `softgrpo score`.
         k: Length of the lists; empty: the run's `fusion.k`.
+        fresh: Ask the freshest refit of the data set, the one with the alias `fresh`; `run` is then empty.
         output: Folder of all that is written, on the machine that runs the flow.
 
     Raises:
@@ -50,9 +49,17 @@ def score_flow(
     """
     tag_run(dataset, "score")
     check_takes_files("output", output / FOLDER)
+    if fresh and run:
+        raise ConfigError(
+            f"run = {run} and fresh = true",
+            "A run is named, or the freshest refit is looked up",
+            "Leave one of them out; a refit can be named too",
+            code="CONFIG-127",
+        )
     chosen: dict[str, Any] = {"method": method} if method else {}
     with interruptible(TerminationSignal):
-        scored = score_users(run or newest_run(dataset, output), ScoreOptions(history, k=k, **chosen), output)
+        wanted = newest_refit(dataset, output) if fresh else run or newest_run(dataset, output)
+        scored = score_users(wanted, ScoreOptions(history, k=k, **chosen), output)
     log = get_run_logger()
     for note in scored.notes:
         log.warning("note: %s", note)
@@ -77,23 +84,3 @@ def score_users(run: str, options: ScoreOptions, output: Path) -> Scored:
     """
     opened = open_to_score(run, output, options)
     return score_run(opened, options, output / FOLDER / f"{opened.run_id}.parquet")
-
-
-def newest_run(dataset: str, output: Path) -> str:
-    """Returns the id of the newest finished run of the whole pipeline on a data set, debug runs left out.
-
-    Raises:
-        ConfigError: There is none.
-        StoreError: MLflow does not answer.
-    """
-    found = list_pipelines(connect(output), LOOKED_AT)
-    for each in found:
-        whole = each["status"] == "FINISHED" and each["ndcg"] is not None
-        if whole and each["dataset"] == dataset and not each["debug"]:
-            return each["run_id"]
-    raise ConfigError(
-        f"dataset {dataset}",
-        f"None of the newest {len(found):,} runs is a finished one of the whole pipeline on it, debug runs left out",
-        "Name a run, or train one: softgrpo run DATASET full tiny",
-        code="CONFIG-094",
-    )

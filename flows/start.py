@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from flows.results.recorded import RecordedRun
+from flows.results.refit import RefitPlan, Refitted
 from flows.runtime.session import begin_prefect, open_prefect
 from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
@@ -68,3 +69,26 @@ def run_pipeline(
         parallel=parallel,
         dask=dask,
     )
+
+
+def start_refit(
+    plan: RefitPlan, output: Path = Path("outputs"), parallel: int | None = None, *, debug: bool = False
+) -> Refitted:
+    """Runs the flow of a refit in this process; finished stages are reused.
+
+    Args:
+        plan: From `flows.results.refit.open_to_refit`.
+        output: Folder of all that is written.
+        parallel: Recallers trained at once; None leaves it to the flow.
+        debug: Show on the console all that libraries log, tracebacks included.
+
+    Raises:
+        SoftGRPOError: See `flows.refit.run_refit`.
+    """
+    begin_prefect(output)
+    from flows.pipeline import with_body
+    from flows.refit import refit_flow, run_refit
+
+    open_prefect(output, debug)
+    flow = with_body(refit_flow, partial(run_refit, plan, output, parallel))
+    return flow(plan.config.data.dataset, plan.run.run_id, plan.config.data.data_path, output, parallel)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flows.command.common import Job, print_json, print_notes
 from flows.command.destination import check_copy
-from flows.command.parser import Commands, Parser, add_json, add_output, add_overwrite, add_words
+from flows.command.parser import Commands, Parser, add_overwrite, add_run
 from flows.runtime.environment import prepare_to_read
 from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
@@ -54,9 +54,7 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
         help="also write request bodies with each user's weights: elasticsearch, opensearch, qdrant",
     )
     parser.add_argument("--queries", type=Path, metavar="FILE", help="JSON: engine -> recaller -> its query")
-    add_words(parser, "RUN")
-    add_json(parser)
-    add_output(parser)
+    add_run(parser)
     add_overwrite(parser)
 
 

@@ -74,19 +74,31 @@ def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON on standard output, and nothing else there")
 
 
+def add_run(parser: Parser) -> None:
+    """Adds RUN, --json, --output and --debug, for commands about one stored run."""
+    add_words(parser, "RUN")
+    add_json(parser)
+    add_output(parser)
+
+
 def add_overwrite(parser: Parser) -> None:
     """Adds --overwrite, for commands with --to."""
     parser.add_argument("--overwrite", action="store_true", help="write over what is there at --to")
 
 
-def add_workers(parser: Parser) -> None:
-    """Adds --parallel and --dask."""
+def add_parallel(parser: Parser) -> None:
+    """Adds --parallel."""
     parser.add_argument(
         "--parallel",
         type=int,
         metavar="N",
         help="recallers trained at once, each in a process with its share of the cores (default: one for every two cores)",
     )
+
+
+def add_workers(parser: Parser) -> None:
+    """Adds --parallel and --dask."""
+    add_parallel(parser)
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="run the stages on the Dask cluster whose scheduler is there, tcp://HOST:8786"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flows.command.common import Job, counted, print_json, print_notes
 from flows.command.destination import check_destination, check_overwrite
-from flows.command.parser import Commands, Parser, add_json, add_output, add_overwrite, add_words
+from flows.command.parser import Commands, Parser, add_overwrite, add_run
 from flows.runtime.environment import check_takes_files, prepare_to_read
 from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
@@ -34,15 +34,7 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     """Adds the parser of this command."""
     usage = "softgrpo recommend RUN [--method ROW] [--users USER ...] [--k N] [--to FILE [--overwrite]] [--json]"
     parser = commands.add_parser("recommend", prog="softgrpo recommend", description=DESCRIPTION, usage=usage)
-    parser.add_argument(
-        "--users",
-        nargs="+",
-        metavar="USER",
-        help="for these users, with spaces between them; all of the run without it",
-    )
-    parser.add_argument(
-        "--users-from", "--users_from", type=Path, metavar="FILE", help="for the users in a text file, one per line"
-    )
+    add_users(parser, "of the run")
     parser.add_argument(
         "--method",
         default="best",
@@ -57,10 +49,26 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
         metavar="FILE",
         help="a .parquet or .json file (default: for all users recommendations/RUN.parquet in the output folder, else none)",
     )
-    add_words(parser, "RUN")
-    add_json(parser)
-    add_output(parser)
+    add_run(parser)
     add_overwrite(parser)
+
+
+def add_users(parser: Parser, among: str) -> None:
+    """Adds --users and --users-from, which `read_users` reads.
+
+    Args:
+        parser: Of the command.
+        among: Whose users are all, such as `of the run`.
+    """
+    parser.add_argument(
+        "--users",
+        nargs="+",
+        metavar="USER",
+        help=f"for these users, with spaces between them; all {among} without it",
+    )
+    parser.add_argument(
+        "--users-from", "--users_from", type=Path, metavar="FILE", help="for the users in a text file, one per line"
+    )
 
 
 def prepare(arguments: argparse.Namespace) -> Job:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.command.common import Job, print_json
 from flows.command.destination import check_copy, check_destination, check_overwrite
-from flows.command.parser import Commands, Parser, add_json, add_output, add_overwrite, add_words
+from flows.command.parser import Commands, Parser, add_overwrite, add_run
 from flows.runtime.environment import check_takes_files
 from flows.runtime.failures import OK
 
@@ -25,9 +25,7 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     parser = commands.add_parser("report", prog="softgrpo report", description=DESCRIPTION, usage=usage)
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="copy the report with its figures and tables there")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    add_words(parser, "RUN")
-    add_json(parser)
-    add_output(parser)
+    add_run(parser)
     add_overwrite(parser)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flows.command.common import Job, counted, print_notes
 from flows.command.destination import check_destination, check_overwrite
 from flows.command.parser import Commands, Parser, add_output, add_overwrite, add_words
-from flows.command.recommend import check_length, read_users
+from flows.command.recommend import add_users, check_length, read_users
 from flows.runtime.environment import check_takes_files, prepare_to_read
 from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
@@ -33,8 +33,9 @@ something of them, and the output says so. Users are read and written in batches
 def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     """Adds the parser of this command."""
     usage = (
-        "softgrpo score RUN (--history FILE | --latest) [--lists NAME=FILE ...] [--users USER ...] [--k N]\n"
-        "                      [--method NAME] [--shard I/N] [--out FILE [--overwrite]] [--format parquet|json]"
+        "softgrpo score RUN (--history FILE | --latest) [--lists NAME=FILE ...] [--user-fields FILE]\n"
+        "                      [--users USER ...] [--k N] [--method NAME] [--shard I/N] [--out FILE [--overwrite]]\n"
+        "                      [--format parquet|json]"
     )
     parser = commands.add_parser("score", prog="softgrpo score", description=DESCRIPTION, usage=usage)
     source = parser.add_mutually_exclusive_group(required=True)
@@ -52,14 +53,13 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
         help="lists of a recaller from elsewhere, with the columns user, item and score; they take the place of its own",
     )
     parser.add_argument(
-        "--users",
-        nargs="+",
-        metavar="USER",
-        help="for these users, with spaces between them; all of the file without it",
+        "--user-fields",
+        "--user_fields",
+        type=Path,
+        metavar="FILE",
+        help="what is known of users now: user, and fields that the run knows, such as age (default: with --latest the data set's)",
     )
-    parser.add_argument(
-        "--users-from", "--users_from", type=Path, metavar="FILE", help="for the users in a text file, one per line"
-    )
+    add_users(parser, "of the file")
     parser.add_argument("--k", type=int, metavar="N", help="length of the lists (default: fusion.k of the run)")
     parser.add_argument(
         "--method",
@@ -89,7 +89,8 @@ def prepare(arguments: argparse.Namespace) -> Job:
     from flows.results.scoring import ScoreOptions, open_to_score, score_run
     from softgrpo.evaluation.chosen import BEST
 
-    options = ScoreOptions(arguments.history, lists, users, arguments.k, arguments.method or BEST, shard)
+    method = arguments.method or BEST
+    options = ScoreOptions(arguments.history, lists, users, arguments.k, method, shard, arguments.user_fields)
     run = open_to_score(arguments.RUN, arguments.output, options)
     part = "" if shard.count == 1 else f"-{shard.index + 1}-of-{shard.count}"
     to = arguments.to or arguments.output / FOLDER / f"{run.run_id}{part}.{arguments.format or FORMATS[0]}"

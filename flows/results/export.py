@@ -58,7 +58,7 @@ def open_run(run_id: str, output: Path) -> FinishedRun:
     Raises:
         SoftGRPOError: The run is unknown, or did not train or test a policy.
     """
-    return open_finished(run_id, output, STORED, NEEDED)
+    return open_finished(run_id, output, STORED, NEEDED, refits=True)
 
 
 def export_weights(
@@ -85,4 +85,4 @@ def export_weights(
 def origin_of(run: FinishedRun) -> Origin:
     """Returns where the policy of a run comes from; its files were verified when it was opened."""
     data, policy = (digest_folder(run.folders[name]) for name in ("split", "grpo"))
-    return Origin(run.run_id, run.started, run.commit, run.config, data, policy)
+    return Origin(run.run_id, run.started, run.commit, run.config, data, policy, run.refit_of)

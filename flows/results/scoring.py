@@ -27,6 +27,7 @@ class ScoreOptions:
         k: Length of the lists; None takes the run's `fusion.k`.
         method: Key of a row of the run's table; `best` takes the one that validation windows chose.
         shard: Whose users are scored.
+        user_fields: A file of what is known of users now; None takes that of the run, or of the data set as it is now.
     """
 
     history: Path | None = None
@@ -35,6 +36,7 @@ class ScoreOptions:
     k: int | None = None
     method: str = BEST
     shard: Shard = ALL
+    user_fields: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -92,21 +94,29 @@ def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
     from softgrpo.serving.recommended import RequestWriter
     from softgrpo.serving.scoring import Asked, Summary, score
     from softgrpo.serving.served_run import ServedRun
+    from softgrpo.serving.user_fields import fields_of, open_user_fields
 
     config = run.config
     history = options.history or locate(config.data) / f"{config.data.dataset}.inter"
     lists = {name: open_lists(file, config.data) for name, file in (options.lists or {}).items()}
     k = config.fusion.k if options.k is None else options.k
-    asked = Asked(open_history(history, config.data), lists, options.shard, options.users, k)
+    opened = open_history(history, config.data)
     summary = Summary()
     with tempfile.TemporaryDirectory() as work:
         served = ServedRun.open(config, run.folders, options.method, Path(work), tuple(lists))
+        names, users = fields_of(served.corpus.users), options.user_fields
+        if users is None and options.history is None and names and history.with_suffix(".user").is_file():
+            users = history.with_suffix(".user")
+        fields = None if users is None else open_user_fields(users, config.data, names)
+        asked = Asked(opened, lists, options.shard, options.users, k, fields)
         start = time.perf_counter()
         with RequestWriter(path, config.recall.recallers) as writer:
             for batch in score(served, asked, summary):
                 writer.write(batch)
         seconds = time.perf_counter() - start
-    notes = summary.notes()
-    if ignored := asked.history.ignored:
+    notes = summary.notes(told_order=options.history is not None)
+    if run.refit_of:
+        notes.append(f"recallers of refit {run.run_id}; the numbers of the report are those of run {run.refit_of}")
+    if options.history is not None and (ignored := asked.history.ignored):
         notes.append(f"columns of {history} that are not read: {', '.join(ignored)}")
     return Scored(path, summary.users, summary.items, seconds, served.answerer.key, notes, run)

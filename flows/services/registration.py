@@ -34,6 +34,7 @@ FLOWS = {
     "flows.variants:ablate_flow": "ablate",
     "flows.tune:tune_flow": "tune",
     "flows.score:score_flow": "softgrpo",
+    "flows.refit:refit_flow": "softgrpo",
 }
 """The name of each flow by its entrypoint; importing them to ask would take seconds."""
 

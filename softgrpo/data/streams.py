@@ -23,7 +23,7 @@ from softgrpo.errors import DataError, nearest
 
 PIECE = 200_000
 """Rows that are read at a time."""
-PARQUET, ATOMIC, TABLES = (".parquet", ".pq"), (".inter",), {".csv": ",", ".tsv": "\t"}
+PARQUET, ATOMIC, TABLES = (".parquet", ".pq"), (".inter", ".user"), {".csv": ",", ".tsv": "\t"}
 _RULE = "It is a .csv, .tsv, .parquet or atomic (.inter) file"
 _AGAIN = "Write or copy it again"
 

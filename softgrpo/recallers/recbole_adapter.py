@@ -59,11 +59,12 @@ def train_recaller(
     targets_per_user: int | None,
     work: Path,
     reporter: Reporter | None,
+    hold_back: bool = True,
 ) -> RecallerModel:
     """Trains one RecBole model on `corpus.sequence(u)[:windows.train_end[u]]` of every user.
 
     Models that learn by gradient are stopped early, and their best epoch chosen, by NDCG@10 on each user's last training
-    item, which they do not train on. The same seed gives the same recaller on a CPU.
+    item, which they do not train on, unless nothing is held back. The same seed gives the same recaller on a CPU.
 
     Args:
         name: RecBole's name of a general or sequential model.
@@ -74,6 +75,7 @@ def train_recaller(
         targets_per_user: A sequential model trains on at most this many latest positions per user; None takes all.
         work: Folder for RecBole's input, `training/training.inter`.
         reporter: Gets `recall_loss` and `recall_valid_ndcg` per epoch.
+        hold_back: Choose the best epoch as above; else all of the epochs in the settings are trained, on all of the items.
 
     Returns:
         The trained recaller.
@@ -91,7 +93,7 @@ def train_recaller(
             "Raise split.recaller or lower split.record",
             code="RECALLER-004",
         )
-    recipe = Recipe(name, dict(settings), seed, targets_per_user, interactions)
+    recipe = Recipe(name, dict(settings), seed, targets_per_user, interactions, hold_back)
     with shielded(), _refusals_of(recipe):
         data, model = _build(recipe, corpus, work)
         fit(model, data, reporter)
@@ -133,7 +135,7 @@ def _build(recipe: Recipe, corpus: Corpus, work: Path) -> tuple[TrainingData, An
     init_seed(recipe.seed, True)
     write_atomic(recipe.interactions, work)
     cutoff = min(_CUTOFF, recipe.interactions[Columns.Item].nunique())
-    config = make_config(recipe.name, recipe.settings, recipe.seed, work, cutoff)
+    config = make_config(recipe.name, recipe.settings, recipe.seed, work, cutoff, hold_back=recipe.hold_back)
     data = open_training_data(config, corpus, recipe.targets_per_user)
     with redirect_stdout(Printed()):
         model = get_model(recipe.name)(data.config, data.train).to(data.config["device"])

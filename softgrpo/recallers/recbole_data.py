@@ -24,6 +24,7 @@ from softgrpo.recallers.recbole_compat import visible_devices
 DATASET = "training"
 PADDING = "[PAD]"
 _REQUIRED = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+_HELD_BACK, _ALL = {"LS": "valid_only"}, {"RS": [1, 0, 0]}
 _EVAL_BATCH_SIZE = 2**18  # scores at a time; RecBole's 4096 means two users per batch here
 
 
@@ -81,8 +82,10 @@ def draws_negatives(name: str, settings: Mapping[str, Any]) -> bool:
     return not (model.type == ModelType.TRADITIONAL or (model.type == ModelType.SEQUENTIAL and by_cross_entropy))
 
 
-def make_config(name: str, settings: Mapping[str, Any], seed: int, data_path: Path, cutoff: int) -> Config:
-    """Returns RecBole's configuration of one model, whose early stopping goes by NDCG at `cutoff`."""
+def make_config(
+    name: str, settings: Mapping[str, Any], seed: int, data_path: Path, cutoff: int, *, hold_back: bool = True
+) -> Config:
+    """Returns RecBole's configuration of one model, whose early stopping goes by NDCG at `cutoff` of what is held back."""
     own = dict(settings)
     chosen = {
         "eval_batch_size": _EVAL_BATCH_SIZE,
@@ -94,7 +97,7 @@ def make_config(name: str, settings: Mapping[str, Any], seed: int, data_path: Pa
         "data_path": str(data_path),
         "checkpoint_dir": str(data_path / "recbole"),
         "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
-        "eval_args": {"split": {"LS": "valid_only"}, "order": "TO", "group_by": "user", "mode": "full"},
+        "eval_args": {"split": _HELD_BACK if hold_back else _ALL, "order": "TO", "group_by": "user", "mode": "full"},
         "metrics": ["NDCG"],
         "topk": [cutoff],
         "valid_metric": f"NDCG@{cutoff}",
@@ -110,7 +113,8 @@ def make_config(name: str, settings: Mapping[str, Any], seed: int, data_path: Pa
 def open_training_data(config: Config, corpus: Corpus, targets_per_user: int | None) -> TrainingData:
     """Builds RecBole's data sets from the atomic file.
 
-    Models that learn by gradient hold each user's last training item back for early stopping; the others use all.
+    Models that learn by gradient hold each user's last training item back for early stopping, unless the configuration gives them
+    all; the others use all.
 
     Args:
         config: From `make_config`.

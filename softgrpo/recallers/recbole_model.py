@@ -41,6 +41,7 @@ class Recipe:
         seed: Seed of everything random.
         targets_per_user: See `train_recaller`.
         interactions: See `training_interactions`.
+        hold_back: See `train_recaller`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Recipe:
     seed: int
     targets_per_user: int | None
     interactions: pd.DataFrame
+    hold_back: bool = True
 
     def save(self, folder: Path) -> None:
         """Writes `recaller.json` and `interactions.safetensors`."""
@@ -58,6 +60,7 @@ class Recipe:
             "settings": dict(self.settings),
             "seed": self.seed,
             "targets_per_user": self.targets_per_user,
+            **({} if self.hold_back else {"hold_back": False}),
         }
         (folder / "recaller.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
         columns = {

@@ -62,7 +62,7 @@ class _Watched(recbole_trainer.Trainer):  # type: ignore[misc]  # recbole has no
 
 
 def fit(model: Any, data: TrainingData, reporter: Reporter | None) -> None:
-    """Trains a model in place and leaves it with the weights of its best epoch on the held-back items.
+    """Trains a model in place and leaves it with the weights of its best epoch on the held-back items, or of its last without any.
 
     Args:
         model: A RecBole model on its device.

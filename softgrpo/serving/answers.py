@@ -6,7 +6,7 @@ Legend: B requests, M recallers, D depth, K length.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from softgrpo.policy.catalogue import Catalogue
 from softgrpo.policy.reference import Reference
 from softgrpo.ranking.bounds import within_bounds
 from softgrpo.recallers.candidates import NO_ITEM
+from softgrpo.serving.current import Current
 from softgrpo.serving.merging import ItemsAndScores, common_lists, merge_lists, without
 from softgrpo.serving.methods import STATIC, Weigher, fixed_weights, open_weigher
 from softgrpo.serving.requests import Describer, Requests
@@ -140,39 +141,51 @@ class Answerer:
         return ranker.rank(listed, ItemKnowledge(self.describe.reference.popularity, self.describe.embeddings))
 
 
-def describer_of(prepared: Prepared, folders: Mapping[str, Path]) -> Describer:
+def describer_of(prepared: Prepared, folders: Mapping[str, Path], current: Current | None = None) -> Describer:
     """Returns what describes requests as a run describes its windows.
 
     Args:
         prepared: Output of the stages `split` and `data`.
         folders: Of the stages that the run has; of `embed` where its numbers compare texts.
+        current: The users and items that are asked about; None looks them up.
     """
-    config, corpus = prepared.config, prepared.corpus
-    reference = Reference.of(corpus, prepared.windows, prepared.lists, prepared.numbers, config.fusion.k)
-    catalogue = Catalogue.of(corpus.items, reference.seconds, titles=config.told_prompt.titles)
+    config, current = prepared.config, current or Current.of(prepared, folders)
+    own = Reference.of(prepared.corpus, prepared.windows, prepared.lists, prepared.numbers, config.fusion.k)
+    reference = replace(own, popularity=current.popularity)
+    catalogue = Catalogue.of(current.corpus.items, reference.seconds, titles=config.told_prompt.titles)
     embeddings = load_embeddings(folders["embed"] / EMBEDDINGS) if "embed" in folders else None
     return Describer(reference, catalogue, config.told_features, embeddings)
 
 
-def open_answerer(prepared: Prepared, folders: Mapping[str, Path], key: str) -> Answerer:
+def common_lists_of(prepared: Prepared, current: Current) -> ItemsAndScores:
+    """Returns the common lists of a run's recallers, see `common_lists`, with the items' numbers of now."""
+    items, scores = common_lists(prepared.lists, prepared.windows.of(Part.TEST))
+    return current.listed(items), scores
+
+
+def open_answerer(
+    prepared: Prepared, folders: Mapping[str, Path], key: str, current: Current | None = None
+) -> Answerer:
     """Opens a method of a run for new requests.
 
     Args:
         prepared: Output of the stages `split` and `data`.
         folders: Of the stages that the run has.
         key: The method, as in the table.
+        current: The users and items that are asked about; None looks them up.
 
     Raises:
         PolicyError: The run stored no such method.
     """
-    describe = describer_of(prepared, folders)
+    current = current or Current.of(prepared, folders)
+    describe = describer_of(prepared, folders, current)
     ranker = load_ranker(folders["gates"]) if key == RANKER and "gates" in folders else None
     return Answerer(
         key=key,
         weigher=open_weigher(key if ranker is None else STATIC, prepared, folders, describe.reference.names),
         describe=describe,
         static=fixed_weights(prepared)[STATIC],
-        common=common_lists(prepared.lists, prepared.windows.of(Part.TEST)),
+        common=common_lists_of(prepared, current),
         fusion=prepared.fusion,
         platt=prepared.platt,
         ranker=ranker,

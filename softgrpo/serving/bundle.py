@@ -31,15 +31,14 @@ from softgrpo.common.artifacts import EMBEDDINGS
 from softgrpo.common.artifacts import GATE as POLICY_GATE
 from softgrpo.common.columns import Columns
 from softgrpo.common.embeddings import load_embeddings
-from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.errors import PolicyError
 from softgrpo.policy.card import check_numbers, load_card
 from softgrpo.policy.catalogue import Catalogue
 from softgrpo.policy.model import merge_adapters, save_policy
 from softgrpo.policy.reference import Reference
-from softgrpo.serving.answers import Answerer, Answers, describer_of
-from softgrpo.serving.merging import common_lists
+from softgrpo.serving.answers import Answerer, Answers, common_lists_of, describer_of
+from softgrpo.serving.current import Current
 from softgrpo.serving.methods import (
     POLICIES,
     SINGLE,
@@ -164,12 +163,13 @@ def save_bundle(folder: Path, prepared: Prepared, folders: Mapping[str, Path], k
             "Train with --features.user_vector false",
             code="POLICY-049",
         )
-    describe = describer_of(prepared, folders)
+    current = Current.of(prepared, folders)
+    describe = describer_of(prepared, folders, current)
     folder.mkdir(parents=True, exist_ok=True)
     weights = _save_method(folder, prepared, folders, key, describe, copy=copy)
     describe.reference.save(folder / REFERENCE)
-    prepared.corpus.items.to_parquet(folder / ITEMS, index=False)
-    items, scores = common_lists(prepared.lists, prepared.windows.of(Part.TEST))
+    current.corpus.items.to_parquet(folder / ITEMS, index=False)
+    items, scores = common_lists_of(prepared, current)
     save_file({"items": np.ascontiguousarray(items), "scores": np.ascontiguousarray(scores)}, folder / COMMON)
     if describe.embeddings is not None:
         shutil.copy2(folders["embed"] / EMBEDDINGS, folder / EMBEDDINGS)

@@ -145,6 +145,7 @@ def _write_record(folder: Path, origin: Origin, reason: str) -> tuple[str, ...]:
     }
     record = {
         "run_id": origin.run_id,
+        **({"refit_of": origin.refit_of} if origin.refit_of else {}),
         "started": origin.started.isoformat(),
         "commit": origin.commit,
         "seed": origin.config.seed,

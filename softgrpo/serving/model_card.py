@@ -35,6 +35,7 @@ class Origin:
         config: Its configuration.
         data_digest: SHA-256 of the files of the stage `split`.
         policy_digest: SHA-256 of the files of the stage `grpo`.
+        refit_of: The run that was evaluated, where `run_id` is a refit of it; "" elsewhere.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class Origin:
     config: ExperimentConfig
     data_digest: str
     policy_digest: str
+    refit_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -221,8 +223,10 @@ def _facts(card: PolicyCard, origin: Origin, report: Report) -> Iterator[tuple[s
     yield "base model", f"{public_name(card.model_name)}{_versions(card)}"
     yield "merge", report.merge
     yield "seed", str(origin.config.seed)
+    if origin.refit_of:
+        yield "evaluated run, whose results these are", f"`{origin.refit_of}`"
     yield (
-        "run",
+        "refit, which was not evaluated" if origin.refit_of else "run",
         f"`{origin.run_id}`, {origin.started:%Y-%m-%d}" + (f", commit `{origin.commit}`" if origin.commit else ""),
     )
 

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import DataError
+from softgrpo.errors import DataError, nearest
 from softgrpo.evaluation.chosen import BEST
 from softgrpo.serving.recommended import as_records
 from softgrpo.serving.served_run import GivenLists, ServedRun
@@ -75,6 +75,7 @@ class Router:
         times: Sequence[float] | None = None,
         k: int | None = None,
         lists: Mapping[str, Sequence[tuple[str, float]]] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Recommends to one user.
 
@@ -85,13 +86,14 @@ class Router:
             times: Of the items, in the unit of the run's data; None where they are unknown.
             k: Length of the list; None takes the run's `fusion.k`.
             lists: Items with their scores, best first, by the recaller that they are of; they take the place of its own list.
+            fields: What is known of the user, by the run's names of fields, such as age; it goes before what the run knows.
 
         Returns:
             The record of `softgrpo score`: user, source of the weights, reason, recallers without a list, unknown_items, weights,
             and items with rank, title, score and what each recaller gave.
 
         Raises:
-            DataError: There are more or fewer times than items.
+            DataError: There are more or fewer times than items, or the run knows no such field.
             SoftGRPOError: A list is missing, or K is too large.
         """
         items, moments, strange = self._numbered(history, times)
@@ -102,6 +104,7 @@ class Router:
             self.run.config.fusion.k if k is None else k,
             self._lists(lists or {}, items),
             np.array([strange]),
+            self._fields(fields),
         )
         return next(as_records(answer))
 
@@ -112,10 +115,11 @@ class Router:
         user: str = "",
         times: Sequence[float] | None = None,
         lists: Mapping[str, Sequence[tuple[str, float]]] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> str:
         """Returns the prompt that a policy of the run reads of a user; arguments and errors as of `recommend`."""
         items, moments, _ = self._numbered(history, times)
-        described = self.run.describe([user], [items], moments, self._lists(lists or {}, items))
+        described = self.run.describe([user], [items], moments, self._lists(lists or {}, items), self._fields(fields))
         return described.prompts(self.run.config.told_prompt)[0].text()
 
     def _numbered(
@@ -136,6 +140,21 @@ class Router:
         if moments is not None:
             kept = kept[np.argsort(moments[kept], kind="stable")]
         return numbers[kept].astype(np.int32), None if moments is None else [moments[kept]], int((numbers < 0).sum())
+
+    def _fields(self, fields: Mapping[str, str] | None) -> pd.DataFrame | None:
+        """Returns what is told of a user as one row."""
+        from softgrpo.serving.user_fields import as_text, fields_of
+
+        known = fields_of(self.run.corpus.users)
+        for name in fields or {}:
+            if name not in known:
+                raise DataError(
+                    f"field '{name}' of a user",
+                    f"The run knows these fields: {', '.join(known) or 'none'}",
+                    nearest(name, known),
+                    code="DATA-061",
+                )
+        return pd.DataFrame([{name: as_text(value) for name, value in fields.items()}]) if fields else None
 
     def _lists(self, lists: Mapping[str, Sequence[tuple[str, float]]], history: NDArray[np.int32]) -> GivenLists:
         """Returns lists by the run's numbers of items."""

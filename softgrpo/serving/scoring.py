@@ -11,6 +11,7 @@ from softgrpo.data.streams import Shard, Stream
 from softgrpo.serving.histories import Histories, read_histories, read_lists
 from softgrpo.serving.recommended import Recommended
 from softgrpo.serving.served_run import ServedRun
+from softgrpo.serving.user_fields import read_user_fields
 
 BATCH = 1024
 """Users that are scored at a time."""
@@ -29,6 +30,7 @@ class Asked:
         shard: Whose users are scored.
         users: Of these, or None for all of the file.
         k: Length of the lists.
+        fields: What is known of users now; None takes what the run knows.
     """
 
     history: Stream
@@ -36,6 +38,7 @@ class Asked:
     shard: Shard
     users: Collection[str] | None
     k: int
+    fields: Stream | None = None
 
     @property
     def parts(self) -> int:
@@ -81,8 +84,12 @@ class Summary:
         known = self.examples.setdefault(what, [])
         known += users[: SHOWN - len(known)]
 
-    def notes(self) -> list[str]:
-        """Returns one line for each thing that a reader must know."""
+    def notes(self, *, told_order: bool = True) -> list[str]:
+        """Returns one line for each thing that a reader must know.
+
+        Args:
+            told_order: Tell of histories that were sorted; a data set is in nobody's order.
+        """
         lines = [
             f"{count:,} of {self.users:,} users {what}: {', '.join(self.examples[what])}"
             + (", ..." if count > len(self.examples[what]) else "")
@@ -93,7 +100,7 @@ class Summary:
                 f"{self.unknown:,} of {self.users:,} histories hold items that are not in the run's data; these are left out "
                 "(column unknown_items)"
             )
-        if self.unordered:
+        if self.unordered and told_order:
             lines.append(
                 f"{self.unordered:,} of {self.users:,} histories were out of the order of their times and were sorted"
             )
@@ -129,6 +136,7 @@ def _batches(run: ServedRun, asked: Asked, shard: Shard, histories: Histories) -
         name: read_lists(stream, shard, histories.users, histories.items, run.item_index, depth)
         for name, stream in asked.lists.items()
     }
+    fields = None if asked.fields is None else read_user_fields(asked.fields, shard, histories.users)
     for first in range(0, len(histories.users), BATCH):
         rows = slice(first, first + BATCH)
         yield run.recommend(
@@ -138,4 +146,5 @@ def _batches(run: ServedRun, asked: Asked, shard: Shard, histories: Histories) -
             asked.k,
             {name: (items[rows], scores[rows]) for name, (items, scores) in given.items()},
             histories.strange[rows],
+            None if fields is None else fields.iloc[rows],
         )

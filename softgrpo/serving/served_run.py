@@ -17,6 +17,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.policy.blocks.block import UserVectors
 from softgrpo.serving.answers import Answerer, Answers, open_answerer
 from softgrpo.serving.choice import method_key
+from softgrpo.serving.current import Current
 from softgrpo.serving.lister import Lister, open_lister
 from softgrpo.serving.recommended import Recommended
 from softgrpo.serving.requests import Described, Requests
@@ -34,7 +35,7 @@ class ServedRun:
 
     Attributes:
         config: Of the run.
-        corpus: Of the run: its users and items.
+        current: The users and items that are asked about: those of the run, or of its refit.
         answerer: The method.
         lister: The recallers.
         records: How the recallers did before.
@@ -42,7 +43,7 @@ class ServedRun:
     """
 
     config: ExperimentConfig
-    corpus: Corpus
+    current: Current
     answerer: Answerer
     lister: Lister
     records: TrackRecords
@@ -67,17 +68,23 @@ class ServedRun:
             SoftGRPOError: The run stored no such method, or something is damaged.
         """
         prepared = Prepared.of(config, folders)
-        corpus, windows = prepared.corpus, prepared.windows
+        current = Current.of(prepared, folders)
+        corpus = current.corpus
         return cls(
             config,
-            corpus,
-            open_answerer(prepared, folders, method_key(folders, config.fusion.k, method)),
+            current,
+            open_answerer(prepared, folders, method_key(folders, config.fusion.k, method), current),
             open_lister(config, folders, corpus, work, given),
-            TrackRecords.of(corpus, windows, prepared.features),
+            TrackRecords.of(current.sequences(prepared.corpus), prepared.windows, prepared.features),
             load_vectors(config, folders, corpus, prepared.data),
             pd.Index(corpus.users[Columns.Token], dtype=object),
             pd.Index(corpus.items[Columns.Token], dtype=object),
         )
+
+    @property
+    def corpus(self) -> Corpus:
+        """The users and items that are asked about."""
+        return self.current.corpus
 
     def recommend(
         self,
@@ -87,6 +94,7 @@ class ServedRun:
         k: int,
         given: GivenLists | None = None,
         strange: NDArray[np.int64] | None = None,
+        fields: pd.DataFrame | None = None,
     ) -> Recommended:
         """Recommends to B users.
 
@@ -97,12 +105,13 @@ class ServedRun:
             k: K.
             given: Lists from elsewhere.
             strange: (B,) items of each history that are not in the run's data and were left out.
+            fields: B rows of what is known of the users now, some of the run's fields as text; "" leaves what the run knows.
 
         Raises:
             SoftGRPOError: K is too large, or a list is missing.
         """
         numbers = self.user_index.get_indexer(pd.Index(list(users), dtype=object))
-        requests = self._requests(numbers, histories, times, given)
+        requests = self._requests(numbers, histories, times, given, fields)
         vectors = self._vectors(numbers, histories)
         answers = self.answerer(requests, k, vectors)
         without = [self._without(answers.empty[row], int(numbers[row]), given or {}) for row in range(len(users))]
@@ -122,10 +131,11 @@ class ServedRun:
         histories: Sequence[NDArray[np.int32]],
         times: Sequence[NDArray[np.float64]] | None,
         given: GivenLists | None = None,
+        fields: pd.DataFrame | None = None,
     ) -> Described:
         """Returns the numbers and prompts of B users; arguments as of `recommend`."""
         numbers = self.user_index.get_indexer(pd.Index(list(users), dtype=object))
-        requests = self._requests(numbers, histories, times, given)
+        requests = self._requests(numbers, histories, times, given, fields)
         return self.answerer.describe(requests, self._vectors(numbers, histories))
 
     def _requests(
@@ -134,12 +144,17 @@ class ServedRun:
         histories: Sequence[NDArray[np.int32]],
         times: Sequence[NDArray[np.float64]] | None,
         given: GivenLists | None,
+        fields: pd.DataFrame | None,
     ) -> Requests:
-        """Returns the requests of users by their numbers, with their lists and track records."""
+        """Returns the requests of users by their numbers, with their lists, track records and fields."""
         lists = self.lister(users, histories, given)
         known = self.corpus.users.iloc[np.maximum(users, 0)].reset_index(drop=True)
-        known = known.mask(pd.Series(users < 0), "")  # nothing is known of a new user
-        return Requests.of(self.corpus.items, known, histories, times, lists, self.records(users, histories))
+        known = known.mask(pd.Series(users < 0), "")  # nothing is known of a new user, unless somebody tells
+        if fields is not None:
+            told = fields.reset_index(drop=True)
+            known[told.columns] = told.where(told != "", known[told.columns])
+        record = self.records(self.current.in_run(users), histories)
+        return Requests.of(self.corpus.items, known, histories, times, lists, record)
 
     def _vectors(self, users: NDArray[np.int64], histories: Sequence[NDArray[np.int32]]) -> UserVectors | None:
         """Returns what reads the recallers' user vectors of requests, None where the run has no such block."""

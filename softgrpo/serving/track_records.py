@@ -21,7 +21,7 @@ class TrackRecords:
     """The outcomes of all windows of a run.
 
     Attributes:
-        corpus: Of the run.
+        corpus: Of the run, with the items' numbers of now, see `softgrpo.serving.current`.
         windows: Of the run, sorted by user and time.
         outcomes: Of the windows.
     """
@@ -43,7 +43,7 @@ class TrackRecords:
 
         Args:
             users: (B,) user ids of the run, -1 for a user that is not in it.
-            histories: B arrays of item ids of the run, oldest first.
+            histories: B arrays of item ids of now, oldest first.
         """
         begin, behind = (np.searchsorted(self.windows.user, users, side) for side in ("left", "right"))
         end = begin.copy()

@@ -110,6 +110,29 @@ def _recall_plugin(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     }
 
 
+def _refit(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "recaller": variant,
+        "settings": config.recall.settings_of(variant),
+        **config.recall.model_dump(mode="json", include={"targets_per_user"}),
+    }
+
+
+def _refit_plugin(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "recaller": variant,
+        "settings": config.recall.settings.get(variant, {}),
+        "plugin": plugin_identity(variant),
+    }
+
+
+def _snapshot(config: ExperimentConfig, variant: str) -> dict[str, Any]:
+    read = _split(config, variant)
+    return {name: read[name] for name in ("seed", "data", "files")}
+
+
 def _check(config: ExperimentConfig, variant: str) -> dict[str, Any]:
     return {
         "seed": config.seed,
@@ -209,6 +232,10 @@ RECALL_PLUGIN = _stage("recall", _recall_plugin, (*TABLES, "safetensors", "torch
 RECALL_TEXT = _stage("recall", _recall_text, (*TABLES, "torch"), "recall_text")
 RECALL_FOLD = _stage("recall", _recall_fold, RECALL.libraries, "recall_fold")
 RECALL_TEXT_FOLD = _stage("recall", _recall_text_fold, RECALL_TEXT.libraries, "recall_text_fold")
+SNAPSHOT = _stage("snapshot", _snapshot, TABLES)
+EMBED_SNAPSHOT = _stage("embed", _embed, EMBED.libraries, "embed_snapshot")
+REFIT = _stage("recall", _refit, RECALL.libraries, "refit")
+REFIT_PLUGIN = _stage("recall", _refit_plugin, RECALL_PLUGIN.libraries, "refit_plugin")
 DATA = _stage("data", _data, (*TABLES, "optuna", "safetensors", "scikit-learn", "torch"))
 CHECK = _stage("check", _check, (*TABLES, "safetensors"))
 GATES = _stage("gates", _gates, (*TABLES, "safetensors", "scikit-learn", "skops", "torch"))
@@ -218,4 +245,5 @@ TEST = _stage("test", _test, (*TRAINING, "jinja2", "matplotlib", "pandas", "pyar
 EVERY = (
     *(SPLIT, EMBED, RECALL, RECALL_FILE, RECALL_PLUGIN, RECALL_TEXT, RECALL_FOLD, RECALL_TEXT_FOLD),
     *(DATA, CHECK, GATES, SFT, GRPO, TEST),
+    *(SNAPSHOT, EMBED_SNAPSHOT, REFIT, REFIT_PLUGIN),
 )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from softgrpo.common.artifacts import EMBEDDINGS
 from softgrpo.common.embeddings import create_embeddings
 from softgrpo.common.files import written_whole
+from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.item_texts import few_texts_note, item_texts
 from softgrpo.policy.text_encoder import TextEncoder
@@ -31,8 +32,7 @@ def run(context: StageContext) -> dict[str, float]:
     texts = item_texts(config.data, config.text, load_corpus(context.inputs["split"]).items)
     if note := few_texts_note(texts):
         context.reporter.info(note)
-    on_cuda = config.train.device != "cpu" and torch.cuda.is_available()
-    encoder = TextEncoder.load(config.text, torch.device("cuda" if on_cuda else "cpu"))
+    encoder = encoder_of(config)
     different, place = different_texts(texts)
     started = time.perf_counter()
     width = write_embeddings(context.out / EMBEDDINGS, place, pieces(encoder, different, context.work))
@@ -46,6 +46,12 @@ def run(context: StageContext) -> dict[str, float]:
         "different_texts": float(len(different)),
         "embedding_width": float(width),
     }
+
+
+def encoder_of(config: ExperimentConfig) -> TextEncoder:
+    """Returns the encoder of item texts, on the device of the settings."""
+    on_cuda = config.train.device != "cpu" and torch.cuda.is_available()
+    return TextEncoder.load(config.text, torch.device("cuda" if on_cuda else "cpu"))
 
 
 def different_texts(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:

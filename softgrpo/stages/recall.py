@@ -11,7 +11,9 @@ from softgrpo.stages.contract import StageContext
 from softgrpo.stages.lists import CurveKeeper, write_lists
 
 
-def train(context: StageContext, name: str, corpus: Corpus, windows: Windows) -> RecallerModel:
+def train(
+    context: StageContext, name: str, corpus: Corpus, windows: Windows, *, hold_back: bool = True
+) -> RecallerModel:
     """Trains a recaller and writes its curves and what it was trained on.
 
     Args:
@@ -19,6 +21,7 @@ def train(context: StageContext, name: str, corpus: Corpus, windows: Windows) ->
         name: The recaller.
         corpus: All interactions.
         windows: They say where its training part ends.
+        hold_back: See `softgrpo.recallers.recbole_adapter.train_recaller`.
 
     Raises:
         RecallerError: RecBole cannot train it on these data.
@@ -35,6 +38,7 @@ def train(context: StageContext, name: str, corpus: Corpus, windows: Windows) ->
         targets_per_user=config.recall.targets_per_user,
         work=context.work,
         reporter=keeper,
+        hold_back=hold_back,
     )
     keeper.write(context.out)
     keep_training_input(context.work, context.out)

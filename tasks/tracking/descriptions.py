@@ -17,12 +17,13 @@ NOTE_CHARACTERS = 5000
 STAGES = {
     "split": "Reads the data, filters it, and cuts every user's history into parts.",
     "embed": "Embeds the text of every item, for the recaller Text.",
-    "recall": "Trains one recaller and stores its candidate lists.",
+    "recall": "Trains one recaller and stores it with its candidate lists, in a refit without lists.",
     "data": "Writes features and prompts, and finds the best static mixture.",
     "check": "Looks for leaks in what the stages before it stored.",
     "gates": "Fits and stores the gates, the item ranker and the static mixtures: all that needs no language model.",
     "sft": "Teaches the language model by labels, from the best static mixture on.",
     "grpo": "Trains the SFT policy on by rewards: SofT-GRPO.",
+    "snapshot": "Reads the data set as it is now, all of it for training.",
     "test": "Compares all methods on the test windows and writes the report.",
 }
 

@@ -27,7 +27,7 @@ from tasks.tracking.liveness import LivenessLocks
 from tasks.tracking.runs import Runs
 from tasks.tracking.store import ArtifactStore, Reference
 
-PIPELINE_TAG = "stage_run."
+PIPELINE_TAG, REFIT = "stage_run.", "refit"
 UPSTREAM_TAG = "upstream_run."
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 """The form of MLflow's run ids."""
@@ -118,7 +118,7 @@ def _beginning_with(tracking: Tracking, beginning: str) -> list[Run]:
 def stage_runs(store: ArtifactStore, run: Run) -> dict[str, str]:
     """Returns node name -> run id of a pipeline's run, or of a stage's run with all that it was made from."""
     tags: Mapping[str, str] = run.data.tags
-    if tags.get("stage") == "pipeline":
+    if tags.get("stage") in ("pipeline", REFIT):
         return {name.removeprefix(PIPELINE_TAG): value for name, value in tags.items() if name.startswith(PIPELINE_TAG)}
     upstream = [value for name, value in tags.items() if name.startswith(UPSTREAM_TAG)]
     made_from: dict[str, str] = {}

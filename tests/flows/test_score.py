@@ -24,6 +24,7 @@ RUNS = [
     listed("newest"),
     listed("older"),
 ]
+REFITS = {"shop": "refitted"}
 
 
 @pytest.fixture
@@ -40,8 +41,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         keywords = {"path": path, "users": 3, "items": 30, "seconds": 1.0, "notes": ["one note"], "run": run}
         return Scored(**{name: keywords.get(name, "static") for name in Scored.__dataclass_fields__})
 
-    monkeypatch.setattr("flows.score.connect", lambda output: None)
-    monkeypatch.setattr("flows.score.list_pipelines", lambda tracking, most: RUNS)
+    monkeypatch.setattr("flows.results.newest.connect", lambda output: None)
+    monkeypatch.setattr("flows.results.newest.freshest_refit", lambda tracking, name: REFITS.get(name))
+    monkeypatch.setattr("flows.results.newest.list_pipelines", lambda tracking, most: RUNS)
     monkeypatch.setattr("flows.score.open_to_score", opened)
     monkeypatch.setattr("flows.score.score_run", scored)
     return calls
@@ -63,3 +65,14 @@ def test_without_a_finished_run_it_says_so(asked: list[Any], tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=r"dataset ml-1m.*None of the newest 6 runs"):
         score_flow("ml-1m", output=tmp_path)
     assert asked == []
+
+
+def test_the_freshest_refit_is_asked(asked: list[Any], tmp_path: Path) -> None:
+    from flows.score import score_flow
+
+    assert score_flow("shop", fresh=True, output=tmp_path) == tmp_path / "scores" / "refitted.parquet"
+    assert asked[0] == ("refitted", ScoreOptions())
+    with pytest.raises(ConfigError, match=r"dataset steam with fresh = true.*softgrpo refit RUN"):
+        score_flow("steam", fresh=True, output=tmp_path)
+    with pytest.raises(ConfigError, match=r"run = older and fresh = true"):
+        score_flow("shop", run="older", fresh=True, output=tmp_path)

@@ -212,13 +212,14 @@ def test_the_command_passes_its_configuration_and_shows_the_parameters_of_the_fo
 
 def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:
     from flows.pipeline import softgrpo_flow
+    from flows.refit import refit_flow
     from flows.score import score_flow
     from flows.tune import tune_flow
     from flows.variants import ablate_flow, multi_recaller_flow
 
     flows = {
         f"{flow.fn.__module__}:{flow.fn.__name__}": flow
-        for flow in (softgrpo_flow, multi_recaller_flow, ablate_flow, tune_flow, score_flow)
+        for flow in (softgrpo_flow, multi_recaller_flow, ablate_flow, tune_flow, refit_flow, score_flow)
     }
     deployments = yaml.safe_load(Path("deployments/prefect.yaml").read_text(encoding="utf-8"))
     assert next(iter(deployments["pull"][0])) == "prefect.deployments.steps.set_working_directory"
@@ -229,6 +230,7 @@ def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:
         names.append(f"{flow.name}/{deployment['name']}")
     assert {
         "softgrpo/full",
+        "softgrpo/refit",
         "softgrpo/score",
         "multi-recaller/compare-pools",
         "ablate/compare-parts",

@@ -41,10 +41,11 @@ WINGS = {
     "flows.study": "",
     "flows.results": "runtime",
     "flows.pipeline": "form results runtime",
-    "flows.start": "pipeline results runtime",
     "flows.variants": "form pipeline results runtime",
     "flows.tune": "form pipeline results runtime study",
     "flows.score": "form results runtime",
+    "flows.refit": "form results runtime",
+    "flows.start": "pipeline refit results runtime",
     "flows.command": "pipeline results runtime services start tune variants",
     "flows.cli": "command runtime",
 }
@@ -122,7 +123,7 @@ def test_every_module_is_in_a_wing_and_no_wing_imports_a_later_one() -> None:
 
 def test_folders_hold_few_entries() -> None:
     entries = {layer: sum(1 for path in (ROOT / layer).iterdir() if path.name != "__pycache__") for layer in LAYERS[:3]}
-    assert entries["softgrpo"] <= 18 and entries["tasks"] <= 8 and entries["flows"] <= 13, entries
+    assert entries["softgrpo"] <= 18 and entries["tasks"] <= 8 and entries["flows"] <= 14, entries
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

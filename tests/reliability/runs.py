@@ -256,12 +256,23 @@ class Problem:
         """
         command = ["run", self.dataset, stage, "tiny", "--output", str(self.output)]
         command += ["--recbole_models", *RECALLERS, *flags(self.settings(more)), *words]
+        return self.order(*command, environment=environment, program=program, frozen_at=frozen_at, folder=folder)
+
+    def order(
+        self,
+        *command: str,
+        environment: Mapping[str, str] | None = None,
+        program: str = COMMAND,
+        frozen_at: str = "",
+        folder: Path = ROOT,
+    ) -> Command:
+        """Starts any sub-command of `softgrpo`; for the options see `start`."""
         self.output.parent.mkdir(parents=True, exist_ok=True)
         log = self.output.parent / f"{self.output.name}-{time.monotonic_ns()}.log"
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **self.addresses, **(environment or {})}
         if frozen_at:
             program = FREEZING.format(pattern=frozen_at)
-        return Command(WarmProcess(program, command, folder, variables, log), log, self.output)
+        return Command(WarmProcess(program, list(command), folder, variables, log), log, self.output)
 
     def run(self, *words: str, **options: Any) -> str:
         """Makes a whole run and returns what it said."""

@@ -41,7 +41,7 @@ def completed(line: str, folder: Path) -> set[str]:
     ("line", "offered"),
     [
         ("softgrpo rec", {"recommend"}),
-        ("softgrpo re", {"report", "recommend"}),
+        ("softgrpo re", {"report", "recommend", "refit"}),
         ("softgrpo run ml-1", {"ml-100k", "ml-1m"}),
         ("softgrpo run ml-100k gr", {"grpo"}),
         ("softgrpo tune ml-100k ", {"full", "debug"}),

@@ -59,6 +59,10 @@ def test_a_beginning_that_several_runs_have_is_refused(
         (["export", "RUN", "--to", "FOLDER.json", "--engines", "solr"], "There is no such engine"),
         (["export", "RUN", "--to", "FOLDER.json", "--queries", "q.json"], "Queries go into the bodies"),
         (["report", "nobody"], "MLflow has no such run"),
+        (["refit", "nobody"], "MLflow has no such run"),
+        (["refit", "STAGE"], "It must be the run of a pipeline"),
+        (["refit", "RUN"], "a run whose recallers are all from files: A, B"),
+        (["refit", "RUN", "--parallel", "0"], "--parallel 0"),
         (
             ["report", "0F1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"],
             "that of a run in Prefect; the id of the MLflow run is needed",

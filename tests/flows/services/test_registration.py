@@ -17,6 +17,7 @@ from flows.variants import ablate_flow, multi_recaller_flow
 
 WEEKLY = {"slug": "weekly", "cron": "0 3 * * 1", "timezone": "UTC", "active": False}
 NIGHTLY = {"slug": "nightly", "cron": "0 5 * * *", "timezone": "UTC", "active": False}
+EARLIER = {"slug": "nightly", "cron": "0 4 * * *", "timezone": "UTC", "active": False}
 FLOWS = (softgrpo_flow, multi_recaller_flow, ablate_flow, tune_flow)
 
 
@@ -50,7 +51,11 @@ def test_a_schedule_that_a_user_deleted_stays_deleted() -> None:
 
 def test_no_schedule_stands_where_prefect_would_replace_those_of_users() -> None:
     definitions = yaml.safe_load(Path(DEPLOYMENTS_FILE).read_text(encoding="utf-8"))
-    assert definitions["definitions"]["schedules"] == {"softgrpo/full": [WEEKLY], "softgrpo/score": [NIGHTLY]}
+    assert definitions["definitions"]["schedules"] == {
+        "softgrpo/full": [WEEKLY],
+        "softgrpo/refit": [EARLIER],
+        "softgrpo/score": [NIGHTLY],
+    }
     assert [each["name"] for each in definitions["deployments"] if "schedules" in each] == []
     names = deployment_names(definitions)
     assert set(definitions["definitions"]["schedules"]) <= set(names)
@@ -110,4 +115,16 @@ def test_the_form_of_scoring_offers_datasets_too() -> None:
     schema = form_schema(parameter_schema(score_flow).model_dump(exclude_unset=True), ["shop"])
     assert [kind.get("enum") for kind in schema["properties"]["dataset"]["anyOf"]] == [["ml-100k", "shop"], None]
     assert (schema["properties"]["k"]["type"], schema["properties"]["history"]["type"]) == ("integer", "string")
-    assert validate({"k": 5, "run": "abc"}, schema, raise_on_error=True, ignore_required=True) == []
+    assert validate({"k": 5, "run": "abc", "fresh": True}, schema, raise_on_error=True, ignore_required=True) == []
+
+
+def test_the_form_of_a_refit_offers_datasets_too() -> None:
+    from flows.refit import refit_flow
+
+    schema = form_schema(parameter_schema(refit_flow).model_dump(exclude_unset=True), ["shop"])
+    assert [kind.get("enum") for kind in schema["properties"]["dataset"]["anyOf"]] == [["ml-100k", "shop"], None]
+    kinds = [schema["properties"][name]["type"] for name in ("run", "data_path", "parallel")]
+    assert kinds == ["string", "string", "integer"]
+    assert validate({"run": "abc", "parallel": 2}, schema, raise_on_error=True, ignore_required=True) == []
+    with pytest.raises(ValidationError, match="Validation failed for field 'parallel'"):
+        validate({"parallel": "two"}, schema, raise_on_error=True, ignore_required=True)

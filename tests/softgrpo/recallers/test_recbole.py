@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,28 @@ def test_the_weights_of_the_best_epoch_are_kept(tmp_path: Path) -> None:
     short = train("BPR", tmp_path, {**settings, "epochs": best})
     corpus, _ = cycles()
     assert torch.equal(scores_of(model, corpus, [0, 1], TRAIN), scores_of(short, corpus, [0, 1], TRAIN))
+
+
+@pytest.mark.parametrize("name", ["BPR", "SASRec", "EASE"])
+def test_nothing_is_held_back_where_the_epochs_are_known(tmp_path: Path, name: str) -> None:
+    """All of the settings' epochs on all items: the last item of every user is trained on, and what is stored opens the same."""
+    from softgrpo.recallers.recbole_adapter import load_recaller, train_recaller
+
+    corpus, windows = cycles()
+    whole = replace(windows, train_end=np.diff(corpus.offsets).astype(np.int32))
+    curves = Curves()
+    options: dict[str, Any] = {"seed": 1, "targets_per_user": None, "reporter": curves}
+    model = train_recaller(name, corpus, whole, TINY[name], work=tmp_path / "work", hold_back=False, **options)
+    if name != "EASE":
+        trained = model.data.train.inter_feat  # type: ignore[attr-defined]
+        assert len(trained) == len(corpus.item) - (corpus.num_users if name == "SASRec" else 0)
+        assert [point for point in curves.points if "recall_valid_ndcg" in point[1]] == []
+        assert [step for step, _ in curves.points] == [1, 2]
+    model.save(tmp_path / "model")
+    opened = load_recaller(tmp_path / "model", corpus)
+    torch.testing.assert_close(
+        scores_of(model, corpus, [0, 1], LENGTH), scores_of(opened, corpus, [0, 1], LENGTH), rtol=0, atol=0
+    )
 
 
 def test_divergence_is_an_error(tmp_path: Path) -> None:
