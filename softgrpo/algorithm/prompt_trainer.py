@@ -10,6 +10,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedConfig, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, get_last_checkpoint
 
-from softgrpo.algorithm.batching import FixedOrder, GroupSampler, Row, policy_logits, token_counts
+from softgrpo.algorithm.batching import FixedOrder, GroupSampler, PromptCollator, Row, policy_logits, token_counts
 from softgrpo.algorithm.checkpoints import check_origin, describe, write_origin
+from softgrpo.algorithm.frozen_states import frozen_states_of
 from softgrpo.errors import ConfigError, TrainingError
 
 logger = logging.getLogger(__name__)
@@ -68,20 +70,6 @@ class StepNumbers(TrainerCallback):
         every = accelerator.gather(local[None]).cpu()  # (P, names)
         self._values.clear()
         return {name: float(self._summary(name, every[:, place])) for place, name in enumerate(names)}
-
-
-def switch_dropout_off(model: nn.Module) -> None:
-    """Makes a model the same function in training as otherwise.
-
-    Some models have no module for a dropout but a rate, an attribute such as `attention_dropout` or `layerdrop`, which they hand to
-    a function. Both become 0. The configuration stays as it is, so a stored model keeps the rates that it came with.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name, value in vars(module).items():
-            if "drop" in name and isinstance(value, float):
-                setattr(module, name, 0.0)
 
 
 class PromptTrainer(Trainer):
@@ -237,12 +225,23 @@ class PromptTrainer(Trainer):
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
         checkpoint = Path(str(resume_from_checkpoint)) if resume_from_checkpoint else None
-        self.prepare(checkpoint)
         try:
-            return super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
+            with self._frozen_states():
+                self.prepare(checkpoint)
+                return super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
         except TrainingError as problem:
             received = f"{problem.received}, after {self.state.global_step} finished steps"
             raise TrainingError(received, problem.rule, problem.remedy, code=problem.code) from problem
+
+    def _frozen_states(self) -> AbstractContextManager[None]:
+        """Returns the context of a training, in which frozen layers are computed once for each prompt."""
+        if self.args.torch_compile or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return nullcontext()  # these do not look at what a layer is at the moment
+        asked = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        rows: list[Dataset[Row]] = [each for each in (self.train_dataset, *asked) if each is not None]
+        collator, size = self.data_collator, self.args.per_device_eval_batch_size
+        assert self.model is not None and isinstance(collator, PromptCollator)
+        return frozen_states_of(self.model, rows, collator, size, self.compute_loss_context_manager)
 
     def prepare(self, checkpoint: Path | None) -> None:
         """Makes ready what training needs, before a checkpoint is loaded, and checks that the checkpoint belongs here."""

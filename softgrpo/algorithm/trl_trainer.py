@@ -25,11 +25,12 @@ from trl.trainer.callbacks import SyncRefModelCallback
 from softgrpo.algorithm.batching import PromptCollator, Row, policy_logits
 from softgrpo.algorithm.checkpoints import read_reference, write_reference
 from softgrpo.algorithm.completions import show_completions, write_completions
+from softgrpo.algorithm.dropout import switch_dropout_off
 from softgrpo.algorithm.experience import Draw, Experience
 from softgrpo.algorithm.noise import row_noise, scale_of_draw
 from softgrpo.algorithm.policy_losses import policy_loss
 from softgrpo.algorithm.prompt_data import PromptData, as_rows, prompt_texts
-from softgrpo.algorithm.prompt_trainer import PromptTrainer, switch_dropout_off
+from softgrpo.algorithm.prompt_trainer import PromptTrainer
 from softgrpo.algorithm.reference import (
     compute_reference,
     copy_as_reference,
@@ -250,8 +251,7 @@ class SoftGRPOTrainer(RewardedEvaluation, PromptTrainer, _BaseTrainer):  # type:
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Returns the loss of one micro batch; samples are drawn on the first of `num_iterations` visits."""
-        args, slot = self.args, self._slot
-        self._slot += 1
+        args, slot, self._slot = self.args, self._slot, self._slot + 1
         logits = policy_logits(model, inputs)
         if slot not in self._buffer:
             self._buffer[slot] = self._experience(self._draw(logits, inputs))

@@ -39,8 +39,8 @@ class PolicyConfig(Section):
     lora_alpha: Count = 32
     """Scale of the LoRA adapters."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
-    """Layers of the language model, from the bottom, that stay as they were pretrained, with the embeddings: steps are faster and
-    less is forgotten. Adapters go on the other layers only; 0 freezes nothing."""
+    """Layers of the language model, from the bottom, that stay as they were pretrained, with the embeddings. They are computed once
+    for each prompt, so training is faster, and less is forgotten. Adapters go on the other layers only; 0 freezes nothing."""
     merge_adapter: bool = False
     """Also store a plain model with the adapters merged into its weights, in the folder `merged` (lora only)."""
     prior: Literal["none", "static", "gate"] = "static"

@@ -47,7 +47,7 @@ def preflight(config: ExperimentConfig, until: str = "test") -> list[str]:
             check_reachable(config.text.model_name, config.text.max_length)
     needs_model = until in LANGUAGE_MODEL_STAGES
     if needs_model:
-        check_reachable(config.policy.model_name, config.prompt.max_length)
+        check_reachable(config.policy.model_name, config.prompt.max_length, config.policy.frozen_layers)
     notes = _check_data(config)
     if needs_model or embeds:
         _check_device(config)

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from softgrpo.algorithm.dropout import switch_dropout_off
+from softgrpo.algorithm.frozen_states import layer_stacks
 from softgrpo.errors import PolicyError
+from softgrpo.policy.model_files import check_layer_count
 
 
 def find_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -21,22 +24,21 @@ def find_layers(model: PreTrainedModel) -> nn.ModuleList:
     Raises:
         PolicyError: It has no list of as many layers as its configuration says, or several (an encoder and a decoder).
     """
-    count = getattr(model.config, "num_hidden_layers", None)
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
-    inner = {id(module) for each in lists for module in each.modules() if module is not each}
-    outer = [each for each in lists if id(each) not in inner]
-    if len(outer) != 1:
+    stacks = layer_stacks(model)
+    if len(stacks) != 1:
         raise PolicyError(
-            f"a {type(model).__name__} with {len(outer)} lists of {count} layers",
+            f"a {type(model).__name__} with {len(stacks)} lists of {model.config.num_hidden_layers} layers",
             "policy.frozen_layers counts the layers of one stack",
             "Set policy.frozen_layers to 0, or choose a model with one stack of layers",
             code="POLICY-051",
         )
-    return outer[0]
+    return stacks[0]
 
 
 def freeze_lower_layers(model: PreTrainedModel, count: int) -> None:
     """Freezes the first layers of a model, and all that they read: the embeddings, and what is shared with them.
+
+    They have no dropout from then on, so they are a fixed function, which a trainer computes once for each prompt.
 
     Args:
         model: Before a new head, soft tokens or adapters are put on it.
@@ -48,16 +50,13 @@ def freeze_lower_layers(model: PreTrainedModel, count: int) -> None:
     if count == 0:
         return
     layers = find_layers(model)
-    if count > len(layers):
-        raise PolicyError(
-            f"policy.frozen_layers = {count}",
-            f"the model has {len(layers)} layers",
-            f"Choose 0 to {len(layers)}",
-            code="POLICY-052",
-        )
+    check_layer_count(count, len(layers))
     for parameter in _parameters_behind(_output_of(model, layers[count - 1])):
         parameter.requires_grad_(False)
     layers[:count].requires_grad_(False)  # what a layer holds and this one prompt did not use
+    for module in model.modules():
+        if all(not value.requires_grad for value in module.parameters()) and any(True for _ in module.parameters()):
+            switch_dropout_off(module)
 
 
 def _output_of(model: PreTrainedModel, layer: nn.Module) -> Tensor:

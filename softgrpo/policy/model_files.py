@@ -116,15 +116,31 @@ def _no_model(model_name: str, missing: str) -> PolicyError:
     )
 
 
-def check_reachable(model_name: str, max_length: int) -> None:
-    """Checks that a model is there and whole, or that the hub has it, and that prompts fit a model that is there.
+def check_layer_count(frozen: int, layers: int) -> None:
+    """Checks that a model has as many layers as are to be frozen.
+
+    Raises:
+        PolicyError: It has fewer.
+    """
+    if frozen > layers:
+        raise PolicyError(
+            f"policy.frozen_layers = {frozen}",
+            f"the model has {layers} layers",
+            f"Choose 0 to {layers}",
+            code="POLICY-052",
+        )
+
+
+def check_reachable(model_name: str, max_length: int, frozen_layers: int = 0) -> None:
+    """Checks that a model is there and whole, or that the hub has it, and that prompts and settings fit a model that is there.
 
     Args:
         model_name: See `PolicyConfig.model_name`.
         max_length: Tokens per prompt.
+        frozen_layers: See `PolicyConfig.frozen_layers`.
 
     Raises:
-        PolicyError: It cannot be found, lacks files or holds broken ones, or reads fewer tokens.
+        PolicyError: It cannot be found, lacks files or holds broken ones, reads fewer tokens or has fewer layers.
     """
     source, gguf = locate_weights(model_name)
     folder = Path(source)
@@ -139,7 +155,10 @@ def check_reachable(model_name: str, max_length: int) -> None:
         if cached is None:
             return
         config = cached
-    positions = _read_config(model_name, config).get("max_position_embeddings")
+    read = _read_config(model_name, config)
+    layers, positions = read.get("num_hidden_layers"), read.get("max_position_embeddings")
+    if isinstance(layers, int):
+        check_layer_count(frozen_layers, layers)
     if isinstance(positions, int) and positions < max_length:
         raise PolicyError(
             f"prompt.max_length = {max_length}",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transformers import TrainingArguments
 
 from softgrpo.algorithm.batching import PromptCollator
-from softgrpo.algorithm.prompt_trainer import switch_dropout_off
+from softgrpo.algorithm.dropout import switch_dropout_off
 from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
 from softgrpo.common.artifacts import CONFUSION, CURVES, GATE
 from softgrpo.evaluation.confusion import choice_metrics, confusion_table

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 from softgrpo.errors import StoreError, chain, full_disk_is_readable
 
 DATABASE = "mlflow.db"
-MAGIC = b"SQLite format 3\0"
-"""The beginning of every SQLite file that is not empty."""
 MOUNTS = Path("/proc/self/mounts")
 HERE = frozenset({"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
 """File systems of one machine, whose processes share memory; a database that is written ahead needs that."""
@@ -70,26 +69,27 @@ def check_sqlite(path: Path, rule: str, remedy: str) -> None:
     """
     if not path.exists():
         return
-    begin = b""
-    if path.is_file():
-        with path.open("rb") as file:
-            begin = file.read(len(MAGIC))
-    if path.is_dir() or begin not in (b"", MAGIC):
+    kind, damage = ("none", "") if path.is_dir() else _damage(path)
+    if kind == "none":
         raise StoreError(f"'{path}' is no SQLite database", rule, remedy, code="STORE-031")
-    if begin and (damage := _damage(path)):
+    if damage:
         raise StoreError(f"'{path}' is damaged: {damage}", rule, remedy, code="STORE-032")
 
 
-def _damage(path: Path) -> str:
-    """Returns the first damage of a database, empty where there is none or where it cannot be read now."""
+def _damage(path: Path) -> tuple[Literal["none", "database"], str]:
+    """Returns whether a file is a database at all, and its first damage, "" where there is none or it cannot be read now.
+
+    SQLite alone opens the file: another handle in this process, once closed, would take SQLite's locks away with it (POSIX), and
+    the next program that closes the database would delete what this process still writes to.
+    """
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError:  # locked, or without the right to read: opening it for work will say so
-        return ""
+        return "database", ""
     except sqlite3.DatabaseError as error:
-        return str(error)
-    return "" if verdict == "ok" else str(verdict)
+        return "none" if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB else "database", str(error)
+    return "database", "" if verdict == "ok" else str(verdict)
 
 
 def damaged_database(error: BaseException) -> StoreError | None:

@@ -22,7 +22,7 @@ WINGS = {
     "softgrpo.ranking": "common config errors",
     "softgrpo.algorithm": "errors reporting",
     "softgrpo.recallers": "common errors reporting",
-    "softgrpo.policy": "common config data errors",
+    "softgrpo.policy": "algorithm common config data errors",
     "softgrpo.presets": "common config data errors recallers",
     "softgrpo.baselines": "algorithm common config errors policy ranking reporting",
     "softgrpo.evaluation": "baselines common config errors policy ranking",

