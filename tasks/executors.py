@@ -260,7 +260,7 @@ def _open_cluster(address: str) -> Iterator[DaskExecutor]:
         raise ConfigError(
             f"--dask {address}",
             "A package for Dask is missing",
-            "pip install -c constraints.txt -e '.[dask]'",
+            "Run: pip install -c constraints.txt -e '.[dask]'",
             code="CONFIG-072",
         ) from error
     with DaskTaskRunner(address=address, client_kwargs={"timeout": PATIENCE_SECONDS}) as runner:

@@ -64,6 +64,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: The folder is taken, the run is unknown, or an extra or a query is missing; nothing was written.
     """
+    from softgrpo.serving.choice import method_key
     from softgrpo.serving.engine_files import check_engines, read_queries  # imports torch, which takes seconds
     from softgrpo.serving.export import FILES
     from softgrpo.serving.onnx_file import check_onnx_installed
@@ -83,6 +84,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     from flows.results.export import export_run, export_weights, open_run
 
     run = open_run(arguments.RUN, arguments.output)
+    method_key(run.folders, run.config.fusion.k, arguments.method)
     recallers = run.config.recall.recallers
     queries = {} if arguments.queries is None else read_queries(arguments.queries, engines, recallers)
 
@@ -95,7 +97,9 @@ def prepare(arguments: argparse.Namespace) -> Job:
             reason = exported.why_not_plain
             print_json({"files": list(map(str, files)), "plain": not reason, "why_not_plain": reason})
         else:
-            print(*files, sep="\n")
+            print(
+                *dict.fromkeys(exported.folder / path.relative_to(exported.folder).parts[0] for path in files), sep="\n"
+            )
         print_notes(_notes(run, exported, engines))
         return OK
 

@@ -149,7 +149,7 @@ def read_users(words: Sequence[str] | None, file: Path | None) -> list[str] | No
         raise ConfigError(
             "--users and --users-from", "Users are named in one place", "Leave one of them out", code="CONFIG-014"
         )
-    if not file.is_file():
+    if not file.exists() or file.is_dir():
         raise ConfigError(
             f"--users-from {file}",
             "There is no such file",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.results.finished import FinishedRun, open_stored
-from softgrpo.data.streams import Shard
+from softgrpo.data.streams import Shard, Stream
 from softgrpo.errors import CandidateError, nearest
 from softgrpo.evaluation.chosen import BEST
+from softgrpo.serving.choice import check_k, method_key
 
 ALL = Shard()
 
@@ -63,19 +64,37 @@ class Scored:
 
 
 def open_to_score(run_id: str, output: Path, options: ScoreOptions) -> FinishedRun:
-    """Finds a run, and checks that it has the recallers whose lists are given.
+    """Finds a run, and checks the options that need it.
 
     Raises:
-        SoftGRPOError: The run is unknown, or it weighs no such recaller.
+        SoftGRPOError: The run is unknown, has no such method or recaller or no lists as long as wanted, or a file cannot be read.
     """
     run = open_stored(run_id, output)
+    method_key(run.folders, run.config.fusion.k, options.method)
+    check_k(_length(run, options), run.config.recall.depth)
     pool = run.config.recall.recallers
     for name in options.lists or {}:
         if name not in pool:
             raise CandidateError(
                 f"--lists {name}=...", "The run weighs no such recaller", nearest(name, pool), code="CANDIDATE-017"
             )
+    _open_streams(run, options)
     return run
+
+
+def _length(run: FinishedRun, options: ScoreOptions) -> int:
+    return run.config.fusion.k if options.k is None else options.k
+
+
+def _open_streams(run: FinishedRun, options: ScoreOptions) -> tuple[Stream, dict[str, Stream]]:
+    """Returns the histories and the lists from elsewhere, whose columns have been found."""
+    from softgrpo.data.locate import locate
+    from softgrpo.serving.histories import open_history, open_lists
+
+    data = run.config.data
+    history = options.history or locate(data) / f"{data.dataset}.inter"
+    lists = {name: open_lists(file, data) for name, file in (options.lists or {}).items()}
+    return open_history(history, data), lists
 
 
 def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
@@ -89,26 +108,21 @@ def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
     Raises:
         SoftGRPOError: A file is damaged or lacks something, or the run has no such method; nothing was written.
     """
-    from softgrpo.data.locate import locate
-    from softgrpo.serving.histories import open_history, open_lists
     from softgrpo.serving.recommended import RequestWriter
     from softgrpo.serving.scoring import Asked, Summary, score
     from softgrpo.serving.served_run import ServedRun
     from softgrpo.serving.user_fields import fields_of, open_user_fields
 
     config = run.config
-    history = options.history or locate(config.data) / f"{config.data.dataset}.inter"
-    lists = {name: open_lists(file, config.data) for name, file in (options.lists or {}).items()}
-    k = config.fusion.k if options.k is None else options.k
-    opened = open_history(history, config.data)
+    history, lists = _open_streams(run, options)
     summary = Summary()
     with tempfile.TemporaryDirectory() as work:
         served = ServedRun.open(config, run.folders, options.method, Path(work), tuple(lists))
         names, users = fields_of(served.corpus.users), options.user_fields
-        if users is None and options.history is None and names and history.with_suffix(".user").is_file():
-            users = history.with_suffix(".user")
+        if users is None and options.history is None and names and history.path.with_suffix(".user").is_file():
+            users = history.path.with_suffix(".user")
         fields = None if users is None else open_user_fields(users, config.data, names)
-        asked = Asked(opened, lists, options.shard, options.users, k, fields)
+        asked = Asked(history, lists, options.shard, options.users, _length(run, options), fields)
         start = time.perf_counter()
         with RequestWriter(path, config.recall.recallers) as writer:
             for batch in score(served, asked, summary):
@@ -118,5 +132,5 @@ def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
     if run.refit_of:
         notes.append(f"recallers of refit {run.run_id}; the numbers of the report are those of run {run.refit_of}")
     if options.history is not None and (ignored := asked.history.ignored):
-        notes.append(f"columns of {history} that are not read: {', '.join(ignored)}")
+        notes.append(f"columns of {history.path} that are not read: {', '.join(ignored)}")
     return Scored(path, summary.users, summary.items, seconds, served.answerer.key, notes, run)

@@ -235,7 +235,7 @@ def _scores(
 ) -> dict[int, NDArray[np.float64]]:
     """Returns scores (w, C) by the number of trees that give them; equal ones, which leave the order to the best ranks, of none."""
     inside = candidates.items >= 0
-    if trees is None:
+    if trees is None or not inside.any():  # trees refuse a table without rows
         return {rounds: np.zeros(inside.shape) for rounds in wanted}
     staged = enumerate(trees.staged_decision_function(candidates.numbers[inside]), start=1)
     by_rounds = {}

@@ -21,12 +21,12 @@ from softgrpo.common.artifacts import EMBEDDINGS
 from softgrpo.common.embeddings import load_embeddings
 from softgrpo.common.records import Part
 from softgrpo.config import FusionConfig
-from softgrpo.errors import ConfigError
 from softgrpo.policy.blocks.block import UserVectors
 from softgrpo.policy.catalogue import Catalogue
 from softgrpo.policy.reference import Reference
 from softgrpo.ranking.bounds import within_bounds
 from softgrpo.recallers.candidates import NO_ITEM
+from softgrpo.serving.choice import check_k
 from softgrpo.serving.current import Current
 from softgrpo.serving.merging import ItemsAndScores, common_lists, merge_lists, without
 from softgrpo.serving.methods import STATIC, Weigher, fixed_weights, open_weigher
@@ -101,13 +101,7 @@ class Answerer:
             ConfigError: K is deeper than the lists.
             PolicyError: The lists or numbers are not those that the run knows.
         """
-        if not 1 <= k <= requests.lists.depth:
-            raise ConfigError(
-                f"k = {k}",
-                f"A list is merged from lists of {requests.lists.depth} items",
-                "Ask for 1 to that",
-                code="CONFIG-089",
-            )
+        check_k(k, requests.lists.depth)
         described = self.describe(requests, vectors)
         weights = self.weigher(described)
         lists = requests.lists

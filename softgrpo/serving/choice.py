@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from softgrpo.common.artifacts import WEIGHTS
-from softgrpo.evaluation.chosen import BEST, Chosen, UsableMethod, read_chosen
+from softgrpo.errors import ConfigError
+from softgrpo.evaluation.chosen import Chosen, UsableMethod, read_chosen
 from softgrpo.evaluation.summary import FOCUS
 
 CHOOSERS = ("test", "gates")
@@ -36,5 +38,25 @@ def methods_of(folders: Mapping[str, Path], k: int) -> Chosen:
 
 
 def method_key(folders: Mapping[str, Path], k: int, method: str) -> str:
-    """Returns the key of a method: of the chosen one for `best`, else the name itself; arguments as of `methods_of`."""
-    return methods_of(folders, k).best if method == BEST else method
+    """Returns the key of a method by its name; `best` is the chosen one. Other arguments as of `methods_of`.
+
+    Raises:
+        ConfigError: The run has no such method that can be used on new windows.
+    """
+    return methods_of(folders, k).method(method).key
+
+
+def check_k(k: int, depth: int) -> None:
+    """Checks the length of merged lists.
+
+    Args:
+        k: Wanted items.
+        depth: Items of each recaller's list.
+
+    Raises:
+        ConfigError: It is no whole number from 1 to the depth.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= depth:
+        raise ConfigError(
+            f"k = {k}", f"A list is merged from lists of {depth} items", "Ask for 1 to that", code="CONFIG-089"
+        )

@@ -51,6 +51,13 @@ def read_queries(path: Path, engines: Sequence[Engine], recallers: Sequence[str]
                     _CORRECT,
                     code="CONFIG-099",
                 )
+            if not isinstance(stored[engine][name], dict):
+                raise ConfigError(
+                    f"--queries {path}: the query of '{name}' for {engine} is {json.dumps(stored[engine][name])[:60]}",
+                    "A query is an object, as the engine takes it",
+                    _CORRECT,
+                    code="CONFIG-190",
+                )
     return {engine: stored[engine] for engine in engines}
 
 

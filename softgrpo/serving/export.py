@@ -10,6 +10,7 @@ onnx/model.onnx
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -166,3 +167,11 @@ def _replace(folder: Path, aside: Path) -> None:
         for name in json.loads(earlier.read_text(encoding="utf-8"))["files"]:
             (folder / name).unlink(missing_ok=True)
     shutil.copytree(aside, folder, dirs_exist_ok=True)
+    _make_readable(folder)
+
+
+def _make_readable(folder: Path) -> None:
+    """Gives an export the rights of a new folder: the stages that it was copied from are their owner's alone."""
+    os.umask(umask := os.umask(0o077))
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)

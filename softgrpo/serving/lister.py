@@ -26,7 +26,7 @@ from softgrpo.recallers.fitted_plugin import PluginRecaller
 from softgrpo.recallers.plugins import plugin_names
 
 NO_USER = "does not know the user"
-NO_HISTORY = "knows no item of the history"
+NO_HISTORY = "knows no item of the history, or there is none"
 NO_LIST = "has no list for the user"
 
 

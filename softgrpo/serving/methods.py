@@ -175,6 +175,6 @@ def open_weigher(key: str, prepared: Prepared, folders: Mapping[str, Path], name
     raise PolicyError(
         f"method '{key}'",
         "the run stored nothing that can be asked under this name",
-        f"{nearest(key, known)}; it has {', '.join(known)}",
+        nearest(key, known),
         code="POLICY-046",
     )

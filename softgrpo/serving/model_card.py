@@ -74,7 +74,7 @@ def model_card(card: PolicyCard, origin: Origin, report: Report, contents: Conte
         "## Use",
         *_use(card, contents),
         "## Result on test windows",
-        *_result(report),
+        *_result(report, contents.served),
         "## Made from",
         "\n".join(f"- {name}: {value}" for name, value in _facts(card, origin, report)),
         "## Limits",
@@ -172,10 +172,10 @@ def _code(card: PolicyCard, contents: Contents) -> list[str]:
     return [*loader, f"tokens = {tokens}", f"weights = (model(**tokens{further}).logits{tau}).softmax(-1)"]
 
 
-def _result(report: Report) -> Iterator[str]:
+def _result(report: Report, served: str | None) -> Iterator[str]:
     summary, comparison = summarise(report), report.comparison
     k = summary.k
-    keys = (comparison.best_single, comparison.best_static, *SHOWN)
+    keys = (comparison.best_single, comparison.best_static, *SHOWN, served)
     rows = [row for row in table_rows(comparison.table) if row["method"] in keys]
     yield "\n".join(f"- {sentence}" for sentence in summary.sentences)
     columns = [

@@ -65,7 +65,7 @@ def check_onnx_installed() -> None:
         raise ConfigError(
             f"an ONNX file without the package {', '.join(missing)}",
             "ONNX files are written with the extra onnx",
-            "pip install -e '.[onnx]' -c constraints.txt, or leave --onnx out",
+            "Run: pip install -e '.[onnx]' -c constraints.txt, or leave --onnx out",
             code="CONFIG-095",
         )
 

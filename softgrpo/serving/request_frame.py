@@ -69,6 +69,7 @@ class FrameReader:
         names = tuple(map(str, found))
         first = _first_values(frame.drop(columns=[*NEEDED[1:]]), request)
         histories, titles = _column(first, HISTORY), _column(first, TITLES)
+        _check_titles(names, histories, titles)
         items, ids = self._with_new_items(frame, histories, titles)
         lists = self._lists(frame, request, len(names), ids)
         known, times = _histories(names, histories, _column(first, TIMES), ids)
@@ -87,7 +88,7 @@ class FrameReader:
             pair
             for history, words in zip(histories, titles, strict=True)
             if not _missing(history) and not _missing(words)
-            for pair in zip(map(str, history), map(str, words), strict=False)
+            for pair in zip(map(str, history), map(str, words), strict=True)
         )
         mentioned = [*frame[Columns.Item].dropna().astype(str)]
         mentioned += [str(item) for history in histories if not _missing(history) for item in history]
@@ -248,18 +249,36 @@ def _histories(
     for name, history, moments in zip(names, histories, times, strict=True):
         tokens = [] if _missing(history) else [str(item) for item in history]
         clock = np.full(len(tokens), np.nan) if _missing(moments) else np.asarray(moments, dtype=np.float64)
-        if len(clock) != len(tokens) or bool((np.diff(clock) < 0).any()):
-            problem = f"{len(clock)} times" if len(clock) != len(tokens) else "times that go back"
+        if len(clock) != len(tokens):
+            raise _wrong_length(name, len(clock), "times", len(tokens))
+        if not np.isnan(clock).all() and not (np.isfinite(clock).all() and (np.diff(clock) >= 0).all()):
             raise CandidateError(
-                f"request '{name}' with {problem} for {len(tokens)} items of history",
-                "A history is given from the oldest item to the newest, with one time for each or none at all",
-                "Sort it by time",
+                f"request '{name}' with the times {', '.join(f'{time:g}' for time in clock)}",
+                "Times are finite numbers, from the oldest item of the history to the newest",
+                "Sort the history by time, or leave the times out",
                 code="CANDIDATE-026",
             )
         first = np.sort(np.unique(tokens, return_index=True)[1]) if tokens else np.empty(0, dtype=np.int64)
         known.append(ids.get_indexer(pd.Index(tokens, dtype=object))[first].astype(np.int32))
         at.append(clock[first])
     return known, at
+
+
+def _check_titles(names: Sequence[str], histories: Sequence[Any], titles: Sequence[Any]) -> None:
+    """Checks that each history has as many titles as items, or none."""
+    for name, history, words in zip(names, histories, titles, strict=True):
+        items = 0 if _missing(history) else len(history)
+        if not _missing(words) and len(words) != items:
+            raise _wrong_length(name, len(words), "titles", items)
+
+
+def _wrong_length(name: str, given: int, what: str, items: int) -> CandidateError:
+    return CandidateError(
+        f"request '{name}' with {given} {what} for {items} items of history",
+        f"Each item of a history has its own, or there are no {what}",
+        "Give as many as items, or leave them out",
+        code="CANDIDATE-090",
+    )
 
 
 def _first_values(frame: pd.DataFrame, request: NDArray[np.int64]) -> pd.DataFrame:

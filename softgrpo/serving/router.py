@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import DataError, nearest
+from softgrpo.errors import CandidateError, DataError, nearest
 from softgrpo.evaluation.chosen import BEST
 from softgrpo.serving.recommended import as_records
 from softgrpo.serving.served_run import GivenLists, ServedRun
@@ -62,8 +62,15 @@ class Router:
                 validation windows chose.
 
         Raises:
-            SoftGRPOError: The run stored no such method, or something of it is damaged.
+            SoftGRPOError: The run stored no such method, or something of it is damaged; or it is the name of one.
         """
+        if isinstance(run, str):
+            raise DataError(
+                f"Router.load({run!r})",
+                "It takes an opened run",
+                "Write Router.load(open_stored(RUN, OUTPUT)), with flows.results.finished.open_stored",
+                code="DATA-192",
+            )
         work = tempfile.TemporaryDirectory()
         return cls(ServedRun.open(run.config, run.folders, method, Path(work.name)), work)
 
@@ -133,10 +140,11 @@ class Router:
                 "Give as many, or none",
                 code="DATA-038",
             )
+        _check_names("history", history)
         numbers = self.run.item_index.get_indexer(pd.Index(list(history), dtype=object))
         first = ~pd.Series(numbers).duplicated().to_numpy(bool)
         kept = np.flatnonzero((numbers >= 0) & first)
-        moments = None if times is None else np.asarray(times, dtype=np.float64)
+        moments = None if times is None else _finite("times", times)
         if moments is not None:
             kept = kept[np.argsort(moments[kept], kind="stable")]
         return numbers[kept].astype(np.int32), None if moments is None else [moments[kept]], int((numbers < 0).sum())
@@ -160,9 +168,53 @@ class Router:
         """Returns lists by the run's numbers of items."""
         from softgrpo.serving.histories import listed
 
-        depth, given = self.run.config.recall.depth, {}
+        config, given = self.run.config, {}
+        depth = config.recall.depth
         for name, rows in lists.items():
-            item = self.run.item_index.get_indexer(pd.Index([row[0] for row in rows], dtype=object))
-            score = np.array([row[1] for row in rows], dtype=np.float64)
+            if name not in config.recall.recallers:
+                known = nearest(name, config.recall.recallers)
+                raise CandidateError(
+                    f"a list of '{name}'", "The run weighs no such recaller", known, code="CANDIDATE-091"
+                )
+            pairs = [row if isinstance(row, tuple | list) and len(row) == 2 else (None, None) for row in rows]
+            _check_names(f"the list of {name}, which holds pairs of an item and its score", [pair[0] for pair in pairs])
+            item = self.run.item_index.get_indexer(pd.Index([pair[0] for pair in pairs], dtype=object))
+            score = _finite(f"the scores of {name}", [pair[1] for pair in pairs])
             given[name] = listed(np.zeros(len(rows), np.int64), item, score, [history], len(self.run.item_index), depth)
         return given
+
+
+def _check_names(what: str, names: Sequence[str]) -> None:
+    """Checks that items are given by name.
+
+    Raises:
+        DataError: They are one text, or none at all, or one is no text.
+    """
+    wrong = [name for name in names if not isinstance(name, str)] if _is_list(names) else [names]
+    if wrong:
+        raise DataError(
+            f"{what}: {wrong[0]!r}",
+            "Items are a list of names, each a text",
+            "Write such as ['50', '181']",
+            code="DATA-190",
+        )
+
+
+def _is_list(values: object) -> bool:
+    return isinstance(values, Sequence | np.ndarray | pd.Series) and not isinstance(values, str)
+
+
+def _finite(what: str, values: Sequence[float]) -> NDArray[np.float64]:
+    """Returns numbers as an array.
+
+    Raises:
+        DataError: One is no finite number.
+    """
+    wrong = [value for value in values if not (_is_number(value) and np.isfinite(value))]
+    if wrong:
+        raise DataError(f"{what}: {wrong[0]!r}", "Each is a finite number", "Correct it", code="DATA-191")
+    return np.asarray(values, dtype=np.float64)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)

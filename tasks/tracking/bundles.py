@@ -76,10 +76,8 @@ def signature(recallers: Sequence[str], fields: Sequence[str], k: int) -> ModelS
     known |= dict.fromkeys((columns.NDCG, columns.RANK, columns.WINDOWS), number)
     takes += [ColSpec(kind, name, required=False) for name, kind in known.items()]
     gives = [ColSpec(text, "request"), ColSpec(DataType.long, "rank"), ColSpec(text, "item"), ColSpec(text, "title")]
-    gives += [
-        ColSpec(number, name)
-        for name in ("score", *(f"{of}_{name}" for of in ("from", "weight") for name in recallers))
-    ]
+    gives.append(ColSpec(number, "score"))
+    gives += [ColSpec(number, f"{of}_{name}", required=False) for of in ("from", "weight") for name in recallers]
     gives += [ColSpec(text, "method"), ColSpec(text, "reason")]
     return ModelSignature(Schema([*takes]), Schema([*gives]), ParamSchema([ParamSpec("k", DataType.long, k)]))
 

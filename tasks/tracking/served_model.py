@@ -33,7 +33,8 @@ class ServedModel(PythonModel):
         self._lock = Lock()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Returns a row for each request and rank, see `softgrpo.serving.bundle.Bundle`.
+        """Returns a row for each request and rank, see `softgrpo.serving.bundle.Bundle`; None, since JSON has no NaN, for what a
+        ranker does not give.
 
         Args:
             context: Of MLflow.
@@ -45,7 +46,11 @@ class ServedModel(PythonModel):
         """
         try:
             with self._lock:
-                return self._bundle(model_input, (params or {}).get("k"))
+                answer = self._bundle(model_input, (params or {}).get("k"))
+            unknown = answer.columns[answer.isna().any()]
+            return answer.assign(
+                **{str(name): answer[name].astype(object).where(answer[name].notna(), None) for name in unknown}
+            )
         except SoftGRPOError as error:
             raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
 

@@ -85,14 +85,15 @@ def test_a_batch_of_one_gets_what_a_large_one_gets(run: TinyRun) -> None:
     np.testing.assert_allclose(np.concatenate([part.weights for part in parts]), whole.weights, atol=1e-6)
 
 
-def test_a_request_about_which_nothing_is_known(run: TinyRun) -> None:
+@pytest.mark.parametrize("key", ["grpo_multi", "ranker", "gate_stacking"])
+def test_a_request_about_which_nothing_is_known(run: TinyRun, key: str) -> None:
     """Neither a history nor a list: the common lists by the static mixture; the policy is not what answers."""
     prepared = run.prepared
     lists = CandidateLists(RECALLERS, np.full((1, 2, 20), -1, np.int32), np.full((1, 2, 20), np.nan, np.float32))
     nobody = Requests.of(
         prepared.corpus.items, pd.DataFrame({"token": ["new"], "colour": [""]}), [np.empty(0, np.int32)], None, lists
     )
-    answers = open_answerer(prepared, run.folders, "grpo_multi")(nobody, 5)
+    answers = open_answerer(prepared, run.folders, key)(nobody, 5)
     assert answers.method.tolist() == ["static"] and answers.reason.tolist() == [NOTHING_KNOWN]
     assert answers.empty.all() and (answers.items >= 0).all()
     np.testing.assert_allclose(answers.weights[0], fixed_weights(prepared)["static"])
@@ -140,7 +141,7 @@ def test_the_reference_of_a_run_is_one_file(run: TinyRun, tmp_path: Path) -> Non
 
 def test_what_cannot_be_asked(run: TinyRun) -> None:
     prepared = run.prepared
-    with pytest.raises(PolicyError, match=r"method 'gate_magic'.*it has Left, Right, uniform_"):
+    with pytest.raises(PolicyError, match=r"method 'gate_magic'.*Known: Left, Right, gate_"):
         open_answerer(prepared, run.folders, "gate_magic")
     answerer = open_answerer(prepared, run.folders, "static")
     request = asked(run, prepared.windows.of(Part.TEST)[:2])
@@ -184,6 +185,8 @@ def test_best_is_what_validation_windows_chose(run: TinyRun) -> None:
     assert method_key(run.folders, k, "static") == "static"
     unfinished = {name: folder for name, folder in run.folders.items() if name not in ("test", "gates")}
     assert method_key(unfinished, k, "best") == "grpo_multi"
+    with pytest.raises(ConfigError, match=r"method 'magic'.*static.*ranker.*\[CONFIG-088\]"):
+        method_key(run.folders, k, "magic")
 
 
 def test_the_documents_ask_a_stored_gate(run: TinyRun) -> None:

@@ -191,6 +191,11 @@ def timed(*times: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return lambda frame: frame.assign(history=[["a", "b"]] * len(frame), history_times=[list(times)] * len(frame))
 
 
+def titled(*titles: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Returns what gives a table a history of two items with such titles."""
+    return lambda frame: frame.assign(history=[["a", "b"]] * len(frame), history_titles=[list(titles)] * len(frame))
+
+
 def deeper(frame: pd.DataFrame) -> pd.DataFrame:
     items = [f"x{place}" for place in range(10_000)]
     return pd.concat([frame, pd.DataFrame({"request": "u1", "recaller": "Left", "item": items, "score": 1.0})])
@@ -209,8 +214,11 @@ def deeper(frame: pd.DataFrame) -> pd.DataFrame:
         (lambda frame: pd.concat([frame, frame[:1]]), "CANDIDATE-023", "twice"),
         (deeper, "CANDIDATE-024", "10,0"),
         (lambda frame: frame.assign(history=[[frame["item"].iloc[0]]] * len(frame)), "CANDIDATE-025", "in its history"),
-        (timed(3.0, 2.0), "CANDIDATE-026", "go back"),
-        (timed(3.0), "CANDIDATE-026", "1 times"),
+        (timed(3.0, 2.0), "CANDIDATE-026", "the times 3, 2"),
+        (timed(3.0, np.nan), "CANDIDATE-026", "the times 3, nan"),
+        (timed(3.0), "CANDIDATE-090", "1 times for 2 items"),
+        (titled("One"), "CANDIDATE-090", "1 titles for 2 items"),
+        (lambda frame: titled("One", "Two")(frame).drop(columns="history"), "CANDIDATE-090", "2 titles for 0 items"),
     ],
 )
 def test_a_wrong_table_gets_a_clear_answer(

@@ -147,6 +147,9 @@ def test_a_policy_that_reads_numbers_keeps_its_wrapper(stages: dict[str, Path], 
     exported = export_policy(folder, stages, origin, onnx=False)
     assert "policy.numbers = head" in exported.why_not_plain
     assert not (folder / "config.json").exists() and not (folder / "policy/curves.json").exists()
+    ours = tmp_path / "ours"  # has the rights that a new file gets
+    ours.touch()
+    assert (folder / "policy/model.safetensors").stat().st_mode == ours.stat().st_mode
     text = (folder / "README.md").read_text()
     assert "pipeline_tag" not in text and "`x`, `Left: y`" in text
     code, prompt = code_of(text, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from flows.results.scoring import Scored, ScoreOptions, score_run
 from softgrpo.config import DataConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.streams import Shard
-from softgrpo.errors import CandidateError, DataError, PolicyError
+from softgrpo.errors import CandidateError, ConfigError, DataError, SoftGRPOError
 from softgrpo.serving import scoring
 from softgrpo.serving.histories import Histories, open_history, read_histories
 from softgrpo.serving.lister import NO_LIST
@@ -162,7 +163,7 @@ def test_json_holds_the_same_and_nothing_is_half_written(
 
 
 def test_what_is_refused(run: TinyRun, files: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="method 'magic'"):
+    with pytest.raises(ConfigError, match="method 'magic'"):
         score_run(finished(run), ScoreOptions(files[0], files[1], method="magic"), tmp_path / "o.parquet")
     config = run.config.model_copy(
         update={"recall": run.config.recall.model_copy(update={"files": {"Left": Path("left.parquet")}})}
@@ -194,3 +195,32 @@ def test_the_router_answers_as_the_file(run: TinyRun, files: tuple[Path, dict[st
     assert stranger["unknown_items"] == 1 and len(stranger["items"]) == 2 and stranger["user"] == ""
     with pytest.raises(DataError, match="1 times for 2 items"):
         router.recommend(["i1", "i2"], times=[1.0], lists=lists)
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "value"),
+    [
+        ({"history": "i1"}, "DATA-190", "history: 'i1'"),
+        ({"history": None}, "DATA-190", "history: None"),
+        ({"history": ["i1", 2]}, "DATA-190", "history: 2"),
+        ({"times": [1.0, float("nan")]}, "DATA-191", "times: nan"),
+        ({"times": ["a", "b"]}, "DATA-191", "times: 'a'"),
+        ({"k": 2.5}, "CONFIG-089", "k = 2.5"),
+        ({"k": 0}, "CONFIG-089", "k = 0"),
+        ({"lists": {"Foo": [("i1", 1.0)]}}, "CANDIDATE-091", "a list of 'Foo'"),
+        ({"lists": {"Left": ["i1", "i2"]}}, "DATA-190", "the list of Left"),
+        ({"lists": {"Left": [("i1", "high")]}}, "DATA-191", "the scores of Left: 'high'"),
+    ],
+)
+def test_the_router_refuses_what_it_would_misread(
+    asked: dict[str, Any], code: str, value: str, run: TinyRun, files: tuple[Path, dict[str, Path]]
+) -> None:
+    files_only = {"files": dict.fromkeys(RECALLERS, Path("x"))}
+    config = run.config.model_copy(update={"recall": run.config.recall.model_copy(update=files_only)})
+    router = Router.load(replace(finished(run), config=config), "static")
+    given = {"history": ["i1", "i2"], "lists": {name: [("i3", 1.0)] for name in RECALLERS}} | asked
+    with pytest.raises(SoftGRPOError) as raised:
+        router.recommend(**given)
+    assert raised.value.code == code and value in str(raised.value)
+    with pytest.raises(DataError, match=r"Router\.load\('d92548'\)"):
+        Router.load("d92548")  # type: ignore[arg-type]

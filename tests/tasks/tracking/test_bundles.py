@@ -10,12 +10,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from io import StringIO
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.pyfunc.scoring_server import predictions_to_json
 
 from benchmarks.serving import served
 from softgrpo.common.records import Part
@@ -76,6 +78,19 @@ def test_a_model_answers_its_example_as_its_bundle_does(model: Path) -> None:
     with pytest.raises(mlflow.exceptions.MlflowException, match="CANDIDATE-022") as raised:
         loaded.predict(example[example["recaller"] == "Left"])
     assert raised.value.get_http_status_code() == 400
+
+
+def test_what_a_ranker_does_not_give_is_null(run: TinyRun, tmp_path: Path) -> None:
+    """JSON has no NaN: strict readers refuse it."""
+    save_bundle(tmp_path / "bundle", run.prepared, run.folders, "ranker")
+    write_model(tmp_path / "model", tmp_path / "bundle")
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    answer = StringIO()
+    predictions_to_json(loaded.predict(loaded.input_example), answer)
+    rows = json.loads(answer.getvalue(), parse_constant=pytest.fail)["predictions"]
+    assert {row["method"] for row in rows} == {"ranker"} and {row["weight_Left"] for row in rows} == {None}
+    required = {column.name: column.required for column in loaded.metadata.signature.outputs}
+    assert required["score"] and not required["from_Left"]
 
 
 @pytest.mark.slow
