@@ -87,14 +87,14 @@ def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
     Raises:
         SoftGRPOError: A file is damaged or lacks something, or the run has no such method; nothing was written.
     """
-    from softgrpo.data.locate import locate
+    from softgrpo.data.files import data_files
     from softgrpo.serving.histories import open_history, open_lists
     from softgrpo.serving.recommended import RequestWriter
     from softgrpo.serving.scoring import Asked, Summary, score
     from softgrpo.serving.served_run import ServedRun
 
     config = run.config
-    history = options.history or locate(config.data) / f"{config.data.dataset}.inter"
+    history = options.history or data_files(config.data).interactions
     lists = {name: open_lists(file, config.data) for name, file in (options.lists or {}).items()}
     k = config.fusion.k if options.k is None else options.k
     asked = Asked(open_history(history, config.data), lists, options.shard, options.users, k)

@@ -19,12 +19,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from softgrpo.common.text import one_line
+from softgrpo.data.kinds import KNOWN, SEPARATORS, Kind, checked_kind
+from softgrpo.data.tables import TableFile
+from softgrpo.data.times import read_times
+from softgrpo.data.usual import first_usual
 from softgrpo.errors import DataError, nearest
 
 PIECE = 200_000
 """Rows that are read at a time."""
-PARQUET, ATOMIC, TABLES = (".parquet", ".pq"), (".inter",), {".csv": ",", ".tsv": "\t"}
-_RULE = "It is a .csv, .tsv, .parquet or atomic (.inter) file"
+PLAIN: tuple[Kind, ...] = ("atomic", "csv", "tsv")
+"""Text files that pandas reads in pieces; those of other kinds, but for Parquet, are read at once."""
+_RULE = f"A table is {KNOWN}"
 _AGAIN = "Write or copy it again"
 
 
@@ -81,10 +86,8 @@ class Stream:
         Raises:
             DataError: There is no such file, it is of another kind, damaged or empty, or lacks a column.
         """
-        if not path.is_file():
-            raise DataError(f"'{path}'", "There is no such file", "Correct the name", code="DATA-031")
-        names, rows = _look(path)
-        columns = {key: next((name for name in names if name in known), "") for key, known in _ordered(wanted, names)}
+        names, rows = _look(path, checked_kind(path))
+        columns = {key: first_usual(names, known) or "" for key, known in wanted.items()}
         for key in needed:
             if not columns[key]:
                 raise DataError(
@@ -140,6 +143,14 @@ class Stream:
             raise self.wrong(int(rows[at]), f"{self.columns[key]} is '{values.iloc[at]}', no finite number")
         return numbers
 
+    def times(self, rows: NDArray[np.int64], values: pd.Series, key: str) -> NDArray[np.float64]:
+        """Returns a column of a piece as times, in seconds where they are since 1970.
+
+        Raises:
+            DataError: A value is none.
+        """
+        return read_times(values, lambda at, what: self.wrong(int(rows[at]), f"{self.columns[key]} is {what}"))[0]
+
     def wrong(self, row: int, what: str) -> DataError:
         """Returns what is to be said of a row that cannot be read."""
         return DataError(
@@ -150,26 +161,26 @@ class Stream:
         )
 
 
-def _ordered(wanted: Mapping[str, Sequence[str]], names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Gives, for each key, the one name that its column has, where it has one: an earlier name goes before a later one."""
-    for key, known in wanted.items():
-        yield key, [name for name in known if name in names][:1]
-
-
-def _look(path: Path) -> tuple[list[str], int]:
+def _look(path: Path, kind: Kind) -> tuple[list[str], int]:
     """Returns the names of a file's columns, and how many rows it has."""
     try:
-        if path.suffix in PARQUET:
+        if kind == "parquet":
             with pq.ParquetFile(path) as file:
                 names, rows = file.schema_arrow.names, file.metadata.num_rows
-        elif path.suffix in ATOMIC or path.suffix in TABLES:
-            head = pd.read_csv(path, nrows=100, **_options(path))
-            names = [str(name).partition(":")[0] if path.suffix in ATOMIC else str(name) for name in head.columns]
+        elif kind in PLAIN:
+            head = pd.read_csv(path, nrows=100, **_options(kind))
+            names = [str(name).partition(":")[0] if kind == "atomic" else str(name) for name in head.columns]
             width = len(head.to_csv(index=False, header=False)) / max(len(head), 1)
             rows = 0 if head.empty else max(len(head), int(path.stat().st_size / width))
         else:
-            raise DataError(f"'{path}'", _RULE, "Convert it, or give it such a name", code="DATA-034")
-    except (pa.ArrowException, OSError, ValueError) as error:  # of pandas and of texts that are not UTF-8: ValueError
+            table = TableFile.open(path)
+            names, rows = list(table.names), int(path.stat().st_size)  # no fewer than the rows
+    except (
+        pa.ArrowException,
+        OSError,
+        EOFError,
+        ValueError,
+    ) as error:  # of pandas and of texts that are not UTF-8: ValueError
         raise _damaged(path, error) from error
     if not rows:
         raise DataError(f"'{path}' has no row", "At least one interaction is asked about", "Fill it", code="DATA-035")
@@ -180,11 +191,11 @@ def _look(path: Path) -> tuple[list[str], int]:
     return names, rows
 
 
-def _options(path: Path) -> dict[str, Any]:
+def _options(kind: Kind) -> dict[str, Any]:
     """Returns how a text file is read: every value as the text that it is."""
-    atomic = path.suffix in ATOMIC
+    atomic = kind == "atomic"
     return {
-        "sep": "\t" if atomic else TABLES[path.suffix],
+        "sep": SEPARATORS[kind],
         "dtype": str,
         "na_filter": False,
         "quoting": csv.QUOTE_NONE if atomic else csv.QUOTE_MINIMAL,
@@ -194,17 +205,23 @@ def _options(path: Path) -> dict[str, Any]:
 
 def _pieces(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
     """Gives a file's columns as tables of text, in the order of its rows."""
+    kind = checked_kind(path)
     try:
-        if path.suffix in PARQUET:
+        if kind == "parquet":
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(PIECE, columns=columns):
                     yield pd.DataFrame({name: _text(batch.column(name)) for name in columns})
             return
-        for piece in pd.read_csv(path, chunksize=PIECE, **_options(path)):
-            if path.suffix in ATOMIC:
+        if kind not in PLAIN:
+            table = TableFile.open(path).read(dict.fromkeys(columns, "text"))
+            for batch in table.to_batches(PIECE):
+                yield pd.DataFrame({name: _text(batch.column(name)) for name in columns})
+            return
+        for piece in pd.read_csv(path, chunksize=PIECE, **_options(kind)):
+            if kind == "atomic":
                 piece.columns = [str(name).partition(":")[0] for name in piece.columns]
             yield piece[columns]
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
         raise _damaged(path, error) from error
 
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from softgrpo.common.names import TEXT
 from softgrpo.config import ExperimentConfig
+from softgrpo.data.kinds import named_data
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets.bounds import check_bounds
 from softgrpo.presets.problems import as_config_error
@@ -165,18 +166,24 @@ def preset_config(dataset: str, size: str, stage: str = "full") -> ExperimentCon
 
 
 def resolve(
-    dataset: str, size: str, stage: str = "full", overrides: Mapping[str, Any] | None = None
+    dataset: str,
+    size: str,
+    stage: str = "full",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    follow_data: bool = True,
 ) -> ExperimentConfig:
     """Returns the configuration of a run.
 
     Args:
-        dataset: Name of a dataset. One without a preset gets settings that follow from the size of its data, and so do recallers
-            that its preset does not mention; where the data are not here they get the defaults, and `preflight` says
-            what is missing.
+        dataset: Name of a dataset, or its file or folder. One without a preset gets settings that follow from the size of its data,
+            and so do recallers that its preset does not mention; where the data are not here they get the defaults, and
+            `preflight` says what is missing.
         size: One of `size_names()`.
         stage: `debug` adds the debug presets; every other stage changes nothing.
         overrides: Values by dotted path, e.g. `{"grpo.top_p": 1.0, "recall.settings.SASRec.epochs": 3}`; an empty mapping
             drops what the presets have there, before paths below it are set.
+        follow_data: Read the data for the settings that follow from their size.
 
     Raises:
         ConfigError: The size is unknown, or a setting is unknown, has a wrong value or one beyond the bounds.
@@ -189,11 +196,14 @@ def resolve(
         )
     named = {"data.dataset": dataset, "policy.size": size, **(overrides or {})}
     check_bounds(named)
+    if isinstance(named["data.dataset"], str):
+        named |= named_data(named["data.dataset"])
+    dataset = named_data(dataset)["data.dataset"]
     layers = [_with_recbole_spelling(layer, recall_files(named)) for layer in _layers(named)]
     preset = _preset(dataset, size, stage)
     usual = preset_config(dataset, size, stage)
     config = validate(reduce(_merge, layers, _for_pool(preset, layers)), usual)
-    if stage == DEBUG:  # it has settings for whatever data there are
+    if stage == DEBUG or not follow_data:  # debug has settings for whatever data there are
         return config
     below = _derived(config, preset if dataset in dataset_names() else None)
     return validate(reduce(_merge, layers, _for_pool(_merge(below, preset), layers)), usual) if below else config

@@ -25,6 +25,7 @@ from softgrpo.config import DataConfig, ExperimentConfig, SplitConfig
 from softgrpo.data.atomic import read_atomic
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.streams import Shard
+from softgrpo.data.usual import find_columns
 from softgrpo.data.windows import check_no_leak, make_windows
 from softgrpo.errors import SoftGRPOError
 from softgrpo.pipeline.store import FORMAT, LocalStore
@@ -68,18 +69,19 @@ def check_atomic(data: bytes, folder: Path) -> None:
     corpus = refused(lambda: read_corpus(config, 0))
     if corpus is not None:
         assert table is not None
-        _check_corpus(corpus, table)
+        names = find_columns(path, table.columns, config)
+        _check_corpus(corpus, table[names["user"].name], table[names["item"].name])
         windows = refused(lambda: make_windows(corpus, SplitConfig()))
         if windows is not None:
             check_no_leak(corpus, windows)
 
 
-def _check_corpus(corpus: Corpus, table: pd.DataFrame) -> None:
+def _check_corpus(corpus: Corpus, user: pd.Series, item: pd.Series) -> None:
     users, items = corpus.users["token"].to_numpy(), corpus.items["token"].to_numpy()
     pairs = set(zip(users[corpus.user], items[corpus.item], strict=True))
     assert len(pairs) == len(corpus.user)
-    kept = table[table["user_id"].isin(users)]
-    assert pairs == set(zip(kept["user_id"], kept["item_id"], strict=True))
+    kept = user.isin(users)
+    assert pairs == set(zip(user[kept], item[kept], strict=True))
     for user in range(len(users)):
         times = corpus.time[corpus.offsets[user] : corpus.offsets[user + 1]]
         assert (np.diff(times) >= 0).all()
