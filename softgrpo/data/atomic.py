@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from softgrpo.errors import DataError, nearest
+from softgrpo.data.kinds import line_error
+from softgrpo.errors import DataError
 
 FORMAT_RULE = "an atomic file is UTF-8 text, tab-separated, with a header of name:type columns"
 
 
-def _error(path: Path, line: int, what: str, rule: str = FORMAT_RULE) -> DataError:
-    return DataError(f"{path}, line {line}: {what}", rule, "Correct the line, or remove it", code="DATA-004")
+def _error(path: Path, line: int, what: str) -> DataError:
+    return line_error(path, line, what, FORMAT_RULE)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -73,24 +74,3 @@ def _check_field_counts(path: Path, expected: int) -> None:
             raise _error(path, number, f"{found} fields, the header has {expected}")
     if number == 1:
         raise _error(path, 2, "there is no row below the header")
-
-
-def require_columns(path: Path, names: Collection[str], columns: dict[str, str]) -> None:
-    """Checks that a table has the columns that settings name.
-
-    Args:
-        path: The file, for the message.
-        names: Its columns.
-        columns: Setting to column name.
-
-    Raises:
-        DataError: A column is missing; the message names the setting that chooses it.
-    """
-    for setting, column in columns.items():
-        if column not in names:
-            raise DataError(
-                f"{path} has no column '{column}'",
-                f"the setting {setting} names a column of this file",
-                f"Set --{setting} to one of its columns. {nearest(column, names)}",
-                code="DATA-005",
-            )

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Corpus
 from softgrpo.config import DataConfig
-from softgrpo.data.atomic import read_atomic, require_columns
+from softgrpo.data.atomic import read_atomic
 from softgrpo.data.files import DataFiles, data_files
 from softgrpo.data.interactions import Interactions, hash_ties, in_order, read_interactions, renumbered
 from softgrpo.data.tables import TableFile
-from softgrpo.data.usual import GENRE_FIELDS, ITEM_KEYS, TITLE_FIELDS, find_column, first_usual
+from softgrpo.data.usual import GENRE_FIELDS, ITEM_KEYS, TITLE_FIELDS, find_column, first_usual, require_columns
 from softgrpo.errors import DataError
 
 USER_FIELDS = ("age", "gender", "occupation")

@@ -12,13 +12,13 @@ import numpy as np
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import LEARNT_FROM, Part
 from softgrpo.config import DataConfig, SplitConfig
-from softgrpo.data.corpus import GENRE_FIELDS, TITLE_FIELDS, corpus_of, pick_text
+from softgrpo.data.corpus import corpus_of, pick_text
 from softgrpo.data.files import DataFiles, data_files
 from softgrpo.data.interactions import Interactions, in_order, read_interactions
 from softgrpo.data.size import DataSize
 from softgrpo.data.tables import TableFile
 from softgrpo.data.times import OWN
-from softgrpo.data.usual import Found, find_column
+from softgrpo.data.usual import GENRE_FIELDS, TITLE_FIELDS, Found, find_column
 from softgrpo.data.windows import make_windows
 from softgrpo.errors import DataError
 
@@ -94,7 +94,7 @@ def examine(data: DataConfig, split: SplitConfig, seed: int) -> Examined:
     counts = np.bincount(once.user)
     counts = counts[counts > 0]
     suggested, kept, titled = _suggest(once, files, data, split, seed)
-    columns: dict[str, Found] = dict(understood.columns)
+    columns: dict[str, Found] = {str(role): column for role, column in understood.columns.items()}
     rating = find_column(file.names, "rating", data)
     if rating is not None:
         columns["rating"] = rating

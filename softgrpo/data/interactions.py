@@ -176,8 +176,11 @@ def in_order(rows: Interactions) -> Interactions:
 
 def tie_hash(user: pd.Series, item: pd.Series, seed: int) -> NDArray[np.uint64]:
     """Returns a number per row that depends on the seed and the pair of tokens only, (rows,) uint64."""
-    key = f"{seed:016d}"
-    both = user.to_numpy(object) + "\t" + item.to_numpy(object)
+    return _tie_hash(user.to_numpy(object), item.to_numpy(object), seed)
+
+
+def _tie_hash(user: NDArray[np.object_], item: NDArray[np.object_], seed: int) -> NDArray[np.uint64]:
+    key, both = f"{seed:016d}", user + "\t" + item
     return pd.util.hash_array(np.asarray(both, dtype=object), hash_key=key, categorize=False)
 
 
@@ -190,7 +193,7 @@ def hash_ties(rows: Interactions, seed: int) -> Interactions:
     begins = np.concatenate([[True], ~same])[tied]
     hashes = np.concatenate(
         [
-            tie_hash(pd.Series(rows.users[rows.user[part]]), pd.Series(rows.items[rows.item[part]]), seed)
+            _tie_hash(rows.users[rows.user[part]], rows.items[rows.item[part]], seed)
             for part in np.split(tied, range(ROWS_AT_ONCE, len(tied), ROWS_AT_ONCE))
         ]
     )

@@ -14,11 +14,10 @@ from softgrpo.common.columns import Columns
 from softgrpo.common.names import TEXT
 from softgrpo.config import DataConfig, TextConfig
 from softgrpo.config.lists import CORPUS_FIELDS
-from softgrpo.data.atomic import require_columns
 from softgrpo.data.corpus import aligned, item_key, read_texts
 from softgrpo.data.files import data_files
 from softgrpo.data.tables import TableFile
-from softgrpo.data.usual import GENRE_FIELDS, TITLE_FIELDS
+from softgrpo.data.usual import GENRE_FIELDS, TITLE_FIELDS, require_columns
 from softgrpo.errors import DataError
 
 FEW_TEXTS = 0.5

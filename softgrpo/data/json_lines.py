@@ -11,8 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
-from softgrpo.data.kinds import is_packed, open_bytes
-from softgrpo.errors import DataError
+from softgrpo.data.kinds import is_packed, line_error, no_row, open_bytes
 
 LOOKED_AT = 200
 """Lines whose keys are the columns."""
@@ -35,7 +34,7 @@ def look(path: Path) -> tuple[list[str], list[pa.DataType]]:
             elif not pa.types.is_null(found) and found != types[key]:
                 types[key] = pa.float64() if {found, types[key]} == {pa.int64(), pa.float64()} else pa.string()
     if not types:
-        raise DataError(f"'{path}' has no row", "A table has one at least", "Fill it", code="DATA-035")
+        raise no_row(path)
     return list(types), list(types.values())
 
 
@@ -75,14 +74,10 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
-                raise _wrong(path, number, f"no JSON ({str(error).splitlines()[0]})") from error
+                raise line_error(path, number, f"no JSON ({str(error).splitlines()[0]})", RULE) from error
             if not isinstance(row, dict):
-                raise _wrong(path, number, f"a {type(row).__name__}, no object")
+                raise line_error(path, number, f"a {type(row).__name__}, no object", RULE)
             yield number, row
-
-
-def _wrong(path: Path, line: int, what: str) -> DataError:
-    return DataError(f"{path}, line {line}: {what}", RULE, "Correct the line, or remove it", code="DATA-004")
 
 
 def _type_of(value: Any) -> pa.DataType:

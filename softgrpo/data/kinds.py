@@ -93,6 +93,19 @@ def open_bytes(path: Path) -> BinaryIO:
     return cast("BinaryIO", gzip.open(path, "rb")) if is_packed(path) else path.open("rb")
 
 
+TEXT_RULE = "A table is UTF-8 text whose first line names the columns, and each line has as many fields"
+
+
+def line_error(path: Path, line: int, what: str, rule: str = TEXT_RULE) -> DataError:
+    """Returns the error of a line."""
+    return DataError(f"{path}, line {line}: {what}", rule, "Correct the line, or remove it", code="DATA-004")
+
+
+def no_row(path: Path) -> DataError:
+    """Returns the error of a table without rows."""
+    return DataError(f"'{path}' has no row", "A table has one at least", "Fill it", code="DATA-035")
+
+
 def named_data(dataset: str) -> dict[str, str]:
     """Returns the settings that the name of a dataset stands for, by dotted path.
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from softgrpo.common.text import one_line
-from softgrpo.data.kinds import KNOWN, SEPARATORS, Kind, checked_kind
+from softgrpo.data.kinds import SEPARATORS, Kind, checked_kind, no_row
+from softgrpo.data.plain_text import damaged
 from softgrpo.data.tables import TableFile
 from softgrpo.data.times import read_times
 from softgrpo.data.usual import first_usual
@@ -29,7 +29,6 @@ PIECE = 200_000
 """Rows that are read at a time."""
 PLAIN: tuple[Kind, ...] = ("atomic", "csv", "tsv")
 """Text files that pandas reads in pieces; those of other kinds, but for Parquet, are read at once."""
-_RULE = f"A table is {KNOWN}"
 _AGAIN = "Write or copy it again"
 
 
@@ -181,9 +180,9 @@ def _look(path: Path, kind: Kind) -> tuple[list[str], int]:
         EOFError,
         ValueError,
     ) as error:  # of pandas and of texts that are not UTF-8: ValueError
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     if not rows:
-        raise DataError(f"'{path}' has no row", "At least one interaction is asked about", "Fill it", code="DATA-035")
+        raise no_row(path)
     if len(set(names)) < len(names):
         raise DataError(
             f"'{path}' with the columns {', '.join(names)}", "A column has a name of its own", _AGAIN, code="DATA-036"
@@ -222,7 +221,7 @@ def _pieces(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
                 piece.columns = [str(name).partition(":")[0] for name in piece.columns]
             yield piece[columns]
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def _text(column: pa.Array) -> NDArray[np.object_]:
@@ -231,7 +230,3 @@ def _text(column: pa.Array) -> NDArray[np.object_]:
     if pa.types.is_floating(plain.type):
         return plain.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
     return plain.cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"'{path}' cannot be read: {one_line(str(error))}", _RULE, _AGAIN, code="DATA-037")

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
@@ -21,18 +20,29 @@ import pyarrow.parquet as pq
 from softgrpo.common.text import one_line
 from softgrpo.data import json_lines
 from softgrpo.data.atomic import read_atomic, read_header
-from softgrpo.data.kinds import PUBLISHED, SEPARATORS, U_ITEM_GENRES, Kind, checked_kind, is_packed, open_bytes
+from softgrpo.data.kinds import (
+    PUBLISHED,
+    SEPARATORS,
+    Kind,
+    checked_kind,
+    line_error,
+    no_row,
+    open_bytes,
+)
+from softgrpo.data.plain_text import (
+    BLOCK,
+    UNIT_SEPARATOR,
+    damaged,
+    first_wrong_line,
+    is_plain,
+    read_u_item,
+    text_source,
+)
 from softgrpo.errors import DataError
 
 As = Literal["name", "number", "time", "text"]
 """What a column is read as: names of users or items (dictionary of texts), numbers (float64, or texts where one is none), times
 (as numbers, or time stamps of Parquet), or texts."""
-OLD_ENCODING = "iso-8859-1"
-"""Of MovieLens' older files of items."""
-UNIT_SEPARATOR = "\x1f"
-BLOCK = 1 << 24
-_AGAIN = "Correct it, or write the file again"
-TEXT_RULE = "A table is UTF-8 text whose first line names the columns, and each line has as many fields"
 
 
 @dataclass(frozen=True)
@@ -97,26 +107,11 @@ class TableFile:
         return line_error(self.path, self.line_of(row), what, rule)
 
 
-def line_error(path: Path, line: int, what: str, rule: str = TEXT_RULE) -> DataError:
-    """Returns the error of a line."""
-    return DataError(f"{path}, line {line}: {what}", rule, "Correct the line, or remove it", code="DATA-004")
-
-
-def damaged(path: Path, error: Exception) -> DataError:
-    """Returns the error of a file that cannot be read at all."""
-    return DataError(
-        f"'{path}' cannot be read: {one_line(str(error))}",
-        "It is whole, and what its name says",
-        _AGAIN,
-        code="DATA-037",
-    )
-
-
 def _look(path: Path, kind: Kind) -> tuple[Sequence[str], Sequence[pa.DataType]]:
     if kind == "parquet":
         with pq.ParquetFile(path) as file:
             if not file.metadata.num_rows:
-                raise DataError(f"'{path}' has no row", "A table has one at least", "Fill it", code="DATA-035")
+                raise no_row(path)
             return file.schema_arrow.names, file.schema_arrow.types
     if kind == "json":
         return json_lines.look(path)
@@ -161,10 +156,10 @@ def _read(file: TableFile, wanted: Mapping[str, As]) -> pa.Table:
         )
     if file.kind == "json":
         return _whole(file, json_lines.read(file.path, file.names, file.types, tuple(wanted)), wanted)
-    if file.kind == "atomic" and not _is_plain(file.path):
+    if file.kind == "atomic" and not is_plain(file.path):
         return pa.Table.from_pandas(read_atomic(file.path)[list(wanted)], preserve_index=False)
     if file.kind == "u.item":
-        return _u_item(file)
+        return read_u_item(file.path, tuple(wanted))
     numeric: Mapping[str, As] = {name: "text" if kind in ("number", "time") else kind for name, kind in wanted.items()}
     for columns, in_values in ((wanted, False), (numeric, False), (numeric, True)):
         try:
@@ -177,7 +172,7 @@ def _read(file: TableFile, wanted: Mapping[str, As]) -> pa.Table:
         return table
     if file.kind == "atomic":
         return pa.Table.from_pandas(read_atomic(file.path)[list(wanted)], preserve_index=False)
-    raise _first_wrong_line(file) or damaged(file.path, refused)
+    raise first_wrong_line(file.path, file.kind, len(file.names)) or damaged(file.path, refused)
 
 
 def _texts(file: TableFile, wanted: Mapping[str, As]) -> list[str]:
@@ -192,7 +187,7 @@ def _arrow(file: TableFile, wanted: Mapping[str, As], *, newlines_in_values: boo
     named = file.path.name.lower() in PUBLISHED
     quotes = file.kind in ("csv", "tsv")
     separator = UNIT_SEPARATOR if file.kind == "double colon" else SEPARATORS[file.kind]
-    with _source(file) as source:
+    with text_source(file.path, file.kind) as source:
         return arrow_csv.read_csv(
             source,
             read_options=arrow_csv.ReadOptions(
@@ -211,49 +206,6 @@ def _arrow(file: TableFile, wanted: Mapping[str, As], *, newlines_in_values: boo
                 strings_can_be_null=False,
             ),
         )
-
-
-def _source(file: TableFile) -> Any:
-    """Opens a text file for Arrow: unpacked, with one character between fields, in UTF-8."""
-    if file.kind not in ("double colon", "u.item", "u.user"):
-        return pa.input_stream(str(file.path), compression="gzip" if is_packed(file.path) else None)
-    content = file.path.read_bytes()
-    if file.kind == "double colon":
-        content = content.replace(b"::", UNIT_SEPARATOR.encode())
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        content = content.decode(OLD_ENCODING).encode("utf-8")
-    return pa.BufferReader(content)
-
-
-def _is_plain(path: Path) -> bool:
-    """Tells whether an atomic file is UTF-8 without empty lines, and with carriage returns at the ends of lines only."""
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            block += file.readline()
-            try:
-                block.decode("utf-8")
-            except UnicodeDecodeError:
-                return False
-            empty = block.startswith((b"\n", b"\r\n")) or b"\n\n" in block or b"\n\r\n" in block
-            if empty or block.count(b"\r") != block.count(b"\r\n"):
-                return False
-    return True
-
-
-def _u_item(file: TableFile) -> pa.Table:
-    """Reads MovieLens' `u.item`, its genres joined by blanks."""
-    names = [*file.names[:-1], *U_ITEM_GENRES]
-    text = file.path.read_bytes().decode(OLD_ENCODING)
-    table = pd.read_csv(
-        io.StringIO(text), sep="|", header=None, names=names, dtype=str, na_filter=False, quoting=csv.QUOTE_NONE
-    )
-    flags = table[list(U_ITEM_GENRES)] == "1"
-    table["class"] = [
-        " ".join(name for name, on in zip(U_ITEM_GENRES, row, strict=True) if on) for row in flags.to_numpy()
-    ]
-    return pa.Table.from_pandas(table[list(file.names)], preserve_index=False)
 
 
 def _whole(file: TableFile, table: pa.Table, wanted: Mapping[str, As]) -> pa.Table:
@@ -305,47 +257,3 @@ def _as_whole(file: TableFile, name: str, column: pa.ChunkedArray) -> pa.Chunked
             "Write the column as texts",
             code="DATA-101",
         ) from error
-
-
-def _first_wrong_line(file: TableFile) -> DataError | None:
-    """Returns the error of the first line with other bytes or fields than the header asks for, None where all are right."""
-    numbered = _fields(file)
-    while True:
-        try:
-            line, fields = next(numbered)
-        except StopIteration:
-            return None
-        except csv.Error as error:
-            return damaged(file.path, error)
-        except DataError as error:
-            return error
-        if fields and len(fields) != len(file.names):
-            return line_error(file.path, line, f"{len(fields)} fields, the header has {len(file.names)}")
-
-
-def _fields(file: TableFile) -> Iterator[tuple[int, list[str]]]:
-    """Gives the lines of a text file that are records, with the number of the line that each ends at."""
-
-    def lines() -> Iterator[str]:
-        with open_bytes(file.path) as source:
-            for number, line in enumerate(source, start=1):
-                try:
-                    yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise line_error(
-                        file.path,
-                        number,
-                        f"byte {error.start + 1} of the line is not UTF-8",
-                        "the whole file is in one encoding, UTF-8",
-                    ) from error
-
-    if file.kind == "double colon":
-        yield from ((number, line.rstrip("\r\n").split("::")) for number, line in enumerate(lines(), start=1))
-        return
-    reader = csv.reader(
-        lines(),
-        delimiter=SEPARATORS[file.kind],
-        quoting=csv.QUOTE_MINIMAL if file.kind in ("csv", "tsv") else csv.QUOTE_NONE,
-    )
-    for fields in reader:
-        yield reader.line_num, fields

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -114,16 +114,31 @@ def _missing(path: Path, names: tuple[str, ...], role: Role, config: DataConfig)
     if wanted == DataConfig.model_fields[setting].default:
         usual = f", and none has a usual name of the {role} ({', '.join(USUAL[role][:6])}, ...)"
     without = ", or to null where the order of the file is the order in time" if role == "time" else ""
+    return _no_column(path, wanted, names, f"data.{setting}", usual, without)
+
+
+def _no_column(
+    path: Path, column: str, names: Collection[str], setting: str, further_rule: str = "", further_remedy: str = ""
+) -> DataError:
     return DataError(
-        f"{path} has no column '{wanted}'",
-        f"the setting data.{setting} names a column of this file{usual}",
-        f"Set --data.{setting} to one of its columns{without}. {nearest(str(wanted), names)}",
+        f"{path} has no column '{column}'",
+        f"the setting {setting} names a column of this file{further_rule}",
+        f"Set --{setting} to one of its columns{further_remedy}. {nearest(column, names)}",
         code="DATA-005",
     )
 
 
-def described(found: Mapping[Role, Found], unit: str) -> str:
-    """Returns the columns in words, such as `user = userId, item = movieId, time = timestamp (seconds)`."""
-    return ", ".join(
-        f"{role} = {column.name}" + (f" ({unit})" if role == "time" else "") for role, column in found.items()
-    )
+def require_columns(path: Path, names: Collection[str], columns: Mapping[str, str]) -> None:
+    """Checks that a table has the columns that settings name.
+
+    Args:
+        path: The file, for the message.
+        names: Its columns.
+        columns: Setting to column name.
+
+    Raises:
+        DataError: A column is missing; the message names the setting that chooses it.
+    """
+    for setting, column in columns.items():
+        if column not in names:
+            raise _no_column(path, column, names, setting)

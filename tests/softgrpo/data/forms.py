@@ -119,10 +119,11 @@ def _amazon_2018(folder: Path) -> Path:
 
 def _amazon_2023(folder: Path) -> Path:
     folder.mkdir(parents=True)
+    usual = {"title": "Good", "images": []}
     reviews = [
-        {"rating": rating, "title": "Good", "images": [], "asin": f"v{item}", "parent_asin": item, "user_id": user, "timestamp": 1000 * time}
+        usual | {"rating": rating, "asin": f"v{item}", "parent_asin": item, "user_id": user, "timestamp": 1000 * time}
         for user, item, rating, time in ROWS
-    ]  # fmt: skip
+    ]
     (folder / "Films.jsonl").write_text("".join(json.dumps(review) + "\n" for review in reviews))
     metas = [{"parent_asin": item, "title": title, "categories": ["Drama", "War"]} for item, title in TITLES.items()]
     (folder / "meta_Films.jsonl").write_text("".join(json.dumps(meta) + "\n" for meta in metas))

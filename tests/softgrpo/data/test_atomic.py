@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from softgrpo.data.atomic import read_atomic, read_header, require_columns
+from softgrpo.data.atomic import read_atomic, read_header
 from softgrpo.data.corpus import read_corpus
+from softgrpo.data.usual import require_columns
 from softgrpo.errors import DataError
 from tests.softgrpo.data.cases import INTER, dataset
 
