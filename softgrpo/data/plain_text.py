@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from softgrpo.common.text import one_line
-from softgrpo.data.kinds import PUBLISHED, SEPARATORS, U_ITEM_GENRES, Kind, is_packed, line_error, open_bytes
+from softgrpo.data.kinds import KNOWN, PUBLISHED, SEPARATORS, U_ITEM_GENRES, Kind, is_packed, line_error, open_bytes
 from softgrpo.errors import DataError
 
 OLD_ENCODING = "iso-8859-1"
