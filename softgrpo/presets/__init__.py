@@ -21,8 +21,10 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.data.kinds import named_data
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets.bounds import check_bounds
+from softgrpo.presets.own import own_names, own_preset
 from softgrpo.presets.problems import as_config_error
 from softgrpo.presets.settings import Setting, settings
+from softgrpo.presets.settings_file import merge
 from softgrpo.recallers.plugins import plugin_names
 from softgrpo.recallers.registry import check_pool
 
@@ -36,8 +38,8 @@ def _names(folder: str) -> tuple[str, ...]:
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Returns the datasets that have a preset."""
-    return _names("datasets")
+    """Returns the datasets that have a preset, in this package or in a folder of the user's."""
+    return tuple(sorted({*_names("datasets"), *own_names()}))
 
 
 def size_names() -> tuple[str, ...]:
@@ -47,15 +49,6 @@ def size_names() -> tuple[str, ...]:
 
 def _load(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load((files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")) or {})
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns both, the upper one winning; mappings inside are merged too, unless the upper one is empty."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and value else value
-    return merged
 
 
 def _layers(overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -73,7 +66,7 @@ def _layers(overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _for_pool(preset: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns a preset without the settings of recallers that are not in the pool the run will have."""
     recall = preset.get("recall", {})
-    merged = reduce(_merge, layers, preset).get("recall", {})
+    merged = reduce(merge, layers, preset).get("recall", {})
     pool = merged.get("recallers", settings()["recall.recallers"].default) if isinstance(merged, Mapping) else None
     if not isinstance(pool, list | tuple):
         return preset  # the setting itself says what is wrong
@@ -85,7 +78,7 @@ def _for_pool(preset: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> di
 def recall_files(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the recallers from elsewhere that overrides by dotted path name: name -> file."""
     nothing: dict[str, Any] = {}
-    recall = reduce(_merge, _layers(overrides), nothing).get("recall")
+    recall = reduce(merge, _layers(overrides), nothing).get("recall")
     files = recall.get("files") if isinstance(recall, Mapping) else None
     return files if isinstance(files, Mapping) else {}
 
@@ -116,13 +109,13 @@ def validate(values: Mapping[str, Any], usual: ExperimentConfig | None = None) -
 
 
 def _preset(dataset: str, size: str, stage: str) -> dict[str, Any]:
-    """Returns what the preset files say together."""
-    names = [f"datasets/{dataset}"] if dataset in dataset_names() else []
+    """Returns what the preset files say together; of the dataset one of this package, or one of the user's."""
+    packaged = _names("datasets")
+    names = [f"datasets/{dataset}"] if dataset in packaged else []
     names.append(f"sizes/{size}")
     if stage == DEBUG:
         names += [DEBUG, *([f"{DEBUG}/{size}"] if size in _names(DEBUG) else [])]
-    nothing: dict[str, Any] = {}
-    return reduce(_merge, map(_load, names), nothing)
+    return reduce(merge, map(_load, names), own_preset(dataset, packaged))
 
 
 def _derived(config: ExperimentConfig, preset: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -162,7 +155,7 @@ def preset_config(dataset: str, size: str, stage: str = "full") -> ExperimentCon
         stage: `debug` adds the debug presets.
     """
     preset = _for_pool(_preset(dataset, size, stage), [])
-    return validate(_merge(preset, {"data": {"dataset": dataset}, "policy": {"size": size}}))
+    return validate(merge(preset, {"data": {"dataset": dataset}, "policy": {"size": size}}))
 
 
 def resolve(
@@ -202,8 +195,8 @@ def resolve(
     layers = [_with_recbole_spelling(layer, recall_files(named)) for layer in _layers(named)]
     preset = _preset(dataset, size, stage)
     usual = preset_config(dataset, size, stage)
-    config = validate(reduce(_merge, layers, _for_pool(preset, layers)), usual)
+    config = validate(reduce(merge, layers, _for_pool(preset, layers)), usual)
     if stage == DEBUG or not follow_data:  # debug has settings for whatever data there are
         return config
-    below = _derived(config, preset if dataset in dataset_names() else None)
-    return validate(reduce(_merge, layers, _for_pool(_merge(below, preset), layers)), usual) if below else config
+    below = _derived(config, preset if dataset in _names("datasets") else None)
+    return validate(reduce(merge, layers, _for_pool(merge(below, preset), layers)), usual) if below else config
