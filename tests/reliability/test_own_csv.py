@@ -21,6 +21,7 @@ LONGEST = 300.0
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_csv_of_300_users_becomes_a_table(tmp_path: Path) -> None:
     """The columns have the names of MovieLens' CSV, the times are texts."""
     ratings = read_atomic(locate(DataConfig(dataset="ml-100k")) / "ml-100k.inter")
