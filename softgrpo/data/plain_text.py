@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ OLD_ENCODING = "iso-8859-1"
 UNIT_SEPARATOR = "\x1f"
 BLOCK = 1 << 24
 """Bytes that are read at a time."""
+
+DAMAGES = (pa.ArrowException, OSError, EOFError, zlib.error)
+"""What a file that is not whole raises; a packed one that ends early EOFError."""
 
 
 def damaged(path: Path, error: Exception) -> DataError:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from softgrpo.data.kinds import SEPARATORS, Kind, checked_kind, no_row
-from softgrpo.data.plain_text import damaged
+from softgrpo.data.plain_text import DAMAGES, damaged
 from softgrpo.data.tables import TableFile
 from softgrpo.data.times import read_times
 from softgrpo.data.usual import first_usual
@@ -220,7 +220,7 @@ def _pieces(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
             if kind == "atomic":
                 piece.columns = [str(name).partition(":")[0] for name in piece.columns]
             yield piece[columns]
-    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+    except (*DAMAGES, ValueError) as error:
         raise damaged(path, error) from error
 
 

@@ -31,6 +31,7 @@ from softgrpo.data.kinds import (
 )
 from softgrpo.data.plain_text import (
     BLOCK,
+    DAMAGES,
     UNIT_SEPARATOR,
     damaged,
     first_wrong_line,
@@ -71,7 +72,7 @@ class TableFile:
         kind = checked_kind(path)
         try:
             names, types = _look(path, kind)
-        except (pa.ArrowException, OSError, EOFError) as error:  # a packed file that ends early: EOFError
+        except DAMAGES as error:
             raise damaged(path, error) from error
         if len(set(names)) < len(names):
             raise line_error(
@@ -90,7 +91,7 @@ class TableFile:
         """
         try:
             return _read(self, wanted)
-        except (pa.ArrowException, OSError, EOFError) as error:
+        except DAMAGES as error:
             raise damaged(self.path, error) from error
 
     def line_of(self, row: int) -> int:
@@ -99,7 +100,10 @@ class TableFile:
             with open_bytes(self.path) as file:
                 lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
                 filled = (lines.line_num for fields in lines if fields)
-                return next((line for number, line in enumerate(filled) if number == row + 1), row + 2)
+                try:
+                    return next((line for number, line in enumerate(filled) if number == row + 1), row + 2)
+                except csv.Error:  # a field that is longer than Python's reader takes; Arrow's took it
+                    return row + 2
         return row + (2 if self.kind in ("atomic", "tsv") else 1)
 
     def wrong(self, row: int, what: str, rule: str) -> DataError:
@@ -132,7 +136,10 @@ def _header(path: Path, separator: str) -> list[str]:
         text = line.decode("utf-8-sig").strip("\r\n")
     except UnicodeDecodeError as error:
         raise line_error(path, 1, f"byte {error.start + 1} of the line is not UTF-8") from error
-    names = [name.strip() for name in next(csv.reader([text], delimiter=separator), [])]
+    try:
+        names = [name.strip() for name in next(csv.reader([text], delimiter=separator), [])]
+    except csv.Error as error:
+        raise line_error(path, 1, str(error)) from error
     if not any(names):
         raise line_error(path, 1, "the file is empty" if not text else "the header names no column")
     if len(names) == 1:
