@@ -20,6 +20,7 @@ from benchmarks.merges import measure_merges
 from benchmarks.merging import measure_merging
 from benchmarks.models import LARGE, MINI, SMALL, TINY
 from benchmarks.quiet import quieten
+from benchmarks.reading import measure_reading
 from benchmarks.recommending import measure_recommending
 from benchmarks.report import Row, describe_machine, markdown, print_report
 from benchmarks.reporting import measure_reporting
@@ -43,6 +44,7 @@ def sections(device: torch.device) -> dict[str, Section]:
             "speedups-tiny": partial(measure_speedups, TINY, device),
             "speedups-mini": partial(measure_speedups, MINI, device),
             "trl": partial(measure_against_trl, MINI, device),
+            "reading": measure_reading,
             "lists": measure_listing,
             "merges": measure_merges,
             "recommend": measure_recommending,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks.models import SHAPES, Shape, load, make_prompts
+from benchmarks.peak import peak_bytes_of_process
 from benchmarks.quiet import quieten
 from benchmarks.report import Row, comma_separated
 from benchmarks.steps import FEW, MANY, grpo_trainer
@@ -20,19 +20,10 @@ STEPS = 3
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Returns the largest memory this process has used: on a GPU that of tensors, else all that is resident.
-
-    The resident peak comes from Linux's status file where there is one: the number that `getrusage` gives there includes the
-    parent process, as it was when it started this one.
-    """
+    """Returns the largest memory this process has used: on a GPU that of tensors, else all that is resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_bytes_of_process()
 
 
 def train_shortly(shape: Shape, generations: int, device: torch.device) -> int:

@@ -35,6 +35,8 @@ COMMANDS = {
     "refit": "flows.command.refit",
     "export": "flows.command.export",
     "windows": "flows.command.windows",
+    "check-data": "flows.command.check_data",
+    "init": "flows.command.init",
     "multi-recaller": "flows.command.multi_recaller",
     "ablate": "flows.command.ablate",
     "tune": "flows.command.tune",
@@ -64,6 +66,8 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo tune DATASET STAGE SIZE   the best settings of SofT-GRPO on validation windows
   softgrpo refit RUN                 the recallers of a run trained again on everything up to now
   softgrpo windows DATASET --to FOLDER    what a recaller of your own has to score
+  softgrpo check-data PATH           what is understood of your own data, and the command that runs them
+  softgrpo init DATASET              writes a commented file of settings for your data, which --config reads
   softgrpo config DATASET SIZE       the settings of a run, explained (--settings: all defaults)
   softgrpo doctor                    what is installed, which device, which data and models are found
   softgrpo deploy                    registers the deployments at the servers that `make services` started

@@ -62,7 +62,7 @@ def gather_overrides(
     overrides: Mapping[str, Any] | None,
     *,
     frequent: FrequentSettings | None,
-    config: Path | None,
+    config: Path | list[Path] | None,
     data_path: Path | None,
     recallers: list[str] | None = None,
 ) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def gather_overrides(
         size: Size of the language model.
         overrides: Settings by dotted path.
         frequent: Settings that have a field.
-        config: File of settings.
+        config: Files of settings; a later one wins.
         data_path: Folder of dataset folders.
         recallers: The pool.
 
@@ -95,7 +95,7 @@ def gather_overrides(
                 "Leave one of them out",
                 code="CONFIG-025",
             )
-    return {**(read_settings(config, dataset, size) if config is not None else {}), **fields, **others}
+    return {**(read_settings(config, dataset, size) if config else {}), **fields, **others}
 
 
 def tag_run(*tags: str, name: str | None = None) -> None:

@@ -200,7 +200,7 @@ def softgrpo_flow(
     recallers: list[str] | None = None,
     frequent: FrequentSettings | None = None,
     overrides: dict[str, Any] | None = None,
-    config: Path | None = None,
+    config: Path | list[Path] | None = None,
     force: list[AnyStage] | None = None,
     from_run: str | None = None,
     output: Path = Path("outputs"),
@@ -220,8 +220,8 @@ def softgrpo_flow(
         recallers: The pool, RecBole models by name. None: the preset's.
         frequent: The settings that are changed most often; a field that is left empty takes the preset's value.
         overrides: All other settings by dotted path, for example {"sft.learning_rate": 1e-4}.
-        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow; fields and overrides
-            come before it.
+        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow, or several, of which a
+            later one wins; fields and overrides come before them.
         force: Stages to repeat even if they are stored.
         from_run: Id of an MLflow run, of a pipeline or of a stage: its stages are used for those before the last one wanted.
         output: Folder of all that is written, on the machine that runs the flow.

@@ -151,7 +151,7 @@ def tune_flow(
     debug: bool = False,
     frequent: FrequentSettings | None = None,
     overrides: dict[str, Any] | None = None,
-    config: Path | None = None,
+    config: Path | list[Path] | None = None,
     space: SearchSpace | None = None,
     output: Path = Path("outputs"),
     check: bool = True,
@@ -172,8 +172,8 @@ def tune_flow(
         debug: A small subset of the data.
         frequent: The settings that are changed most often; a field that is left empty takes the preset's value.
         overrides: All other settings by dotted path; the search starts from the tuned ones among them.
-        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow; fields and overrides
-            come before it.
+        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow, or several, of which a
+            later one wins; fields and overrides come before them.
         space: The ranges; nothing takes the usual ones.
         output: Folder of all that is written, on the machine that runs the flow.
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.

@@ -203,7 +203,7 @@ def multi_recaller_flow(
     pools: list[list[str]] | None = None,
     frequent: FrequentSettings | None = None,
     overrides: dict[str, Any] | None = None,
-    config: Path | None = None,
+    config: Path | list[Path] | None = None,
     output: Path = Path("outputs"),
     check: bool = True,
     parallel: int | None = None,
@@ -221,8 +221,8 @@ def multi_recaller_flow(
             recallers all together and in pairs.
         frequent: The settings that are changed most often; a field that is left empty takes the preset's value.
         overrides: All other settings by dotted path, for all pools; those of a recaller count in the pools that have it.
-        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow; fields and overrides
-            come before it.
+        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow, or several, of which a
+            later one wins; fields and overrides come before them.
         output: Folder of all that is written, on the machine that runs the flow.
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.
@@ -248,7 +248,7 @@ def ablate_flow(
     debug: bool = False,
     frequent: FrequentSettings | None = None,
     overrides: dict[str, Any] | None = None,
-    config: Path | None = None,
+    config: Path | list[Path] | None = None,
     output: Path = Path("outputs"),
     check: bool = True,
     parallel: int | None = None,
@@ -265,8 +265,8 @@ def ablate_flow(
         debug: A small subset of the data.
         frequent: The settings that are changed most often; a field that is left empty takes the preset's value.
         overrides: All other settings by dotted path, for all variants.
-        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow; fields and overrides
-            come before it.
+        config: YAML file of settings as `softgrpo config` prints them, on the machine that runs the flow, or several, of which a
+            later one wins; fields and overrides come before them.
         output: Folder of all that is written, on the machine that runs the flow.
         check: Look for all that would fail later before anything is trained; the command has done so when it starts the flow.
         parallel: Recallers trained at once, each in a process with its share of the cores; nothing takes one for every two cores.

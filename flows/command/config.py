@@ -13,6 +13,7 @@ from flows.command.defaults import check_known, data_named, resolve_named
 from flows.command.flags import add_settings
 from flows.command.parser import Commands, Parser, add_debug, add_json
 from flows.runtime.failures import OK
+from softgrpo.config import ExperimentConfig
 from softgrpo.presets import settings
 from softgrpo.presets.settings import shown
 
@@ -40,10 +41,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     if not arguments.settings:
         check_known(data_named(arguments))
     config = resolve_named(arguments, arguments.DATASET, "full", arguments.SIZE)
-    values = config.model_dump(mode="json")
-    flat = {
-        path: values[path] if "." not in path else values[path.split(".")[0]][path.split(".")[1]] for path in settings()
-    }
+    flat = as_flat(config)
 
     def job() -> int:
         if arguments.settings:
@@ -55,6 +53,14 @@ def prepare(arguments: argparse.Namespace) -> Job:
         return OK
 
     return job
+
+
+def as_flat(config: ExperimentConfig) -> dict[str, Any]:
+    """Returns every setting of a configuration by dotted path, JSON-able."""
+    values = config.model_dump(mode="json")
+    return {
+        path: values[path] if "." not in path else values[path.split(".")[0]][path.split(".")[1]] for path in settings()
+    }
 
 
 def _list_settings(*, as_json: bool) -> None:

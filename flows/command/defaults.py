@@ -11,6 +11,7 @@ from flows.command.flags import overrides, setting_help
 from flows.command.parser import sub_parsers
 from softgrpo.common.text import visible
 from softgrpo.config import DataConfig, ExperimentConfig
+from softgrpo.data.kinds import named_data
 from softgrpo.errors import DataError, SoftGRPOError, nearest
 from softgrpo.presets import dataset_names, resolve, settings
 
@@ -33,10 +34,13 @@ def check_known(data: DataConfig) -> None:
         data: Names the dataset and the data path.
 
     Raises:
-        DataError: It has no preset, and its files are not on this machine.
+        DataError: It has no preset, and its files are not on this machine, or not where it is said to be.
     """
-    from softgrpo.data.locate import data_paths, download_address, known_datasets
+    from softgrpo.data.locate import data_paths, download_address, known_datasets, locate
 
+    if data.source is not None:
+        locate(data)
+        return
     known = {*dataset_names(), *known_datasets(data)}
     if data.dataset in known:
         return
@@ -53,11 +57,14 @@ def check_known(data: DataConfig) -> None:
 def data_named(arguments: argparse.Namespace) -> DataConfig:
     """Returns where the dataset of a parsed command line is looked for; --dataset wins over the position."""
     named, words = overrides(arguments), vars(arguments)
-    path = {"data_path": named["data.data_path"]} if "data.data_path" in named else {}
-    return DataConfig(dataset=named.get("data.dataset", words.get("DATASET", "ml-100k")), **path)
+    dataset = named.get("data.dataset", words.get("DATASET", "ml-100k"))
+    stated = {path: named[path] for path in ("data.data_path", "data.source") if path in named} | named_data(dataset)
+    return DataConfig.model_validate({path.partition(".")[2]: value for path, value in stated.items()})
 
 
-def resolve_named(arguments: argparse.Namespace, dataset: str, stage: str, size: str) -> ExperimentConfig:
+def resolve_named(
+    arguments: argparse.Namespace, dataset: str, stage: str, size: str, *, follow_data: bool = True
+) -> ExperimentConfig:
     """Returns the configuration of a command line; --dataset and --size win over the positions, with their presets.
 
     Args:
@@ -65,12 +72,14 @@ def resolve_named(arguments: argparse.Namespace, dataset: str, stage: str, size:
         dataset: Named by position, or the command's own.
         stage: `debug` selects the preset of that name.
         size: Named by position, or the command's own.
+        follow_data: See `softgrpo.presets.resolve`.
 
     Raises:
         SoftGRPOError: A name or a value is wrong, or the data cannot be read.
     """
     named = DEFAULT_SETTINGS.get(arguments.command, {}) | overrides(arguments)
-    return resolve(named.get("data.dataset", dataset), named.get("policy.size", size), stage, named)
+    size = named.get("policy.size", size)
+    return resolve(named.get("data.dataset", dataset), size, stage, named, follow_data=follow_data)
 
 
 def usual_config(arguments: argparse.Namespace) -> ExperimentConfig:
@@ -87,7 +96,7 @@ def usual_config(arguments: argparse.Namespace) -> ExperimentConfig:
     data = data_named(arguments)
     size = named.get("policy.size", words.get("SIZE", DEFAULT_SIZES.get(arguments.command, "tiny")))
     check_known(data)
-    own = DEFAULT_SETTINGS.get(arguments.command, {})
+    own = DEFAULT_SETTINGS.get(arguments.command, {}) | ({"data.source": data.source} if data.source else {})
     return resolve(data.dataset, size, words.get("STAGE", "full"), own | named)
 
 

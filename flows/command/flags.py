@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,6 +16,7 @@ from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets import Setting, settings
 from softgrpo.presets.bounds import read_yaml
 from softgrpo.presets.settings import SWITCHED, shown, value_of
+from softgrpo.presets.settings_file import read_settings
 
 ALIASES = {
     "dataset": "data.dataset",
@@ -83,6 +85,14 @@ def add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> N
         arguments: The command line; flags below a mapping (`--recall.settings.SASRec.epochs`) are taken from it.
     """
     common = parser.add_argument_group("settings", SETTINGS_HELP)
+    common.add_argument(
+        "--config",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="YAML files of settings, as `softgrpo config` prints and `softgrpo init` writes them; a later one wins, and flags "
+        "win over all",
+    )
     seen = set()
     for alias, path in ALIASES.items():
         _add(common, settings()[path], f"--{alias.replace('_', '-')}", hidden=False)
@@ -157,12 +167,12 @@ def _value(setting: Setting, typed: str | list[str]) -> Any:
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns the settings that a parsed command line names, by dotted path.
+    """Returns the settings that a parsed command line names, by dotted path: of its files, and above them of its flags.
 
     Raises:
-        ConfigError: The value of a mapping is no YAML.
+        ConfigError: The value of a mapping is no YAML, or see `softgrpo.presets.settings_file.read_settings`.
     """
-    by_path: dict[str, Any] = {}
+    by_path = _of_files(arguments)
     for path, typed in sorted(vars(arguments).items()):  # `recall.settings` before what lies below it
         if path in settings():
             try:
@@ -177,6 +187,18 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         elif "." in path:
             by_path[path] = typed
     return by_path
+
+
+def _of_files(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings of the files of a command line, for the dataset and the size that it names."""
+    words = vars(arguments)
+    files = words.get("config")
+    if not files:
+        return {}
+    dataset, size = (
+        words.get(path, words.get(word)) for path, word in (("data.dataset", "DATASET"), ("policy.size", "SIZE"))
+    )
+    return read_settings(files, dataset, size)
 
 
 def refuse_unknown(

@@ -19,7 +19,8 @@ KNOWN = (*STAGES, *WHOLE)
 DESCRIPTION = """\
 Runs the pipeline recall -> data -> check -> gates -> sft -> grpo -> test. Finished stages are reused.
 
-  DATASET  a dataset with a preset, or any folder of RecBole atomic files in the data path
+  DATASET  a dataset with a preset, any other in the data path, or a file or folder: ratings.csv, data/ml-25m
+           (`softgrpo check-data` shows what is understood of it)
   STAGE    the last stage wanted: recall, data, check (nothing leaks), gates (all that needs no language model), sft, grpo or test
            full         everything
            standalone   everything, without Prefect and MLflow

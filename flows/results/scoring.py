@@ -88,11 +88,11 @@ def _length(run: FinishedRun, options: ScoreOptions) -> int:
 
 def _open_streams(run: FinishedRun, options: ScoreOptions) -> tuple[Stream, dict[str, Stream]]:
     """Returns the histories and the lists from elsewhere, whose columns have been found."""
-    from softgrpo.data.locate import locate
+    from softgrpo.data.files import data_files
     from softgrpo.serving.histories import open_history, open_lists
 
     data = run.config.data
-    history = options.history or locate(data) / f"{data.dataset}.inter"
+    history = options.history or data_files(data).interactions
     lists = {name: open_lists(file, data) for name, file in (options.lists or {}).items()}
     return open_history(history, data), lists
 
@@ -108,6 +108,7 @@ def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
     Raises:
         SoftGRPOError: A file is damaged or lacks something, or the run has no such method; nothing was written.
     """
+    from softgrpo.data.files import data_files
     from softgrpo.serving.recommended import RequestWriter
     from softgrpo.serving.scoring import Asked, Summary, score
     from softgrpo.serving.served_run import ServedRun
@@ -119,8 +120,8 @@ def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
     with tempfile.TemporaryDirectory() as work:
         served = ServedRun.open(config, run.folders, options.method, Path(work), tuple(lists))
         names, users = fields_of(served.corpus.users), options.user_fields
-        if users is None and options.history is None and names and history.path.with_suffix(".user").is_file():
-            users = history.path.with_suffix(".user")
+        if users is None and options.history is None and names:
+            users = data_files(config.data).users
         fields = None if users is None else open_user_fields(users, config.data, names)
         asked = Asked(history, lists, options.shard, options.users, _length(run, options), fields)
         start = time.perf_counter()

@@ -29,25 +29,31 @@ class DataConfig(Section):
     """Which interactions are read, and which of them are kept."""
 
     dataset: str = "ml-100k"
-    """Name of the dataset: the folder `<data_path>/<dataset>` with `<dataset>.inter` and, if there, `.item` and `.user`."""
+    """Name of the dataset: a folder or a file in `data_path`, such as `<dataset>/<dataset>.inter`, `<dataset>/ratings.csv` or
+    `<dataset>.csv`; docs/own-data.md lists all."""
+    source: Path | None = None
+    """File or folder of the dataset, wherever it is; null looks in `data_path`. A path in the place of the name sets both."""
     data_path: Path | None = None
-    """Folder that holds dataset folders; null: SOFTGRPO_DATA, then `./data`, then the ml-100k packaged in recbole."""
+    """Folder that holds datasets; null: SOFTGRPO_DATA, then `./data`, then the ml-100k packaged in recbole."""
     user_field: str = "user_id"
-    """Column of the user in `.inter` and `.user`."""
+    """Column of the user, in the files of interactions and of users. Where the default is no column, a usual name is looked for;
+    so for the item, the time and the rating."""
     item_field: str = "item_id"
-    """Column of the item in `.inter`."""
+    """Column of the item in the file of interactions."""
     item_key_field: str | None = None
-    """Column of the item in `.item`, where it differs from `item_field`."""
+    """Column of the item in the file of items; null: as `item_field`, else a usual name."""
     time_field: str | None = "timestamp"
-    """Column of the time in `.inter`; null where the order of the file is the order in time."""
+    """Column of the time in the file of interactions; null where the order of the file is the order in time."""
     rating_field: str | None = "rating"
-    """Column of the rating in `.inter`; used by `min_rating` only."""
+    """Column of the rating in the file of interactions; used by `min_rating` only."""
     title_field: str | None = None
-    """Column of the title in `.item`; null: the first of title, movie_title, app_name, name that is there."""
+    """Column of the title in the file of items; null: the first of title, movie_title, app_name, name and the like
+    that is there."""
     genre_field: str | None = None
-    """Column of the genres in `.item`; null: the first of genres, genre, class, categories that is there."""
+    """Column of the genres in the file of items; null: the first of genres, genre, class, categories, category,
+    main_category that is there."""
     user_fields: tuple[str, ...] | None = None
-    """Columns of `.user` shown in prompts; null: age, gender and occupation, as far as they are there."""
+    """Columns of the file of users shown in prompts; null: age, gender and occupation, as far as they are there."""
     min_rating: float | None = None
     """Keep interactions with at least this rating; null keeps all."""
     k_core: Annotated[int, Field(ge=0)] = 5

@@ -6,17 +6,16 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from softgrpo.errors import DataError, nearest
+from softgrpo.data.kinds import line_error
+from softgrpo.errors import DataError
 
 FORMAT_RULE = "an atomic file is UTF-8 text, tab-separated, with a header of name:type columns"
 
 
-def _error(path: Path, line: int, what: str, rule: str = FORMAT_RULE) -> DataError:
-    return DataError(f"{path}, line {line}: {what}", rule, "Correct the line, or remove it", code="DATA-004")
+def _error(path: Path, line: int, what: str) -> DataError:
+    return line_error(path, line, what, FORMAT_RULE)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -75,50 +74,3 @@ def _check_field_counts(path: Path, expected: int) -> None:
             raise _error(path, number, f"{found} fields, the header has {expected}")
     if number == 1:
         raise _error(path, 2, "there is no row below the header")
-
-
-def require_columns(path: Path, table: pd.DataFrame, columns: dict[str, str]) -> None:
-    """Checks that a table has the columns that settings name.
-
-    Args:
-        path: The file, for the message.
-        table: Its content.
-        columns: Setting to column name.
-
-    Raises:
-        DataError: A column is missing; the message names the setting that chooses it.
-    """
-    for setting, column in columns.items():
-        if column not in table.columns:
-            raise DataError(
-                f"{path} has no column '{column}'",
-                f"the setting {setting} names a column of this file",
-                f"Set --{setting} to one of its columns. {nearest(column, table.columns)}",
-                code="DATA-005",
-            )
-
-
-def numbers(path: Path, table: pd.DataFrame, column: str) -> NDArray[np.float64]:
-    """Returns a column as finite numbers, (rows,) float64.
-
-    Raises:
-        DataError: A value is not a finite number; the message names its line.
-    """
-    values = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        what = f"{column} is '{table[column].iloc[bad[0]]}'"
-        raise _error(path, int(bad[0]) + 2, what, f"{column} must be a finite number ({len(bad)} lines break the rule)")
-    return values
-
-
-def tokens(path: Path, table: pd.DataFrame, column: str) -> pd.Series:
-    """Returns a column of identifiers as text.
-
-    Raises:
-        DataError: An identifier is empty; the message names its line.
-    """
-    bad = np.flatnonzero((table[column].str.strip() == "").to_numpy())
-    if len(bad):
-        raise _error(path, int(bad[0]) + 2, f"{column} is empty", f"every row needs a {column}")
-    return table[column]

@@ -1,8 +1,9 @@
-"""From atomic files to a filtered, ordered corpus, and the corpus on disk."""
+"""From files to a filtered, ordered corpus, and the corpus on disk."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Corpus
 from softgrpo.config import DataConfig
-from softgrpo.data.atomic import numbers, read_atomic, require_columns, tokens
-from softgrpo.data.locate import locate
+from softgrpo.data.atomic import read_atomic
+from softgrpo.data.files import DataFiles, data_files
+from softgrpo.data.interactions import Interactions, hash_ties, in_order, read_interactions, renumbered
+from softgrpo.data.tables import TableFile
+from softgrpo.data.usual import GENRE_FIELDS, ITEM_KEYS, TITLE_FIELDS, find_column, first_usual, require_columns
 from softgrpo.errors import DataError
 
-TITLE_FIELDS = ("title", "movie_title", "app_name", "name")
-GENRE_FIELDS = ("genres", "genre", "class", "categories")
 USER_FIELDS = ("age", "gender", "occupation")
 
 
@@ -34,92 +36,90 @@ def read_corpus(config: DataConfig, seed: int) -> Corpus:
     Raises:
         DataError: A file is missing or malformed, or nothing is left after filtering.
     """
-    folder = locate(config)
-    table = _read_interactions(folder / f"{config.dataset}.inter", config, seed)
-    table = _filter(table, config, seed)
-    users, user_tokens = pd.factorize(table[Columns.User], sort=True)
-    items, item_tokens = pd.factorize(table[Columns.Item], sort=True)
-    order = np.argsort(users, kind="stable")  # rows are already in time order within each user
-    user = users[order].astype(np.int32)
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(user_tokens)))]).astype(np.int64)
+    files = data_files(config)
+    rows, _ = read_interactions(TableFile.open(files.interactions), config)
+    return corpus_of(rows, files, config, seed)
+
+
+def corpus_of(rows: Interactions, files: DataFiles, config: DataConfig, seed: int) -> Corpus:
+    """Returns the corpus of interactions as they were read, see `read_corpus`."""
+    rows = renumbered(_filter(in_order(rows), config, seed))
+    if config.ties == "hash" and config.time_field is not None:
+        rows = hash_ties(rows, seed)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows.user, minlength=len(rows.users)))]).astype(np.int64)
     return Corpus(
-        users=_read_users(folder / f"{config.dataset}.user", np.asarray(user_tokens, dtype=object), config),
-        items=_read_items(folder / f"{config.dataset}.item", np.asarray(item_tokens, dtype=object), config),
-        user=user,
-        item=items[order].astype(np.int32),
-        time=table[Columns.Time].to_numpy(np.float64)[order],
+        users=_read_users(files, rows.users, config),
+        items=_read_items(files, rows.items, config),
+        user=rows.user,
+        item=rows.item,
+        time=rows.time,
         offsets=offsets,
     )
 
 
-def _read_interactions(path: Path, config: DataConfig, seed: int) -> pd.DataFrame:
-    raw = read_atomic(path)
-    columns = {"data.user_field": config.user_field, "data.item_field": config.item_field}
-    if config.time_field is not None:
-        columns["data.time_field"] = config.time_field
-    if config.min_rating is not None:
-        if config.rating_field is None:
-            raise DataError(
-                "data.min_rating without data.rating_field",
-                "a rating filter needs ratings",
-                "Set both",
-                code="DATA-006",
-            )
-        columns["data.rating_field"] = config.rating_field
-    require_columns(path, raw, columns)
-    table = pd.DataFrame(
-        {
-            Columns.User: tokens(path, raw, config.user_field),
-            Columns.Item: tokens(path, raw, config.item_field),
-            Columns.Time: np.nan if config.time_field is None else numbers(path, raw, config.time_field),
-        }
-    )
-    if config.min_rating is not None:
-        assert config.rating_field is not None
-        table = table[numbers(path, raw, config.rating_field) >= config.min_rating]
-    keys: tuple[NDArray[np.generic], ...] = (table[Columns.Time].to_numpy(),)
-    if config.ties == "hash" and config.time_field is not None:
-        keys = (tie_hash(table[Columns.User], table[Columns.Item], seed), *keys)
-    table = table.iloc[np.lexsort(keys)]  # lexsort is stable: equal keys stay in file order
-    return table.drop_duplicates([Columns.User, Columns.Item], keep="first")
-
-
-def tie_hash(user: pd.Series, item: pd.Series, seed: int) -> NDArray[np.uint64]:
-    """Returns a number per row that depends on the seed and the pair of tokens only, (rows,) uint64."""
-    key = f"{seed:016d}"
-    both = user.to_numpy(object) + "\t" + item.to_numpy(object)
-    return pd.util.hash_array(np.asarray(both, dtype=object), hash_key=key, categorize=False)
-
-
-def _filter(table: pd.DataFrame, config: DataConfig, seed: int) -> pd.DataFrame:
-    while config.k_core > 1 and len(table):
-        item_counts = table.groupby(Columns.Item)[Columns.Item].transform("size")
-        user_counts = table.groupby(Columns.User)[Columns.User].transform("size")
-        keep = (item_counts >= config.k_core) & (user_counts >= config.k_core)
+def _filter(rows: Interactions, config: DataConfig, seed: int) -> Interactions:
+    """Returns the rows of the users that stay: behind the k-core filter, with enough items, in the sample."""
+    while config.k_core > 1 and len(rows.user):
+        of_item, of_user = np.bincount(rows.item), np.bincount(rows.user)
+        keep = (of_item[rows.item] >= config.k_core) & (of_user[rows.user] >= config.k_core)
         if keep.all():
             break
-        table = table[keep]
-    table = table[table.groupby(Columns.User)[Columns.User].transform("size") >= config.min_user_items]
-    if not len(table):
+        rows = rows.of(keep)
+    enough = np.bincount(rows.user, minlength=len(rows.users)) >= config.min_user_items
+    if not enough.all():
+        rows = rows.of(enough[rows.user])
+    if not len(rows.user):
         raise DataError(
             f"dataset '{config.dataset}' keeps no user",
             f"a user needs {config.min_user_items} distinct items behind a {config.k_core}-core filter",
             "Lower data.k_core and data.min_user_items (and data.min_rating), or bring more data",
             code="DATA-007",
         )
-    if config.max_users is not None:
-        names = np.sort(table[Columns.User].unique())
-        if config.max_users < len(names):
-            chosen = np.random.default_rng(seed).choice(names, config.max_users, replace=False)
-            table = table[table[Columns.User].isin(chosen)]
-    return table
+    left = np.flatnonzero(np.bincount(rows.user, minlength=len(rows.users)))
+    if config.max_users is not None and config.max_users < len(left):
+        chosen = np.zeros(len(rows.users), dtype=np.bool_)
+        chosen[np.random.default_rng(seed).choice(left, config.max_users, replace=False)] = True
+        rows = rows.of(chosen[rows.user])
+    return rows
 
 
-def _pick(path: Path, table: pd.DataFrame, setting: str, named: str | None, usual: tuple[str, ...]) -> str | None:
-    if named is not None:
-        require_columns(path, table, {setting: named})
+def read_texts(path: Path) -> pd.DataFrame:
+    """Returns a file of items or users, each value as text, "" where one is missing.
+
+    Raises:
+        DataError: The file is damaged; the message names the line where there are lines.
+    """
+    file = TableFile.open(path)
+    if file.kind == "atomic":
+        return read_atomic(path)
+    table = file.read(dict.fromkeys(file.names, "text"))
+    return pd.DataFrame({name: table.column(name).to_pandas().fillna("").astype(object) for name in file.names})
+
+
+def item_key(path: Path, names: Sequence[str], config: DataConfig) -> str:
+    """Returns the column of the item in a file of items.
+
+    Raises:
+        DataError: There is none.
+    """
+    named = config.item_key_field or config.item_field
+    usual = None if config.item_key_field else first_usual(names, (config.item_field, *ITEM_KEYS))
+    if named in names or usual is None:
+        require_columns(path, names, {"data.item_key_field": named})
         return named
-    return next((name for name in usual if name in table.columns), None)
+    return usual
+
+
+def pick_text(path: Path, names: Sequence[str], setting: str, named: str | None, usual: Sequence[str]) -> str | None:
+    """Returns a column of texts in a file of items: the one that a setting names, else the first with a usual name.
+
+    Raises:
+        DataError: The named one is missing.
+    """
+    if named is not None:
+        require_columns(path, names, {setting: named})
+        return named
+    return first_usual(names, usual)
 
 
 def aligned(table: pd.DataFrame, key: str, tokens: NDArray[np.object_]) -> pd.DataFrame:
@@ -127,16 +127,16 @@ def aligned(table: pd.DataFrame, key: str, tokens: NDArray[np.object_]) -> pd.Da
     return table.drop_duplicates(key, keep="first").set_index(key).reindex(tokens).fillna("")
 
 
-def _read_items(path: Path, tokens: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
+def _read_items(files: DataFiles, tokens: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
     items = pd.DataFrame({Columns.Token: tokens, Columns.Title: "", Columns.Genres: ""}, dtype=object)
-    if not path.is_file():
+    path = files.items
+    if path is None:
         return items
-    table = read_atomic(path)
-    key = config.item_key_field or config.item_field
-    require_columns(path, table, {"data.item_key_field": key})
-    rows = aligned(table, key, tokens)
-    title = _pick(path, table, "data.title_field", config.title_field, TITLE_FIELDS)
-    genres = _pick(path, table, "data.genre_field", config.genre_field, GENRE_FIELDS)
+    table = read_texts(path)
+    names = list(table.columns)
+    rows = aligned(table, item_key(path, names, config), tokens)
+    title = pick_text(path, names, "data.title_field", config.title_field, TITLE_FIELDS)
+    genres = pick_text(path, names, "data.genre_field", config.genre_field, GENRE_FIELDS)
     if title is not None:
         items[Columns.Title] = [html.unescape(text).strip() for text in rows[title]]
     if genres is not None:
@@ -144,25 +144,29 @@ def _read_items(path: Path, tokens: NDArray[np.object_], config: DataConfig) -> 
     return items
 
 
-def _read_users(path: Path, tokens: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
+def _read_users(files: DataFiles, tokens: NDArray[np.object_], config: DataConfig) -> pd.DataFrame:
     users = pd.DataFrame({Columns.Token: tokens}, dtype=object)
-    if not path.is_file():
+    path = files.users
+    if path is None:
         if config.user_fields:
             raise DataError(
-                f"{path} is missing",
+                f"dataset '{config.dataset}' has no file of users beside {files.interactions}",
                 "data.user_fields names columns of it",
                 "Add it, or clear the setting",
                 code="DATA-008",
             )
         return users
-    table = read_atomic(path)
-    require_columns(path, table, {"data.user_field": config.user_field})
-    rows = aligned(table, config.user_field, tokens)
+    table = read_texts(path)
+    names = list(table.columns)
+    key = find_column(names, "user", config)
+    if key is None:
+        require_columns(path, names, {"data.user_field": config.user_field})
+    rows = aligned(table, key.name if key else config.user_field, tokens)
     if config.user_fields is None:
-        fields = [name for name in USER_FIELDS if name in table.columns]
+        fields = [name for name in USER_FIELDS if name in names]
     else:
         for name in config.user_fields:
-            require_columns(path, table, {"data.user_fields": name})
+            require_columns(path, names, {"data.user_fields": name})
         fields = list(config.user_fields)
     for field in fields:
         users[field] = rows[field].to_numpy()

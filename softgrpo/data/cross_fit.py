@@ -62,17 +62,15 @@ def cross_fit(windows: Windows, split: SplitConfig, seed: int) -> tuple[Windows,
 def _of_part(windows: Windows, split: SplitConfig, tails: NDArray[np.int32]) -> Windows:
     """Returns the earlier windows of one part; the tails (U,) of all other users are empty."""
     begins = windows.train_end - tails
-    rows = [
-        (user, at, min(at + split.window, int(windows.train_end[user])))
-        for user in np.flatnonzero(tails).tolist()
-        for at in range(int(begins[user]), int(windows.train_end[user]), split.window)
-    ]
-    table = np.array(rows, dtype=np.int32)
+    counts = -(-tails // split.window)  # (U,)
+    user = np.repeat(np.arange(len(counts)), counts)  # (W,)
+    within = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+    start = begins[user] + within * split.window
     return Windows(
-        user=table[:, 0],
-        part=np.full(len(table), Part.EARLIER, np.int8),
-        start=table[:, 1],
-        end=table[:, 2],
+        user=user.astype(np.int32),
+        part=np.full(len(user), Part.EARLIER, np.int8),
+        start=start.astype(np.int32),
+        end=np.minimum(start + split.window, windows.train_end[user]).astype(np.int32),
         train_end=begins.astype(np.int32),
     )
 

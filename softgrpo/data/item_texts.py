@@ -1,4 +1,4 @@
-"""What the recaller `Text` reads: one text per item, joined from titles, genres and further columns of `.item`."""
+"""What the recaller `Text` reads: one text per item, joined from titles, genres and further columns of the file of items."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from softgrpo.common.columns import Columns
 from softgrpo.common.names import TEXT
 from softgrpo.config import DataConfig, TextConfig
 from softgrpo.config.lists import CORPUS_FIELDS
-from softgrpo.data.atomic import read_atomic, read_header, require_columns
-from softgrpo.data.corpus import GENRE_FIELDS, TITLE_FIELDS, aligned
-from softgrpo.data.locate import locate
+from softgrpo.data.corpus import aligned, item_key, read_texts
+from softgrpo.data.files import data_files
+from softgrpo.data.tables import TableFile
+from softgrpo.data.usual import GENRE_FIELDS, TITLE_FIELDS, require_columns
 from softgrpo.errors import DataError
 
 FEW_TEXTS = 0.5
@@ -39,10 +40,12 @@ def item_texts(data: DataConfig, text: TextConfig, items: pd.DataFrame) -> list[
     Raises:
         DataError: The file of items is missing, or has none of the columns or not one of the further ones, or all are empty.
     """
-    path = locate(data) / f"{data.dataset}.item"
-    if not path.is_file():
+    files = data_files(data)
+    path = files.items
+    if path is None:
+        expected = files.interactions.with_suffix(".item")
         raise DataError(
-            f"{path} is missing",
+            f"{expected if files.interactions.suffix == '.inter' else 'A file of items'} is missing",
             f"The recaller {TEXT} reads the texts of items from it; it looked for the columns {_wanted(data, text.fields)}",
             f"Add the file, or drop {TEXT} from recall.recallers",
             code="DATA-027",
@@ -52,7 +55,7 @@ def item_texts(data: DataConfig, text: TextConfig, items: pd.DataFrame) -> list[
     texts = [". ".join(filter(None, each)) for each in zip(*parts, strict=True)]
     if not any(texts):
         raise DataError(
-            f"{path} with the columns {', '.join(read_header(path))}",
+            f"{path} with the columns {', '.join(TableFile.open(path).names)}",
             f"The recaller {TEXT} reads the texts of items, and no item has any; it looked for the columns"
             f" {_wanted(data, text.fields)}",
             f"Name columns with --text.fields, data.title_field or data.genre_field, or drop {TEXT} from recall.recallers",
@@ -66,12 +69,10 @@ def _further(
 ) -> dict[str, NDArray[np.object_]]:  # fmt: skip
     if not names:
         return {}
-    table = read_atomic(path)
-    key = data.item_key_field or data.item_field
-    require_columns(path, table, {"data.item_key_field": key})
+    table = read_texts(path)
     for name in names:
-        require_columns(path, table, {"text.fields": name})
-    rows = aligned(table, key, items[Columns.Token].to_numpy(object))
+        require_columns(path, list(table.columns), {"text.fields": name})
+    rows = aligned(table, item_key(path, list(table.columns), data), items[Columns.Token].to_numpy(object))
     return {name: rows[name].to_numpy(object) for name in names}
 
 

@@ -1,4 +1,4 @@
-"""Where a dataset's files are: the data path, the ml-100k packaged inside recbole, or RecBole's download address."""
+"""Where a dataset is: where it is said to be, the data path, the ml-100k packaged inside recbole, or RecBole's download address."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from softgrpo.config import DataConfig
+from softgrpo.data.kinds import KNOWN, kind_of, stem_of
 from softgrpo.errors import DataError, nearest
 from softgrpo.reporting import ProgressBar
 
@@ -24,6 +25,11 @@ logger = logging.getLogger(__name__)
 DATA_VARIABLE = "SOFTGRPO_DATA"
 TIMEOUT_SECONDS = 5
 SUFFIXES = (".inter", ".item", ".user")
+INTERACTIONS = (
+    *("interactions", "inter", "ratings", "reviews", "events", "clicks", "purchases", "transactions", "logs"),
+    *("u.data", "ratings.dat"),
+)
+"""What a file of interactions is called in a folder, without its suffix; and so is one with the name of the folder."""
 RECBOLE_NAMES = {"steam": "steam-merged", "amazon-all-beauty": "amazon-all-beauty-18"}  # of several variants
 
 
@@ -43,13 +49,31 @@ def _recbole_folder() -> Path | None:
 
 
 def known_datasets(config: DataConfig) -> dict[str, Path]:
-    """Returns the datasets whose files are on this machine: name to folder."""
+    """Returns the datasets whose files are on this machine: name to folder or file; no file is opened."""
     found: dict[str, Path] = {}
     for path in data_paths(config):
-        for file in sorted(path.glob("*/*.inter")) if path.is_dir() else ():
+        if not path.is_dir():
+            continue
+        for file in sorted(path.glob("*/*.inter")):
             if file.stem == file.parent.name and file.is_file():
                 found.setdefault(file.stem, file.parent)
+        for entry in sorted(path.iterdir()):
+            if _holds_tables(entry) if entry.is_dir() else _is_table(entry):
+                found.setdefault(entry.name if entry.is_dir() else stem_of(entry), entry)
     return found
+
+
+def _is_table(path: Path) -> bool:
+    return path.is_file() and path.name[0] != "." and kind_of(path) in ("csv", "tsv", "parquet", "json")
+
+
+def _holds_tables(folder: Path) -> bool:
+    """Tells whether a folder holds a file that has the name of interactions."""
+    names = {*INTERACTIONS, folder.name.lower()}
+    return any(
+        path.is_file() and kind_of(path) not in (None, "atomic") and stem_of(path).lower() in names
+        for path in folder.iterdir()
+    )
 
 
 def download_address(dataset: str) -> str | None:
@@ -63,11 +87,13 @@ def download_address(dataset: str) -> str | None:
 
 
 def locate(config: DataConfig) -> Path:
-    """Returns the folder with a dataset's atomic files; downloads it where RecBole knows an address.
+    """Returns the folder with a dataset's files, or its one file; downloads atomic files where RecBole knows an address.
 
     Raises:
-        DataError: The data path that was named is no folder, or the files are not there and cannot be fetched.
+        DataError: What was named is not there, the data path is no folder, or the files are not there and cannot be fetched.
     """
+    if config.source is not None:
+        return _named_source(config.source)
     if config.data_path is not None and not config.data_path.is_dir():
         what = "is a file" if config.data_path.exists() else "is not there"
         raise DataError(
@@ -102,6 +128,19 @@ def locate(config: DataConfig) -> Path:
     except (OSError, http.client.HTTPException, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(received, f"its download from {address} failed ({error})", remedy, code="DATA-012") from error
     return target
+
+
+def _named_source(path: Path) -> Path:
+    if path.exists():
+        return path
+    beside = path.absolute().parent
+    names = [entry.name for entry in beside.iterdir()] if beside.is_dir() else []
+    raise DataError(
+        f"'{path}' is not there",
+        f"the data are a file or a folder: {KNOWN}",
+        f"Correct the path. {nearest(path.name, names)}" if names else "Correct the path",
+        code="DATA-104",
+    )
 
 
 def _download(address: str, dataset: str, target: Path) -> None:

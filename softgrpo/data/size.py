@@ -8,7 +8,8 @@ from softgrpo.common.records import LEARNT_FROM, Corpus, Part, Windows
 from softgrpo.config import DataConfig, ExperimentConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.cross_fit import all_windows, cross_fit
-from softgrpo.data.locate import download_address, known_datasets, locate
+from softgrpo.data.files import data_files
+from softgrpo.data.locate import download_address, known_datasets
 from softgrpo.data.windows import make_windows
 
 
@@ -58,6 +59,8 @@ _measured: dict[str, DataSize] = {}
 
 def is_here(data: DataConfig) -> bool:
     """Tells whether a dataset's files are on this machine, or RecBole knows where to fetch them."""
+    if data.source is not None:
+        return data.source.exists()
     if data.dataset in known_datasets(data):
         return True
     return data.download and download_address(data.dataset) is not None
@@ -92,6 +95,6 @@ def _key(config: ExperimentConfig) -> str:
     Raises:
         DataError: The dataset's files are missing.
     """
-    state = (locate(config.data) / f"{config.data.dataset}.inter").stat()
+    state = data_files(config.data).interactions.stat()
     parts = (config.data.model_dump_json(), config.split.model_dump_json(), config.seed)
     return "\n".join(map(str, (*parts, state.st_mtime_ns, state.st_size)))

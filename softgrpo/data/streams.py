@@ -18,13 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from softgrpo.common.text import one_line
+from softgrpo.data.kinds import SEPARATORS, Kind, checked_kind, no_row
+from softgrpo.data.plain_text import DAMAGES, damaged
+from softgrpo.data.tables import TableFile
+from softgrpo.data.times import read_times
+from softgrpo.data.usual import first_usual
 from softgrpo.errors import DataError, nearest
 
 PIECE = 200_000
 """Rows that are read at a time."""
-PARQUET, ATOMIC, TABLES = (".parquet", ".pq"), (".inter", ".user"), {".csv": ",", ".tsv": "\t"}
-_RULE = "It is a .csv, .tsv, .parquet or atomic (.inter) file"
+PLAIN: tuple[Kind, ...] = ("atomic", "csv", "tsv")
+"""Text files that pandas reads in pieces; those of other kinds, but for Parquet, are read at once."""
 _AGAIN = "Write or copy it again"
 
 
@@ -81,10 +85,8 @@ class Stream:
         Raises:
             DataError: There is no such file, it is of another kind, damaged or empty, or lacks a column.
         """
-        if not path.is_file():
-            raise DataError(f"'{path}'", "There is no such file", "Correct the name", code="DATA-031")
-        names, rows = _look(path)
-        columns = {key: next((name for name in names if name in known), "") for key, known in _ordered(wanted, names)}
+        names, rows = _look(path, checked_kind(path))
+        columns = {key: first_usual(names, known) or "" for key, known in wanted.items()}
         for key in needed:
             if not columns[key]:
                 raise DataError(
@@ -140,6 +142,14 @@ class Stream:
             raise self.wrong(int(rows[at]), f"{self.columns[key]} is '{values.iloc[at]}', no finite number")
         return numbers
 
+    def times(self, rows: NDArray[np.int64], values: pd.Series, key: str) -> NDArray[np.float64]:
+        """Returns a column of a piece as times, in seconds where they are since 1970.
+
+        Raises:
+            DataError: A value is none.
+        """
+        return read_times(values, lambda at, what: self.wrong(int(rows[at]), f"{self.columns[key]} is {what}"))[0]
+
     def wrong(self, row: int, what: str) -> DataError:
         """Returns what is to be said of a row that cannot be read."""
         return DataError(
@@ -150,29 +160,29 @@ class Stream:
         )
 
 
-def _ordered(wanted: Mapping[str, Sequence[str]], names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Gives, for each key, the one name that its column has, where it has one: an earlier name goes before a later one."""
-    for key, known in wanted.items():
-        yield key, [name for name in known if name in names][:1]
-
-
-def _look(path: Path) -> tuple[list[str], int]:
+def _look(path: Path, kind: Kind) -> tuple[list[str], int]:
     """Returns the names of a file's columns, and how many rows it has."""
     try:
-        if path.suffix in PARQUET:
+        if kind == "parquet":
             with pq.ParquetFile(path) as file:
                 names, rows = file.schema_arrow.names, file.metadata.num_rows
-        elif path.suffix in ATOMIC or path.suffix in TABLES:
-            head = pd.read_csv(path, nrows=100, **_options(path))
-            names = [str(name).partition(":")[0] if path.suffix in ATOMIC else str(name) for name in head.columns]
+        elif kind in PLAIN:
+            head = _checked_width(path, pd.read_csv(path, nrows=100, **_options(kind)))
+            names = [str(name).partition(":")[0] if kind == "atomic" else str(name) for name in head.columns]
             width = len(head.to_csv(index=False, header=False)) / max(len(head), 1)
             rows = 0 if head.empty else max(len(head), int(path.stat().st_size / width))
         else:
-            raise DataError(f"'{path}'", _RULE, "Convert it, or give it such a name", code="DATA-034")
-    except (pa.ArrowException, OSError, ValueError) as error:  # of pandas and of texts that are not UTF-8: ValueError
-        raise _damaged(path, error) from error
+            table = TableFile.open(path)
+            names, rows = list(table.names), int(path.stat().st_size)  # no fewer than the rows
+    except (
+        pa.ArrowException,
+        OSError,
+        EOFError,
+        ValueError,
+    ) as error:  # of pandas and of texts that are not UTF-8: ValueError
+        raise damaged(path, error) from error
     if not rows:
-        raise DataError(f"'{path}' has no row", "At least one interaction is asked about", "Fill it", code="DATA-035")
+        raise no_row(path)
     if len(set(names)) < len(names):
         raise DataError(
             f"'{path}' with the columns {', '.join(names)}", "A column has a name of its own", _AGAIN, code="DATA-036"
@@ -180,11 +190,27 @@ def _look(path: Path) -> tuple[list[str], int]:
     return names, rows
 
 
-def _options(path: Path) -> dict[str, Any]:
+def _checked_width(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table as it is.
+
+    Raises:
+        DataError: Its rows have a field more than the header, and pandas has taken the first for a label.
+    """
+    if not isinstance(table.index, pd.RangeIndex):
+        raise DataError(
+            f"'{path}' with rows of more fields than the {len(table.columns)} names in its first line",
+            "Each column has a name",
+            "Name all columns in the first line",
+            code="DATA-193",
+        )
+    return table
+
+
+def _options(kind: Kind) -> dict[str, Any]:
     """Returns how a text file is read: every value as the text that it is."""
-    atomic = path.suffix in ATOMIC
+    atomic = kind == "atomic"
     return {
-        "sep": "\t" if atomic else TABLES[path.suffix],
+        "sep": SEPARATORS[kind],
         "dtype": str,
         "na_filter": False,
         "quoting": csv.QUOTE_NONE if atomic else csv.QUOTE_MINIMAL,
@@ -194,18 +220,25 @@ def _options(path: Path) -> dict[str, Any]:
 
 def _pieces(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
     """Gives a file's columns as tables of text, in the order of its rows."""
+    kind = checked_kind(path)
     try:
-        if path.suffix in PARQUET:
+        if kind == "parquet":
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(PIECE, columns=columns):
                     yield pd.DataFrame({name: _text(batch.column(name)) for name in columns})
             return
-        for piece in pd.read_csv(path, chunksize=PIECE, **_options(path)):
-            if path.suffix in ATOMIC:
+        if kind not in PLAIN:
+            table = TableFile.open(path).read(dict.fromkeys(columns, "text"))
+            for batch in table.to_batches(PIECE):
+                yield pd.DataFrame({name: _text(batch.column(name)) for name in columns})
+            return
+        for piece in pd.read_csv(path, chunksize=PIECE, **_options(kind)):
+            _checked_width(path, piece)
+            if kind == "atomic":
                 piece.columns = [str(name).partition(":")[0] for name in piece.columns]
             yield piece[columns]
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+    except (*DAMAGES, ValueError) as error:
+        raise damaged(path, error) from error
 
 
 def _text(column: pa.Array) -> NDArray[np.object_]:
@@ -214,7 +247,3 @@ def _text(column: pa.Array) -> NDArray[np.object_]:
     if pa.types.is_floating(plain.type):
         return plain.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
     return plain.cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"'{path}' cannot be read: {one_line(str(error))}", _RULE, _AGAIN, code="DATA-037")

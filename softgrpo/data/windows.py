@@ -15,6 +15,8 @@ from softgrpo.config import SplitConfig
 from softgrpo.errors import DataError, LeakageError
 
 Positions = NDArray[np.int64]
+LATEST = (Part.RECORD, Part.POLICY)
+"""Parts that give their latest windows; the others give their first."""
 
 
 def _floor(values: NDArray[np.float64]) -> Positions:
@@ -68,16 +70,19 @@ def make_windows(corpus: Corpus, split: SplitConfig) -> Windows:
     held_back = np.minimum(_floor(split.record * lengths), np.maximum(ends[:, 0] - 1, 0))
     train_end = ends[:, 0] - held_back
     starts = np.column_stack([train_end, ends])  # (U, 5): the parts lie between neighbours
-    rows: list[tuple[int, int, int, int]] = []
-    for user in range(corpus.num_users):
-        for part in SPLIT_PARTS:
-            # a window needs a history, so a user's first item is never a target
-            begin, end = max(int(starts[user, part]), 1), int(starts[user, part + 1])
-            windows = [(user, int(part), at, min(at + split.window, end)) for at in range(begin, end, split.window)]
-            rows += windows[-split.windows_per_user :] if part in (Part.RECORD, Part.POLICY) else windows[:1]
-    table = np.array(rows, dtype=np.int64).reshape(-1, 4)
+    begins, stops = (
+        np.maximum(starts[:, :-1], 1),
+        starts[:, 1:],
+    )  # a window needs a history: a first item is never a target
+    counts = np.maximum(-(-(stops - begins) // split.window), 0)  # (U, 4) windows of each part
+    kept = np.minimum(counts, [split.windows_per_user if part in LATEST else 1 for part in SPLIT_PARTS])
+    skipped = np.where(np.isin(SPLIT_PARTS, LATEST), counts - kept, 0)
+    of = np.repeat(np.arange(kept.size), kept.ravel())  # (W,) the user and part of each window
+    within = np.arange(len(of)) - np.repeat(np.cumsum(kept) - kept.ravel(), kept.ravel())
+    start = begins.ravel()[of] + (skipped.ravel()[of] + within) * split.window
+    user, parts = np.divmod(of, len(SPLIT_PARTS))
     for part in (Part.POLICY, Part.VALID, Part.TEST):
-        if not (table[:, 1] == part).any():
+        if not (parts == part).any():
             raise DataError(
                 f"no user has a {part.name.lower()} window",
                 "policy, valid and test need at least one target each",
@@ -85,10 +90,10 @@ def make_windows(corpus: Corpus, split: SplitConfig) -> Windows:
                 code="DATA-015",
             )
     return Windows(
-        user=table[:, 0].astype(np.int32),
-        part=table[:, 1].astype(np.int8),
-        start=table[:, 2].astype(np.int32),
-        end=table[:, 3].astype(np.int32),
+        user=user.astype(np.int32),
+        part=parts.astype(np.int8),
+        start=start.astype(np.int32),
+        end=np.minimum(start + split.window, stops.ravel()[of]).astype(np.int32),
         train_end=train_end.astype(np.int32),
     )
 
@@ -167,7 +172,7 @@ def check_no_leak(corpus: Corpus, windows: Windows) -> None:
     within = np.arange(len(pairs)) - corpus.offsets[corpus.user]
     trained = pairs[within < windows.train_end[corpus.user]]
     targets = pairs[_target_positions(corpus, windows)]
-    leaked = np.isin(targets, trained)
+    leaked = pd.Index(targets).isin(trained)
     if leaked.any():
         raise LeakageError(
             f"{int(leaked.sum())} of {len(targets)} targets are in the recallers' training input",
@@ -175,9 +180,10 @@ def check_no_leak(corpus: Corpus, windows: Windows) -> None:
             "This is a defect of the split: keep the data and report it",
             code="LEAKAGE-001",
         )
-    if len(np.unique(targets)) < len(targets):
+    repeated = pd.Index(targets).duplicated()
+    if repeated.any():
         raise LeakageError(
-            f"{len(targets) - len(np.unique(targets))} targets belong to two windows",
+            f"{int(repeated.sum())} targets belong to two windows",
             "windows share no target",
             "This is a defect of the split: keep the data and report it",
             code="LEAKAGE-002",

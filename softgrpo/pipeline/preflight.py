@@ -9,6 +9,7 @@ from softgrpo.common.records import Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.cross_fit import all_windows, check_parts, cross_fit
+from softgrpo.data.examine import usual_columns_note
 from softgrpo.data.item_texts import few_texts_note, item_texts
 from softgrpo.data.size import note_size
 from softgrpo.data.windows import check_no_leak, make_windows, tied_target_share
@@ -86,7 +87,8 @@ def _check_data(config: ExperimentConfig) -> list[str]:
             "Lower data.k_core or fusion.k, or bring more data",
             code="DATA-023",
         )
-    notes: list[str | None] = [_cross_fit_note(windows, parts)] if parts else []
+    notes: list[str | None] = [usual_columns_note(config.data)]
+    notes += [_cross_fit_note(windows, parts)] if parts else []
     if TEXT in config.recall.recallers:
         notes.append(few_texts_note(item_texts(config.data, config.text, corpus.items)))
     tied = tied_target_share(corpus, windows)

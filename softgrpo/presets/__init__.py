@@ -18,10 +18,13 @@ from pydantic import ValidationError
 
 from softgrpo.common.names import TEXT
 from softgrpo.config import ExperimentConfig
+from softgrpo.data.kinds import named_data
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.presets.bounds import check_bounds
+from softgrpo.presets.own import own_names, own_preset
 from softgrpo.presets.problems import as_config_error
 from softgrpo.presets.settings import Setting, settings
+from softgrpo.presets.settings_file import merge
 from softgrpo.recallers.plugins import plugin_names
 from softgrpo.recallers.registry import check_pool
 
@@ -35,8 +38,8 @@ def _names(folder: str) -> tuple[str, ...]:
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Returns the datasets that have a preset."""
-    return _names("datasets")
+    """Returns the datasets that have a preset, in this package or in a folder of the user's."""
+    return tuple(sorted({*_names("datasets"), *own_names()}))
 
 
 def size_names() -> tuple[str, ...]:
@@ -46,15 +49,6 @@ def size_names() -> tuple[str, ...]:
 
 def _load(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load((files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")) or {})
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns both, the upper one winning; mappings inside are merged too, unless the upper one is empty."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and value else value
-    return merged
 
 
 def _layers(overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -72,7 +66,7 @@ def _layers(overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _for_pool(preset: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns a preset without the settings of recallers that are not in the pool the run will have."""
     recall = preset.get("recall", {})
-    merged = reduce(_merge, layers, preset).get("recall", {})
+    merged = reduce(merge, layers, preset).get("recall", {})
     pool = merged.get("recallers", settings()["recall.recallers"].default) if isinstance(merged, Mapping) else None
     if not isinstance(pool, list | tuple):
         return preset  # the setting itself says what is wrong
@@ -84,7 +78,7 @@ def _for_pool(preset: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> di
 def recall_files(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the recallers from elsewhere that overrides by dotted path name: name -> file."""
     nothing: dict[str, Any] = {}
-    recall = reduce(_merge, _layers(overrides), nothing).get("recall")
+    recall = reduce(merge, _layers(overrides), nothing).get("recall")
     files = recall.get("files") if isinstance(recall, Mapping) else None
     return files if isinstance(files, Mapping) else {}
 
@@ -115,13 +109,13 @@ def validate(values: Mapping[str, Any], usual: ExperimentConfig | None = None) -
 
 
 def _preset(dataset: str, size: str, stage: str) -> dict[str, Any]:
-    """Returns what the preset files say together."""
-    names = [f"datasets/{dataset}"] if dataset in dataset_names() else []
+    """Returns what the preset files say together; of the dataset one of this package, or one of the user's."""
+    packaged = _names("datasets")
+    names = [f"datasets/{dataset}"] if dataset in packaged else []
     names.append(f"sizes/{size}")
     if stage == DEBUG:
         names += [DEBUG, *([f"{DEBUG}/{size}"] if size in _names(DEBUG) else [])]
-    nothing: dict[str, Any] = {}
-    return reduce(_merge, map(_load, names), nothing)
+    return reduce(merge, map(_load, names), own_preset(dataset, packaged))
 
 
 def _derived(config: ExperimentConfig, preset: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -161,22 +155,28 @@ def preset_config(dataset: str, size: str, stage: str = "full") -> ExperimentCon
         stage: `debug` adds the debug presets.
     """
     preset = _for_pool(_preset(dataset, size, stage), [])
-    return validate(_merge(preset, {"data": {"dataset": dataset}, "policy": {"size": size}}))
+    return validate(merge(preset, {"data": {"dataset": dataset}, "policy": {"size": size}}))
 
 
 def resolve(
-    dataset: str, size: str, stage: str = "full", overrides: Mapping[str, Any] | None = None
+    dataset: str,
+    size: str,
+    stage: str = "full",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    follow_data: bool = True,
 ) -> ExperimentConfig:
     """Returns the configuration of a run.
 
     Args:
-        dataset: Name of a dataset. One without a preset gets settings that follow from the size of its data, and so do recallers
-            that its preset does not mention; where the data are not here they get the defaults, and `preflight` says
-            what is missing.
+        dataset: Name of a dataset, or its file or folder. One without a preset gets settings that follow from the size of its data,
+            and so do recallers that its preset does not mention; where the data are not here they get the defaults, and
+            `preflight` says what is missing.
         size: One of `size_names()`.
         stage: `debug` adds the debug presets; every other stage changes nothing.
         overrides: Values by dotted path, e.g. `{"grpo.top_p": 1.0, "recall.settings.SASRec.epochs": 3}`; an empty mapping
             drops what the presets have there, before paths below it are set.
+        follow_data: Read the data for the settings that follow from their size.
 
     Raises:
         ConfigError: The size is unknown, or a setting is unknown, has a wrong value or one beyond the bounds.
@@ -189,11 +189,14 @@ def resolve(
         )
     named = {"data.dataset": dataset, "policy.size": size, **(overrides or {})}
     check_bounds(named)
+    if isinstance(named["data.dataset"], str):
+        named |= named_data(named["data.dataset"])
+    dataset = named_data(dataset)["data.dataset"]
     layers = [_with_recbole_spelling(layer, recall_files(named)) for layer in _layers(named)]
     preset = _preset(dataset, size, stage)
     usual = preset_config(dataset, size, stage)
-    config = validate(reduce(_merge, layers, _for_pool(preset, layers)), usual)
-    if stage == DEBUG:  # it has settings for whatever data there are
+    config = validate(reduce(merge, layers, _for_pool(preset, layers)), usual)
+    if stage == DEBUG or not follow_data:  # debug has settings for whatever data there are
         return config
-    below = _derived(config, preset if dataset in dataset_names() else None)
-    return validate(reduce(_merge, layers, _for_pool(_merge(below, preset), layers)), usual) if below else config
+    below = _derived(config, preset if dataset in _names("datasets") else None)
+    return validate(reduce(merge, layers, _for_pool(merge(below, preset), layers)), usual) if below else config

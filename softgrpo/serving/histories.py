@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from softgrpo.config import DataConfig
-from softgrpo.data.corpus import tie_hash
+from softgrpo.data.interactions import tie_hash
 from softgrpo.data.streams import Shard, Stream
+from softgrpo.data.usual import USUAL
 from softgrpo.recallers.candidates import NO_ITEM
 
 USER, ITEM, TIME, RATING, SCORE = "user", "item", "time", "rating", "score"
@@ -56,19 +57,20 @@ class _Rows:
 
 
 def open_history(path: Path, config: DataConfig) -> Stream:
-    """Looks at a file of histories: user, item, and time if there is one, by these names or by those of the run's data set.
+    """Looks at a file of histories: user, item, and time if there is one. They have these names, those of the run's data set, or
+    usual ones.
 
     Args:
-        path: A .csv, .tsv, .parquet or atomic file.
+        path: A file of any kind in `softgrpo.data.kinds`.
         config: Of the run.
 
     Raises:
         DataError: See `Stream.open`.
     """
-    wanted: dict[str, tuple[str, ...]] = {USER: (USER, config.user_field), ITEM: (ITEM, config.item_field)}
-    wanted[TIME] = (TIME, config.time_field) if config.time_field is not None else (TIME,)
+    wanted = {USER: (USER, config.user_field, *USUAL["user"]), ITEM: (ITEM, config.item_field, *USUAL["item"])}
+    wanted[TIME] = (TIME, config.time_field, *USUAL["time"]) if config.time_field is not None else (TIME,)
     if config.min_rating is not None and config.rating_field is not None:
-        wanted[RATING] = (RATING, config.rating_field)
+        wanted[RATING] = (RATING, config.rating_field, *USUAL["rating"])
     return Stream.open(path, wanted, (USER, ITEM))
 
 
@@ -99,7 +101,7 @@ def read_histories(
         rows.user.append(rows.numbered(table[USER].to_numpy(object)))
         rows.item.append(items.get_indexer(pd.Index(names, dtype=object)))
         if timed:
-            rows.time.append(stream.numbers(numbers, table[TIME], TIME))
+            rows.time.append(stream.times(numbers, table[TIME], TIME))
             if config.ties == "hash":
                 rows.hash.append(tie_hash(table[USER], table[ITEM], seed))
     if wanted is not None:

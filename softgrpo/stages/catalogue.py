@@ -10,7 +10,7 @@ from typing import Any
 from softgrpo.common.digests import digest_file
 from softgrpo.common.names import recaller_and_fold
 from softgrpo.config import ExperimentConfig
-from softgrpo.data.locate import SUFFIXES, locate
+from softgrpo.data.files import data_files
 from softgrpo.policy.model_files import identify_weights, model_of_texts
 from softgrpo.recallers.plugins import plugin_identity
 from softgrpo.stages.contract import Stage, StageContext
@@ -19,20 +19,20 @@ Parameters = Callable[[ExperimentConfig, str], dict[str, Any]]
 
 GATES_LEARN_FROM = {"drop_flat", "noise_scale", "reward", "reward_k"}
 """Settings of SofT-GRPO that gates have too."""
+PLACES = {"data_path", "source", "download"}
+"""Settings that say where the data are."""
 TABLES = ("numpy", "pandas", "pyarrow")
 TRAINING = ("accelerate", "gguf", "numpy", "peft", "safetensors", "tokenizers", "torch", "transformers")
 
 
 def _split(config: ExperimentConfig, variant: str) -> dict[str, Any]:
-    folder = locate(config.data)
-    paths = [folder / f"{config.data.dataset}{suffix}" for suffix in SUFFIXES]
     return {
         "seed": config.seed,
-        "data": config.data.model_dump(mode="json", exclude={"data_path", "download"}),
+        "data": config.data.model_dump(mode="json", exclude=PLACES),
         "split": config.split.model_dump(
             mode="json", exclude={"cross_fit"}
         ),  # it adds windows behind those of the split
-        "files": {path.suffix: digest_file(path) for path in paths if path.is_file()},
+        "files": {role: digest_file(path) for role, path in data_files(config.data).by_role().items()},
     }
 
 
@@ -72,9 +72,9 @@ def _embed(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "device": config.train.device,
     }
     if text.further_fields:  # the others come with the corpus
-        path = locate(config.data) / f"{config.data.dataset}.item"
+        path = data_files(config.data).items
         parameters["key"] = config.data.item_key_field or config.data.item_field
-        parameters["file"] = digest_file(path) if path.is_file() else None
+        parameters["file"] = None if path is None else digest_file(path)
     return parameters
 
 
@@ -204,7 +204,7 @@ def _grpo(config: ExperimentConfig, variant: str) -> dict[str, Any]:
 
 
 def _test(config: ExperimentConfig, variant: str) -> dict[str, Any]:
-    left_out: dict[str, Any] = {"data": {"data_path", "download"}, "recall": {"files"}, "limits": True}
+    left_out: dict[str, Any] = {"data": PLACES, "recall": {"files"}, "limits": True}
     if config.fusion.idle:
         left_out["fusion"] = config.fusion.idle
     if not config.split.cross_fit:

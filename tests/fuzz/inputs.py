@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,45 @@ CARD = {
     "prior": [-0.7, -0.7],
     "reading_tau": 1.5,
 }
+
+
+def _parquet_interactions() -> bytes:
+    file = BytesIO()
+    pd.DataFrame({"user": ["u0", "u1"] * 6, "item": range(12), "time": range(12)}).to_parquet(file)
+    return file.getvalue()
+
+
+TABLES = {
+    "csv": ("a.csv", b'user,item,time\n"u0",i1,3\nu0,"i,""0",2\nu1,i2,1\nu0,i1,4\n'),
+    "iso_times": ("a.tsv", b"user\titem\tdate\nu0\ti1\t2024-01-31\nu0\ti0\t2024-01-31T12:00:00Z\nu1\ti2\t2023-12-01\n"),
+    "json_lines": (
+        "a.jsonl",
+        b'{"user": "u0", "item": 1, "time": 3}\n{"user": "u1", "item": 2, "time": 4, "l": ["x"]}\n',
+    ),
+    "packed": ("a.csv.gz", gzip.compress(b"user,item,time\nu0,i1,3\nu1,i2,1\n", mtime=0)),
+    "double_colon": ("ratings.dat", b"1::2::3::978300760\n1::3::3::978302109\n2::2::4::978301968\n"),
+    "parquet_data": ("a.parquet", _parquet_interactions()),
+}
+"""Interactions in several forms: name of the check -> name of the file, and a right one."""
+TABLE_PIECES = (
+    b",",
+    b"::",
+    b"\t",
+    b"\n",
+    b"\r",
+    b"\0",
+    b'"',
+    b'""',
+    b"\xff",
+    b"nan",
+    b"1e999",
+    b"2024-02-30",
+    b"{",
+    b"[1]",
+    b"null",
+    b"9" * 400,
+)
+SETTINGS_FILE = b"seed: 3\ngrpo:\n  top_p: 0.5\nrecall:\n  settings: {BPR: {epochs: 5}}\nsft.learning_rate: 1e-3\n"
 
 
 @cache
@@ -148,6 +188,15 @@ TARGETS: dict[str, tuple[Check, st.SearchStrategy[Any]]] = {
                  b"u0\ti1\t1\t1\n", b"\xe2\x80\xa8", b"0x10", b"1_0", b" ", b"9" * 400))
         | st.binary(max_size=200),
     ),
+    **{
+        name: (partial(readers.check_table, file), changed((right,), TABLE_PIECES) | st.binary(max_size=200))
+        for name, (file, right) in TABLES.items()
+    },
+    "settings_file": (
+        readers.check_settings_file,
+        changed((SETTINGS_FILE,), (b"seed", b"grpo", b": ", b"\n", b"  ", b"&a ", b"*a", b"!!set ", b"{", b"]", b"null", b"\xff"))
+        | YAML_TEXTS.map(lambda text: text.encode("utf-8", "surrogateescape")),
+    ),
     "parquet_bytes": (readers.check_parquet_bytes, changed(parquet_files()) | st.binary(max_size=200)),
     "parquet_rows": (readers.check_parquet_rows, (RIGHT_LISTS | st.lists(ROW, max_size=12)).map(_columns)),
     "history": (readers.check_history, changed(HISTORIES) | st.binary(max_size=200)),
@@ -165,6 +214,8 @@ TARGETS: dict[str, tuple[Check, st.SearchStrategy[Any]]] = {
 """Name -> what is checked, and of which inputs."""
 RIGHT: dict[str, Any] = {
     "atomic": INTER.encode(),
+    **{name: right for name, (_, right) in TABLES.items()},
+    "settings_file": SETTINGS_FILE,
     "parquet_bytes": parquet_files()[0],
     "parquet_rows": _columns(ROWS),
     "history": HISTORIES[0],

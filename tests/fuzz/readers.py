@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from softgrpo.config import DataConfig, ExperimentConfig, SplitConfig
 from softgrpo.data.atomic import read_atomic
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.streams import Shard
+from softgrpo.data.usual import find_columns
 from softgrpo.data.windows import check_no_leak, make_windows
 from softgrpo.errors import SoftGRPOError
 from softgrpo.pipeline.store import FORMAT, LocalStore
@@ -32,6 +34,7 @@ from softgrpo.policy.card import CARD, load_card
 from softgrpo.presets import resolve
 from softgrpo.presets.bounds import read_yaml
 from softgrpo.presets.settings import as_flags
+from softgrpo.presets.settings_file import read_settings
 from softgrpo.recallers.candidates import check_candidates
 from softgrpo.recallers.from_file import read_lists
 from softgrpo.serving.histories import open_history, read_histories
@@ -68,18 +71,40 @@ def check_atomic(data: bytes, folder: Path) -> None:
     corpus = refused(lambda: read_corpus(config, 0))
     if corpus is not None:
         assert table is not None
-        _check_corpus(corpus, table)
+        names = find_columns(path, table.columns, config)
+        _check_corpus(corpus, table[names["user"].name], table[names["item"].name])
         windows = refused(lambda: make_windows(corpus, SplitConfig()))
         if windows is not None:
             check_no_leak(corpus, windows)
 
 
-def _check_corpus(corpus: Corpus, table: pd.DataFrame) -> None:
+def check_table(name: str, data: bytes, folder: Path) -> None:
+    """Interactions in a file of this name: refused in words, or a corpus in which each pair is once and times ascend."""
+    path = folder / name
+    path.write_bytes(data)
+    config = DataConfig(dataset="shop", source=path, k_core=0, min_user_items=1)
+    corpus = refused(lambda: read_corpus(config, 0))
+    if corpus is not None:
+        pairs = set(zip(corpus.user.tolist(), corpus.item.tolist(), strict=True))
+        assert len(pairs) == len(corpus.item) and np.isfinite(corpus.time).all()
+        assert all((np.diff(corpus.time[begin:end]) >= 0).all() for begin, end in pairwise(corpus.offsets))
+        assert all(name.strip() for name in (*corpus.users["token"], *corpus.items["token"]))
+
+
+def check_settings_file(data: bytes, folder: Path) -> None:
+    """A file of settings: refused in words, or settings that there are."""
+    path = folder / "settings.yaml"
+    path.write_bytes(data)
+    values = refused(lambda: read_settings(path, None, None))
+    assert all("." in key or key == "seed" for key in values or ())
+
+
+def _check_corpus(corpus: Corpus, user: pd.Series, item: pd.Series) -> None:
     users, items = corpus.users["token"].to_numpy(), corpus.items["token"].to_numpy()
     pairs = set(zip(users[corpus.user], items[corpus.item], strict=True))
     assert len(pairs) == len(corpus.user)
-    kept = table[table["user_id"].isin(users)]
-    assert pairs == set(zip(kept["user_id"], kept["item_id"], strict=True))
+    kept = user.isin(users)
+    assert pairs == set(zip(user[kept], item[kept], strict=True))
     for user in range(len(users)):
         times = corpus.time[corpus.offsets[user] : corpus.offsets[user + 1]]
         assert (np.diff(times) >= 0).all()

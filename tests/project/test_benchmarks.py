@@ -36,6 +36,7 @@ from benchmarks.merging import (
 )
 from benchmarks.models import TINY, TOY, load, make_prompts
 from benchmarks.orchestration import SERVICES, Spans, covered, family, memory_of, timed
+from benchmarks.reading import measure_reading
 from benchmarks.recbole_evaluation import by_recbole, by_softgrpo, rows_of
 from benchmarks.recommending import measure_recommending
 from benchmarks.report import Row, describe_machine, markdown, plain_table, print_report
@@ -337,9 +338,29 @@ def test_recommending_is_measured_from_files_to_file() -> None:
     assert row.details.startswith("30 users, 3 lists of 100")
 
 
+def test_reading_is_measured_in_a_process_of_its_own() -> None:
+    seconds, peak = measure_reading(rows=20_000, users=300, items=500)
+    assert seconds.at_most == 60.0 and peak.at_most == 6.0
+    assert "of 300 users" in seconds.what and "CPU" in seconds.details
+    assert seconds.value is not None and 0 < seconds.value < 60
+    assert peak.value is not None and 0.05 < peak.value < 6
+
+
 def test_what_is_measured_where() -> None:
     steps = ["steps-tiny", "steps-mini", "speedups-tiny", "speedups-mini"]
-    wanted = ["merge", "memory", *steps[:2], "share", *steps[2:], "trl", "lists", "merges", "recommend", "report"]
+    wanted = [
+        "merge",
+        "memory",
+        *steps[:2],
+        "share",
+        *steps[2:],
+        "trl",
+        "reading",
+        "lists",
+        "merges",
+        "recommend",
+        "report",
+    ]
     assert list(sections(CPU)) == wanted
     assert "throughput-Qwen2.5-0.5B" in sections(torch.device("cuda"))
     assert "throughput-Llama-3.2-1B" in sections(torch.device("cuda"))
@@ -355,7 +376,7 @@ def test_the_benchmark_needs_only_five_packages() -> None:
     for path in set((ROOT / "benchmarks").glob("*.py")) - commands_of_their_own:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         # some lines say what they need besides, and load it where it is measured
-        for node in tree.body if path.name in ("listing.py", "reporting.py") else ast.walk(tree):
+        for node in tree.body if path.name in ("listing.py", "reading.py", "reporting.py") else ast.walk(tree):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):

@@ -319,7 +319,7 @@ SETTINGS = [
 ]
 
 HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
-OTHER_COLUMNS = "user_id:token\tproduct_id:token\trating:float\ttimestamp:float"
+OTHER_COLUMNS = "user_id:token\tthing:token\trating:float\ttimestamp:float"
 UNTYPED = "user_id\titem_id\trating\ttimestamp"
 
 
@@ -402,7 +402,7 @@ BEFORE_TRAINING = [
         "column missing",
         "DATA-005",
         "'item_id'",
-        names="product_id",
+        names="thing",
         spoil=replace_line("shop.inter", 1, OTHER_COLUMNS),
     ),
     shop_case(

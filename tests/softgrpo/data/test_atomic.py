@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from softgrpo.data.atomic import numbers, read_atomic, read_header, require_columns, tokens
+from softgrpo.data.atomic import read_atomic, read_header
 from softgrpo.data.corpus import read_corpus
+from softgrpo.data.usual import require_columns
 from softgrpo.errors import DataError
 from tests.softgrpo.data.cases import INTER, dataset
 
@@ -83,16 +84,10 @@ def test_the_line_is_right_far_into_a_file(tmp_path: Path) -> None:
         read_atomic(path)
 
 
-def test_columns_and_values() -> None:
-    import pandas as pd
-
-    table = pd.DataFrame({"user": ["a", "b"], "time": ["1e3", "-2.5"]})
-    path = Path("f.inter")
-    require_columns(path, table, {"data.user_field": "user"})
-    assert numbers(path, table, "time").tolist() == [1000.0, -2.5]
-    assert tokens(path, table, "user").tolist() == ["a", "b"]
+def test_columns_that_settings_name() -> None:
+    require_columns(Path("f.inter"), ["user", "time"], {"data.user_field": "user"})
     with pytest.raises(DataError, match=r"no column 'users'.*--data.user_field.*'user'.*\[DATA-005\]"):
-        require_columns(path, table, {"data.user_field": "users"})
+        require_columns(Path("f.inter"), ["user", "time"], {"data.user_field": "users"})
 
 
 def test_header_without_types(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softgrpo.config import DataConfig
-from softgrpo.data.corpus import load_corpus, read_corpus, tie_hash, write_corpus
+from softgrpo.data.corpus import load_corpus, read_corpus, write_corpus
+from softgrpo.data.interactions import tie_hash
 from softgrpo.data.locate import locate
 from softgrpo.errors import DataError
 from tests.softgrpo.data.cases import INTER, Row, dataset, sequences, write_table
@@ -148,7 +149,7 @@ def test_user_fields(tmp_path: Path) -> None:
     config = dataset(tmp_path, [("a", "x", 1), ("b", "x", 2)])
     assert read_corpus(config, 1).users.columns.tolist() == ["token"]
     wanted = DataConfig.model_validate(config.model_dump() | {"user_fields": ["age"]})
-    with pytest.raises(DataError, match=r"toy\.user.*data\.user_fields.*\[DATA-008\]"):
+    with pytest.raises(DataError, match=r"no file of users.*data\.user_fields.*\[DATA-008\]"):
         read_corpus(wanted, 1)
     write_table(tmp_path / "toy" / "toy.user", "user_id:token\tgender:token\tage:token\tzip:token", [("b", "F", 7, 1)])
     assert read_corpus(config, 1).users.to_dict("list") == {"token": ["a", "b"], "age": ["", "7"], "gender": ["", "F"]}

@@ -92,7 +92,7 @@ def test_files_that_are_no_such_files(tmp_path: Path) -> None:
         opened(tmp_path / "none.csv")
     for name, content in (("h.parquet", b"PAR1"), ("h.txt", b"user,item\nu,1\n")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match=r"It is a \.csv, \.tsv, \.parquet or atomic"):
+        with pytest.raises(DataError, match=r"A table is \.csv, \.tsv, \.json"):
             opened(tmp_path / name)
     pd.DataFrame({"user": [1.0, 2.5], "item": ["a", "b"]}).to_parquet(tmp_path / "decimal.parquet")
     with pytest.raises(DataError, match="user is of the type float64"):
