@@ -74,6 +74,7 @@ def test_shards_share_the_users_out(tmp_path: Path) -> None:
         ("user,user,item\nu,v,1\n", "columns user, user.1, item"),
         ("user,item\n,1\n", "row 1: user is empty"),
         ("user,item\nu,1\nu,1,2,3\n", "cannot be read"),
+        ("user,item\nu,1,2\nv,1,2\n", "rows of more fields than the 2 names"),
         ("user,item\nu,\udcff\n", "cannot be read"),
     ],
 )
