@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from softgrpo.evaluation.rows import Method
 
 RAW_SCORES = "score, none"
-"""Name of the merge that adds scores as the recallers give them, see `softgrpo.config.MergeConfig.name`."""
+"""Name of the merge that adds scores as the recallers give them, see `softgrpo.config.FusionConfig.name`."""
 SINGLE_CHOICE = "_single"
 """End of the key of a row that shows the recaller with the largest weight alone."""
 

@@ -91,8 +91,8 @@ def stack_panels(figure: Figure) -> None:
     heights = [PANEL_SHARE * axis.get_position().height * figure.get_figheight() for axis in figure.axes]
     grid = GridSpec(len(heights), 1, figure, height_ratios=heights)
     figure.set_size_inches(NARROW_INCHES, sum(heights) + PANEL_ROOM * len(heights))
-    for axis, place in zip(figure.axes, grid, strict=True):
-        axis.set_subplotspec(place)
+    for row, axis in enumerate(figure.axes):
+        axis.set_subplotspec(grid[row, 0])
         axis.tick_params(labelleft=True, labelbottom=True)  # panels that shared them beside each other left them out
         _wrap_labels(axis.yaxis, NARROW_ROW)
         _wrap_labels(axis.xaxis, NARROW_COLUMN)
