@@ -101,8 +101,8 @@ def complete(folder: Path, facts: RunFacts) -> dict[str, str]:
     if unknown := unknown_times(facts):
         html, markdown = costs.unknown_html(unknown), costs.unknown_markdown(unknown)
     else:
-        measured = _costs(folder, facts)
-        html, markdown = costs.costs_html(measured, k), costs.costs_markdown(measured, k)
+        measured, missing = _costs(folder, facts)
+        html, markdown = costs.costs_html(measured, k, missing), costs.costs_markdown(measured, k, missing)
     pages[PAGE] = fill(pages[PAGE], COSTS, html)
     pages[TEXT] = fill(pages[TEXT], COSTS, markdown)
     return pages
@@ -123,13 +123,17 @@ def unknown_times(facts: RunFacts) -> tuple[str, ...]:
     return tuple(words for words, key in needed.items() if key not in facts.costs)
 
 
-def _costs(folder: Path, facts: RunFacts) -> tuple[Cost, ...]:
-    """Returns what rows cost, where all times are known."""
-    from softgrpo.evaluation.pages.costs import costs_of
+def _costs(folder: Path, facts: RunFacts) -> tuple[tuple[Cost, ...], str]:
+    """Returns what rows cost, where all times are known, and which rows have no cost."""
+    from softgrpo.evaluation.chosen import read_chosen
+    from softgrpo.evaluation.pages.costs import costs_of, without_cost
 
     lists = {name: facts.costs[key] for name, key in _list_times(facts.config).items()}
     table = pd.read_parquet(folder / TABLE)
-    return costs_of(table, facts.config.fusion.k, lists, facts.costs[MERGE], facts.costs[POLICY])
+    chosen = read_chosen(folder)
+    best = chosen.best if chosen else ""
+    costs = costs_of(table, facts.config.fusion.k, lists, facts.costs[MERGE], facts.costs[POLICY], best)
+    return costs, without_cost(table, costs, best)
 
 
 def write_group_page(store: LocalStore, group: str, page: str) -> Path:

@@ -18,11 +18,13 @@ from softgrpo.common.columns import Columns
 from softgrpo.evaluation import plots, plots_recallers
 from softgrpo.evaluation.cases import gains
 from softgrpo.evaluation.learnt import EQUAL, NEGLIGIBLE
+from softgrpo.evaluation.notes import largest_weight_note
 from softgrpo.evaluation.plot_style import save
 from softgrpo.evaluation.report_content import Report
 from softgrpo.evaluation.significance import per_user
 
-HALF_INCHES = 6.8
+HALF_INCHES, WHOLE_INCHES = 6.8, 8.6
+"""Width of a figure that has another one beside it, and of one that has not."""
 LOSS, QUALITY = "recall_loss", "recall_valid_ndcg"
 """Curves of a recaller's training, see `softgrpo.recallers.recbole_training.fit`."""
 
@@ -52,10 +54,13 @@ Planned = tuple[str, str, str, Figure | None]
 
 def draw_figures(report: Report, folder: Path) -> tuple[Drawn, ...]:
     """Draws all figures of a report into a folder, in the order of the page."""
-    return tuple(
-        Drawn(anchor, title, caption, None if figure is None else save(figure, folder, anchor), _is_narrow(figure))
-        for anchor, title, caption, figure in _planned(report)
-    )
+    return tuple(_drawn(planned, folder) for planned in _planned(report))
+
+
+def _drawn(planned: Planned, folder: Path) -> Drawn:
+    anchor, title, caption, figure = planned
+    narrow = _is_narrow(figure)  # before it is saved: that leaves it in the form for phones
+    return Drawn(anchor, title, caption, None if figure is None else save(figure, folder, anchor), narrow)
 
 
 def _is_narrow(figure: Figure | None) -> bool:
@@ -72,15 +77,19 @@ def _planned(report: Report) -> Iterator[Planned]:
     yield _weights(report)
     if report.lift is not None:  # an earlier version stored neither
         yield _drivers(report)
+    if report.recaller_curves:
+        yield _recallers(report.recaller_curves)
+    if report.sft_curves:
+        yield _training("sft", report.sft_curves)
     yield _confusion(report)
-    yield from _trainings(report)
+    yield _training("training", report.curves)
 
 
 def _comparison(report: Report) -> Planned:
     k, confidence = report.config.fusion.k, report.config.evaluation.confidence
     caption = (
-        f"Left: NDCG@{k} of every row, mean over users; longer is better. The other panels: the difference to a reference with its "
-        f"{confidence:.0%} interval; a bar that crosses 0 shows no difference."
+        f"First panel: NDCG@{k} of every row, mean over users; longer is better. The other panels: the difference to a reference "
+        f"with its {confidence:.0%} interval; a bar that crosses 0 shows no difference."
     )
     return "comparison", "All rows at a glance", caption, plots.comparison_figure(report.comparison.table, k)
 
@@ -123,7 +132,8 @@ def _gains(report: Report) -> Iterator[Planned]:
     by_user = {name: per_user(values, users) for name, values in moving.items()}
     equal = "".join(f" Over {name} nobody gains and nobody loses." for name in by_window if name not in moving)
     shares = " ".join(f"Over {name}, {_shares(values)}." for name, values in by_user.items())
-    yield "gains", titles["gains"], f"{shares}{equal}", plots.gains_figure(by_user, label, k)
+    inches = HALF_INCHES if report.popularity is None else WHOLE_INCHES  # two of the three stand beside each other
+    yield "gains", titles["gains"], f"{shares}{equal}", plots.gains_figure(by_user, label, k, inches)
     caption = (
         f"Mean gain in NDCG@{k} in fifths of the users by the number of items they had before, with intervals. "
         f"Left are the users with the shortest histories.{equal}"
@@ -154,8 +164,8 @@ def _coverage(report: Report) -> Planned:
     if not coverage.found:
         return "coverage", title, coverage.sentence, None
     caption = (
-        f"Left: targets of the test windows in each recaller's list of {depth} items, and those of them that no other recaller's "
-        f"list holds. Right: how many of one recaller's hits another one finds too. {coverage.sentence}"
+        f"First panel: targets of the test windows in each recaller's list of {depth} items, and those of them that no other "
+        f"recaller's list holds. Second: how many of one recaller's hits another one finds too. {coverage.sentence}"
     )
     return "coverage", title, caption, plots_recallers.coverage_figure(coverage)
 
@@ -202,8 +212,8 @@ def _drivers(report: Report) -> Planned:
     weights = report.comparison.method(report.focus).weights.numpy()
     widest = float(np.ptp(weights, axis=0).max())
     caption = (
-        f"The weight of one recaller differs by at most {widest:.4f} between two users. Left: Spearman's rank correlation between "
-        f"what is known of a window and the weights of {label}, the strongest first; blue is negative. Right: "
+        f"The weight of one recaller differs by at most {widest:.4f} between two users. First panel: Spearman's rank correlation "
+        f"between what is known of a window and the weights of {label}, the strongest first; blue is negative. The rest: "
         f"mean weights in fifths of the windows. {report.drivers.sentence}"
     )
     return "drivers", title, caption, plots_recallers.drivers_figure(report.drivers)
@@ -216,35 +226,30 @@ def _confusion(report: Report) -> Planned:
         return "confusion", title, nothing, None
     caption = (
         "Each cell counts validation windows by the recaller with the best list (row) and the one that SFT gave the largest weight "
-        "(column). The diagonal is right; one filled column means one answer for everybody."
-    )
+        "(column). The diagonal is right; one filled column means one answer for everybody. "
+        f"{largest_weight_note(report.merge)}"
+    ).rstrip()
     return "confusion", title, caption, plots.confusion_figure(report.confusion)
 
 
-def _trainings(report: Report) -> Iterator[Planned]:
-    if report.recaller_curves:
-        yield _recallers(report.recaller_curves)
-    captions = {
-        "sft": (
-            "Training of SFT",
-            "Loss on training windows, and the NDCG on validation windows that the kept model has.",
-        ),
-        "training": (
-            "Training of SofT-GRPO",
-            "Step 0 is where SFT ended. The model of the highest validation NDCG is kept.",
-        ),
-    }
-    for anchor, curves in {"sft": report.sft_curves, "training": report.curves}.items():
-        title, caption = captions[anchor]
-        if any(len(frame) > 1 for frame in curves.values()):
-            yield _curves(anchor, title, caption, curves)
-        elif anchor == "training" or curves:
-            yield (
-                anchor,
-                title,
-                "No step was taken: this training was left out, and the model is the one before it.",
-                None,
-            )
+TRAININGS = {
+    "sft": (
+        "Training of SFT",
+        "Loss on training windows, and the NDCG on validation windows that the kept model has.",
+    ),
+    "training": (
+        "Training of SofT-GRPO",
+        "Step 0 is where SFT ended. The model of the highest validation NDCG is kept.",
+    ),
+}
+"""Anchor -> title and caption."""
+
+
+def _training(anchor: str, curves: Mapping[str, pd.DataFrame]) -> Planned:
+    title, caption = TRAININGS[anchor]
+    if any(len(frame) > 1 for frame in curves.values()):
+        return _curves(anchor, title, caption, curves)
+    return anchor, title, "No step was taken: this training was left out, and the model is the one before it.", None
 
 
 def _curves(anchor: str, title: str, caption: str, curves: Mapping[str, pd.DataFrame]) -> Planned:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 INK, SOFT, GRID, CELL_INK = "#1f2933", "#61707f", "#e1e5ea", "#fefefe"
@@ -52,15 +57,55 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
+NARROW_INCHES = 3.6
+"""Width of a figure on the screen of a phone."""
+PANEL_SHARE, PANEL_ROOM = 0.85, 0.85
+"""On such a screen: height of a panel as a share of what it is elsewhere, and inches for what is around it."""
+NARROW_ROW, NARROW_COLUMN, NARROW_TITLE = 27, 8, 32
+"""Characters in a line of a label beside a panel, of one below it and of a title there."""
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
-    """Writes `<name>.png` and `<name>.svg` and returns the path of the second. Figures are drawn without a display."""
+    """Writes `<name>.png`, `<name>.svg` and the form for phones (see `narrow_path`), and returns the path of the second.
+
+    Figures are drawn without a display. The figure is left in the form for phones.
+    """
     path = folder / f"{name}.svg"
     with mpl.rc_context(STYLE):
         figure.savefig(path.with_suffix(".png"), dpi=150, bbox_inches="tight", metadata={"Software": None})
         figure.savefig(path, bbox_inches="tight", transparent=True, metadata={"Date": None})
+        stack_panels(figure)
+        figure.savefig(narrow_path(path), bbox_inches="tight", transparent=True, metadata={"Date": None})
     return path
+
+
+def narrow_path(path: Path) -> Path:
+    """Returns where the form for phones of an SVG file is."""
+    return path.with_name(f"{path.stem}-narrow.svg")
+
+
+def stack_panels(figure: Figure) -> None:
+    """Puts the panels of a figure one below another, in the width of a phone's screen; each gets all of its labels."""
+    for axis in [axis for axis in figure.axes if not axis.get_visible()]:
+        axis.remove()
+    heights = [PANEL_SHARE * axis.get_position().height * figure.get_figheight() for axis in figure.axes]
+    grid = GridSpec(len(heights), 1, figure, height_ratios=heights)
+    figure.set_size_inches(NARROW_INCHES, sum(heights) + PANEL_ROOM * len(heights))
+    for row, axis in enumerate(figure.axes):
+        axis.set_subplotspec(grid[row, 0])
+        axis.tick_params(labelleft=True, labelbottom=True)  # panels that shared them beside each other left them out
+        _wrap_labels(axis.yaxis, NARROW_ROW)
+        _wrap_labels(axis.xaxis, NARROW_COLUMN)
+        axis.set_title(textwrap.fill(axis.get_title(loc="left"), NARROW_TITLE))
+    figure.tight_layout()
+
+
+def _wrap_labels(axis: Axis, characters: int) -> None:
+    """Breaks the labels of an axis between words; those that are numbers of a scale stay as they are."""
+    if isinstance(axis.get_major_locator(), FixedLocator):
+        texts = [label.get_text().splitlines() for label in axis.get_ticklabels()]
+        wrap = partial(textwrap.fill, width=characters, break_long_words=False)
+        axis.set_ticklabels(["\n".join(map(wrap, lines)) for lines in texts])
 
 
 def label_bar(axis: Axes, end: float, row: int, text: str) -> None:

@@ -21,6 +21,10 @@ REFERENCES = {"vs_single": "the best single recaller", "vs_static": "the best st
 REFERENCE_COLOURS = ("#7a8794", COLOURS["static"])
 """Of the best single recaller and the best static mixture, as lines."""
 CURVE_POINTS = 201
+LEGEND_ROOM = 0.45
+"""Of a panel whose points may be anywhere: what its axis is longer by, so that the legend covers none."""
+EDGE = 0.4
+"""Rows between the middle of the first or last bar and the end of its panel."""
 TITLE_CHARACTERS = 34
 """Of a line in the heading of a panel."""
 
@@ -42,7 +46,7 @@ def comparison_figure(table: pd.DataFrame, k: int, references: Mapping[str, str]
         for row, value in zip(rows, table[f"ndcg@{k}"], strict=True):
             label_bar(left, value, int(row), f"{value:.4f}")
         left.set_yticks(rows, table["label"])
-        left.invert_yaxis()
+        left.set_ylim(len(table) - EDGE, EDGE - 1)  # the first row on top, and no empty place above it
         left.margins(x=0.22)
         left.set_title(f"NDCG@{k}")
         for axis, (column, name) in zip(others, references.items(), strict=True):
@@ -74,17 +78,18 @@ def confusion_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def gains_figure(gains: Mapping[str, NDArray[np.float64]], label: str, k: int) -> Figure:
+def gains_figure(gains: Mapping[str, NDArray[np.float64]], label: str, k: int, inches: float = 6.8) -> Figure:
     """Draws the gain of every user, largest first.
 
     Args:
         gains: (U,) NDCG@k of the method minus that of each reference, by what the reference is called; at most two.
         label: What the method is called.
         k: Cut-off.
+        inches: Width of the figure.
     """
     share = np.linspace(0, 1, CURVE_POINTS)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.8, 2.6))
+        figure = Figure(figsize=(inches, 2.6))
         axis = figure.subplots()
         axis.axhline(0, color=INK, linewidth=0.8)
         for (reference, values), colour in zip(gains.items(), REFERENCE_COLOURS, strict=False):
@@ -171,7 +176,9 @@ def fifths_figure(
         axis.set_xlabel(f"{name} (fifths of the users)")
         axis.set_ylabel("mean NDCG gain")
         axis.set_title(label)
-        axis.legend()
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high + LEGEND_ROOM * (high - low))
+        axis.legend(loc="upper right")
         axis.grid(axis="y")
         figure.tight_layout()
     return figure

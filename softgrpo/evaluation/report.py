@@ -12,6 +12,8 @@ from softgrpo.config import TABLE_KS
 from softgrpo.evaluation.figures import Drawn, draw_figures
 from softgrpo.evaluation.formatting import least_p, table_rows, verdict
 from softgrpo.evaluation.glossary import beyond_meanings, column_meanings, row_meanings
+from softgrpo.evaluation.notes import single_rows_note, without_places_note
+from softgrpo.evaluation.pages.costs import empty_html, empty_markdown
 from softgrpo.evaluation.pages.environment import template
 from softgrpo.evaluation.pages.provenance import COSTS, PROVENANCE, place
 from softgrpo.evaluation.pages.vector import inline_svg
@@ -38,13 +40,13 @@ def write_report(report: Report, folder: Path) -> None:
 def render_markdown(report: Report, drawn: Sequence[Drawn], folder: Path) -> str:
     """Returns the report as Markdown, with links to the figures from a folder."""
     links = [(each, each.path and each.path.with_suffix(".png").relative_to(folder).as_posix()) for each in drawn]
-    return template("report.md.j2").render(_content(report), figures=links)
+    return template("report.md.j2").render(_content(report), figures=links, without_costs=empty_markdown())
 
 
 def render_html(report: Report, drawn: Sequence[Drawn]) -> str:
     """Returns the report as one HTML page, text escaped and figures embedded."""
     embedded = [(each, each.path and inline_svg(each.path, each.title)) for each in drawn]
-    return template("report.html.j2").render(_content(report), figures=embedded)
+    return template("report.html.j2").render(_content(report), figures=embedded, without_costs=empty_html())
 
 
 def summarise(report: Report) -> Summary:
@@ -89,6 +91,8 @@ def _content(report: Report) -> dict[str, Any]:
         "chosen": (comparison.best_single, comparison.best_static),
         "best": report.chosen and report.chosen.best,
         "on_valid": _on_valid(report),
+        "single_rows_note": single_rows_note(report.merge, comparison.methods),
+        "without_places_note": without_places_note(comparison.methods),
         "place": place,
         "provenance": PROVENANCE,
         "costs": COSTS,

@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from softgrpo.evaluation.pages.frame import framed
-from softgrpo.evaluation.plot_style import CELL_INK, COLOURS, FONTS, GRID, INK, SOFT
+from softgrpo.evaluation.plot_style import CELL_INK, COLOURS, FONTS, GRID, INK, SOFT, narrow_path
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 THEME = {INK: "ink", SOFT: "soft", GRID: "line", CELL_INK: "cell-ink", "#000000": "ink"} | {
@@ -20,11 +20,19 @@ _FONT_LIST = re.compile(r"'" + FONTS[0] + r"'[^;]*")
 
 
 def inline_svg(path: Path, title: str) -> str:
-    """Returns an SVG file of matplotlib's as part of an HTML page, see `softgrpo.evaluation.pages.frame.framed`.
+    """Returns a figure as part of an HTML page, in both of its forms, see `softgrpo.evaluation.pages.frame.framed`.
 
     Args:
-        path: The file; its name goes before every id, so that those of several figures on one page differ.
+        path: SVG file that `softgrpo.evaluation.plot_style.save` returned.
         title: What is said to readers who do not see the figure.
+    """
+    return framed(*_element(path, title), *_element(narrow_path(path), title))
+
+
+def _element(path: Path, title: str) -> tuple[str, float]:
+    """Returns an SVG file of matplotlib's as an element, and its natural width in pixels.
+
+    The name of the file goes before every id, so that those of several figures on one page differ.
     """
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
@@ -40,7 +48,7 @@ def inline_svg(path: Path, title: str) -> str:
     width = float(root.attrib.pop("width").removesuffix("pt")) * PIXELS_PER_POINT
     root.set("role", "img")
     root.set("aria-label", title)
-    return framed(ElementTree.tostring(root, encoding="unicode"), width)
+    return ElementTree.tostring(root, encoding="unicode"), width
 
 
 def _rewritten(name: str, value: str, prefix: str) -> str:

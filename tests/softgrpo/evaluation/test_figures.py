@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,8 @@ from softgrpo.evaluation.coverage import coverage_of
 from softgrpo.evaluation.drivers import Drivers, drivers_of
 from softgrpo.evaluation.figures import _curves, _recallers, _shares
 from softgrpo.evaluation.lift import LARGEST_K, Lift, lift_at
-from softgrpo.evaluation.plots import lift_figure
+from softgrpo.evaluation.plot_style import NARROW_INCHES, narrow_path, save
+from softgrpo.evaluation.plots import comparison_figure, lift_figure
 from softgrpo.policy.blocks.record import HISTORY
 from tests.softgrpo.evaluation.setup_small import NAMES, USERS, Small
 
@@ -101,6 +104,20 @@ def test_a_reference_without_a_lift_has_no_line() -> None:
     stored = lift.ndcg.to_dict("split")  # as an earlier version did
     pd.testing.assert_frame_equal(Lift.of(stored).ndcg, lift.ndcg)
     assert Lift.of(stored).low is None
+
+
+def test_on_a_phone_panels_stand_below_each_other_with_all_labels(case: Small, tmp_path: Path) -> None:
+    table = case.comparison.table
+    figure = comparison_figure(table, 5)
+    assert figure.axes[0].get_ylim() == (len(table) - 0.4, -0.6), "no empty place above the first bar or below the last"
+    assert len({axis.get_position().y0 for axis in figure.axes}) == 1
+    path = save(figure, tmp_path, "comparison")
+    assert figure.get_figwidth() == NARROW_INCHES
+    places = [axis.get_position() for axis in figure.axes]
+    assert len(places) == 3 and all(upper.y0 > lower.y1 for upper, lower in pairwise(places))
+    wide, narrow = path.read_text(), narrow_path(path).read_text()
+    assert (wide.count(">Oracle weights</text>"), narrow.count(">Oracle weights</text>")) == (1, 3)
+    assert {file.name for file in tmp_path.iterdir()} == {"comparison.png", "comparison.svg", "comparison-narrow.svg"}
 
 
 def test_a_constant_curve_is_told_in_words() -> None:

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from softgrpo.evaluation.comparison_page import FEW_ROWS, ComparisonPage, render_comparison, rows_of_figure
-from softgrpo.evaluation.pages.costs import Cost, costs_html, costs_markdown, costs_of
+from softgrpo.evaluation.pages.costs import Cost, costs_html, costs_markdown, costs_of, without_cost
 from softgrpo.evaluation.pages.provenance import (
     COSTS,
     PROVENANCE,
@@ -65,6 +65,24 @@ def test_a_row_costs_all_that_it_needs(case: Small) -> None:
     assert "| SofT-GRPO multi | " in costs_markdown(costs, 5) and " | 24 |" in costs_markdown(costs, 5)
 
 
+def test_the_chosen_method_has_a_point_where_its_cost_is_known(case: Small) -> None:
+    """A static row costs the lists and the merge, SFT what SofT-GRPO does; the time of gates and rankers is not measured."""
+    table, times = case.comparison.table, ({"Left": 1.0, "Right": 2.5}, 0.5, 20.0)
+    labels = table.set_index("method")["label"]
+    for best, expected in (("uniform_rrf", 4.0), ("sft_multi", 24.0), ("static", 4.0)):
+        costs = costs_of(table, 5, *times, best)
+        assert {cost.label: cost.milliseconds for cost in costs}[labels[best]] == expected
+        assert len(costs) == (4 if best == "static" else 5)
+        said = without_cost(table, costs, best)
+        assert said.startswith("No point for 2 rows learned without the language model: what they add")
+    costs = costs_of(table, 5, *times, "ranker")
+    said = without_cost(table, costs, "ranker")
+    assert len(costs) == 4
+    assert said.startswith("No point for Item ranker (chosen on validation windows) and 1 row")
+    assert said in costs_html(costs, 5, said) and costs_markdown(costs, 5, said).endswith(said)
+    assert without_cost(table[table["kind"].isin(["single", "static"])], costs) == ""
+
+
 def test_costs_are_drawn_in_their_order_and_labels_apart() -> None:
     costs = [
         Cost("<A>", "single", 0.1, 1.0),
@@ -72,8 +90,11 @@ def test_costs_are_drawn_in_their_order_and_labels_apart() -> None:
         Cost("D", "single", 0.1, 1.2),
         Cost("C", "learned", 0.2, 100.0),
     ]
-    html = costs_html(costs, 10)
-    assert "&lt;A&gt;: 1 ms" in html and "<A>" not in html
+    page = costs_html(costs, 10)
+    html, phone = re.findall("<svg.*?</svg>", page)
+    assert "&lt;A&gt;: 1 ms" in html and "<A>" not in page
+    assert re.findall(r">(\d\. [^ ]+) [\d.]+ ms<", phone) == ["1. C:", "2. &lt;A&gt;:", "3. B:", "4. D:"]
+    assert re.findall(r'middle">(\d)</text>', phone.partition("<circle")[2]) == ["1", "2", "3", "4"]
     places = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', html)]
     assert len(places) == 4 and places[0][0] > places[1][0] and places[0][1] < places[1][1]  # C first: the highest
     labels = sorted(float(y) for y in re.findall(r'y="([\d.]+)">(?:&lt;A|B|C|D)', html))
@@ -104,7 +125,7 @@ def test_the_first_line_names_what_differs(case: Small) -> None:
     texts = [re.sub("<[^>]*>", "", line) for line in html.split("<header>")[1].splitlines() if line.strip()]
     assert texts[:2] == ["&lt;two&gt; runs", page.first_line]
     assert "&lt;score&gt;" in html and "A &lt;verdict&gt;." in html
-    assert html.count("<svg") == 1
+    assert html.count("<svg") == 2
     assert not re.search(r'(src|href)="(?!#|http://127)', html)
     assert comparison_page(case, {}).first_line == "These 2 runs differ in no setting that changes a number."
 
@@ -142,9 +163,13 @@ def browser() -> Iterator[Browser]:
 
 
 OVERFLOW = "document.scrollingElement.scrollWidth - window.innerWidth"
-FRAMES = """[...document.querySelectorAll('.frame')].map(frame => { const inner = frame.querySelector('.wide');
-  return [inner.scrollWidth > inner.clientWidth, frame.querySelector('.hint').clientHeight]; })"""
-"""Of each figure: whether it scrolls sideways, and how high the line is that says so."""
+FRAMES = """[...document.querySelectorAll('.frame')].filter(frame => frame.checkVisibility()).map(frame => {
+  const inner = frame.querySelector('.wide'), hint = frame.querySelector('.hint');
+  return [inner.scrollWidth > inner.clientWidth, hint.clientHeight, hint.nextElementSibling === inner]; })"""
+"""Of each figure that is shown: whether it scrolls sideways, how high the line is that says so, and whether that comes first."""
+TINTS = """[...document.querySelectorAll('tr.learned td, tr.gate td, tr.ranker td')].map(cell => {
+  const colour = getComputedStyle(cell).backgroundColor.match(/[\\d.]+/g); return colour.length < 4 ? 1 : Number(colour[3]); })"""
+"""How opaque the colours of rows are."""
 CONTRAST = """() => {
   const channel = value => { value /= 255; return value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4; };
   const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number);
@@ -189,6 +214,8 @@ def test_pages_fit_their_screens_and_can_be_read(
                 assert shown == ["method", "NDCG@5", "Δ best static", "p"]
                 share = r"\([+-]\d+\.\d%\)"  # the relative difference to the best static mixture
                 assert re.search(share, table.locator("tr.learned").last.inner_text())
-            for scrolls, hint in page.evaluate(FRAMES):
-                assert scrolls == (hint > 0), (width, scheme)
+            for scrolls, hint, above in page.evaluate(FRAMES):
+                assert scrolls == (hint > 0) and above, (width, scheme)
+                assert not scrolls or width > 390, "a figure that hides a part on a phone"
+            assert all(0 < tint < 1 for tint in page.evaluate(TINTS)), "shadows show through coloured rows"
             page.close()

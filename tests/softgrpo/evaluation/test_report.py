@@ -27,8 +27,8 @@ from softgrpo.policy.shift import InputShift
 from tests.softgrpo.evaluation.setup_small import HISTORY, ITEMS, KEYS, NAMES, USERS, Small
 
 FIGURES = [
-    *("comparison", "lift", "gains", "history", "popularity", "coverage", "weights", "drivers", "confusion"),
-    *("recallers", "sft", "training"),
+    *("comparison", "lift", "gains", "history", "popularity", "coverage", "weights", "drivers"),
+    *("recallers", "sft", "confusion", "training"),
 ]
 
 
@@ -108,7 +108,7 @@ def test_html_is_self_contained_and_escaped(written: Path) -> None:
     page = (written / "report.html").read_text()
     assert not re.search(r'(src|href|action)="(?!#)', page), "the page asks for something outside it"
     assert "<script" not in page and "url(http" not in page and "@import" not in page
-    assert page.count("<svg") == len(FIGURES)
+    assert page.count("<svg") == 2 * len(FIGURES), "each in a form for desks and one for phones"
     assert "<b>" not in page
     assert "&lt;small&gt;" in page
     assert "a &lt;choice&gt;" in page and "a &lt;model&gt;" in page
@@ -118,12 +118,54 @@ def test_html_is_self_contained_and_escaped(written: Path) -> None:
 def test_the_contents_lead_to_every_section(written: Path) -> None:
     page = (written / "report.html").read_text()
     links = re.findall(r'href="#([a-z]+)">', page.split("<main>")[0])
-    assert links == ["table", "beyond", *FIGURES, "measured", "cases", "glossary"]
+    assert links == ["table", "beyond", *FIGURES, "costs", "measured", "cases", "glossary"]
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert set(links) <= set(ids)
     assert len(ids) == len(set(ids)), "figures share ids"
     for reference in re.findall(r'url\(#([^)"]+)\)|href="#([^"]+)"', page):
         assert "".join(reference) in ids
+
+
+def test_contents_and_sections_agree(case: Small, written: Path, tmp_path: Path) -> None:
+    """Every section is in the contents, in the order of the page, also where a report has fewer of them."""
+    report = make_report(case)
+    write_report(dataclasses.replace(report, beyond=None, popularity=None, cases=(), sft_curves={}), tmp_path)
+    for folder in (written, tmp_path):
+        head, body = (folder / "report.html").read_text().split("<main>")
+        assert re.findall(r'href="#(.*?)"', head) == re.findall(r'<section id="(.*?)"', body)
+
+
+def test_halves_of_a_row_come_in_pairs(written: Path) -> None:
+    kinds = re.findall(r'<section id="([a-z]+)"( class="half")?>', (written / "report.html").read_text())
+    places = [place for place, (_, half) in enumerate(kinds) if half]
+    pairs = {(kinds[place][0], kinds[place + 1][0]) for place in places[::2]}
+    assert {("history", "popularity"), ("sft", "confusion")} <= pairs
+    assert "gains" not in {kinds[place][0] for place in places}
+
+
+RAW = "The merge 'score, none' multiplies weights with raw scores"
+
+
+def test_raw_scores_explain_the_rows_of_one_recaller(case: Small, written: Path, tmp_path: Path) -> None:
+    """Said below the table and below the confusion matrix, and only of the merge whose weights cannot be compared."""
+    write_report(dataclasses.replace(make_report(case), merge="score, none"), tmp_path)
+    text = html.unescape((tmp_path / "report.html").read_text())
+    table, confusion = (
+        text.split(f'<section id="{name}"')[1].split("</section>")[0] for name in ("table", "confusion")
+    )
+    assert f"SFT single and SofT-GRPO single show the recaller with the largest weight alone. {RAW}" in table
+    assert RAW in confusion and text.count(RAW) == 2
+    assert (tmp_path / "report.md").read_text().count(RAW) == 2
+    assert all("raw scores" not in (written / name).read_text() for name in ("report.html", "report.md"))
+
+
+def test_blank_places_are_explained(case: Small, written: Path, tmp_path: Path) -> None:
+    note = "Places from recallers are blank for Item ranker: such a row orders the items"
+    assert all((written / name).read_text().count(note) == 1 for name in ("report.html", "report.md"))
+    weighing = tuple(method for method in case.comparison.methods if method.weighs)
+    comparison = dataclasses.replace(case.comparison, methods=weighing)
+    write_report(dataclasses.replace(make_report(case), comparison=comparison), tmp_path)
+    assert "are blank for" not in (tmp_path / "report.html").read_text()
 
 
 def test_every_row_is_explained(case: Small, written: Path) -> None:
