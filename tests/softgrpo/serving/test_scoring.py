@@ -194,3 +194,9 @@ def test_the_router_answers_as_the_file(run: TinyRun, files: tuple[Path, dict[st
     assert stranger["unknown_items"] == 1 and len(stranger["items"]) == 2 and stranger["user"] == ""
     with pytest.raises(DataError, match="1 times for 2 items"):
         router.recommend(["i1", "i2"], times=[1.0], lists=lists)
+
+
+def test_only_a_file_of_somebody_is_told_its_order() -> None:
+    summary = scoring.Summary(users=2, unordered=1)
+    assert summary.notes() == ["1 of 2 histories were out of the order of their times and were sorted"]
+    assert summary.notes(told_order=False) == []  # a data set
