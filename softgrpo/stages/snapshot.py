@@ -1,6 +1,6 @@
-"""Stage `snapshot`: the data set as it is now, every interaction a training one, for recallers that a finished run is to get.
+"""Stage `split` of a refit: the data set as it is now, every interaction a training one, for the recallers of a finished run.
 
-It holds what the stage `split` holds, with no windows and no tails held back. Filters are those of the run, which keep all that
+It holds what `split` of the run holds, with no windows and no tails held back. Filters are those of the run, which keep all that
 they kept before when rows are added; a data set that lost something is refused, because the run's methods and lists need it.
 """
 

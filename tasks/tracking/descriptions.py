@@ -15,7 +15,7 @@ NOTE = MLFLOW_RUN_NOTE
 NOTE_CHARACTERS = 5000
 """What every MLflow stores in a tag."""
 STAGES = {
-    "split": "Reads the data, filters it, and cuts every user's history into parts.",
+    "split": "Reads the data, filters it, and cuts every user's history into parts; in a refit all of it is for training.",
     "embed": "Embeds the text of every item, for the recaller Text.",
     "recall": "Trains one recaller and stores it with its candidate lists, in a refit without lists.",
     "data": "Writes features and prompts, and finds the best static mixture.",
@@ -23,7 +23,6 @@ STAGES = {
     "gates": "Fits and stores the gates, the item ranker and the static mixtures: all that needs no language model.",
     "sft": "Teaches the language model by labels, from the best static mixture on.",
     "grpo": "Trains the SFT policy on by rewards: SofT-GRPO.",
-    "snapshot": "Reads the data set as it is now, all of it for training.",
     "test": "Compares all methods on the test windows and writes the report.",
 }
 

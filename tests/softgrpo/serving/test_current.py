@@ -82,3 +82,16 @@ def test_what_is_known_of_now(run: TinyRun, refit: TinyRun, tmp_path: Path) -> N
     }
     answer = served.recommend(["a"], [np.empty(0, np.int32)], None, 2, depth)
     assert answer.items["item"].tolist() == ["new", tokens[3]] and answer.items["title"][0] == "New"
+
+
+def test_track_records_are_those_of_the_run(run: TinyRun, refit: TinyRun, tmp_path: Path) -> None:
+    """A history of all that u3 took holds its four windows; one with another first item holds none."""
+    corpus = run.prepared.corpus
+    taken = corpus.items["token"].to_numpy(object)[corpus.sequence(3)]
+    for each in (run, refit):
+        served = ServedRun.open(each.config, each.folders, "static", tmp_path, RECALLERS)
+        user = served.user_index.get_indexer(pd.Index(["u3"]))
+        history = served.item_index.get_indexer(pd.Index(taken)).astype(np.int32)
+        ndcg, rank, windows = served.records(served.current.in_run(user), [history])
+        assert windows.tolist() == [4] and (ndcg >= 0).all() and (rank >= 1).all()
+        assert served.records(served.current.in_run(user), [history[1:]])[2].tolist() == [0]

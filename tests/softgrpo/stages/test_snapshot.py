@@ -17,7 +17,8 @@ from softgrpo.data.corpus import load_corpus, read_corpus, write_corpus
 from softgrpo.data.windows import load_windows
 from softgrpo.errors import DataError
 from softgrpo.pipeline.run import LogReporter
-from softgrpo.stages import embed_snapshot, snapshot
+from softgrpo.recallers.fitted_plugin import PluginRecaller
+from softgrpo.stages import embed_snapshot, refit_plugin, snapshot
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.snapshot import check_grown
 from tests.softgrpo.data.cases import dataset, sequences, write_table
@@ -96,3 +97,17 @@ def test_known_texts_keep_their_embeddings(tmp_path: Path, monkeypatch: pytest.M
     metrics = embed_snapshot.run(context)
     assert read == ["T3"] and metrics["new_texts"] == 1
     assert load_embeddings(tmp_path / "made" / "embeddings.safetensors").tolist() == [[1, 2], [7, 7], [3, 4], [5, 6]]
+
+
+def test_a_plug_in_is_fitted_on_everything(tmp_path: Path) -> None:
+    pytest.importorskip("implicit")
+    then = read_corpus(shop(tmp_path / "then", THEN).data, 1)
+    config = shop(tmp_path / "now", THEN + NEW)
+    take(tmp_path, config, then)
+    (tmp_path / "als").mkdir()
+    context = StageContext(
+        config, "ALS", {"snapshot": tmp_path / "out"}, tmp_path / "als", tmp_path, LogReporter("ALS")
+    )
+    assert refit_plugin.run(context) == {"training_interactions": 7.0}
+    model = PluginRecaller.load(tmp_path / "als" / "model")
+    assert model.trained.all() and model.score(np.array([0]), [np.array([0], np.int32)]).shape == (1, 4)
