@@ -94,7 +94,7 @@ def refit_config(
     values: dict[str, Any] = config.model_dump(mode="json")
     values["data"]["max_users"] = None
     if data_path is not None:
-        values["data"]["data_path"] = str(data_path)
+        values["data"] |= {"data_path": str(data_path), "source": None}
     for name in trained_recallers(config):
         if name not in plugin_names() and name not in COMPUTED:
             epochs = chosen_epoch(name, folders[f"recall-{name}"])

@@ -40,7 +40,6 @@ from softgrpo.policy.reference import Reference
 from softgrpo.serving.answers import Answerer, Answers, common_lists_of, describer_of
 from softgrpo.serving.current import Current
 from softgrpo.serving.methods import (
-    POLICIES,
     SINGLE,
     STATIC,
     FixedWeights,

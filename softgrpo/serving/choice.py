@@ -13,6 +13,8 @@ from softgrpo.errors import ConfigError
 from softgrpo.evaluation.chosen import Chosen, UsableMethod, read_chosen
 from softgrpo.evaluation.summary import FOCUS
 
+POLICIES = {"sft_multi": "sft", "sft_single": "sft", "grpo_multi": "grpo", "grpo_single": "grpo"}
+"""Rows of language models, and the stage that stores each."""
 CHOOSERS = ("test", "gates")
 """Stages that store a choice, the one that knows more methods first."""
 
@@ -43,6 +45,8 @@ def method_key(folders: Mapping[str, Path], k: int, method: str) -> str:
     Raises:
         ConfigError: The run has no such method that can be used on new windows.
     """
+    if POLICIES.get(method) in folders:  # of a run that has not come as far as `test` too
+        return method
     return methods_of(folders, k).method(method).key
 
 

@@ -25,11 +25,10 @@ from softgrpo.policy.model import Policy, load_policy
 from softgrpo.policy.prior import floored_log, starting_weights
 from softgrpo.policy.prompts import encode
 from softgrpo.policy.window_inputs import LOG_PRIOR, NUMBERS
+from softgrpo.serving.choice import POLICIES
 from softgrpo.serving.requests import Described
 from softgrpo.stages.inputs import Prepared
 
-POLICIES = {"sft_multi": "sft", "sft_single": "sft", "grpo_multi": "grpo", "grpo_single": "grpo"}
-"""Rows of language models, and the stage that stores each."""
 STATIC = "static"
 SINGLE = "_single"
 GATE_ROW = "gate_"
