@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from softgrpo.data.examine import Examined
 
 DESCRIPTION = """\
-Reads a dataset and shows what was understood: files, columns and why, times, users, items, repeats, ties and texts, the split that
-fits, and the command that runs it. It writes nothing.
+Reads a dataset and shows what was understood: files, columns and why, times, users, items, repeats, ties and texts, the
+split that fits, and the command that runs it. It writes nothing.
 
   DATASET  a file or folder, such as ratings.csv or data/ml-25m, or the name of a dataset"""
 
