@@ -25,6 +25,8 @@ from softgrpo.reporting import ProgressBar
 
 NO_ITEM = -1
 _META = b"softgrpo.recallers.candidates"
+_MOST_ENTRIES = 2**31 - 1
+"""Entries of all lists that offsets of 32 bits can count; files with more have offsets of 64 bits."""
 _REBUILD = "Run the recall stage again"
 _STORED = "Candidate lists are a Parquet file that the recall stage writes"
 
@@ -162,14 +164,18 @@ def write_candidates(path: Path, lists: CandidateLists) -> None:
     count, pool, depth = lists.items.shape
     lengths = (lists.items != NO_ITEM).sum(axis=2)
     filled = np.arange(depth) < lengths[:, :, None]
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths.ravel())]), pa.int32())
+    ends = np.concatenate([[0], np.cumsum(lengths.ravel())])
+    few = ends[-1] <= _MOST_ENTRIES  # which keeps the bytes of files that need no more
+    offsets, nested = (
+        (pa.array(ends, pa.int32()), pa.ListArray) if few else (pa.array(ends, pa.int64()), pa.LargeListArray)
+    )
     codes = pa.array(np.tile(np.arange(pool, dtype=np.int8), count))
     table = pa.table(
         {
             Columns.Window: pa.array(np.repeat(np.arange(count, dtype=np.int32), pool)),
             Columns.Recaller: pa.DictionaryArray.from_arrays(codes, pa.array(lists.recallers, pa.string())),
-            Columns.Items: pa.ListArray.from_arrays(offsets, pa.array(lists.items[filled])),
-            Columns.Scores: pa.ListArray.from_arrays(offsets, pa.array(lists.scores[filled])),
+            Columns.Items: nested.from_arrays(offsets, pa.array(lists.items[filled])),
+            Columns.Scores: nested.from_arrays(offsets, pa.array(lists.scores[filled])),
         }
     )
     meta = {"recallers": lists.recallers, "depth": depth, "windows": count}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -97,6 +99,18 @@ def test_file_round_trip_has_one_row_per_window_and_recaller(tmp_path: Path) -> 
     assert again.scores.dtype == np.float32
     np.testing.assert_array_equal(again.items, pool.items)
     np.testing.assert_array_equal(again.scores, pool.scores)
+
+
+def test_more_entries_than_32_bits_count_have_offsets_of_64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, count = tmp_path / "candidates.parquet", int((GOOD.items >= 0).sum())
+    for most, kind in ((count, pa.list_), (count - 1, pa.large_list)):
+        monkeypatch.setattr("softgrpo.recallers.candidates._MOST_ENTRIES", most)
+        write_candidates(path, GOOD)
+        schema = pq.read_schema(path)
+        assert (schema.field("items").type, schema.field("scores").type) == (kind(pa.int32()), kind(pa.float32()))
+        again = read_candidates(path)
+        np.testing.assert_array_equal(again.items, GOOD.items)
+        np.testing.assert_array_equal(again.scores, GOOD.scores)
 
 
 def test_files_that_hold_no_candidates(tmp_path: Path) -> None:
