@@ -52,9 +52,8 @@ def search(policy: Lists, valid: Lists, merges: tuple[FusionConfig, ...], steps:
     def judge(lists: Lists, fusion: FusionConfig) -> SearchedLists:
         items, scores, targets = lists
         hit = torch.nonzero((items == targets[:, :, None]).flatten(1).any(1))[:, 0]
-        shards = (
-            JudgedLists.build(items[part], scores[part], targets[part], fusion, platt) for part in hit.split(SHARD)
-        )
+        parts = (hit[first : first + SHARD] for first in range(0, max(1, len(hit)), SHARD))
+        shards = (JudgedLists.build(items[part], scores[part], targets[part], fusion, platt) for part in parts)
         return SearchedLists.join(shards, targets[hit], len(items))
 
     names = tuple(f"recaller {number}" for number in range(recallers))
