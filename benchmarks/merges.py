@@ -28,7 +28,7 @@ POOLS, THREADS = (2, 5, 8), ("main", "other")
 """The search runs in a process's first thread, or in another, which gets its memory from a heap of its own."""
 SMALL, LARGE = (3772, 943), (12_080, 6_040)
 """Policy and validation windows of the size of ml-100k and of ml-1m."""
-TOP, DEPTH = 300, 100
+TOP, DEPTH, SHARD = 300, 100, 64
 SECONDS, TIMES_KEPT = 60.0, 4.0
 
 
@@ -44,13 +44,17 @@ def search(policy: Lists, valid: Lists, merges: tuple[FusionConfig, ...], steps:
     """Searches merges over made-up lists, as the stage `data` does with the grid alone."""
     from softgrpo.baselines.merge_search import search_merges
     from softgrpo.ranking.rewards import JudgedLists
+    from softgrpo.ranking.searched import SearchedLists
 
     recallers = policy[0].shape[1]
     platt = torch.tensor([[1.0, 0.0]] * recallers, dtype=torch.float64)
 
-    def judge(lists: Lists, fusion: FusionConfig) -> JudgedLists:
+    def judge(lists: Lists, fusion: FusionConfig) -> SearchedLists:
         items, scores, targets = lists
-        return JudgedLists.build(items, scores, targets, fusion, platt)
+        hit = torch.nonzero((items == targets[:, :, None]).flatten(1).any(1))[:, 0]
+        parts = (hit[first : first + SHARD] for first in range(0, max(1, len(hit)), SHARD))
+        shards = (JudgedLists.build(items[part], scores[part], targets[part], fusion, platt) for part in parts)
+        return SearchedLists.join(shards, targets[hit], len(items))
 
     names = tuple(f"recaller {number}" for number in range(recallers))
     search_merges(merges, lambda each: judge(policy, each), lambda each: judge(valid, each), names, steps, 0)

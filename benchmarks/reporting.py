@@ -67,12 +67,15 @@ def _search(prepared: Prepared) -> tuple[StaticMixture, int]:
     """Reads the lists and searches, as the stage `data` does; returns what was found and how many windows were looked at."""
     from softgrpo.baselines.static_mixture import best_static_mixture
     from softgrpo.common.records import Part
+    from softgrpo.ranking.searched import SearchedLists
 
     policy, valid = (prepared.windows.of(part) for part in (Part.POLICY, Part.VALID))
     config = prepared.config
-    judged = prepared.judged(policy), prepared.judged(valid)
+    on_policy, on_valid = (SearchedLists.of(prepared.judged(rows)) for rows in (policy, valid))
     searches = config.evaluation.searches
-    return best_static_mixture(*judged, RECALLERS, config.evaluation.grid_steps, config.seed, searches), len(policy)
+    return best_static_mixture(
+        on_policy, on_valid, RECALLERS, config.evaluation.grid_steps, config.seed, searches
+    ), len(policy)
 
 
 def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, int]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from softgrpo.baselines.static_mixture import Candidate, StaticMixture, best_static_mixture
 from softgrpo.config import Baseline, FusionConfig
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.searched import SearchedLists
 
-Judge = Callable[[FusionConfig], JudgedLists]
-"""Gives some windows under a merge."""
+Judge = Callable[[FusionConfig], SearchedLists]
+"""Gives some windows under a merge. It is called for one merge after the other, and the lists of one merge are kept at a time."""
 
 
 @dataclass(frozen=True)

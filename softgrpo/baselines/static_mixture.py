@@ -25,7 +25,7 @@ from torch import Tensor
 from softgrpo.config import Baseline
 from softgrpo.ranking.bounds import within_bounds
 from softgrpo.ranking.metrics import check_any_window
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.searched import SearchedLists
 
 Score = Callable[[Tensor], Tensor]
 """From weights (P, M) float64 with sum 1 to what is maximised, (P,)."""
@@ -183,8 +183,8 @@ def weight_grid(num_recallers: int, steps: int, seed: int) -> Tensor:
 
 
 def best_static_mixture(
-    policy: JudgedLists,
-    valid: JudgedLists,
+    policy: SearchedLists,
+    valid: SearchedLists,
     recallers: tuple[str, ...],
     grid_steps: int,
     seed: int,
@@ -209,23 +209,23 @@ def best_static_mixture(
     Raises:
         DataError: There are no policy or no validation windows.
     """
-    for name, judged in (("policy", policy), ("validation", valid)):
+    for name, lists in (("policy", policy), ("validation", valid)):
         check_any_window(
-            name, len(judged), "static mixtures are fitted on policy windows and chosen on validation windows"
+            name, lists.total, "static mixtures are fitted on policy windows and chosen on validation windows"
         )
-    score = mean_ndcg(policy)
-    grid = within_bounds(weight_grid(len(recallers), grid_steps, seed), policy.fusion)
+    score, fusion = policy.mean_ndcg, policy.hit.fusion
+    grid = within_bounds(weight_grid(len(recallers), grid_steps, seed), fusion)
     on_grid = score(grid)
     rows = [*range(len(recallers) + 1), int(on_grid.argmax())]
-    searched = [within_bounds(SEARCH_FUNCTIONS[name](score, len(recallers), seed), policy.fusion) for name in searches]
+    searched = [within_bounds(SEARCH_FUNCTIONS[name](score, len(recallers), seed), fusion) for name in searches]
     points = torch.stack([*grid[rows], *searched])
     scores = [*on_grid[rows].tolist(), *(float(score(point[None])[0]) for point in searched)]
     names = (*recallers, "uniform", "grid", *searches)
-    candidates = _candidates(names, points, scores, mean_ndcg(valid)(points).tolist())
+    candidates = _candidates(names, points, scores, valid.mean_ndcg(points).tolist())
     singles, rivals = candidates[: len(recallers)], candidates
-    if policy.fusion.bounds is not None:  # a recaller alone may be beyond them: it is told as it is, and is no rival
+    if fusion.bounds is not None:  # a recaller alone may be beyond them: it is told as it is, and is no rival
         alone = torch.eye(len(recallers), dtype=torch.float64)
-        on_policy, on_valid = (mean_ndcg(judged.unbounded)(alone).tolist() for judged in (policy, valid))
+        on_policy, on_valid = (lists.unbounded.mean_ndcg(alone).tolist() for lists in (policy, valid))
         singles, rivals = _candidates(recallers, alone, on_policy, on_valid), candidates[len(recallers) :]
     return StaticMixture(
         max(rivals, key=lambda candidate: candidate.valid_ndcg),
@@ -242,12 +242,3 @@ def _candidates(
         Candidate(name, tuple(point.tolist()), *scores)
         for name, point, *scores in zip(names, points, on_policy, on_valid, strict=True)
     )
-
-
-def mean_ndcg(judged: JudgedLists) -> Score:
-    """Returns a function from weights (P, M) to the mean NDCG@`fusion.k` over W windows, (P,) float64.
-
-    Windows in which no recaller lists a target have NDCG 0 whatever the weights, so they are counted and not merged.
-    """
-    hit = judged.select(torch.nonzero((judged.positions >= 0).any(1))[:, 0])
-    return lambda weights: hit.ndcg(weights).sum(0) / len(judged) if len(hit) else torch.zeros(len(weights)).double()

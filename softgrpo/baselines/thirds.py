@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.baselines.inputs import Asked, GateData
-from softgrpo.baselines.static_mixture import mean_ndcg, weight_grid
+from softgrpo.baselines.static_mixture import weight_grid
+from softgrpo.ranking.searched import SearchedLists
 
 NAMES = ("short", "middle", "long")
 STEPS = 10
@@ -83,6 +84,6 @@ def _better(data: GateData, train: Tensor, valid: Tensor, grid: Tensor) -> Tenso
     """Returns the best weights (M,) of a grid (P, M) on some training windows; None if the static mixture is as good."""
     if not len(train) or not len(valid):
         return None
-    own = grid[mean_ndcg(data.train.select(train))(grid).argmax()]
-    scores = mean_ndcg(data.valid.select(valid))(torch.stack([data.static, own]))
+    own = grid[SearchedLists.of(data.train.select(train)).mean_ndcg(grid).argmax()]
+    scores = SearchedLists.of(data.valid.select(valid)).mean_ndcg(torch.stack([data.static, own]))
     return own if scores[1] > scores[0] else None

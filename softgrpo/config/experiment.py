@@ -72,6 +72,9 @@ class LimitsConfig(Section):
     stage_hours: Positive = 24.0
     """Longest that one stage may work; one that hangs ends with an error, and the next run goes on from its last checkpoint. The
     whole runs in docs/results.md took less than an hour."""
+    memory_gb: Positive | None = None
+    """Memory, in GB, that may be taken to align candidate lists, beside the lists themselves: windows are worked on in shards of
+    that size, and at least one at a time. null: half of what is free. Shards are never larger than what is fast, about 0.1 GB."""
 
 
 class ExperimentConfig(Section):

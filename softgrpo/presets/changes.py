@@ -13,7 +13,7 @@ from softgrpo.presets.settings import value_of
 
 SHOWN_APART = ("seed", "recall.recallers", "recall.files")
 """Settings that a run shows apart from the changed ones."""
-WITHOUT_EFFECT = ("limits.stage_hours", "data.data_path", "data.source", "data.download")
+WITHOUT_EFFECT = ("limits.stage_hours", "limits.memory_gb", "data.data_path", "data.source", "data.download")
 """Settings that change no number."""
 
 

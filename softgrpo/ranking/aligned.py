@@ -15,8 +15,11 @@ from softgrpo.errors import CandidateError, TrainingError
 
 ABSENT = 2**31 - 1
 """Rank of a target that is not in the merged list."""
-_ENTRIES = 2**20
+_ENTRIES = 2**19
 """(window, recaller, item) entries that are aligned, or left out, at a time: what that takes does not grow with the windows."""
+
+_ROOM = 16
+"""The size of the unions in an `AlignedBuffer` is a multiple of this."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +228,59 @@ def _left_out(aligned: Aligned, kept: Tensor, size: int) -> Aligned:
     moved = behind[:, None].expand(-1, recallers, -1).gather(2, aligned.lists)
     order = (moved == size).byte().argsort(dim=-1, stable=True)
     return Aligned(items[:, :-1], ranks[..., :-1], values[..., :-1], moved.gather(2, order))
+
+
+class AlignedBuffer:
+    """Room for windows that come some at a time.
+
+    It is taken at once, and anew, for all windows, where a union is larger than those before: small results that are kept between
+    large blocks that are freed would make the heap grow with every part.
+
+    Args:
+        windows: How many will come.
+    """
+
+    def __init__(self, windows: int) -> None:
+        self._windows, self._filled = windows, 0
+        self._room: Aligned | None = None
+
+    def add(self, part: Aligned) -> None:
+        """Takes the next windows; all parts have the same recallers and depth."""
+        size = part.items.shape[1]
+        if self._room is None or size > self._room.items.shape[1]:
+            self._room = self._larger(part, -(-size // _ROOM) * _ROOM)
+        rows = slice(self._filled, self._filled + len(part))
+        self._room.items[rows, :size] = part.items
+        self._room.ranks[rows, :, :size] = part.ranks
+        self._room.values[rows, :, :size] = part.values
+        self._room.lists[rows] = part.lists.masked_fill(part.lists == size, ABSENT)
+        self._filled = rows.stop
+
+    def whole(self) -> Aligned:
+        """Returns all windows that came, over unions of equal size; the buffer is used up.
+
+        Raises:
+            ValueError: None came, or fewer than were announced.
+        """
+        if self._room is None or self._filled != self._windows:
+            raise ValueError(f"{self._filled} of {self._windows} windows came")
+        room, self._room = self._room, None
+        room.lists.clamp_(max=room.items.shape[1])
+        return room
+
+    def _larger(self, part: Aligned, size: int) -> Aligned:
+        """Returns room for unions of a size, with the windows that have come."""
+        count, (_, recallers, depth) = self._windows, part.lists.shape
+        room = Aligned(
+            part.items.new_full((count, size), -1),
+            part.ranks.new_full((count, recallers, size), part.depth),
+            part.values.new_zeros((count, recallers, size)),
+            part.lists.new_empty((count, recallers, depth)) if self._room is None else self._room.lists,
+        )
+        if self._room is not None:
+            for whole, filled in zip(list(vars(room).values())[:3], list(vars(self._room).values())[:3], strict=True):
+                whole[..., : filled.shape[-1]] = filled
+        return room
 
 
 def at_places(entries: Tensor, places: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from softgrpo.ranking.aligned import ABSENT, Aligned, at_places, best_ranks, lea
 
 _OUTSIDE = 2**62 + 2**32
 """Taken off the key of an item outside the merged list: its fused value is 0, so its key ends below those of all others."""
-_PAIRS = 2**22  # pairs of items compared at a time: 4 MiB
+_WORD = 64
+"""Items whose bits are in one int64."""
 
 
 def order(aligned: Aligned, weights: Tensor, k: int) -> Tensor:
@@ -39,18 +40,14 @@ def contenders(aligned: Aligned, k: int) -> Aligned:
     """Leaves out each item that at least k others beat in every list: it stays behind them under all weights.
 
     "Beat" is: in each list that holds the item a better rank, and in every list at least its value (0 where the other is missing).
-    Sums of products keep that order also after rounding, and ties go to the better rank.
+    Sums of products keep that order also after rounding, and ties go to the better rank. Lists whose values rise somewhere keep
+    all their items.
     """
-    # to leave out some beaten items before comparing all pairs changes nothing, as "beat" is transitive, and saves most of the time
     kept = aligned.items >= 0
-    for part in pieces(len(kept), aligned.num_recallers * kept.shape[1]):
-        kept[part] &= _beaten_in_their_only_list(aligned.select(part)) < k
-    aligned = leave_out(aligned, kept)
-    kept = aligned.items >= 0
-    step = max(1, _PAIRS // kept.shape[1] ** 2)
-    for start in range(0, len(kept), step):
-        part = slice(start, start + step)
-        kept[part] &= _times_beaten(aligned.select(part)) < k
+    rows = aligned.num_recallers * (aligned.depth + 2)
+    for part in pieces(len(kept), rows * -(-kept.shape[1] // _WORD)):
+        piece = aligned.select(part)
+        kept[part] &= (_times_beaten(piece) < k) | _rises(piece)[:, None]
     return leave_out(aligned, kept)
 
 
@@ -87,28 +84,47 @@ def _count_larger(keys: Tensor, own: Tensor) -> Tensor:
     return torch.stack([(keys > own[..., t, None]).count_nonzero(-1) for t in range(own.shape[-1])], -1)
 
 
-def _beaten_in_their_only_list(aligned: Aligned) -> Tensor:
-    """Of each item that only one list holds: how many items before it there beat it, (B, C) int64; 0 of all other items.
-
-    They are those before it whose values in the other lists are not negative.
-    """
-    size = aligned.items.shape[1]
-    negative = (aligned.values < 0).int()
-    clean = negative.sum(1, keepdim=True) == negative  # (B, M, C) nowhere negative but perhaps in list m itself
-    in_order = torch.nn.functional.pad(clean, (0, 1)).gather(2, aligned.lists[..., :-1]).int()  # (B, M, D)
-    before = in_order.cumsum(-1) - in_order
-    counted = torch.zeros_like(aligned.ranks, dtype=torch.int64)  # (B, M, C)
-    counted = torch.nn.functional.pad(counted, (0, 1)).scatter_(2, aligned.lists[..., :-1], before)[..., :size]
-    alone = (aligned.ranks < aligned.depth).sum(1) == 1
-    return counted.sum(1) * alone
+def _rises(aligned: Aligned) -> Tensor:
+    """Returns the windows (B,) bool of which a list has a larger value after a smaller one."""
+    places = aligned.lists[..., :-1]
+    inside = places < aligned.items.shape[1]
+    values = aligned.values.gather(2, places.masked_fill(~inside, 0))
+    return ((values[..., 1:] > values[..., :-1]) & inside[..., 1:]).flatten(1).any(1)
 
 
 def _times_beaten(aligned: Aligned) -> Tensor:
-    """How many items beat each item, (B, C) int64."""
-    size = aligned.items.shape[1]
-    beats = torch.ones(len(aligned), size, size, dtype=torch.bool, device=aligned.items.device)  # (B, C, by)
-    for m in range(aligned.num_recallers):
-        ranks, values = aligned.ranks[:, m], aligned.values[:, m]
-        beats &= ranks[:, None, :] <= ranks[:, :, None]  # equal only where both are missing, and of an item with itself
-        beats &= values[:, None, :] >= values[:, :, None]
-    return beats.count_nonzero(-1) - 1
+    """How many items beat each item, (B, C) int64, where values fall along each list.
+
+    A set of items is a row of bits. Of each list there is a row for each rank, with all items before it. What beats an item is what
+    is in its rows of all lists; where a list lacks it, in the row of those that are not worth less than nothing there.
+    """
+    batch, recallers, size = aligned.ranks.shape
+    depth, words = aligned.depth, -(-size // _WORD)
+    place = torch.arange(size, device=aligned.items.device)
+    bit = torch.ones_like(place).bitwise_left_shift(place % _WORD)
+    ranks = aligned.ranks.long()
+
+    # one bit in the row behind each rank, then sums along the ranks: no bit comes twice, so nothing is carried
+    before = ranks.new_zeros(batch, recallers, (depth + 2) * words)
+    before.scatter_(2, (ranks + 1) * words + place // _WORD, bit.expand_as(ranks))
+    before = before.view(batch, recallers, depth + 2, words)[:, :, :-1].cumsum(2)
+    worth = ((aligned.items >= 0)[:, None] & (aligned.values >= 0)) * bit
+    worth = torch.nn.functional.pad(worth, (0, words * _WORD - size))
+    before[:, :, depth] = worth.view(batch, recallers, words, _WORD).sum(-1)
+
+    rows, first = before.flatten(0, 2), torch.arange(batch, device=place.device)[:, None] * (recallers * (depth + 1))
+    beats = rows.index_select(0, (ranks[:, 0] + first).flatten())  # (B * C, words)
+    for m in range(1, recallers):
+        beats &= rows.index_select(0, (ranks[:, m] + first + m * (depth + 1)).flatten())
+    return _count_bits(beats).sum(-1).view(batch, size)
+
+
+def _count_bits(numbers: Tensor) -> Tensor:
+    """Returns how many bits of each int64 are 1: sums of neighbouring groups of 2, 4 and 8 bits, then of all groups at once.
+
+    The masks drop what the shift brings in at the sign.
+    """
+    pairs = numbers - (numbers.bitwise_right_shift(1) & 0x5555555555555555)
+    fours = (pairs & 0x3333333333333333) + (pairs.bitwise_right_shift(2) & 0x3333333333333333)
+    eights = (fours + fours.bitwise_right_shift(4)) & 0x0F0F0F0F0F0F0F0F
+    return (eights * 0x0101010101010101).bitwise_right_shift(56)

@@ -187,3 +187,12 @@ def _fit_one(scores: np.ndarray, relevant: np.ndarray) -> tuple[float, float]:
     if slope <= 0:
         return base_rate
     return float(slope), float(model.intercept_[0] - slope * mean)
+
+
+def log_softmax_of_standardised(scores: Tensor, inside: Tensor) -> Tensor:
+    """Returns the log softmax of scores with mean 0 and standard deviation 1 over the entries `inside`, -inf elsewhere."""
+    count = inside.sum(-1, keepdim=True)
+    centred = (scores - scores.masked_fill(~inside, 0.0).sum(-1, keepdim=True) / count).masked_fill(~inside, 0.0)
+    deviation = (centred.square().sum(-1, keepdim=True) / count).sqrt()
+    standardised = torch.where(deviation > 0, centred / deviation, 0.0)
+    return standardised.masked_fill(~inside, -torch.inf).log_softmax(-1)

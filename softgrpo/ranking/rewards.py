@@ -1,12 +1,11 @@
 """The reward of SofT-GRPO: NDCG@k of the list that a set of weights merges, or a denser one in training.
 
-Legend: W windows, B batch, G samples, M recallers, C union size, T targets.
-"""
+Legend: W windows, B batch, G samples, M recallers, C union size, T targets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -20,6 +19,7 @@ from softgrpo.errors import TrainingError
 from softgrpo.ranking.aligned import ABSENT, Aligned, best_ranks, target_positions
 from softgrpo.ranking.fusion import METHODS, admitted, align, contenders, target_ranks
 from softgrpo.ranking.metrics import all_metrics, check_targets, ndcg
+from softgrpo.ranking.normalisation import log_softmax_of_standardised
 
 TrainingReward = Literal["ndcg", "log_probability"]
 PROBES = 64
@@ -36,11 +36,13 @@ class JudgedLists:
         aligned: The lists.
         targets: (W, T) int64 item ids, -1 padded; at least one per window.
         fusion: How lists are merged; the one `aligned` was made with.
+        thin: `aligned` holds only the items that weights can bring into the first `fusion.k`.
     """
 
     aligned: Aligned
     targets: Tensor
     fusion: FusionConfig
+    thin: bool = False
 
     @classmethod
     def build(
@@ -59,25 +61,29 @@ class JudgedLists:
         """(W,) int64 targets of each window, found or not."""
         return (self.targets >= 0).sum(-1)
 
-    @cached_property
+    @property
     def contending(self) -> JudgedLists:
         """The same windows with only the items that weights can bring into the first `fusion.k`."""
-        return JudgedLists(contenders(self.aligned, self.fusion), self.targets, self.fusion)
+        return self if self.thin else self._contending
+
+    @cached_property
+    def _contending(self) -> JudgedLists:  # thin lists would refer to themselves, which keeps them in memory
+        return replace(self, aligned=contenders(self.aligned, self.fusion), thin=True)
 
     @property
     def unbounded(self) -> JudgedLists:
         """The same windows, merged without bounds on the recallers' shares; itself where there are none."""
-        return JudgedLists(self.aligned, self.targets, self.fusion.unbounded) if self.fusion.bounds else self
+        return replace(self, fusion=self.fusion.unbounded) if self.fusion.bounds else self
 
     def __len__(self) -> int:
         return len(self.aligned)
 
     def select(self, index: Tensor) -> JudgedLists:
         """Returns the windows of an index (W',), in its order."""
-        return JudgedLists(self.aligned.select(index), self.targets[index], self.fusion)
+        return replace(self, aligned=self.aligned.select(index), targets=self.targets[index])
 
-    def _ranked(self, weights: Tensor, max_rank: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Ranks (w, G, T) and numbers of targets (w, 1) of some windows at a time; `weights` as in `ndcg`."""
+    def _ranked(self, weights: Tensor, max_rank: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Some windows at a time, with their ranks (w, G, T) and numbers of targets (w, 1); `weights` as in `ndcg`."""
         if weights.ndim == 2:
             weights = weights.expand(len(self), -1, -1)
         if len(weights) != len(self):
@@ -91,7 +97,8 @@ class JudgedLists:
         for start in range(0, len(self), step):
             part = slice(start, start + step)
             aligned, positions = self.aligned.select(part), self.positions[part]
-            yield target_ranks(aligned, positions, weights[part], self.fusion, max_rank), self.num_targets[part, None]
+            ranks = target_ranks(aligned, positions, weights[part], self.fusion, max_rank)
+            yield part, ranks, self.num_targets[part, None]
 
     def ndcg(self, weights: Tensor) -> Tensor:
         """Scores weights, some windows at a time.
@@ -105,8 +112,10 @@ class JudgedLists:
         Raises:
             TrainingError: The weights break a rule of `softgrpo.ranking.aligned.check_weights`.
         """
-        ranked = self.contending._ranked(weights, self.fusion.k)
-        return torch.cat([ndcg(ranks, num_targets, self.fusion.k) for ranks, num_targets in ranked])
+        found = torch.empty(len(self), weights.shape[-2], dtype=torch.float64, device=self.targets.device)
+        for part, ranks, num_targets in self.contending._ranked(weights, self.fusion.k):
+            found[part] = ndcg(ranks, num_targets, self.fusion.k)
+        return found
 
     @property
     def reachable(self) -> Tensor:
@@ -115,7 +124,7 @@ class JudgedLists:
 
     def responsive(self, seed: int) -> Tensor:
         """Returns the windows (W,) bool in which some of `PROBES` weights, such as a recaller alone, earn more than others."""
-        alone = torch.eye(self.aligned.num_recallers, dtype=torch.float64)
+        alone = torch.eye(self.aligned.num_recallers).double()
         drawn = np.random.default_rng(seed).dirichlet(np.ones(len(alone)), max(0, PROBES - len(alone)))
         rewards = self.ndcg(torch.cat([alone, torch.from_numpy(drawn)]))
         return rewards.amax(1) > rewards.amin(1)
@@ -126,10 +135,11 @@ class JudgedLists:
         MRR looks at the first D ranks, D being the depth of the lists.
         """
         depth = max(self.aligned.depth, *ks)
-        pieces = [
-            all_metrics(ranks, num_targets, ks, depth) for ranks, num_targets in self._ranked(weights[:, None], depth)
-        ]
-        return {name: torch.cat([piece[name] for piece in pieces])[:, 0] for name in pieces[0]}
+        values = all_metrics(torch.full((len(self), 1), ABSENT), self.num_targets, ks, depth)
+        for part, ranks, num_targets in self._ranked(weights[:, None], depth):
+            for name, value in all_metrics(ranks, num_targets, ks, depth).items():
+                values[name][part] = value[:, 0]
+        return values
 
     def best_metrics(self, choices: Tensor, ks: tuple[int, ...]) -> dict[str, Tensor]:
         """Returns each metric of `metrics` at the best of some weights, chosen anew for each window and metric, as (W,) float64.
@@ -141,10 +151,9 @@ class JudgedLists:
         depth = max(self.aligned.depth, *ks)
         hit = torch.nonzero((self.positions >= 0).any(1))[:, 0]  # in all other windows every weight earns 0
         values = all_metrics(torch.full((len(self), 1), ABSENT), self.num_targets, ks, depth)
-        for ranks, num_targets in self.select(hit)._ranked(choices, depth):
-            rows, hit = hit[: len(ranks)], hit[len(ranks) :]
+        for part, ranks, num_targets in self.select(hit)._ranked(choices, depth):
             for name, value in all_metrics(ranks, num_targets, ks, depth).items():
-                values[name][rows] = value.amax(1)
+                values[name][hit[part]] = value.amax(1)
         return values
 
 
@@ -222,8 +231,8 @@ class RankingReward:
 
     def _earned(self, index: Tensor, weights: Tensor) -> Tensor:
         """Returns what weights (B, G, M) earn in the windows of an index (B,), (B, G)."""
-        fusion = self._judged.fusion
-        ranks = target_ranks(self._judged.aligned.select(index), self._positions[index], weights, fusion, fusion.k)
+        judged, fusion = self._judged, self._judged.fusion
+        ranks = target_ranks(judged.aligned.select(index), self._positions[index], weights, fusion, fusion.k)
         return ndcg(ranks, self._num_targets[index][:, None], fusion.k)
 
 
@@ -272,19 +281,10 @@ class LogProbabilityReward(RankingReward):
         scores = self._scores(aligned, weights)
         # of an empty list 0
         last = scores.masked_fill(~merged, torch.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0)
-        log_probabilities = _log_softmax_of_standardised(torch.where(merged, scores, last), aligned.items[:, None] >= 0)
+        log_probabilities = log_softmax_of_standardised(torch.where(merged, scores, last), aligned.items[:, None] >= 0)
         of_targets = log_probabilities.gather(2, positions.clamp(min=0).expand(-1, weights.shape[1], -1))  # (B, G, T)
         listed = positions >= 0
         return of_targets.masked_fill(~listed, 0.0).sum(-1) / listed.sum(-1).clamp(min=1)
-
-
-def _log_softmax_of_standardised(scores: Tensor, inside: Tensor) -> Tensor:
-    """Returns the log softmax of scores with mean 0 and standard deviation 1 over the entries `inside`, -inf elsewhere."""
-    count = inside.sum(-1, keepdim=True)
-    centred = (scores - scores.masked_fill(~inside, 0.0).sum(-1, keepdim=True) / count).masked_fill(~inside, 0.0)
-    deviation = (centred.square().sum(-1, keepdim=True) / count).sqrt()
-    standardised = torch.where(deviation > 0, centred / deviation, 0.0)
-    return standardised.masked_fill(~inside, -torch.inf).log_softmax(-1)
 
 
 def training_reward(judged: JudgedLists, kind: TrainingReward, k: int | None) -> RankingReward:

@@ -6,9 +6,10 @@ Legend: W windows, M recallers, D depth, B windows of a batch, I items.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,10 @@ from softgrpo.reporting import ProgressBar
 
 NO_ITEM = -1
 _META = b"softgrpo.recallers.candidates"
+_MOST_ENTRIES = 2**31 - 1
+"""Entries of all lists that offsets of 32 bits can count; files with more have offsets of 64 bits."""
 _REBUILD = "Run the recall stage again"
+_STORED = "Candidate lists are a Parquet file that the recall stage writes"
 
 
 class Scorer(Protocol):
@@ -117,14 +121,19 @@ def unseen_items(
     return items, scores
 
 
-def combine(lists: Sequence[CandidateLists]) -> CandidateLists:
-    """Pools the lists of several recallers, in the given order; the depth becomes the largest one.
+def read_pool(paths: Sequence[Path]) -> CandidateLists:
+    """Pools the stored lists of several recallers, in the given order; the depth becomes the largest one.
+
+    Args:
+        paths: Files of `write_candidates`.
 
     Raises:
-        CandidateError: There are none, they cover different numbers of windows, or a recaller appears twice.
+        CandidateError: There are none, one is missing or damaged, they cover different numbers of windows, or a recaller appears
+            twice.
     """
-    names = tuple(name for one in lists for name in one.recallers)
-    sizes = sorted({len(one.items) for one in lists})
+    stored = [_stored(path) for path in paths]
+    names = tuple(name for meta in stored for name in meta["recallers"])
+    sizes = sorted({int(meta["windows"]) for meta in stored})
     if len(sizes) != 1:
         raise CandidateError(
             f"Candidate lists for {sizes} windows", "A pool covers the same windows", _REBUILD, code="CANDIDATE-003"
@@ -136,15 +145,15 @@ def combine(lists: Sequence[CandidateLists]) -> CandidateLists:
             "Drop the repeated one",
             code="CANDIDATE-004",
         )
-    depth = max(one.depth for one in lists)
-    items = np.full((sizes[0], len(names), depth), NO_ITEM, dtype=np.int32)
-    scores = np.full(items.shape, np.nan, dtype=np.float32)
+    shape = (sizes[0], len(names), max(int(meta["depth"]) for meta in stored))
+    pool = CandidateLists(names, np.full(shape, NO_ITEM, dtype=np.int32), np.full(shape, np.nan, dtype=np.float32))
     first = 0
-    for one in lists:
+    for path in paths:  # one after the other: beside the pool, only one recaller's lists are in memory
+        one = read_candidates(path)
         place = slice(first, first + len(one.recallers))
-        items[:, place, : one.depth], scores[:, place, : one.depth] = one.items, one.scores
+        pool.items[:, place, : one.depth], pool.scores[:, place, : one.depth] = one.items, one.scores
         first = place.stop
-    return CandidateLists(names, items, scores)
+    return pool
 
 
 def write_candidates(path: Path, lists: CandidateLists) -> None:
@@ -155,14 +164,18 @@ def write_candidates(path: Path, lists: CandidateLists) -> None:
     count, pool, depth = lists.items.shape
     lengths = (lists.items != NO_ITEM).sum(axis=2)
     filled = np.arange(depth) < lengths[:, :, None]
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths.ravel())]), pa.int32())
+    ends = np.concatenate([[0], np.cumsum(lengths.ravel())])
+    few = ends[-1] <= _MOST_ENTRIES  # which keeps the bytes of files that need no more
+    offsets, nested = (
+        (pa.array(ends, pa.int32()), pa.ListArray) if few else (pa.array(ends, pa.int64()), pa.LargeListArray)
+    )
     codes = pa.array(np.tile(np.arange(pool, dtype=np.int8), count))
     table = pa.table(
         {
             Columns.Window: pa.array(np.repeat(np.arange(count, dtype=np.int32), pool)),
             Columns.Recaller: pa.DictionaryArray.from_arrays(codes, pa.array(lists.recallers, pa.string())),
-            Columns.Items: pa.ListArray.from_arrays(offsets, pa.array(lists.items[filled])),
-            Columns.Scores: pa.ListArray.from_arrays(offsets, pa.array(lists.scores[filled])),
+            Columns.Items: nested.from_arrays(offsets, pa.array(lists.items[filled])),
+            Columns.Scores: nested.from_arrays(offsets, pa.array(lists.scores[filled])),
         }
     )
     meta = {"recallers": lists.recallers, "depth": depth, "windows": count}
@@ -176,19 +189,12 @@ def read_candidates(path: Path) -> CandidateLists:
     Raises:
         CandidateError: It is missing, damaged or of another kind.
     """
-    rule = "Candidate lists are a Parquet file that the recall stage writes"
-    try:
-        table = pq.read_table(path)
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise CandidateError(f"{path} cannot be read ({error})", rule, _REBUILD, code="CANDIDATE-005") from error
-    stored = (table.schema.metadata or {}).get(_META)
-    if stored is None:
-        raise CandidateError(f"{path} holds something else", rule, _REBUILD, code="CANDIDATE-006")
-    meta = json.loads(stored)
+    meta = _stored(path)
+    table = _whole_table(path)
     shape = (meta["windows"], len(meta["recallers"]), meta["depth"])
     if table.num_rows != shape[0] * shape[1]:
         raise CandidateError(
-            f"{path} holds {table.num_rows} of {shape[0] * shape[1]} lists", rule, _REBUILD, code="CANDIDATE-007"
+            f"{path} holds {table.num_rows} of {shape[0] * shape[1]} lists", _STORED, _REBUILD, code="CANDIDATE-007"
         )
     items = table[Columns.Items].combine_chunks()
     filled = (np.arange(shape[2]) < items.value_lengths().to_numpy()[:, None]).reshape(shape)
@@ -198,6 +204,30 @@ def read_candidates(path: Path) -> CandidateLists:
     result.items[filled] = items.flatten().to_numpy()
     result.scores[filled] = table[Columns.Scores].combine_chunks().flatten().to_numpy()
     return result
+
+
+def _whole_table(path: Path) -> pa.Table:
+    with _readable(path):
+        return pq.read_table(path)
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """Returns what a file of `write_candidates` says of its lists: recallers, depth and windows."""
+    with _readable(path):
+        meta = (pq.read_schema(path).metadata or {}).get(_META)
+    if meta is None:
+        raise CandidateError(f"{path} holds something else", _STORED, _REBUILD, code="CANDIDATE-006")
+    stored: dict[str, Any] = json.loads(meta)
+    return stored
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what a missing or damaged file raises into an error for people."""
+    try:
+        yield
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise CandidateError(f"{path} cannot be read ({error})", _STORED, _REBUILD, code="CANDIDATE-005") from error
 
 
 def check_candidates(lists: CandidateLists, corpus: Corpus, windows: Windows) -> None:

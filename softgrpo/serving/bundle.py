@@ -38,6 +38,7 @@ from softgrpo.policy.catalogue import Catalogue
 from softgrpo.policy.model import merge_adapters, save_policy
 from softgrpo.policy.reference import Reference
 from softgrpo.serving.answers import Answerer, Answers, common_lists_of, describer_of
+from softgrpo.serving.choice import POLICIES
 from softgrpo.serving.current import Current
 from softgrpo.serving.methods import (
     SINGLE,

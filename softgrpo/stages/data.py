@@ -25,6 +25,7 @@ from softgrpo.common.artifacts import (
     RECALLER_CURVES,
 )
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
+from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.cross_fit import all_windows
 from softgrpo.data.windows import load_windows, targets_of, write_windows
@@ -37,7 +38,8 @@ from softgrpo.ranking.normalisation import fit_platt
 from softgrpo.recallers.candidates import write_candidates
 from softgrpo.reporting import Reporter
 from softgrpo.stages.contract import StageContext
-from softgrpo.stages.inputs import embeddings_of, judge, save_merges
+from softgrpo.stages.inputs import embeddings_of, save_merges
+from softgrpo.stages.shards import searched, shard_size
 from softgrpo.stages.user_vectors import fit_vectors
 from softgrpo.stages.views import View, join_features, join_lists, rows_of_lists, score_scales, views_of
 
@@ -115,6 +117,30 @@ def known_of(
     return Known(corpus, view.windows, own, features, embeddings, vectors)
 
 
+def platt_of(
+    config: ExperimentConfig, lists: CandidateLists, targets: NDArray[np.int32], rows: NDArray[np.int64]
+) -> torch.Tensor | None:
+    """Returns the parameters (M, 2) of the normalisation `platt`, None where no merge reads them.
+
+    Args:
+        config: The resolved configuration.
+        lists: Of all views.
+        targets: Of all views, (W, T).
+        rows: The windows that they are fitted on.
+    """
+    if not any(fusion.normalisation == "platt" for fusion in config.merges):
+        return None
+    of_windows = np.where(targets[rows] < 0, -2, targets[rows])  # padding of the lists is -1
+    fitted = []
+    for place in range(len(lists.recallers)):  # one recaller at a time: all at once take several times their lists
+        items = lists.items[rows, place, None]  # (w, 1, D)
+        hits = np.zeros(items.shape, dtype=np.bool_)
+        for column in of_windows.T:
+            hits |= items == column[:, None, None]
+        fitted.append(fit_platt(torch.from_numpy(lists.scores[rows, place, None]), torch.from_numpy(hits)))
+    return torch.cat(fitted)
+
+
 def report_earlier(reporter: Reporter, lists: CandidateLists, windows: Windows) -> dict[str, float]:
     """Says what `split.cross_fit` added and how wide the scores of these lists are, and returns both as metrics.
 
@@ -144,11 +170,8 @@ def run(context: StageContext) -> dict[str, float]:
     (out / RECALLER_CURVES).write_text(json.dumps(recaller_curves(context)), encoding="utf-8")
     targets = targets_of(corpus, windows)
     policy, valid = windows.of(Part.POLICY), windows.of(Part.VALID)
-    platt = None
-    if any(fusion.normalisation == "platt" for fusion in config.merges):
-        window_targets = np.where(targets[policy] < 0, -2, targets[policy])[:, None, None, :]
-        hits = (lists.items[policy][..., None] == window_targets).any(-1)  # (W, M, D)
-        platt = fit_platt(torch.from_numpy(lists.scores[policy]), torch.from_numpy(hits))
+    platt = platt_of(config, lists, targets, policy)
+    if platt is not None:
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
     vectors = user_vectors(context, corpus, of_split)
     known = [known_of(view, corpus, lists, targets, config.fusion.k, embeddings_of(inputs), vectors) for view in views]
@@ -164,10 +187,12 @@ def run(context: StageContext) -> dict[str, float]:
             + ("with split.cross_fit, " if config.split.cross_fit else "")
             + f"features.record {config.features.record})"
         )
+    size = shard_size(config.limits, *lists.items.shape[1:])
+    hit = np.isfinite(features.best_rank.min(1))
     search = search_merges(
         config.merges,
-        lambda fusion: judge(lists, targets, policy, fusion, platt),
-        lambda fusion: judge(lists, targets, valid, fusion, platt),
+        lambda fusion: searched(lists, targets, policy, hit, fusion, platt, size),
+        lambda fusion: searched(lists, targets, valid, hit, fusion, platt, size),
         lists.recallers,
         config.evaluation.grid_steps,
         config.seed,

@@ -28,6 +28,7 @@ from softgrpo.policy.numbers import WindowNumbers, load_numbers
 from softgrpo.policy.prompts import EncodedPrompts, encode, load_prompts
 from softgrpo.ranking.rewards import JudgedLists, RankingReward, training_reward
 from softgrpo.recallers.candidates import read_candidates
+from softgrpo.stages.shards import judge
 
 logger = logging.getLogger(__name__)
 
@@ -277,20 +278,3 @@ class Prepared:
         if limit is None or limit >= len(rows):
             return rows
         return np.sort(np.random.default_rng(self.config.seed).choice(rows, limit, replace=False))
-
-
-def judge(
-    lists: CandidateLists,
-    targets: NDArray[np.int32],
-    rows: NDArray[np.int64],
-    fusion: FusionConfig,
-    platt: torch.Tensor | None,
-) -> JudgedLists:
-    """Returns the lists (W, M, D) and targets (W, T) of some windows as tensors for merging and scoring."""
-    return JudgedLists.build(
-        torch.from_numpy(lists.items[rows]),
-        torch.from_numpy(lists.scores[rows]),
-        torch.from_numpy(targets[rows]),
-        fusion,
-        platt,
-    )

@@ -18,7 +18,7 @@ from softgrpo.common.records import CandidateLists, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.cross_fit import cross_fit
 from softgrpo.policy.features import Features
-from softgrpo.recallers.candidates import combine, read_candidates
+from softgrpo.recallers.candidates import read_pool
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class View:
             inputs: Folders of the stages `recall`, by name.
             recallers: The pool.
         """
-        return combine([read_candidates(inputs[self.node(name)] / CANDIDATES) for name in recallers])
+        return read_pool([inputs[self.node(name)] / CANDIDATES for name in recallers])
 
 
 def views_of(windows: Windows, config: ExperimentConfig) -> tuple[View, ...]:
@@ -67,6 +67,8 @@ def views_of(windows: Windows, config: ExperimentConfig) -> tuple[View, ...]:
 
 def join_lists(lists: Sequence[CandidateLists]) -> CandidateLists:
     """Returns the lists of all views, one behind the other; they have the same recallers and depth."""
+    if len(lists) == 1:
+        return lists[0]
     items, scores = (np.concatenate([getattr(each, name) for each in lists]) for name in ("items", "scores"))
     return CandidateLists(lists[0].recallers, items, scores)
 

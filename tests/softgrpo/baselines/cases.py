@@ -17,7 +17,9 @@ from softgrpo.policy.blocks.block import Known
 from softgrpo.policy.features import make_features
 from softgrpo.policy.numbers import window_numbers
 from softgrpo.ranking.rewards import JudgedLists
-from softgrpo.stages.inputs import Prepared, judge
+from softgrpo.ranking.searched import SearchedLists
+from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.shards import judge
 from softgrpo.stages.teacher import gate_data
 from tests.softgrpo.data.cases import corpus_of, windows_of
 
@@ -88,8 +90,8 @@ def small_prepared(config: ExperimentConfig, test_seed: int = 7, test: bool = Tr
     targets = targets_of(corpus, windows)
     search = search_merges(
         config.merges,
-        lambda fusion: judge(lists, targets, windows.of(Part.POLICY), fusion, None),
-        lambda fusion: judge(lists, targets, windows.of(Part.VALID), fusion, None),
+        lambda fusion: SearchedLists.of(judge(lists, targets, windows.of(Part.POLICY), fusion, None)),
+        lambda fusion: SearchedLists.of(judge(lists, targets, windows.of(Part.VALID), fusion, None)),
         lists.recallers,
         10,
         config.seed,

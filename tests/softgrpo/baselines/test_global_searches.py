@@ -16,8 +16,8 @@ from softgrpo.baselines.static_mixture import (
     best_static_mixture,
     cross_entropy_method,
     from_cube,
-    mean_ndcg,
 )
+from softgrpo.ranking.searched import SearchedLists
 from tests.softgrpo.baselines.test_static_mixture import A, B, M, judged
 
 Search = Callable[[Score, int, int], Tensor]
@@ -62,17 +62,17 @@ def test_stick_breaking_is_uniform_on_the_simplex() -> None:
 def test_windows_that_nobody_hits_count_as_zero() -> None:
     windows = judged([A, [[5, 6], [7, 8]]], [[1], [1]])
     points = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-    assert mean_ndcg(windows)(points).tolist() == [0.5, 0.0]
-    assert mean_ndcg(windows)(points).tolist() == windows.ndcg(points).mean(0).tolist()
+    assert SearchedLists.of(windows).mean_ndcg(points).tolist() == [0.5, 0.0]
+    assert SearchedLists.of(windows).mean_ndcg(points).tolist() == windows.ndcg(points).mean(0).tolist()
     nothing = judged([[[5, 6], [7, 8]]], [[1]])
-    assert mean_ndcg(nothing)(points).tolist() == [0.0, 0.0]
+    assert SearchedLists.of(nothing).mean_ndcg(points).tolist() == [0.0, 0.0]
 
 
 def test_searches_compete_for_the_best_static_mixture() -> None:
     # Target 1 is first for A, second for B's list; item 3 competes: 1 wins where w + (1 - w)/2 > 1 - w, w > 1/3. In the other
     # kind B is first and A's second: 1 - w + w/2 > w, w < 2/3. Every weight between hits all; each end misses one kind.
     first, second = [[1, 2], [3, 1]], [[3, 1], [1, 2]]
-    windows = judged([first, second], [[1]] * 2)
+    windows = SearchedLists.of(judged([first, second], [[1]] * 2))
     found = best_static_mixture(windows, windows, ("A", "B"), 2, 0, ("cem", "bayes"))
     assert [each.name for each in found.candidates] == ["A", "B", "uniform", "grid", "cem", "bayes"]
     for each in found.candidates[2:]:
@@ -82,7 +82,7 @@ def test_searches_compete_for_the_best_static_mixture() -> None:
 
 
 def test_validation_decides_between_searches() -> None:
-    policy, valid = judged([M, M, A, B], [[1]] * 4), judged([B, B, B], [[1]] * 3)
+    policy, valid = (SearchedLists.of(judged(lists, [[1]] * len(lists))) for lists in ([M, M, A, B], [B, B, B]))
     found = best_static_mixture(policy, valid, ("A", "B"), 10, 0, ("cem", "bayes"))
     assert found.best.name == "B"
 

@@ -11,6 +11,7 @@ from softgrpo.baselines.merge_search import search_merges
 from softgrpo.common.artifacts import MERGES
 from softgrpo.config import ExperimentConfig, FusionChoice, FusionConfig
 from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.searched import SearchedLists
 from softgrpo.stages.inputs import load_merges, save_merges
 from tests.softgrpo.baselines.cases import small_config, small_prepared
 
@@ -19,10 +20,11 @@ QUOTA = FusionConfig(method="quota", k=1)
 NAMES = ("A", "B")
 
 
-def judged(scores: list[float], target: int, fusion: FusionConfig) -> JudgedLists:
+def judged(scores: list[float], target: int, fusion: FusionConfig) -> SearchedLists:
     """Returns ten windows with the lists 1, 2 and 3, 2 of A and B; A's scores are given, B's are 2 and 1."""
     items = torch.tensor([[[1, 2], [3, 2]]] * 10)
-    return JudgedLists.build(items, torch.tensor([[scores, [2.0, 1.0]]] * 10), torch.full((10, 1), target), fusion)
+    targets = torch.full((10, 1), target)
+    return SearchedLists.of(JudgedLists.build(items, torch.tensor([[scores, [2.0, 1.0]]] * 10), targets, fusion))
 
 
 def test_the_merge_that_is_best_on_validation_windows_wins() -> None:
@@ -61,7 +63,7 @@ def test_weights_are_searched_on_policy_windows_and_merges_chosen_on_validation_
 def test_all_searches_look_at_every_merge() -> None:
     asked = []
 
-    def judge(fusion: FusionConfig) -> JudgedLists:
+    def judge(fusion: FusionConfig) -> SearchedLists:
         asked.append(fusion)
         return judged([9.0, 8.0], 2, fusion)
 

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from softgrpo.baselines.static_mixture import DIRICHLET_POINTS, best_static_mixture, weight_grid
+from softgrpo.baselines.static_mixture import DIRICHLET_POINTS, StaticMixture, best_static_mixture, weight_grid
 from softgrpo.config import FusionConfig
 from softgrpo.errors import DataError
 from softgrpo.evaluation.rows import oracle_recaller, oracle_weights
 from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.searched import SearchedLists
 
 FUSION = FusionConfig(method="score", normalisation="rank_reciprocal", k=1)
 
@@ -43,9 +45,14 @@ def test_large_pools_are_sampled_with_a_seed() -> None:
     assert not torch.equal(grid, weight_grid(6, 10, 4))
 
 
+def searched(policy: JudgedLists, valid: JudgedLists, *rest: Any) -> StaticMixture:
+    """Returns what `best_static_mixture` finds on windows that are all in memory."""
+    return best_static_mixture(SearchedLists.of(policy), SearchedLists.of(valid), *rest)
+
+
 def test_a_mixture_wins_where_it_should() -> None:
     windows = judged([M, M, A, B], [[1]] * 4)
-    found = best_static_mixture(windows, windows, ("A", "B"), 10, 0)
+    found = searched(windows, windows, ("A", "B"), 10, 0)
     # Weight w on A. "m": item 1 gets w/2 + (1-w)/2 = 1/2, item 2 gets w, item 3 gets 1-w: item 1 is never first (at w = 1/2 all
     # three tie and rank 0 goes first). "a" is a hit for w >= 1/2 and "b" for w <= 1/2 (a tie of 1 and 3 goes to the lower id).
     # So A alone and B alone hit one window of four, and w = 1/2 hits two.
@@ -56,7 +63,7 @@ def test_a_mixture_wins_where_it_should() -> None:
 
 def test_validation_decides_between_candidates() -> None:
     policy, valid = judged([A, A, A, B], [[1]] * 4), judged([B, B, B, [[3, 4], [5, 1]]], [[1]] * 4)
-    found = best_static_mixture(policy, valid, ("A", "B"), 10, 0)
+    found = searched(policy, valid, ("A", "B"), 10, 0)
     assert found.best_single.name == "B"
     assert found.best.name == "B"
     assert (found.best.policy_ndcg, found.best.valid_ndcg) == (1 / 4, 3 / 4)
@@ -64,13 +71,13 @@ def test_validation_decides_between_candidates() -> None:
 
 def test_a_single_recaller_that_ties_is_preferred() -> None:
     windows = judged([A, A], [[1], [1]])
-    assert best_static_mixture(windows, windows, ("A", "B"), 10, 0).best.name == "A"
+    assert searched(windows, windows, ("A", "B"), 10, 0).best.name == "A"
 
 
 def test_no_windows_is_an_error() -> None:
     windows = judged([A], [[1]])
     with pytest.raises(DataError, match="no validation window"):
-        best_static_mixture(windows, windows.select(torch.tensor([], dtype=torch.int64)), ("A", "B"), 10, 0)
+        searched(windows, windows.select(torch.tensor([], dtype=torch.int64)), ("A", "B"), 10, 0)
 
 
 def test_oracles() -> None:
@@ -87,10 +94,10 @@ def with_bounds(windows: JudgedLists, **bounds: dict[str, float]) -> JudgedLists
 
 def test_bounds_hold_for_every_mixture_and_single_recallers_do_not_compete() -> None:
     windows = judged([A, A, A, B], [[1]] * 4)
-    free = best_static_mixture(windows, windows, ("A", "B"), 10, 0, ["cem", "bayes"])
+    free = searched(windows, windows, ("A", "B"), 10, 0, ["cem", "bayes"])
     assert (free.best.name, free.best.weights, free.best.valid_ndcg) == ("uniform", (0.5, 0.5), 1.0)
     held = with_bounds(windows, max_share={"A": 0.4})
-    found = best_static_mixture(held, held, ("A", "B"), 10, 0, ["cem", "bayes"])
+    found = searched(held, held, ("A", "B"), 10, 0, ["cem", "bayes"])
     # "a" is a hit for w >= 1/2 only, so w <= 0.4 on A hits the one window of B
     assert [candidate.name for candidate in found.candidates] == ["A", "B", "uniform", "grid", "cem", "bayes"]
     assert found.candidates[:2] == free.candidates[:2]  # as they are without bounds

@@ -17,6 +17,7 @@ from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
 from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.blocks import record
 from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.searched import SearchedLists
 
 USERS, ITEMS, HISTORY = 30, 40, 8
 KEYS = [
@@ -107,14 +108,16 @@ def small(**bounds: dict[str, float]) -> Small:
         for method in get_args(MergeMethod)
     }
     judged = merges.pop("score")
-    static = best_static_mixture(judged, judged, config.recall.recallers, 4, config.seed, ["cem"])
+    searched = SearchedLists.of(judged)
+    static = best_static_mixture(searched, searched, config.recall.recallers, 4, config.seed, ["cem"])
     knows = torch.nn.functional.one_hot(torch.arange(USERS) % 2, 2).double() * 0.8 + 0.1
     learned = {"sft": torch.full((USERS, 2), 0.5, dtype=torch.float64), "grpo": knows}
     gates = {"trees": Gate("Trees | of a kind", knows.flip(1), 0.123, "a <choice>")}
     start = torch.tensor(static.best.weights, dtype=torch.float64)
     ranker = ranker_method("ranker", "Item ranker", ranked(targets, items), judged)
     pool = config.recall.recallers
-    unbounded = best_static_mixture(judged.unbounded, judged.unbounded, pool, 4, config.seed).best if bounds else None
+    free = searched.unbounded
+    unbounded = best_static_mixture(free, free, pool, 4, config.seed).best if bounds else None
     methods = standard_methods(judged, pool, static, start, learned, config, gates, merges, [ranker], unbounded)
     comparison = compare(judged, windows.user, np.arange(USERS), methods, static.best_single.name, config)
     numbers = np.random.default_rng(1).random((USERS, 13))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,8 +22,8 @@ from softgrpo.recallers.best_items import top_items
 from softgrpo.recallers.candidates import (
     build_candidates,
     check_candidates,
-    combine,
     read_candidates,
+    read_pool,
     write_candidates,
 )
 from tests.softgrpo.recallers.cases import corpus_of, windows_of
@@ -85,7 +87,7 @@ def test_top_items_equals_a_full_stable_sort(data: st.DataObject) -> None:
 
 
 def test_file_round_trip_has_one_row_per_window_and_recaller(tmp_path: Path) -> None:
-    pool = combine([GOOD, lists([[1], [-1], [4]], [[1.0], [NAN], [-2.0]], "B")])
+    pool = pooled(tmp_path, GOOD, lists([[1], [-1], [4]], [[1.0], [NAN], [-2.0]], "B"))
     write_candidates(tmp_path / "deep" / "candidates.parquet", pool)
     table = pd.read_parquet(tmp_path / "deep" / "candidates.parquet")
     assert table["window"].tolist() == [0, 0, 1, 1, 2, 2]
@@ -99,6 +101,18 @@ def test_file_round_trip_has_one_row_per_window_and_recaller(tmp_path: Path) -> 
     np.testing.assert_array_equal(again.scores, pool.scores)
 
 
+def test_more_entries_than_32_bits_count_have_offsets_of_64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, count = tmp_path / "candidates.parquet", int((GOOD.items >= 0).sum())
+    for most, kind in ((count, pa.list_), (count - 1, pa.large_list)):
+        monkeypatch.setattr("softgrpo.recallers.candidates._MOST_ENTRIES", most)
+        write_candidates(path, GOOD)
+        schema = pq.read_schema(path)
+        assert (schema.field("items").type, schema.field("scores").type) == (kind(pa.int32()), kind(pa.float32()))
+        again = read_candidates(path)
+        np.testing.assert_array_equal(again.items, GOOD.items)
+        np.testing.assert_array_equal(again.scores, GOOD.scores)
+
+
 def test_files_that_hold_no_candidates(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no parquet")
     pd.DataFrame({"items": [1]}).to_parquet(tmp_path / "other.parquet")
@@ -107,13 +121,21 @@ def test_files_that_hold_no_candidates(tmp_path: Path) -> None:
             read_candidates(tmp_path / name)
 
 
-def test_combine_refuses_other_windows_and_repeated_names() -> None:
+def pooled(folder: Path, *each: CandidateLists) -> CandidateLists:
+    """Writes lists and reads them as a pool."""
+    paths = [folder / f"{number}.parquet" for number in range(len(each))]
+    for path, one in zip(paths, each, strict=True):
+        write_candidates(path, one)
+    return read_pool(paths)
+
+
+def test_a_pool_refuses_other_windows_and_repeated_names(tmp_path: Path) -> None:
     with pytest.raises(CandidateError, match=r"\[CANDIDATE-003\]"):
-        combine([GOOD, lists([[1]], [[1.0]], "B")])
+        pooled(tmp_path, GOOD, lists([[1]], [[1.0]], "B"))
     with pytest.raises(CandidateError, match=r"\[CANDIDATE-004\]"):
-        combine([GOOD, GOOD])
+        pooled(tmp_path, GOOD, GOOD)
     with pytest.raises(CandidateError, match=r"\[CANDIDATE-003\]"):
-        combine([])
+        pooled(tmp_path)
 
 
 def test_good_lists_pass() -> None:

@@ -1,0 +1,105 @@
+"""Windows are aligned and thinned out a shard at a time, and how large a shard is follows from the memory that a run may take.
+
+No number depends on it. Legend: W windows, M recallers, T targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from softgrpo.common.memory import free_bytes
+from softgrpo.common.records import CandidateLists
+from softgrpo.config import FusionConfig, LimitsConfig
+from softgrpo.errors import MemoryLimitError
+from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.searched import SearchedLists
+
+GB = 1e9
+FREE_SHARE = 0.5
+"""Of the free memory, what is taken where the settings say nothing."""
+ENTRY_BYTES = 64
+"""Of one (recaller, item) pair of a window, where all that is made of it is counted; measured by `python -m benchmarks`."""
+MOST_ENTRIES = 2**18
+"""Pairs in a shard at most: larger shards are not faster."""
+
+
+def memory_bytes(limits: LimitsConfig) -> int:
+    """Returns the memory that a run may take, in bytes."""
+    return int(FREE_SHARE * free_bytes() if limits.memory_gb is None else limits.memory_gb * GB)
+
+
+def shard_size(limits: LimitsConfig, recallers: int, depth: int) -> int:
+    """Returns how many windows are aligned at a time.
+
+    Args:
+        limits: What the run may take.
+        recallers: M.
+        depth: Length of a candidate list.
+
+    Raises:
+        MemoryLimitError: One window takes more than that.
+    """
+    entries = recallers * recallers * depth  # each list over the union of all lists
+    allowed, needed = memory_bytes(limits), entries * ENTRY_BYTES
+    if allowed < needed:
+        raise MemoryLimitError(
+            f"{allowed / GB:.3g} GB for one window of {recallers} lists of {depth}",
+            f"it takes {needed / GB:.3g} GB, and at least one window is worked on at a time",
+            "Raise limits.memory_gb, or lower recall.depth"
+            if limits.memory_gb is not None
+            else "End other programs, set limits.memory_gb, or lower recall.depth",
+            code="MEMORY-041",
+        )
+    return min(allowed // needed, max(1, MOST_ENTRIES // entries))
+
+
+def in_shards(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Gives rows a shard at a time; one without a row where there are none."""
+    for first in range(0, max(len(rows), 1), size):
+        yield rows[first : first + size]
+
+
+def judge(
+    lists: CandidateLists,
+    targets: NDArray[np.int32],
+    rows: NDArray[np.int64],
+    fusion: FusionConfig,
+    platt: torch.Tensor | None,
+) -> JudgedLists:
+    """Returns the lists (W, M, D) and targets (W, T) of some windows as tensors for merging and scoring."""
+    return JudgedLists.build(
+        torch.from_numpy(lists.items[rows]),
+        torch.from_numpy(lists.scores[rows]),
+        torch.from_numpy(targets[rows]),
+        fusion,
+        platt,
+    )
+
+
+def searched(
+    lists: CandidateLists,
+    targets: NDArray[np.int32],
+    rows: NDArray[np.int64],
+    hit: NDArray[np.bool_],
+    fusion: FusionConfig,
+    platt: torch.Tensor | None,
+    size: int,
+) -> SearchedLists:
+    """Returns what a search for weights reads of some windows.
+
+    Args:
+        lists: Candidate lists of all windows.
+        targets: Of all windows, (W, T).
+        rows: Numbers of the windows to read.
+        hit: (W,) whether some recaller lists a target; all others have NDCG 0 whatever the weights.
+        fusion: How lists are merged.
+        platt: Parameters of the normalisation `platt`.
+        size: Windows in a shard.
+    """
+    kept = rows[hit[rows]]
+    shards = (judge(lists, targets, shard, fusion, platt) for shard in in_shards(kept, size))
+    return SearchedLists.join(shards, torch.from_numpy(targets[kept]), len(rows))

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softgrpo.common.memory import free_bytes
+from softgrpo.config import LimitsConfig
+from softgrpo.errors import MemoryLimitError
+from softgrpo.stages.shards import ENTRY_BYTES, MOST_ENTRIES, in_shards, shard_size
+from tests.softgrpo.stages.tiny_run import coloured_corpus, four_windows, random_items, run_stages, toy_model
+
+
+def gigabytes(entries: int) -> LimitsConfig:
+    return LimitsConfig(memory_gb=entries * ENTRY_BYTES / 1e9)
+
+
+def test_the_size_follows_from_the_limit() -> None:
+    # two lists of 10 over a union of at most 20 items: 40 entries a window
+    assert shard_size(gigabytes(40), 2, 10) == 1
+    assert shard_size(gigabytes(139), 2, 10) == 3
+    assert shard_size(LimitsConfig(memory_gb=1e6), 2, 10) == MOST_ENTRIES // 40, "larger ones are not faster"
+    assert shard_size(LimitsConfig(memory_gb=1e6), 100, 10_000) == 1
+
+
+def test_a_limit_below_one_window_is_refused() -> None:
+    with pytest.raises(MemoryLimitError, match=r"for one window of 2 lists of 10\b.*limits\.memory_gb.*\[MEMORY-041\]"):
+        shard_size(gigabytes(39), 2, 10)
+
+
+def test_shards_cover_all_rows() -> None:
+    rows = np.arange(3, 10)
+    assert [shard.tolist() for shard in in_shards(rows, 3)] == [[3, 4, 5], [6, 7, 8], [9]]
+    assert [shard.tolist() for shard in in_shards(rows[:0], 3)] == [[]]
+
+
+def test_free_memory_is_the_least_of_machine_and_group(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 3000 kB\nMemAvailable: 2000 kB\n", encoding="utf-8")
+    assert free_bytes(meminfo, tmp_path) == 2000 * 1024
+    (tmp_path / "memory.current").write_text("500\n", encoding="utf-8")
+    (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
+    assert free_bytes(meminfo, tmp_path) == 2000 * 1024
+    (tmp_path / "memory.max").write_text("1500\n", encoding="utf-8")
+    assert free_bytes(meminfo, tmp_path) == 1000
+
+
+def test_no_stored_byte_depends_on_the_limit(tmp_path: Path) -> None:
+    model, corpus, items = toy_model(tmp_path / "model"), coloured_corpus(), random_items(len(four_windows()))
+    one_window = 2 * 2 * items.shape[2] * ENTRY_BYTES / 1e9
+    stored = []
+    for memory_gb in (one_window, 100.0):
+        run = run_stages(
+            tmp_path / f"{memory_gb}",
+            model,
+            corpus,
+            items,
+            "data",
+            limits={"memory_gb": memory_gb},
+            fusion={"method": "auto", "k": 5},
+        )
+        stored.append({path.name: path.read_bytes() for path in sorted(run.folders["data"].iterdir())})
+    assert stored[0] == stored[1]
