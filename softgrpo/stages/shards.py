@@ -22,7 +22,7 @@ GB = 1e9
 FREE_SHARE = 0.5
 """Of the free memory, what is taken where the settings say nothing."""
 ENTRY_BYTES = 64
-"""Of one (recaller, item) pair of a window, where all that is made of it is counted; measured by `python -m benchmarks`."""
+"""Of one (recaller, item) pair of a window: place, value, mask and bit sets, and the temporaries of each; an upper estimate."""
 MOST_ENTRIES = 2**18
 """Pairs in a shard at most: larger shards are not faster."""
 
