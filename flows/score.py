@@ -54,7 +54,7 @@ def score_flow(
             f"run = {run} and fresh = true",
             "A run is named, or the freshest refit is looked up",
             "Leave one of them out; a refit can be named too",
-            code="CONFIG-127",
+            code="CONFIG-108",
         )
     chosen: dict[str, Any] = {"method": method} if method else {}
     with interruptible(TerminationSignal):

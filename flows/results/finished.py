@@ -88,7 +88,7 @@ def check_pipeline(run_id: str, tags: Mapping[str, str]) -> None:
             f"run '{run_id}' is a refit of run '{tags[REFIT_OF]}'",
             "A refit was not evaluated: the report and its numbers are those of the run that was",
             f"Name {tags[REFIT_OF]}; score, export and Router take a refit",
-            code="CONFIG-124",
+            code="CONFIG-105",
         )
     if tags.get("stage") != "pipeline":
         raise ConfigError(
@@ -195,7 +195,7 @@ def _stages_of(store: ArtifactStore, run_id: str) -> dict[str, str]:
             f"run '{run_id}', a refit that is {run.info.status}",
             "Only a refit that finished has all recallers of one data set",
             f"Run: softgrpo refit {evaluated}; it goes on from what is finished",
-            code="CONFIG-125",
+            code="CONFIG-106",
         )
     refitted = {served_as(node): stage for node, stage in stage_runs(store, run).items()}
     return stage_runs(store, read_run(store, evaluated)) | refitted

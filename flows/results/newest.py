@@ -46,6 +46,6 @@ def newest_refit(dataset: str, output: Path) -> str:
             f"dataset {dataset} with fresh = true",
             "No registered model of it has the alias fresh, debug runs left out",
             "Refit a run first: softgrpo refit RUN, or the deployment softgrpo/refit",
-            code="CONFIG-126",
+            code="CONFIG-107",
         )
     return found

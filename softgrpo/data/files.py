@@ -94,7 +94,7 @@ def _interactions(place: Path, paths: Sequence[Path], dataset: str) -> Path:
             received,
             f"one of its files holds interactions, with columns of the user and the item; files are {KNOWN}",
             "Call it interactions.csv, or name the file itself instead of the folder",
-            code="DATA-102",
+            code="DATA-045",
         )
     raise _several(place, found, "interactions")
 
@@ -124,7 +124,7 @@ def _several(place: Path, paths: Sequence[Path], what: str) -> DataError:
         f"folder '{place}' with {_listed(paths)}",
         f"one file of a dataset holds {what}, and these all could",
         "Name the one that is meant instead of the folder, or move the others away",
-        code="DATA-103",
+        code="DATA-046",
     )
 
 

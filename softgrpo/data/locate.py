@@ -139,7 +139,7 @@ def _named_source(path: Path) -> Path:
         f"'{path}' is not there",
         f"the data are a file or a folder: {KNOWN}",
         f"Correct the path. {nearest(path.name, names)}" if names else "Correct the path",
-        code="DATA-104",
+        code="DATA-047",
     )
 
 

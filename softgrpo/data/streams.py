@@ -201,7 +201,7 @@ def _checked_width(path: Path, table: pd.DataFrame) -> pd.DataFrame:
             f"'{path}' with rows of more fields than the {len(table.columns)} names in its first line",
             "Each column has a name",
             "Name all columns in the first line",
-            code="DATA-193",
+            code="DATA-051",
         )
     return table
 

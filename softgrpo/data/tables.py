@@ -238,7 +238,7 @@ def _typed(file: TableFile, name: str, column: pa.ChunkedArray, kind: As) -> pa.
             f"'{file.path}', column '{name}' of the type {column.type}",
             f"a {kind} is one value in each row, no list of values",
             "Write one row for each of its values, or name another column",
-            code="DATA-100",
+            code="DATA-043",
         )
     if kind == "time" and types.is_temporal(column.type):
         return column
@@ -262,5 +262,5 @@ def _as_whole(file: TableFile, name: str, column: pa.ChunkedArray) -> pa.Chunked
             f"'{file.path}', column '{name}' of the type {column.type} ({one_line(str(error))})",
             "names are texts or whole numbers; a decimal number can be written in several ways",
             "Write the column as texts",
-            code="DATA-101",
+            code="DATA-044",
         ) from error

@@ -82,14 +82,14 @@ def refit_config(
             "a run with features.user_vector = true",
             "Its methods read the vectors that its own recallers learnt of the users, and refitted ones learn others",
             "Train with --features.user_vector false",
-            code="CONFIG-123",
+            code="CONFIG-104",
         )
     if not trained_recallers(config) and TEXT not in config.recall.recallers:
         raise ConfigError(
             f"a run whose recallers are all from files: {', '.join(config.recall.recallers)}",
             "A refit trains recallers, and files have no model",
             "Give their lists of now: softgrpo score RUN --lists NAME=FILE",
-            code="CONFIG-128",
+            code="CONFIG-109",
         )
     values: dict[str, Any] = config.model_dump(mode="json")
     values["data"]["max_users"] = None
@@ -125,5 +125,5 @@ def chosen_epoch(name: str, folder: Path) -> int:
         f"the stored stage of recaller {name} has no curve of its training",
         "A refit trains as many epochs as were chosen, which the curve tells",
         "Run the pipeline again, with --force recall: an earlier version stored none",
-        code="STORE-064",
+        code="STORE-045",
     )

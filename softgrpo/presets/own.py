@@ -24,7 +24,7 @@ def preset_folders() -> list[Path]:
             f"{VARIABLE}={named}",
             "It must be a folder with files DATASET.yaml",
             "Correct or unset it",
-            code="CONFIG-166",
+            code="CONFIG-112",
         )
     usual = Path(FOLDER)
     return folders + ([usual] if usual.is_dir() and not any(usual.samefile(folder) for folder in folders) else [])
@@ -56,7 +56,7 @@ def own_preset(dataset: str, packaged: Collection[str]) -> dict[str, Any]:
             f"presets of the dataset '{dataset}': {' and '.join(places)}",
             "A dataset has one preset",
             "Rename or remove one; settings that are laid on a preset are given with --config FILE",
-            code="CONFIG-167",
+            code="CONFIG-113",
         )
     nothing: dict[str, Any] = {}
     nested = [

@@ -123,7 +123,7 @@ def _lines(file: Path, node: yaml.Node | None, prefix: str = "") -> Iterator[tup
                 f"config = {file}, line {line}: '{path}' is in line {first[path]} already",
                 "A setting is given once in a file",
                 "Take one of them out",
-                code="CONFIG-164",
+                code="CONFIG-110",
             )
         first[path] = line
         yield path, line
@@ -141,7 +141,7 @@ def _check_known(file: Path, path: str, lines: Mapping[str, int]) -> None:
         f"config = {file}, line {lines.get(path, lines.get(path.partition('.')[0], 1))}: '{path}'",
         "There is no setting of that name" + (f"; '{path}' is a section" if path in sections else ""),
         f"Did you mean '{same[0]}'? `softgrpo config --settings` lists all" if same else nearest(path, settings()),
-        code="CONFIG-165",
+        code="CONFIG-111",
     )
 
 

@@ -56,7 +56,7 @@ def read_queries(path: Path, engines: Sequence[Engine], recallers: Sequence[str]
                     f"--queries {path}: the query of '{name}' for {engine} is {json.dumps(stored[engine][name])[:60]}",
                     "A query is an object, as the engine takes it",
                     _CORRECT,
-                    code="CONFIG-190",
+                    code="CONFIG-114",
                 )
     return {engine: stored[engine] for engine in engines}
 

@@ -277,7 +277,7 @@ def _wrong_length(name: str, given: int, what: str, items: int) -> CandidateErro
         f"request '{name}' with {given} {what} for {items} items of history",
         f"Each item of a history has its own, or there are no {what}",
         "Give as many as items, or leave them out",
-        code="CANDIDATE-090",
+        code="CANDIDATE-027",
     )
 
 

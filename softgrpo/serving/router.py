@@ -69,7 +69,7 @@ class Router:
                 f"Router.load({run!r})",
                 "It takes an opened run",
                 "Write Router.load(open_stored(RUN, OUTPUT)), with flows.results.finished.open_stored",
-                code="DATA-192",
+                code="DATA-050",
             )
         work = tempfile.TemporaryDirectory()
         return cls(ServedRun.open(run.config, run.folders, method, Path(work.name)), work)
@@ -160,7 +160,7 @@ class Router:
                     f"field '{name}' of a user",
                     f"The run knows these fields: {', '.join(known) or 'none'}",
                     nearest(name, known),
-                    code="DATA-061",
+                    code="DATA-042",
                 )
         return pd.DataFrame([{name: as_text(value) for name, value in fields.items()}]) if fields else None
 
@@ -174,7 +174,7 @@ class Router:
             if name not in config.recall.recallers:
                 known = nearest(name, config.recall.recallers)
                 raise CandidateError(
-                    f"a list of '{name}'", "The run weighs no such recaller", known, code="CANDIDATE-091"
+                    f"a list of '{name}'", "The run weighs no such recaller", known, code="CANDIDATE-028"
                 )
             pairs = [row if isinstance(row, tuple | list) and len(row) == 2 else (None, None) for row in rows]
             _check_names(f"the list of {name}, which holds pairs of an item and its score", [pair[0] for pair in pairs])
@@ -196,7 +196,7 @@ def _check_names(what: str, names: Sequence[str]) -> None:
             f"{what}: {wrong[0]!r}",
             "Items are a list of names, each a text",
             "Write such as ['50', '181']",
-            code="DATA-190",
+            code="DATA-048",
         )
 
 
@@ -212,7 +212,7 @@ def _finite(what: str, values: Sequence[float]) -> NDArray[np.float64]:
     """
     wrong = [value for value in values if not (_is_number(value) and np.isfinite(value))]
     if wrong:
-        raise DataError(f"{what}: {wrong[0]!r}", "Each is a finite number", "Correct it", code="DATA-191")
+        raise DataError(f"{what}: {wrong[0]!r}", "Each is a finite number", "Correct it", code="DATA-049")
     return np.asarray(values, dtype=np.float64)
 
 

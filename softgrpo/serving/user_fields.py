@@ -40,7 +40,7 @@ def open_user_fields(path: Path, config: DataConfig, fields: Sequence[str]) -> S
             f"'{path}' with the columns {', '.join((*stream.columns.values(), *stream.ignored))}",
             f"It tells a field of the users that the run knows: {', '.join(fields) or 'the run knows none'}",
             "Rename a column, or leave the file out",
-            code="DATA-060",
+            code="DATA-041",
         )
     return stream
 

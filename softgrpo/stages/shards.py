@@ -52,7 +52,7 @@ def shard_size(limits: LimitsConfig, recallers: int, depth: int) -> int:
             "Raise limits.memory_gb, or lower recall.depth"
             if limits.memory_gb is not None
             else "End other programs, set limits.memory_gb, or lower recall.depth",
-            code="MEMORY-041",
+            code="MEMORY-002",
         )
     return min(allowed // needed, max(1, MOST_ENTRIES // entries))
 

@@ -79,5 +79,5 @@ def _shrunk(what: str) -> DataError:
         f"the data set now: {what}",
         "A refit learns from the data set of its run and what came since",
         _REMEDY,
-        code="DATA-059",
+        code="DATA-040",
     )

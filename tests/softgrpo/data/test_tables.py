@@ -177,9 +177,9 @@ def test_bad_files_are_refused(tmp_path: Path, name: str, content: str | bytes, 
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (pa.array([["a", "b"], ["c"]]), r"column 'item' of the type list<.*no list of values.*\[DATA-100\]"),
-        (pa.array([{"a": 1}, {"a": 2}]), r"column 'item' of the type struct<.*\[DATA-100\]"),
-        (pa.array([1.5, 2.0]), r"column 'item' of the type double.*\[DATA-101\]"),
+        (pa.array([["a", "b"], ["c"]]), r"column 'item' of the type list<.*no list of values.*\[DATA-043\]"),
+        (pa.array([{"a": 1}, {"a": 2}]), r"column 'item' of the type struct<.*\[DATA-043\]"),
+        (pa.array([1.5, 2.0]), r"column 'item' of the type double.*\[DATA-044\]"),
         (pa.array(["a", None]), r"line 2: item is empty"),
     ],
 )
@@ -201,13 +201,13 @@ def test_parquet_without_rows(tmp_path: Path) -> None:
 def test_folders_that_leave_open_which_file_is_which(tmp_path: Path) -> None:
     for name in ("one.csv", "two.csv"):
         (tmp_path / name).write_text(HEADER + GOOD)
-    with pytest.raises(DataError, match=r"one.csv, two.csv.*holds interactions, and these all could.*\[DATA-103\]"):
+    with pytest.raises(DataError, match=r"one.csv, two.csv.*holds interactions, and these all could.*\[DATA-046\]"):
         read_corpus(config_of(tmp_path, min_user_items=1), 1)
     (tmp_path / "ratings.csv").write_text(HEADER + GOOD)
     assert sequences(read_corpus(config_of(tmp_path, min_user_items=1), 1)) == {"u": ["i"]}
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(DataError, match=r"with no table.*\[DATA-102\]"):
+    with pytest.raises(DataError, match=r"with no table.*\[DATA-045\]"):
         read_corpus(config_of(empty), 1)
-    with pytest.raises(DataError, match=r"is not there.*Did you mean 'one.csv'.*\[DATA-104\]"):
+    with pytest.raises(DataError, match=r"is not there.*Did you mean 'one.csv'.*\[DATA-047\]"):
         read_corpus(config_of(tmp_path / "on.csv"), 1)

@@ -35,17 +35,17 @@ def test_the_folder_of_the_variable_comes_too(folder: Path, tmp_path: Path, monk
     (named / "stall.yml").write_text("fusion: {k: 3}\n")
     assert resolve("stall", "tiny").fusion.k == 3 and resolve("kiosk", "tiny").fusion.k == 7
     (named / "kiosk.yaml").write_text("seed: 1\n")
-    with pytest.raises(ConfigError, match=r"named/kiosk.yaml and presets/kiosk.yaml.*has one preset.*\[CONFIG-167\]"):
+    with pytest.raises(ConfigError, match=r"named/kiosk.yaml and presets/kiosk.yaml.*has one preset.*\[CONFIG-113\]"):
         resolve("kiosk", "tiny")
     monkeypatch.setenv("SOFTGRPO_PRESETS", str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match=r"SOFTGRPO_PRESETS=.*none.*\[CONFIG-166\]"):
+    with pytest.raises(ConfigError, match=r"SOFTGRPO_PRESETS=.*none.*\[CONFIG-112\]"):
         resolve("stall", "tiny")
 
 
 def test_a_packaged_name_and_an_unknown_setting_are_refused(folder: Path) -> None:
     (folder / "ml-100k.yaml").write_text("seed: 1\n")
-    with pytest.raises(ConfigError, match=r"ml-100k.yaml and the one of this package.*--config FILE.*\[CONFIG-167\]"):
+    with pytest.raises(ConfigError, match=r"ml-100k.yaml and the one of this package.*--config FILE.*\[CONFIG-113\]"):
         resolve("ml-100k", "tiny")
     (folder / "kiosk.yaml").write_text("seed: 1\nfusion:\n  kk: 3\n")
-    with pytest.raises(ConfigError, match=r"kiosk.yaml, line 3: 'fusion.kk'.*\[CONFIG-165\]"):
+    with pytest.raises(ConfigError, match=r"kiosk.yaml, line 3: 'fusion.kk'.*\[CONFIG-111\]"):
         resolve("kiosk", "tiny")

@@ -46,12 +46,12 @@ def test_sections_and_dotted_paths(tmp_path: Path) -> None:
         ("seed: 1\nfusion:\n  k: 5\n  kk: {1: ]\n", r"no-such\.yaml, line 4 \(.*\[CONFIG-064\]"),
         (
             "seed: 1\nfusion:\n  k: 5\n  cutoff: 1\n",
-            r"no-such\.yaml, line 4: 'fusion\.cutoff'\. There is no setting.*\[CONFIG-165\]",
+            r"no-such\.yaml, line 4: 'fusion\.cutoff'\. There is no setting.*\[CONFIG-111\]",
         ),
         ("sft:\n  learning_rte: 1\n", r"line 2: 'sft\.learning_rte'.*Did you mean 'sft\.learning_rate'"),
         ("# one\n\ntop_p: 1\n", r"line 3: 'top_p'.*Did you mean 'grpo\.top_p'"),
         ("grpo: 1\n", r"line 1: 'grpo'.*'grpo' is a section"),
-        ("seed: 1\nsft: {}\nseed: 2\n", r"line 3: 'seed' is in line 1 already.*\[CONFIG-164\]"),
+        ("seed: 1\nsft: {}\nseed: 2\n", r"line 3: 'seed' is in line 1 already.*\[CONFIG-110\]"),
         (None, r"no-such\.yaml \(No such file or directory\)"),
     ],
 )

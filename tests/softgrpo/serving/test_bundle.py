@@ -216,9 +216,9 @@ def deeper(frame: pd.DataFrame) -> pd.DataFrame:
         (lambda frame: frame.assign(history=[[frame["item"].iloc[0]]] * len(frame)), "CANDIDATE-025", "in its history"),
         (timed(3.0, 2.0), "CANDIDATE-026", "the times 3, 2"),
         (timed(3.0, np.nan), "CANDIDATE-026", "the times 3, nan"),
-        (timed(3.0), "CANDIDATE-090", "1 times for 2 items"),
-        (titled("One"), "CANDIDATE-090", "1 titles for 2 items"),
-        (lambda frame: titled("One", "Two")(frame).drop(columns="history"), "CANDIDATE-090", "2 titles for 0 items"),
+        (timed(3.0), "CANDIDATE-027", "1 times for 2 items"),
+        (titled("One"), "CANDIDATE-027", "1 titles for 2 items"),
+        (lambda frame: titled("One", "Two")(frame).drop(columns="history"), "CANDIDATE-027", "2 titles for 0 items"),
     ],
 )
 def test_a_wrong_table_gets_a_clear_answer(

@@ -200,16 +200,16 @@ def test_the_router_answers_as_the_file(run: TinyRun, files: tuple[Path, dict[st
 @pytest.mark.parametrize(
     ("asked", "code", "value"),
     [
-        ({"history": "i1"}, "DATA-190", "history: 'i1'"),
-        ({"history": None}, "DATA-190", "history: None"),
-        ({"history": ["i1", 2]}, "DATA-190", "history: 2"),
-        ({"times": [1.0, float("nan")]}, "DATA-191", "times: nan"),
-        ({"times": ["a", "b"]}, "DATA-191", "times: 'a'"),
+        ({"history": "i1"}, "DATA-048", "history: 'i1'"),
+        ({"history": None}, "DATA-048", "history: None"),
+        ({"history": ["i1", 2]}, "DATA-048", "history: 2"),
+        ({"times": [1.0, float("nan")]}, "DATA-049", "times: nan"),
+        ({"times": ["a", "b"]}, "DATA-049", "times: 'a'"),
         ({"k": 2.5}, "CONFIG-089", "k = 2.5"),
         ({"k": 0}, "CONFIG-089", "k = 0"),
-        ({"lists": {"Foo": [("i1", 1.0)]}}, "CANDIDATE-091", "a list of 'Foo'"),
-        ({"lists": {"Left": ["i1", "i2"]}}, "DATA-190", "the list of Left"),
-        ({"lists": {"Left": [("i1", "high")]}}, "DATA-191", "the scores of Left: 'high'"),
+        ({"lists": {"Foo": [("i1", 1.0)]}}, "CANDIDATE-028", "a list of 'Foo'"),
+        ({"lists": {"Left": ["i1", "i2"]}}, "DATA-048", "the list of Left"),
+        ({"lists": {"Left": [("i1", "high")]}}, "DATA-049", "the scores of Left: 'high'"),
     ],
 )
 def test_the_router_refuses_what_it_would_misread(

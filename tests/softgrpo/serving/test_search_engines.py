@@ -186,7 +186,7 @@ def test_the_files_have_a_line_for_each_user(tmp_path: Path) -> None:
         ('{"qdrant": {"A": {}}}', "CONFIG-098"),
         ('{"opensearch": {"A": {}}}', "CONFIG-099"),
         ('{"opensearch": {"A": {}, "B": {}, "C": {}}}', "CONFIG-099"),
-        ('{"opensearch": {"A": {}, "B": "hi"}}', "CONFIG-190"),
+        ('{"opensearch": {"A": {}, "B": "hi"}}', "CONFIG-114"),
     ],
 )
 def test_wrong_queries_are_refused(text: str | None, code: str, tmp_path: Path) -> None:

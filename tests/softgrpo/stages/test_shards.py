@@ -25,7 +25,7 @@ def test_the_size_follows_from_the_limit() -> None:
 
 
 def test_a_limit_below_one_window_is_refused() -> None:
-    with pytest.raises(MemoryLimitError, match=r"for one window of 2 lists of 10\b.*limits\.memory_gb.*\[MEMORY-041\]"):
+    with pytest.raises(MemoryLimitError, match=r"for one window of 2 lists of 10\b.*limits\.memory_gb.*\[MEMORY-002\]"):
         shard_size(gigabytes(39), 2, 10)
 
 
