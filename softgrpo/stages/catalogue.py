@@ -101,13 +101,7 @@ def _recall_file(config: ExperimentConfig, variant: str) -> dict[str, Any]:
 
 
 def _recall_plugin(config: ExperimentConfig, variant: str) -> dict[str, Any]:
-    return {
-        "seed": config.seed,
-        "recaller": variant,
-        "settings": config.recall.settings.get(variant, {}),
-        "plugin": plugin_identity(variant),
-        **config.recall.model_dump(mode="json", include={"depth", "batch_size"}),
-    }
+    return _refit_plugin(config, variant) | config.recall.model_dump(mode="json", include={"depth", "batch_size"})
 
 
 def _refit(config: ExperimentConfig, variant: str) -> dict[str, Any]:

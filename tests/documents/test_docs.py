@@ -162,7 +162,15 @@ def test_settings_exist(path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "words"), list(commands()), ids=lambda part: part if isinstance(part, str) else ""
 )
-def test_commands_are_accepted(document: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_are_accepted(
+    document: str, words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    everybody = [f"{user},{item},{item}" for user in range(8) for item in range(8)]
+    Path("ratings.csv").write_text("\n".join(["user,item,time", *everybody]))  # files of the reader's
+    for name in (word for word in words if word.endswith(".yaml") and "--config" in words):
+        Path(name).write_text("seed: 7\n")
+
     def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
         return lambda: 0
 

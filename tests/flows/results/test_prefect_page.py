@@ -164,7 +164,9 @@ def test_a_study_says_what_was_better_than_its_start() -> None:
         "study-1", "abc", better.assign(reason=["", "", "<bad>"]), {"grpo.learning_rate": 2.0}, 10, "softgrpo run x"
     )
     whole = study_html("<ml> tiny", parts, "http://127.0.0.1:5000/run")
-    assert "&lt;ml&gt; tiny" in whole and "&lt;bad&gt;" in whole and "<bad>" not in whole and whole.count("<svg") == 1
+    assert (
+        "&lt;ml&gt; tiny" in whole and "&lt;bad&gt;" in whole and "<bad>" not in whole and whole.count("<svg") == 2
+    )  # wide and narrow
     assert 'href="http://127.0.0.1:5000/run"' in whole and "softgrpo run x" in whole and "nan" not in whole
     assert re.findall(r'<tr class="learned"><th scope="row">(.*?)</th>', whole) == [
         "<code>grpo.learning_rate</code>",

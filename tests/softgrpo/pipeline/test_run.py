@@ -21,7 +21,7 @@ from tests.flows.command.test_flags import another_value
 # where the data are, whether they may be fetched, what a stage may take changes no number; the size only chooses a preset
 NO_NUMBERS = {"data.data_path", "data.download", "policy.size", "limits.stage_hours", "limits.memory_gb"}
 # what files hold enters the keys of `split` and of recallers from elsewhere, so another name needs other files
-NEEDS_FILES = {"data.dataset", "recall.files"}
+NEEDS_FILES = {"data.dataset", "data.source", "recall.files"}
 
 
 def keys(path: str | None = None) -> dict[str, str]:

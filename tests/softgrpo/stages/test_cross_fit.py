@@ -268,10 +268,12 @@ def test_the_width_of_scores_is_reported(stored: Folders) -> None:
 def test_no_stage_knows_the_setting_where_it_is_off(shop_folder: Path) -> None:
     off, on = settings(shop_folder, 0), settings(shop_folder, 2)
     for stage in EVERY:
-        if stage.module.endswith(("recall_file", "recall_plugin", "_fold", "embed")):
+        if stage.module.endswith(
+            ("recall_file", "recall_plugin", "_fold", "embed", "refit", "refit_plugin", "embed_snapshot")
+        ):
             continue
         assert "cross_fit" not in json.dumps(stage.parameters(off, "ItemKNN")), stage.module
-        shared = stage.module.endswith(("split", "recall", "recall_text"))
+        shared = stage.module.endswith(("split", "snapshot", "recall", "recall_text"))
         assert shared == (stage.parameters(off, "ItemKNN") == stage.parameters(on, "ItemKNN")) or stage.name in (
             "gates",
             "sft",

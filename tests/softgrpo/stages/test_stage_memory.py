@@ -59,6 +59,8 @@ thread.join()
 """
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").is_file(), reason="only Linux tells the peak of a part of a process"
 )

@@ -171,7 +171,7 @@ def test_what_came_from_outside_is_shown_as_it_is() -> None:
     assert plain("a\x1b[31m\nb|c") == "a&#92;x1b&#91;31m&#92;nb&#124;c"
     assert plain("<img src=x>[a](b)*_`") == "&#60;img src=x&#62;&#91;a&#93;(b)&#42;&#95;&#96;"
     assert stage_note("recall", "B<P", "#/r").startswith(
-        "Trains one recaller and stores its candidate lists. (B&#60;P)"
+        "Trains one recaller and stores it with its candidate lists, in a refit without lists. (B&#60;P)"
     )
 
 
