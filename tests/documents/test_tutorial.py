@@ -151,7 +151,7 @@ def test_the_tutorial_can_be_followed(tmp_path: Path, prefect_address: str, monk
     assert "51 users, 510 items" in said["softgrpo score RUN --history today.csv --out today.parquet"]
     visitor = pd.read_parquet(tmp_path / "today.parquet").query("user == 'visitor'")
     assert set(visitor["without"]) == {"BPR does not know the user"} and len(visitor) == 10
-    answer = next(printed for text, printed in said.items() if "Router" in text)
+    answer = next(printed for text, printed in said.items() if "router.recommend" in text)
     assert "'rank': 3" in answer and "Which recaller serves this user best now?" in answer
     assert "SofT-GRPO multi" in said["softgrpo report RUN"]
     assert "learning_rate" in said["softgrpo config ml-100k tiny"]
