@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ class Names:
     """
 
     codes: NDArray[np.int32]
-    names: NDArray[np.object_]
+    names: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Interactions:
     user: NDArray[np.int32]
     item: NDArray[np.int32]
     time: NDArray[np.float64]
-    users: NDArray[np.object_]
-    items: NDArray[np.object_]
+    users: NDArray[Any]
+    items: NDArray[Any]
 
     def of(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Interactions:
         """Returns some rows, all names kept."""
