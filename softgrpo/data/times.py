@@ -61,5 +61,5 @@ def read_times(texts: pd.Series, wrong: Wrong) -> tuple[NDArray[np.float64], str
         row = int(np.flatnonzero(bad)[0])
         no = "" if form.startswith("neither") else "not "
         raise wrong(row, f"'{texts.iloc[row]}', {no}{form}")
-    nanoseconds = dates.astype("datetime64[ns, UTC]").astype("int64").to_numpy(np.int64)
-    return nanoseconds / 1e9, ISO
+    microseconds = dates.astype("datetime64[us, UTC]").astype("int64").to_numpy(np.int64)  # nanoseconds end in 2262
+    return microseconds / 1e6, ISO

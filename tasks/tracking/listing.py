@@ -53,7 +53,8 @@ def list_pipelines(tracking: Tracking, most: int) -> list[Listed]:
         experiments = tracking.client.search_experiments(filter_string=f"name LIKE '{EXPERIMENTS}%'")
         ids = [experiment.experiment_id for experiment in experiments]
         order = ["attributes.start_time DESC"]
-        found = tracking.client.search_runs(ids, "tags.stage = 'pipeline'", max_results=most, order_by=order)
+        pipelines = "tags.stage = 'pipeline' and tags.seed LIKE '%'"  # not those that somebody else made
+        found = tracking.client.search_runs(ids, pipelines, max_results=most, order_by=order)
         return [_listed(run) for run in found]
 
 

@@ -16,7 +16,7 @@ from softgrpo.config import DataConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.kinds import named_data
 from softgrpo.data.tables import TableFile
-from softgrpo.data.times import unit_of
+from softgrpo.data.times import read_times, unit_of
 from softgrpo.errors import DataError
 from softgrpo.presets import resolve
 from tests.softgrpo.data.cases import sequences
@@ -211,3 +211,11 @@ def test_folders_that_leave_open_which_file_is_which(tmp_path: Path) -> None:
         read_corpus(config_of(empty), 1)
     with pytest.raises(DataError, match=r"is not there.*Did you mean 'one.csv'.*\[DATA-047\]"):
         read_corpus(config_of(tmp_path / "on.csv"), 1)
+
+
+def test_dates_behind_the_end_of_nanoseconds_are_read() -> None:
+    """12:00 on 31 January 3024 is 33,263,611,200 s after 1970."""
+    seconds, form = read_times(
+        pd.Series(["1970-01-02", "3024-01-31T12:00:00Z"], dtype=str), lambda row, what: DataError(what, "", "")
+    )
+    assert seconds.tolist() == [86_400.0, 33_263_611_200.0] and form == "ISO 8601"
