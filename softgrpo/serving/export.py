@@ -166,8 +166,8 @@ def _replace(folder: Path, aside: Path) -> None:
     if earlier.is_file():
         for name in json.loads(earlier.read_text(encoding="utf-8"))["files"]:
             (folder / name).unlink(missing_ok=True)
+    _make_readable(aside)  # and not the folder, where others' files may be
     shutil.copytree(aside, folder, dirs_exist_ok=True)
-    _make_readable(folder)
 
 
 def _make_readable(folder: Path) -> None:

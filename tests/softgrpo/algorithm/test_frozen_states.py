@@ -171,9 +171,8 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
 def test_a_batch_with_an_unknown_prompt_is_computed(tmp_path: Path) -> None:
     model = small_model("bert", 3)
     trainer = trainer_of("sft", model, tmp_path)
-    expected = model.eval()(**asked()).logits.detach()
     nn.init.normal_(model.classifier.weight)
-    expected = model(**asked()).logits.detach()
+    expected = model.eval()(**asked()).logits.detach()
     with trainer._frozen_states():
         model.eval()
         torch.testing.assert_close(model(**asked()).logits, expected)
@@ -197,8 +196,7 @@ def test_states_that_take_too_much_are_computed_at_every_visit(
     assert sum(seen) > 5 * len(ROWS)
 
 
-def test_the_states_of_a_copy_are_those_of_the_model() -> None:
-    """The states are found again by tokens alone, whatever the order and the padding of a batch."""
+def test_states_are_found_by_the_tokens_of_a_prompt_whatever_its_batch() -> None:
     model = small_model("llama", 3)
     nn.init.normal_(model.score.weight)
     plain = copy.deepcopy(model).eval()

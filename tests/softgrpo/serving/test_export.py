@@ -165,12 +165,14 @@ def test_an_earlier_export_is_replaced_and_other_files_stay(
     folder = tmp_path / "export"
     export_policy(folder, stages, origin, onnx=False)
     (folder / ".gitattributes").write_text("mine")
+    (folder / ".gitattributes").chmod(0o600)
     shutil.rmtree(stages["grpo"])
     stages["grpo"].mkdir()
     store(stages, tmp_path)
     export_policy(folder, stages, origin, onnx=False)
     assert not (folder / "policy/model.safetensors").exists() and (folder / "model.safetensors").is_file()
     assert (folder / ".gitattributes").read_text() == "mine"
+    assert (folder / ".gitattributes").stat().st_mode & 0o777 == 0o600  # its rights are its owner's business
 
 
 def test_a_policy_that_cannot_be_loaded_leaves_nothing(stages: dict[str, Path], origin: Origin, tmp_path: Path) -> None:
