@@ -24,7 +24,7 @@ from softgrpo.data.size import DataSize, data_size
 from softgrpo.errors import SoftGRPOError
 from softgrpo.pipeline import text_costs
 from softgrpo.pipeline.keys import stage_key
-from softgrpo.policy.model_size import layer_weights
+from softgrpo.pipeline.model_costs import operations
 from softgrpo.recallers.kinds import Kind, kind_of
 from softgrpo.recallers.plugins import plugin_names
 from softgrpo.recallers.registry import TRAINING_SETTINGS
@@ -37,8 +37,6 @@ PROBE_ROWS, PRODUCTS, PROBES = 64, 200, 10
 """So small that they are worked out on one core."""
 THREADS_GAIN = 0.9
 """What a further core adds to the speed of a language model."""
-TRAIN_SHARE, READ_SHARE = 0.80, 0.72
-"""What language models reach of `core_speed`, forward and backward, and forward alone."""
 SEQUENCE_SHARE = 0.29
 """The same of sequential recallers, whose matrices are small."""
 GPU_SPEED = 6.0e12
@@ -78,15 +76,9 @@ WINDOW_SECONDS = {
     "grpo": 0.0,
 }
 """Of lists, features, prompts, searches and rows of the table: for each window of the data."""
-PROMPT_TOKENS, RECALLER_TOKENS, ITEM_TOKENS, GENRE_TOKENS = 25, 25, 7, 3
-"""Tokens of a prompt: whatever it says, and for each recaller, item of the history, and item's genres."""
-TEST_READINGS = 1.5
-"""Policies that read the test windows: SFT's and SofT-GRPO's, or one where SofT-GRPO kept SFT's."""
 GPU_DEVICES = Path("/proc/driver/nvidia/gpus")
 HIDING = ("", "-1")
 """Values of CUDA_VISIBLE_DEVICES that leave no GPU."""
-READ_WINDOWS = 0.7
-"""Share of validation windows in which weights can earn anything; the others are not read."""
 
 
 @dataclass(frozen=True)
@@ -266,31 +258,6 @@ def recaller_seconds(name: str, config: ExperimentConfig, size: DataSize) -> flo
     batches = math.ceil(examples / int(settings["train_batch_size"]))
     epoch = examples * example + batches * BATCH_SECONDS + SCORE_SECONDS * size.users * size.items
     return float(settings["epochs"]) * epoch
-
-
-def prompt_tokens(config: ExperimentConfig) -> int:
-    """Returns about how many tokens a prompt has."""
-    prompt = config.prompt
-    item = ITEM_TOKENS + (GENRE_TOKENS if prompt.genres else 0)
-    tokens = PROMPT_TOKENS + RECALLER_TOKENS * len(config.recall.recallers) + item * prompt.history_items
-    return min(prompt.max_length, tokens)
-
-
-def operations(stage: str, config: ExperimentConfig, size: DataSize) -> float:
-    """Returns the operations of a language model in embed, sft, grpo or test, as if all ran at `core_speed`."""
-    if stage == "embed":
-        return 2.0 * layer_weights(config.text.model_name, "tiny") * text_costs.tokens(config, size) / READ_SHARE
-    train = config.train
-    token = 2.0 * layer_weights(config.policy.model_name, config.policy.size) * prompt_tokens(config)
-    if stage == "test":
-        return TEST_READINGS * size.test * token / READ_SHARE
-    windows = min(size.policy, train.max_train_windows or size.policy)
-    asked = READ_WINDOWS * min(size.valid, train.max_valid_windows or size.valid)
-    backward = 2.0 if config.policy.adapter == "none" else 1.0  # adapters: nothing is worked out for the other weights
-    epochs = config.sft.num_train_epochs if stage == "sft" else config.grpo.num_train_epochs
-    passes = epochs * (config.grpo.num_iterations if stage == "grpo" else 1)
-    read = (1 + train.evaluations) * asked + (windows if stage == "grpo" else 0)  # the start, and the reference
-    return token * (windows * passes * (1 + backward) / TRAIN_SHARE + (read if epochs else asked) / READ_SHARE)
 
 
 def _model_speed(machine: Machine, device: str) -> float:

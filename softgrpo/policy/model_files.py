@@ -155,7 +155,7 @@ def check_reachable(model_name: str, max_length: int, frozen_layers: int = 0) ->
         if cached is None:
             return
         config = cached
-    read = _read_config(model_name, config)
+    read = read_config(model_name, config)
     layers, positions = read.get("num_hidden_layers"), read.get("max_position_embeddings")
     if isinstance(layers, int):
         check_layer_count(frozen_layers, layers)
@@ -188,7 +188,12 @@ def _check_folder(model_name: str, folder: Path) -> None:
         raise _no_model(model_name, "a tokenizer (" + ", ".join(" and ".join(names) for names in TOKENIZERS) + ")")
 
 
-def _read_config(model_name: str, path: Path) -> dict[str, Any]:
+def read_config(model_name: str, path: Path) -> dict[str, Any]:
+    """Returns the configuration of a model from its file.
+
+    Raises:
+        PolicyError: It is no JSON object.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # no JSON, or not UTF-8

@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from softgrpo.errors import PolicyError
-from softgrpo.policy.model_files import WEIGHTS, locate_weights
+from softgrpo.policy.model_files import CONFIG, WEIGHTS, locate_weights, read_config
 
 USUAL = {"tiny": 10_600_000, "mini": 106_000_000, "small": 358_000_000, "large": 973_000_000}
 """Weights of the presets' models without their embeddings, for models whose files are not on this machine."""
@@ -31,12 +31,31 @@ def layer_weights(model_name: str, size: str) -> int:
     source, gguf = locate_weights(model_name)
     if gguf is not None:
         return round((Path(source) / gguf).stat().st_size / GGUF_BYTES)
-    files = sorted(Path(source).glob(WEIGHTS)) if Path(source).is_dir() else _cached(source)
+    files = sorted(Path(source).glob(WEIGHTS)) if Path(source).is_dir() else _cached(source, "model.safetensors")
     return sum(map(_in_safetensors, files)) if files else USUAL[size]
 
 
-def _cached(hub_id: str) -> list[Path]:
-    found = try_to_load_from_cache(hub_id, "model.safetensors")
+def frozen_share(model_name: str, frozen_layers: int) -> float:
+    """Returns which share of a model's layers is frozen, 0 to 1; 0 where its configuration is not on this machine.
+
+    Args:
+        model_name: See `PolicyConfig.model_name`.
+        frozen_layers: See `PolicyConfig.frozen_layers`.
+
+    Raises:
+        PolicyError: A package or folder is not there, or its configuration is broken.
+    """
+    if not frozen_layers:
+        return 0.0
+    source, _ = locate_weights(model_name)
+    folder = Path(source)
+    found = [path for path in (folder / CONFIG,) if path.is_file()] if folder.is_dir() else _cached(source, CONFIG)
+    layers = read_config(model_name, found[0]).get("num_hidden_layers") if found else None
+    return min(frozen_layers / layers, 1.0) if isinstance(layers, int) and layers else 0.0
+
+
+def _cached(hub_id: str, name: str) -> list[Path]:
+    found = try_to_load_from_cache(hub_id, name)
     return [Path(found)] if isinstance(found, str) else []
 
 
