@@ -17,8 +17,9 @@ from flows.runtime.environment import check_writable
 from flows.runtime.lost_runs import mark_alive
 from softgrpo.common.files import make_private
 from softgrpo.common.interruption import interruptible
+from softgrpo.common.names import SNAPSHOT_NODE
 from softgrpo.common.redaction import passwords_hidden
-from softgrpo.pipeline.refit import SNAPSHOT_NODE, refit_plan, served_as, trained_recallers
+from softgrpo.pipeline.refit import refit_plan, served_as, trained_recallers
 from softgrpo.pipeline.run import read_metrics
 from tasks.executors import Executor, open_executor
 from tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from flows.runtime.environment import prepare_to_read
+from softgrpo.common.names import SNAPSHOT_NODE
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
-from softgrpo.pipeline.refit import REFIT_OF, SNAPSHOT_NODE, served_as
+from softgrpo.pipeline.refit import REFIT_OF, served_as
 from softgrpo.presets import validate
 from softgrpo.stages.contract import COST
 
@@ -148,7 +149,7 @@ def open_finished(
     tracking = store.runs.tracking
     config, refit_of = _config_of(tracking, run.info.run_id), run.data.tags.get(REFIT_OF, "")
     if refit_of:  # its settings are those of the evaluated run, of data that may lie elsewhere now
-        place = {"data_path": config.data.data_path}
+        place = {"data_path": config.data.data_path, "source": config.data.source}
         config = _config_of(tracking, refit_of)
         config = config.model_copy(update={"data": config.data.model_copy(update=place)})
     wanted = [

@@ -1,5 +1,7 @@
 """Names that settings, stages and recallers share. It imports nothing: `--help` and completions need it too."""
 
+SNAPSHOT_NODE = "snapshot"
+"""Node of a refit that holds the data set as it was then."""
 TEXT = "Text"
 """The recaller by item texts; it is no model of RecBole."""
 _FOLD = "-fold"

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from softgrpo.data.kinds import SEPARATORS, Kind, checked_kind, no_row
+from softgrpo.data.kinds import SEPARATORS, Kind, checked_kind, is_packed, no_row, open_bytes
 from softgrpo.data.plain_text import DAMAGES, damaged
 from softgrpo.data.tables import TableFile
 from softgrpo.data.times import read_times
@@ -30,6 +30,10 @@ PIECE = 200_000
 PLAIN: tuple[Kind, ...] = ("atomic", "csv", "tsv")
 """Text files that pandas reads in pieces; those of other kinds, but for Parquet, are read at once."""
 _AGAIN = "Write or copy it again"
+HEAD = 1 << 16
+"""Bytes at the beginning of a file that tell how wide its lines are."""
+PACKED_SHRINKS = 10
+"""By which factor gzip makes a table smaller, about."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ def _look(path: Path, kind: Kind) -> tuple[list[str], int]:
             rows = 0 if head.empty else max(len(head), int(path.stat().st_size / width))
         else:
             table = TableFile.open(path)
-            names, rows = list(table.names), int(path.stat().st_size)  # no fewer than the rows
+            names, rows = list(table.names), _about_rows(path)
     except (
         pa.ArrowException,
         OSError,
@@ -188,6 +192,14 @@ def _look(path: Path, kind: Kind) -> tuple[list[str], int]:
             f"'{path}' with the columns {', '.join(names)}", "A column has a name of its own", _AGAIN, code="DATA-036"
         )
     return names, rows
+
+
+def _about_rows(path: Path) -> int:
+    """Returns about how many lines a text file has, from its size and the width of its first lines; a packed one rather more."""
+    with open_bytes(path) as file:
+        head = file.read(HEAD)
+    size = path.stat().st_size * (PACKED_SHRINKS if is_packed(path) else 1)
+    return int(size * max(head.count(b"\n"), 1) / max(len(head), 1))
 
 
 def _checked_width(path: Path, table: pd.DataFrame) -> pd.DataFrame:

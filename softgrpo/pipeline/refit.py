@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from softgrpo.common.artifacts import CURVES
-from softgrpo.common.names import TEXT
+from softgrpo.common.names import SNAPSHOT_NODE, TEXT
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, StoreError
 from softgrpo.presets import validate
@@ -26,7 +26,7 @@ from softgrpo.stages.contract import Node
 
 REFIT_OF = "refit_of"
 """Tag of the MLflow run of a refit: the run that was evaluated."""
-SNAPSHOT_NODE, EMBED_NODE, RECALLER_NODE = "snapshot", "embed-snapshot", "refit-"
+EMBED_NODE, RECALLER_NODE = "embed-snapshot", "refit-"
 _VALID_NDCG, _LOSS = "recall_valid_ndcg", "recall_loss"
 
 

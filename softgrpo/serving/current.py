@@ -15,14 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from softgrpo.common.columns import Columns
+from softgrpo.common.names import SNAPSHOT_NODE
 from softgrpo.common.records import Corpus
 from softgrpo.data.corpus import load_corpus
 from softgrpo.policy.blocks.popularity import training_counts
 from softgrpo.recallers.candidates import NO_ITEM
 from softgrpo.stages.inputs import Prepared
-
-SNAPSHOT = "snapshot"
-"""Node of a refit that holds the data set of then."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,10 @@ class Current:
             folders: Of all stages; a refit has `snapshot`.
         """
         run = prepared.corpus
-        if SNAPSHOT not in folders:
+        if SNAPSHOT_NODE not in folders:
             own = np.arange(run.num_users), np.arange(run.num_items, dtype=np.int32)
             return cls(run, training_counts(run, prepared.windows), *own)
-        now = load_corpus(folders[SNAPSHOT])
+        now = load_corpus(folders[SNAPSHOT_NODE])
         users = _places(run.users, now.users)
         items = _places(now.items, run.items).astype(np.int32)
         return cls(now, np.bincount(now.item, minlength=now.num_items), users, items)

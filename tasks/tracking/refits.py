@@ -23,6 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME
 
 import softgrpo
 from softgrpo.common.digests import digest_json
+from softgrpo.common.names import SNAPSHOT_NODE
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.refit import REFIT_OF
 from softgrpo.serving.bundle import save_bundle
@@ -95,7 +96,7 @@ def note_refit(runs: Runs, run_id: str, config: ExperimentConfig, stages: Mappin
         config: Its settings.
         stages: Its own nodes.
     """
-    now = stages["snapshot"]["digest"]
+    now = stages[SNAPSHOT_NODE]["digest"]
     tags = {f"{PIPELINE_TAG}{name}": reference["run_id"] for name, reference in stages.items()}
     runs.tag(run_id, tags | {DATA_NOW: now})
     with store_errors(runs.tracking.uri):
@@ -133,7 +134,7 @@ def register_refit(
     client, name = runs.tracking.client, model_name(config, policy)
     digests = {node: reference["digest"] for node, reference in stages.items()}
     key = digest_json({"of": lineage.evaluated, "stages": digests, "softgrpo": softgrpo.__version__})
-    tags = model_tags(config, policy) | lineage.tags | {DATA_NOW: digests["snapshot"], REFIT_KEY: key}
+    tags = model_tags(config, policy) | lineage.tags | {DATA_NOW: digests[SNAPSHOT_NODE], REFIT_KEY: key}
     with store_errors(runs.tracking.uri):
         version = _version(client, name, key)
         if version is None:

@@ -57,12 +57,13 @@ def test_the_settings_and_the_plan_of_a_refit(tmp_path: Path) -> None:
         "recall.files": {"Mine": "mine.parquet"},
         "recall.settings": {"BPR": {"embedding_size": 8, "epochs": 50}},
         "data.max_users": 30,
+        "data.source": str(tmp_path / "shop.csv"),
     }
     config = resolve("ml-100k", "tiny", overrides=overrides)
     folder = curves(tmp_path / "bpr", recall_loss=LOSS)
     refit = refit_config(config, {"recall-BPR": folder}, tmp_path)
     assert refit.recall.settings_of("BPR")["epochs"] == 4 and refit.recall.settings_of("BPR")["embedding_size"] == 8
-    assert refit.data.max_users is None and refit.data.data_path == tmp_path
+    assert refit.data.max_users is None and refit.data.data_path == tmp_path and refit.data.source is None
     assert refit.recall.settings.get("EASE") == config.recall.settings.get("EASE")
     same = {"data": config.data, "recall": config.recall}
     assert refit.model_copy(update=same) == config
