@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from benchmarks.share import measure_share
 from benchmarks.speedups import measure_speedups
 from benchmarks.steps import measure_steps
 from benchmarks.throughput import measure_throughput
+from benchmarks.window_inputs import measure_window_inputs
 
 Section = Callable[[], Row | list[Row]]
 
@@ -43,6 +45,8 @@ def sections(device: torch.device) -> dict[str, Section]:
             "share": partial(measure_share, TINY, device),
             "speedups-tiny": partial(measure_speedups, TINY, device),
             "speedups-mini": partial(measure_speedups, MINI, device),
+            "inputs-tiny": partial(measure_window_inputs, replace(TINY, tokens=64), device),
+            "inputs-mini": partial(measure_window_inputs, replace(MINI, tokens=256), device, rounds=3, warm_up=1),
             "trl": partial(measure_against_trl, MINI, device),
             "reading": measure_reading,
             "lists": measure_listing,
@@ -55,6 +59,7 @@ def sections(device: torch.device) -> dict[str, Section]:
         found[f"throughput-{shape.name}"] = partial(measure_throughput, shape, device)
         found[f"memory-{shape.name}"] = partial(measure_memory, shape, device)
         found[f"speedups-{shape.name}"] = partial(measure_speedups, shape, device)
+        found[f"inputs-{shape.name}"] = partial(measure_window_inputs, shape, device, rounds=20, warm_up=5)
         found[f"steps-{shape.name}"] = partial(measure_steps, shape, device, steps=20, warm_up=5)
     return found
 

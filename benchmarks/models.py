@@ -25,6 +25,7 @@ from transformers import (
 from softgrpo.config import PolicyConfig
 from softgrpo.errors import PolicyError
 from softgrpo.policy.model import create_policy
+from softgrpo.policy.pretrained import PLAIN_ENGLISH
 
 RECALLERS = ("BPR", "SASRec", "ItemKNN")
 SENTENCE = "the of and to in is was for on that with as by at from his it an are were which this also be had"
@@ -155,8 +156,8 @@ class Loaded:
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """Returns a tokenizer that knows `WORDS`, each as one token."""
-    names = ("[PAD]", "[UNK]", "</s>", *WORDS)
+    """Returns a tokenizer that knows `WORDS`, each as one token, and the sentence by which policies check a tokenizer."""
+    names = ("[PAD]", "[UNK]", "</s>", *dict.fromkeys((*WORDS, *PLAIN_ENGLISH.split())))
     backend = Tokenizer(WordLevel({name: number for number, name in enumerate(names)}, unk_token="[UNK]"))
     backend.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]

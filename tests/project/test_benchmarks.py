@@ -46,6 +46,7 @@ from benchmarks.speedups import FASTER, batches_of, frozen, measure_speedups, st
 from benchmarks.steps import measure_steps, sft_trainer
 from benchmarks.throughput import measure_throughput, model_flop
 from benchmarks.timing import LEAST_SECONDS, ratio, take_turns, train_in_turns
+from benchmarks.window_inputs import SIDES, measure_window_inputs
 from softgrpo.config import FusionConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import make_windows
@@ -255,6 +256,13 @@ def test_the_lines_of_what_makes_a_step_faster(monkeypatch: pytest.MonkeyPatch) 
     assert not any("layers.0." in name or "embed" in name for name in moved)
 
 
+def test_the_lines_of_numbers_and_a_prior_per_window() -> None:
+    rows = measure_window_inputs(TOY, CPU, rounds=1, warm_up=0)
+    assert [row.what.removeprefix("toy: ") for row in rows] == [f"step with {name} over one without" for name in SIDES]
+    assert all(row.value is not None and row.value > 0 and row.at_most == 1.03 for row in rows)
+    assert all("4 prompts of up to 16 tokens, random weights" in row.details for row in rows)
+
+
 def test_the_line_against_trl() -> None:
     row = measure_against_trl(TOY, CPU, steps=1, warm_up=1)
     assert row.value is not None and row.value > 1
@@ -354,6 +362,8 @@ def test_what_is_measured_where() -> None:
         *steps[:2],
         "share",
         *steps[2:],
+        "inputs-tiny",
+        "inputs-mini",
         "trl",
         "reading",
         "lists",
