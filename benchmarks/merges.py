@@ -29,7 +29,7 @@ POOLS, THREADS = (2, 5, 8), ("main", "other")
 SMALL, LARGE = (3772, 943), (12_080, 6_040)
 """Policy and validation windows of the size of ml-100k and of ml-1m."""
 TOP, DEPTH, SHARD = 300, 100, 64
-SECONDS, TIMES_KEPT = 60.0, 4.0
+SECONDS, TIMES_KEPT = 60.0, 2.0
 
 
 def made_up(windows: int, recallers: int, rng: np.random.Generator) -> Lists:
