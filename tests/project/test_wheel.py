@@ -114,6 +114,6 @@ def test_services_run_deployments_where_others_have_the_same_names(tools: Path, 
         run(tools / "softgrpo", "deploy", folder=workplace, **ports)
         shell = 'eval "$(' + str(tools / "softgrpo") + ' env)"; python -m prefect deployment run softgrpo/debug --watch'
         watched = run("bash", "-ec", shell, folder=workplace, **ports)
-        assert "finished in state Completed" in " ".join(watched.stdout.split())
+        assert "Flow run finished successfully in 'Completed'" in watched.stdout
     finally:
         run(tools / "softgrpo", "stop", folder=workplace, **ports)
