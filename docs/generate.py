@@ -31,10 +31,13 @@ KINDS = {
 
 def packages() -> list[str]:
     """Returns the dotted names of all packages; each has a page."""
-    folders = (
-        path.parent.relative_to(ROOT) for layer in LAYERS for path in sorted((ROOT / layer).rglob("__init__.py"))
-    )
-    return sorted(".".join(folder.parts) for folder in folders)
+    return sorted(_dotted(path.parent) for layer in LAYERS for path in (ROOT / layer).rglob("__init__.py"))
+
+
+def _dotted(folder: Path) -> str:
+    """Returns the name that a package is imported under; the shells are packages inside of `softgrpo`."""
+    parts = folder.relative_to(ROOT).parts
+    return ".".join(parts if parts[0] == "softgrpo" else ("softgrpo", *parts))
 
 
 def modules(package: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tqdm.auto import tqdm
 
-from softgrpo.common.paths import ROOT
+from softgrpo.common.paths import PACKAGE
 from softgrpo.common.redaction import hide_passwords
 from softgrpo.common.text import visible
 
@@ -21,7 +21,7 @@ VERDICT_LOGGER = "softgrpo.verdict"
 """Its lines end the log of a run; a command prints them by itself."""
 ALONE = "transformers"
 """Keeps its lines from the root logger."""
-OURS = (ROOT / "flows", ROOT / "tasks")
+OURS = (PACKAGE / "flows", PACKAGE / "tasks")
 
 
 class Lines(logging.StreamHandler[TextIO]):

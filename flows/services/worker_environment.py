@@ -7,11 +7,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.services.places import Services
-from softgrpo.common.paths import ROOT
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import DATA_VARIABLE, data_paths, known_datasets
 from softgrpo.errors import ConfigError
+from softgrpo.flows.services.places import Services, working_folder
 
 PREFIXES = (DATA_VARIABLE, "MLFLOW_", "PREFECT_", "HF_", "CUDA_VISIBLE_DEVICES")
 LEFT_OUT = ("MLFLOW_TRACKING_URI", "MLFLOW_PORT", "PREFECT_API_URL", "PREFECT_PORT", "PREFECT_HOME")
@@ -47,9 +46,7 @@ def worker_data_paths(named: str | None) -> list[Path]:
         named: What SOFTGRPO_DATA was where the services were started.
     """
     usual = [path for path in data_paths(DataConfig()) if str(path) != os.environ.get(DATA_VARIABLE)]
-    return ([Path(named)] if named else []) + [
-        ROOT / path for path in usual
-    ]  # a run works in the folder it was deployed from
+    return ([Path(named)] if named else []) + [working_folder() / path for path in usual]
 
 
 def worker_datasets(named: str | None) -> list[str]:

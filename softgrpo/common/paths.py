@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-"""Folder that holds the packages `softgrpo`, `tasks` and `flows`; in a checkout, the repository."""
-
+PACKAGE = Path(__file__).resolve().parents[1]
+"""Folder of the package `softgrpo`."""
+SHELLS = ("deployments", "flows", "tasks")
+"""What is around the science, in folders of the package; in a clone they are links to the folders beside it."""
+DEPLOYMENTS = PACKAGE / "deployments"
+"""Folder of the files that Prefect and supervisord read."""
+CLONE = PACKAGE.parent if (PACKAGE.parent / "Makefile").is_file() else None
+"""The repository, None where the package was installed from a wheel."""
 
 STAGES = "stages"
 """Folder of the finished stages, below an output folder."""

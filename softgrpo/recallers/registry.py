@@ -104,7 +104,7 @@ def _recbole_folder() -> Path:
         raise RecallerError(
             "recbole is not installed",
             "Recallers are RecBole models",
-            "Run: pip install recbole==1.2.1",
+            "Run: pip install --no-deps recbole==1.2.1",
             code="RECALLER-009",
         )
     return Path(spec.origin).parent

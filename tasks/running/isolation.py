@@ -12,6 +12,7 @@ import logging
 import os
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from softgrpo.common.interruption import end_at_once_next_time
-from softgrpo.common.paths import ROOT
+from softgrpo.common.paths import PACKAGE
 from softgrpo.errors import ProcessError, SoftGRPOError
 from softgrpo.reporting import ProgressBar
 from softgrpo.stages.contract import Node, StageContext
@@ -34,6 +35,14 @@ def free_cores() -> int:
     cores = len(os.sched_getaffinity(0))
     threads = os.environ.get(THREADS, "")
     return min(cores, int(threads)) if threads.isdecimal() and int(threads) else cores
+
+
+def _path_of_this_code() -> dict[str, str]:
+    """Returns the variable that lets another process import the code of this one, where no installation leads to it."""
+    folder = str(PACKAGE.parent)
+    if folder in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])}
 
 
 class Isolation:
@@ -72,14 +81,14 @@ class Isolation:
             raise
 
     def _start(self) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        environment = {**os.environ, **_path_of_this_code()}
         if self.threads is not None:
             environment[THREADS] = str(self.threads)
         with self._lock:
             if self._ended:
                 raise KeyboardInterrupt
             child = subprocess.Popen(
-                [sys.executable, "-m", "tasks.running.stage_process"],
+                [sys.executable, "-m", "softgrpo.tasks.running.stage_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -1,4 +1,4 @@
-"""Where the scheme `mlflow-artifacts:` leads. MLflow loads this by the entry point `mlflow.artifact_repository`.
+"""Where the scheme `mlflow-artifacts:` leads in processes of softgrpo; other programs of the environment are not touched.
 
 MLflow resolves such an address through its server. Without a server, with a SQLite file, it means here the folder `mlartifacts`
 beside the file: the same folder that `mlflow server --artifacts-destination` is told to serve. So what was written without a
@@ -8,14 +8,17 @@ server can be read through one, from another machine too, and an output folder c
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
 FOLDER = "mlartifacts"
+SCHEME = "mlflow-artifacts"
 SQLITE = "sqlite:///"
 
 
@@ -35,3 +38,9 @@ def open_repository(
     folder = Path(tracking.removeprefix(SQLITE)).resolve().parent / FOLDER
     path = folder / unquote(urlsplit(artifact_uri).path).lstrip("/")
     return LocalArtifactRepository(path.as_uri(), tracking_uri=tracking_uri, registry_uri=registry_uri)
+
+
+def register() -> None:
+    """Lets MLflow open addresses of the scheme in this process with `open_repository`."""
+    makers = cast("dict[str, object]", get_registered_artifact_repositories())  # MLflow's hint names what they make
+    makers[SCHEME] = open_repository

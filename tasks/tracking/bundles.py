@@ -21,15 +21,16 @@ from mlflow.types.schema import Array
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
 import softgrpo
+from softgrpo.common.paths import PACKAGE, SHELLS
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import PolicyError
 from softgrpo.serving import request_frame as columns
 from softgrpo.serving.bundle import ITEMS, read_card, save_bundle
 from softgrpo.stages.inputs import Prepared
-from tasks.tracking import served_model
-from tasks.tracking.connection import store_errors
-from tasks.tracking.runs import Runs
-from tasks.tracking.store import PAYLOAD
+from softgrpo.tasks.tracking import served_model
+from softgrpo.tasks.tracking.connection import store_errors
+from softgrpo.tasks.tracking.runs import Runs
+from softgrpo.tasks.tracking.store import PAYLOAD
 
 logger = logging.getLogger("softgrpo.store")
 REQUIREMENTS = (
@@ -156,11 +157,14 @@ def write_model(folder: Path, bundle: Path, policy: str | None = None, about: Mo
             path=str(folder),
             python_model=str(Path(served_model.__file__)),
             artifacts={served_model.BUNDLE: str(bundle)},
-            code_paths=[str(Path(softgrpo.__file__).parent)],
+            code_paths=[str(PACKAGE)],
             signature=signature(recallers, card["fields"], card["config"]["fusion"]["k"]),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
             metadata={"method": card["method"], "softgrpo": softgrpo.__version__},
         )
+    package = folder / "code" / PACKAGE.name
+    for shell in SHELLS:
+        shutil.rmtree(package / shell)
     for cache in [*folder.rglob("__pycache__")]:
         shutil.rmtree(cache)
     model = Model.load(str(folder))

@@ -1,7 +1,7 @@
 """The code of a model that MLflow serves: it opens the bundle beside it and answers tables of candidates.
 
 MLflow stores this file with the model and runs it where the model is loaded ("models from code"), so that nothing is a pickle. It
-needs the package `softgrpo`, which is stored with the model too, and neither `tasks` nor RecBole nor Prefect.
+needs the package `softgrpo`, which is stored with the model too, and neither `softgrpo.tasks` nor RecBole nor Prefect.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-import flows.cli as cli
-from flows.runtime.failures import SIGNALLED
+import softgrpo.flows.cli as cli
 from softgrpo.common.interruption import ENDING
 from softgrpo.errors import StoreError, TrainingError
+from softgrpo.flows.runtime.failures import SIGNALLED
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def test_help_says_that_wrong_words_have_no_defaults(
     [
         (["--help"], []),
         (["--version"], []),
-        (["doctor", "--help"], ["flows.command.doctor"]),
-        (["tune", "--help"], ["flows.command.tune"]),
+        (["doctor", "--help"], ["softgrpo.flows.command.doctor"]),
+        (["tune", "--help"], ["softgrpo.flows.command.tune"]),
     ],
 )
 def test_only_the_module_of_the_command_is_imported(words: list[str], loaded: list[str]) -> None:
     heavy = ["torch", "pandas", "prefect", "mlflow", *([] if loaded else ["pydantic", "yaml"])]
-    code = "import sys, flows.cli\ntry: flows.cli.main(sys.argv[1:])\n"
-    code += f"finally: print(sorted({{*flows.cli.COMMANDS.values(), *{heavy}}} & set(sys.modules)))"
+    code = "import sys, softgrpo.flows.cli\ntry: softgrpo.flows.cli.main(sys.argv[1:])\n"
+    code += f"finally: print(sorted({{*softgrpo.flows.cli.COMMANDS.values(), *{heavy}}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == str(loaded)
 
@@ -95,7 +95,7 @@ def fail_with(error: BaseException) -> Any:
 def test_failures_while_running(
     error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", fail_with(error))
+    monkeypatch.setattr("softgrpo.flows.command.pipeline.pipeline_job", fail_with(error))
     assert cli.main(["run", "ml-100k", "full", "tiny"]) == code
     shown = capsys.readouterr().err
     assert message in shown
@@ -103,7 +103,9 @@ def test_failures_while_running(
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", fail_with(StoreError("a", "b", "c", code="STORE-000")))
+    monkeypatch.setattr(
+        "softgrpo.flows.command.pipeline.pipeline_job", fail_with(StoreError("a", "b", "c", code="STORE-000"))
+    )
     assert cli.main(["run", "ml-100k", "full", "tiny", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
@@ -111,7 +113,9 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_errors_in_the_code_itself_are_not_hidden(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", fail_with(ZeroDivisionError("division\nby zero")))
+    monkeypatch.setattr(
+        "softgrpo.flows.command.pipeline.pipeline_job", fail_with(ZeroDivisionError("division\nby zero"))
+    )
     assert cli.main(["run", "ml-100k", "full", "tiny"]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("softgrpo: unexpected")
@@ -123,8 +127,8 @@ def test_errors_in_the_code_itself_are_not_hidden(
 
 
 def test_output_that_cannot_be_encoded_is_replaced(tmp_path: Path) -> None:
-    code = "import sys; from flows.cli import _prepare_streams as f; f(as_json=False); print('\u0394 %'); "
-    code += "from flows.command.common import print_json; print_json(['\u0394'])"
+    code = "import sys; from softgrpo.flows.cli import _prepare_streams as f; f(as_json=False); print('\u0394 %'); "
+    code += "from softgrpo.flows.command.common import print_json; print_json(['\u0394'])"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     title, *rest = done.stdout.splitlines()
@@ -135,7 +139,7 @@ def test_output_that_cannot_be_encoded_is_replaced(tmp_path: Path) -> None:
     ("flags", "terminal", "bars"), [([], False, False), ([], True, True), (["--json"], True, False)]
 )
 def test_bars_of_libraries_are_for_terminals(flags: list[str], terminal: bool, bars: bool) -> None:
-    code = f"import sys; sys.stderr.isatty = lambda: {terminal}; from flows.cli import main; "
+    code = f"import sys; sys.stderr.isatty = lambda: {terminal}; from softgrpo.flows.cli import main; "
     code += "main(['config', *sys.argv[1:]]); from transformers.utils import logging; "
     code += "print('bars', logging.is_progress_bar_enabled())"
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}

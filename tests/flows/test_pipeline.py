@@ -29,7 +29,7 @@ def go(fakes: FakeStages, output: Path) -> Callable[..., tuple[RunResult, list[s
     """Runs the plan once; gives the result and the stages that were called."""
     from prefect import flow
 
-    from flows.pipeline import execute
+    from softgrpo.flows.pipeline import execute
 
     @flow(name="trial")
     def trial(config: ExperimentConfig, force: tuple[str, ...], from_run: str | None) -> RunResult:
@@ -190,7 +190,7 @@ def test_an_interrupt_marks_the_runs_killed_and_propagates(go: Any, fakes: FakeS
 
 
 def test_an_upload_without_its_mark_is_not_trusted(go: Any, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.tracking.runs import Runs
+    from softgrpo.tasks.tracking.runs import Runs
 
     tag = Runs.tag
 

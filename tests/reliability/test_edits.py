@@ -18,8 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def checkout(tmp_path: Path) -> Path:
     """A copy of the code."""
     copy = tmp_path / "checkout"
-    for name in ("softgrpo", "tasks", "flows"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "softgrpo", copy / "softgrpo", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "README.md", copy)
     return copy
 
@@ -32,9 +31,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def stages_run(problem: Problem, checkout: Path) -> list[str]:
     """Runs the problem with the code of a checkout and returns the stages that were made."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(checkout)!r}); from flows.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
+    code = f"import sys; sys.path.insert(0, {str(checkout)!r}); from softgrpo.flows.cli import main; sys.exit(main(sys.argv[1:]))"
     said = problem.start(stage="standalone", program=code, folder=checkout).end()
     return re.findall(r"stage (\S+): running", said)
 

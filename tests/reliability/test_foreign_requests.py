@@ -22,9 +22,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from flows.runtime.hosts import elsewhere
-from flows.services.control import Services, find_services
-from tasks.servers.prefect_api import open_session
+from softgrpo.flows.runtime.hosts import elsewhere
+from softgrpo.flows.services.control import Services, find_services
+from softgrpo.tasks.servers.prefect_api import open_session
 from tests.conftest import PrefectServer
 from tests.reliability.conftest import order
 from tests.reliability.runs import Api, free_port, wait_until
@@ -75,7 +75,9 @@ def check_refused(api: str) -> None:
     allowed = requests.get(f"{api}/csrf-token", params={"client": "mine"}, timeout=60)
     assert allowed.ok and "Access-Control-Allow-Origin" not in allowed.headers
     expires = datetime.fromisoformat(allowed.json()["expiration"])
-    assert expires - datetime.now(UTC) > timedelta(days=7)  # no run lasts so long: see flows.runtime.server_program
+    assert expires - datetime.now(UTC) > timedelta(
+        days=7
+    )  # no run lasts so long: see softgrpo.flows.runtime.server_program
     with open_session(api) as session:  # even with a token, a page of another site is refused
         answer = session.post(f"{api}/flows/", json={"name": "evil"}, headers={"Origin": f"http://{EVIL}"}, timeout=60)
         assert answer.status_code == 403
@@ -204,7 +206,15 @@ def _check_clients(services: Services) -> None:
 
 
 def test_a_server_for_other_machines_does_not_start_without_a_password() -> None:
-    command = [sys.executable, "-m", "flows.runtime.server_program", "--host", "0.0.0.0", "--port", str(free_port())]
+    command = [
+        sys.executable,
+        "-m",
+        "softgrpo.flows.runtime.server_program",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        str(free_port()),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "PREFECT_SERVER_API_AUTH_STRING" in done.stderr and "user:password" in done.stderr

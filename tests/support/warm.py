@@ -36,8 +36,8 @@ LIBRARIES = (
     "pyarrow.parquet",
 )
 
-COMMAND = "import runpy; runpy.run_module('flows.cli', run_name='__main__', alter_sys=True)"
-"""What `python -m flows.cli` does, and the command `softgrpo`."""
+COMMAND = "import runpy; runpy.run_module('softgrpo.flows.cli', run_name='__main__', alter_sys=True)"
+"""What `python -m softgrpo.flows.cli` does, and the command `softgrpo`."""
 _servers = multiprocessing.get_context("forkserver")
 
 

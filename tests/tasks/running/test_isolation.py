@@ -20,8 +20,10 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import MemoryLimitError, ProcessError, RecallerError
 from softgrpo.reporting import ProgressBar, watched
 from softgrpo.stages.contract import StageContext
-from tasks.running.isolation import ROOT, Isolation, free_cores
+from softgrpo.tasks.running.isolation import Isolation, free_cores
 from tests.support.isolated_stages import recaller, seen, waiting
+
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass
@@ -123,7 +125,7 @@ def test_an_error_beside_it_leaves_a_stage_alone(tmp_path: Path) -> None:
 def test_kill_9_of_who_started_it_ends_a_stage(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from tests.tasks.running.test_isolation import go, waiting;"
-        "from tasks.running.isolation import Isolation;"
+        "from softgrpo.tasks.running.isolation import Isolation;"
         f"go(Path({str(tmp_path)!r}), 'Slow', Isolation(), waiting(Slow=['nobody']))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)

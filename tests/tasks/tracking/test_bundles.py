@@ -23,7 +23,7 @@ from benchmarks.serving import served
 from softgrpo.common.records import Part
 from softgrpo.serving.answers import open_answerer
 from softgrpo.serving.bundle import load_bundle, save_bundle
-from tasks.tracking.bundles import REQUIREMENTS, write_model
+from softgrpo.tasks.tracking.bundles import REQUIREMENTS, write_model
 from tests.softgrpo.serving.test_answers import asked
 from tests.softgrpo.serving.test_bundle import NUMBERS, PROMPT, new_items, table
 from tests.softgrpo.stages.tiny_run import DEPTH, RECALLERS, TinyRun, coloured_corpus, run_stages, toy_model
@@ -98,7 +98,8 @@ def test_a_model_needs_neither_recallers_nor_an_orchestrator(model: Path, tmp_pa
     """In a process of its own, elsewhere, with the package that is stored with the model."""
     code = (
         "import sys\n"
-        "for name in ('recbole', 'prefect', 'trl', 'optuna', 'matplotlib', 'tasks', 'flows'): sys.modules[name] = None\n"
+        "for name in ('recbole', 'prefect', 'trl', 'optuna', 'matplotlib'): sys.modules[name] = None\n"
+        "for name in ('softgrpo.tasks', 'softgrpo.flows'): sys.modules[name] = None\n"
         "import mlflow\n"
         f"model = mlflow.pyfunc.load_model({str(model)!r})\n"
         "print(len(model.predict(model.input_example)))\n"
