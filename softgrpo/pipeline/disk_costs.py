@@ -10,8 +10,8 @@ from softgrpo.policy.model_size import all_weights, frozen_share
 from softgrpo.stages.contract import Node
 
 KIB = 2**10
-SMALL_FILES = 30 * KIB
-"""Of a stage that stores little."""
+SMALL_FILES, FEW_NUMBERS = 30 * KIB, KIB
+"""Beside what grows with the data, and of a stage that stores a few numbers."""
 INTERACTION_BYTES, ITEM_BYTES, WINDOW_BYTES = 12, 60, 10
 """Of the corpus and its windows."""
 ENTRY_BYTES = 5
@@ -66,7 +66,7 @@ def disk_bytes(node: Node, config: ExperimentConfig, size: DataSize) -> float:
         case "test":
             return REPORT_BYTES + NUMBER_BYTES * ROWS * METRICS * size.test
         case _:
-            return SMALL_FILES
+            return FEW_NUMBERS
 
 
 def _lists(config: ExperimentConfig, size: DataSize, recallers: int) -> float:

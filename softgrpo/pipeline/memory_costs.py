@@ -5,6 +5,7 @@ The constants were measured, see docs/performance.md. Legend: W windows, M recal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from softgrpo.common.names import TEXT, recaller_and_fold
@@ -21,13 +22,13 @@ MIB = 2**20
 PYTHON_BYTES: Mapping[str, float] = {
     "split": 450 * MIB,
     "embed": 700 * MIB,
-    "recall": 800 * MIB,
-    "data": 750 * MIB,
-    "check": 600 * MIB,
-    "gates": 750 * MIB,
-    "sft": 900 * MIB,
-    "grpo": 950 * MIB,
-    "test": 1000 * MIB,
+    "recall": 700 * MIB,
+    "data": 550 * MIB,
+    "check": 420 * MIB,
+    "gates": 640 * MIB,
+    "sft": 800 * MIB,
+    "grpo": 750 * MIB,
+    "test": 800 * MIB,
 }
 """Of a process with the libraries that a stage needs, and of what does not grow with the data."""
 OTHER_PYTHON_BYTES = 800 * MIB
@@ -158,8 +159,8 @@ def _training(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     frozen = frozen_share(policy.model_name, policy.frozen_layers)
     trained = (1 - frozen) * weights if policy.adapter == "none" else 0.0
     tokens = train.per_device_train_batch_size * prompt_tokens(config)
-    width = (
-        layer_weights(policy.model_name, policy.size) ** 0.5
+    width = math.sqrt(
+        layer_weights(policy.model_name, policy.size)
     )  # of all layers: within a factor of 2 in the presets' models
     activations = (1 - frozen) * ACTIVATION_BYTES * tokens * width
     windows = min(size.policy, train.max_train_windows or size.policy) + size.valid
