@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.against_trl import measure_against_trl
+from benchmarks.estimates import measure_estimates
 from benchmarks.listing import measure_listing
 from benchmarks.memory import measure_memory
 from benchmarks.merges import measure_merges
@@ -53,6 +54,7 @@ def sections(device: torch.device) -> dict[str, Section]:
             "merges": measure_merges,
             "recommend": measure_recommending,
             "report": measure_reporting,
+            "estimate": measure_estimates,
         }
     found: dict[str, Section] = {"merge": partial(measure_merging, device)}
     for shape in (SMALL, LARGE):

@@ -41,7 +41,7 @@ def measure_reporting(users: int = USERS, items: int = ITEMS, draws: int = DRAWS
         start = time.perf_counter()
         static, windows = _search(made)
         searched = time.perf_counter()
-        rows, size = _report(made, static, Path(name) / "test")
+        rows, size = write_made_up_report(made, static, Path(name) / "test")
         reported = time.perf_counter()
     lists = f"{len(RECALLERS)} lists of {DEPTH}"
     names = ", ".join(made.config.evaluation.searches)
@@ -78,7 +78,7 @@ def _search(prepared: Prepared) -> tuple[StaticMixture, int]:
     ), len(policy)
 
 
-def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, int]:
+def write_made_up_report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, int]:
     """Writes the report as the stage `test` does once all weights are known; returns its rows and bytes.
 
     All the rows of a run are there; what gates and language models say is made up.
@@ -88,10 +88,10 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.baselines.gates import GATES
     from softgrpo.common.records import Part
     from softgrpo.config import FusionConfig, MergeMethod
-    from softgrpo.data.windows import later_training_share, targets_of, tied_target_share, training_counts
+    from softgrpo.data.windows import later_training_share, tied_target_share, training_counts
     from softgrpo.evaluation.beyond import beyond_accuracy, mean_popularity
     from softgrpo.evaluation.cases import data_facts, extreme_cases
-    from softgrpo.evaluation.coverage import coverage_of
+    from softgrpo.evaluation.coverage import coverage_of, join_coverage
     from softgrpo.evaluation.drivers import drivers_of
     from softgrpo.evaluation.learnt import learnt_sentence
     from softgrpo.evaluation.lift import lift_at
@@ -102,32 +102,32 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
     from softgrpo.evaluation.summary import FOCUS
     from softgrpo.evaluation.table import compare
     from softgrpo.policy.blocks.record import HISTORY
-    from softgrpo.stages.test import SHOWN_CURVES
+    from softgrpo.stages.test import SHOWN_CURVES, listed_blocks
 
     config, rows = prepared.config, prepared.windows.of(Part.TEST)
-    rng = np.random.default_rng(1)
+    rng, recallers = np.random.default_rng(1), prepared.recallers
 
     def weights() -> torch.Tensor:
-        return torch.from_numpy(rng.dirichlet(np.ones(len(RECALLERS)), len(rows)))
+        return torch.from_numpy(rng.dirichlet(np.ones(len(recallers)), len(rows)))
 
-    judged = prepared.judged(rows)
+    judged = prepared.sharded(rows)
     merges = {
-        name: prepared.judged(rows, FusionConfig(method=name))
+        name: prepared.sharded(rows, FusionConfig(method=name))
         for name in get_args(MergeMethod)
         if name != judged.fusion.method
     }
     gates = {name: Gate(kind.label, weights(), 0.1, "made up") for name, kind in GATES.items()}
-    first = prepared.lists.items[rows, 0].astype(np.int64)
+    first = np.concatenate([items[:, 0] for items, _ in listed_blocks(prepared, rows)]).astype(np.int64)
     rankers = [ranker_method("ranker", "Item ranker", first, judged)]
     learned = {name: weights() for name in ("sft", "grpo")}
     start = torch.tensor(static.best.weights, dtype=torch.float64)
-    methods = standard_methods(judged, RECALLERS, static, start, learned, config, gates, merges, rankers)
+    methods = standard_methods(judged, recallers, static, start, learned, config, gates, merges, rankers)
     users, best = prepared.windows.user[rows], static.best_single.name
     comparison = compare(judged, users, rows, methods, best, config)
-    names = (*(f"number {place}" for place in range(5 * len(RECALLERS) + 2)), HISTORY)
+    names = (*(f"number {place}" for place in range(5 * len(recallers) + 2)), HISTORY)
     numbers = rng.random((len(rows), len(names)))
     popularity = training_counts(prepared.corpus, prepared.windows)
-    targets = targets_of(prepared.corpus, prepared.windows)[rows]
+    targets = prepared.targets[rows]
     steps = pd.DataFrame({"step": range(100), "value": rng.random(100)})
     lifted = {FOCUS: "SofT-GRPO multi", best: best, "static": "best static"}
     report = Report(
@@ -149,15 +149,15 @@ def _report(prepared: Prepared, static: StaticMixture, out: Path) -> tuple[int, 
         history=prepared.windows.start[rows],
         curves=dict.fromkeys(SHOWN_CURVES.values(), steps),
         sft_curves={"loss": steps},
-        recaller_curves={name: {"recall_loss": steps, "recall_valid_ndcg": steps} for name in RECALLERS},
-        confusion=pd.DataFrame(np.eye(len(RECALLERS)), index=list(RECALLERS), columns=list(RECALLERS)),
+        recaller_curves={name: {"recall_loss": steps, "recall_valid_ndcg": steps} for name in recallers},
+        confusion=pd.DataFrame(np.eye(len(recallers)), index=list(recallers), columns=list(recallers)),
         cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
-        coverage=coverage_of(RECALLERS, prepared.lists.items[rows], targets),
+        coverage=join_coverage([coverage_of(recallers, *of_block) for of_block in listed_blocks(prepared, rows)]),
         lift=lift_at(comparison, judged, users, lifted, config.evaluation, config.seed),
-        beyond=beyond_accuracy(judged, methods, RECALLERS, popularity, config.fusion.k),
+        beyond=beyond_accuracy(judged, methods, recallers, popularity, config.fusion.k),
         popularity=mean_popularity(targets, popularity),
         shifts=(),
-        drivers=drivers_of(RECALLERS, comparison.method(FOCUS).weights.numpy(), numbers, names),
+        drivers=drivers_of(recallers, comparison.method(FOCUS).weights.numpy(), numbers, names),
     )
     out.mkdir()
     save_report(report, out)

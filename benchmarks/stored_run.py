@@ -41,7 +41,8 @@ def store_run(folder: Path, users: int, items: int, said: Mapping[str, Any] | No
     from softgrpo.data.windows import make_windows, targets_of, write_windows
     from softgrpo.presets import resolve
     from softgrpo.recallers.candidates import write_candidates
-    from softgrpo.stages.inputs import Prepared, save_static
+    from softgrpo.stages.inputs import Prepared
+    from softgrpo.stages.merge_files import save_static
 
     rng = np.random.default_rng(0)
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]

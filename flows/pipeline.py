@@ -25,9 +25,10 @@ from softgrpo.flows.runtime.console import VERDICT_LOGGER, attach_run_logging
 from softgrpo.flows.runtime.environment import check_writable
 from softgrpo.flows.runtime.lost_runs import mark_alive
 from softgrpo.flows.runtime.session import has_own_server
-from softgrpo.pipeline.costs import cost_line, missing
+from softgrpo.pipeline.costs import missing
 from softgrpo.pipeline.plan import check_force, plan
 from softgrpo.pipeline.preflight import preflight
+from softgrpo.pipeline.resources import estimate_lines
 from softgrpo.pipeline.run import read_table
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import find_changes
@@ -57,7 +58,7 @@ def log_preflight_notes(config: ExperimentConfig, until: str = "test") -> None:
         get_run_logger().warning("note: %s", note)
 
 
-def log_cost_estimate(
+def log_estimates(
     nodes: Sequence[Node],
     config: ExperimentConfig,
     force: tuple[str, ...],
@@ -65,10 +66,17 @@ def log_cost_estimate(
     upstream: Mapping[str, Reference],
     executor: Executor,
 ) -> None:
-    """Logs about how long the stages of a plan will take that are not stored, if one of them trains something."""
+    """Logs what the stages of a plan that are not stored will take of time, memory and disk, if one of them trains something.
+
+    Raises:
+        MemoryLimitError: A stage would take more memory than it may, see `softgrpo.pipeline.resources.check_room`.
+        StoreError: The files would take more than is free.
+    """
     digests = {name: reference["digest"] for name, reference in upstream.items()}
     left = missing(nodes, config, force, partial(stored_digest, store), digests)
-    if line := cost_line(left, config, executor.recallers_at_once):
+    output = store.local.root if executor.works_here else None
+    copies = 1 if store.runs.tracking.has_pages else 2  # without a server, MLflow's files are in the output folder too
+    for line in estimate_lines(left, config, output, executor.recallers_at_once, copies):
         get_run_logger().info(line)
 
 
@@ -126,7 +134,7 @@ def execute(
     ):
         progress = Progress(config, store, run_id, force, results, watch, prefetched, about=about)
         if watch is unwatched:  # a study has many trials, of a known length
-            log_cost_estimate(nodes, config, force, store, upstream, executor)
+            log_estimates(nodes, config, force, store, upstream, executor)
         finished: list[Node] = []
         for batch in executor.batches(nodes):
             for node in batch:

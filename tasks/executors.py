@@ -49,6 +49,11 @@ class Executor:
     __slots__ = ()
 
     @property
+    def works_here(self) -> bool:
+        """Whether the stages run on this machine."""
+        return True
+
+    @property
     def pipelines_at_once(self) -> int:
         """How many pipelines are worth running at the same time."""
         return 1
@@ -152,6 +157,11 @@ class DaskExecutor(Executor):
     def __reduce__(self) -> tuple[type[Executor], tuple[()]]:
         """Lets Prefect send the parameters of a flow to a worker with each task; a worker runs no pipeline and needs no cluster."""
         return Executor, ()
+
+    @property
+    def works_here(self) -> bool:
+        """Whether the stages run on this machine."""
+        return False
 
     @property
     def pipelines_at_once(self) -> int:

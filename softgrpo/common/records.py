@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -90,6 +91,10 @@ class Windows:
         """Returns the window numbers of one part or of several, (w,) int64, ascending."""
         return np.flatnonzero(np.isin(self.part, parts))
 
+    def at(self, rows: NDArray[np.int64] | slice) -> Windows:
+        """Returns some of the windows, in the order asked for."""
+        return replace(self, user=self.user[rows], part=self.part[rows], start=self.start[rows], end=self.end[rows])
+
 
 @dataclass(frozen=True)
 class CandidateLists:
@@ -109,3 +114,22 @@ class CandidateLists:
     def depth(self) -> int:
         """D."""
         return int(self.items.shape[2])
+
+    def rows(self, rows: NDArray[np.int64] | slice) -> CandidateLists:
+        """Returns the lists of some windows, in the order asked for."""
+        return CandidateLists(self.recallers, self.items[rows], self.scores[rows])
+
+
+class Listed(Protocol):
+    """Candidate lists of W windows, in memory or in a file."""
+
+    @property
+    def recallers(self) -> tuple[str, ...]:
+        """The M names, in pool order."""
+
+    @property
+    def depth(self) -> int:
+        """D."""
+
+    def rows(self, rows: NDArray[np.int64]) -> CandidateLists:
+        """Returns the lists of some windows, in the order asked for."""

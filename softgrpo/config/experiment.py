@@ -73,8 +73,9 @@ class LimitsConfig(Section):
     """Longest that one stage may work; one that hangs ends with an error, and the next run goes on from its last checkpoint. The
     whole runs in docs/results.md took less than an hour."""
     memory_gb: Positive | None = None
-    """Memory, in GB, that may be taken to align candidate lists, beside the lists themselves: windows are worked on in shards of
-    that size, and at least one at a time. null: half of what is free. Shards are never larger than what is fast, about 0.1 GB."""
+    """Memory, in GB, that a process of the run may take. A run whose estimate is above that does not start; candidate lists are
+    aligned in shards of windows that stay within it, and at least one window at a time. null: what is free. Shards are never larger
+    than what is fast, about 0.1 GB."""
 
 
 class ExperimentConfig(Section):

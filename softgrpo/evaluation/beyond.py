@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.evaluation.rows import Method
+from softgrpo.evaluation.table import by_lists
 from softgrpo.ranking.fusion import contributions, merged_lists
 from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.sharded import Judged, shards_of
 
 COVERAGE, NOVELTY, GINI, SHARE = "coverage", "novelty", "gini", "share_"
 """Columns of the table; the last one begins the name of a column for each recaller."""
@@ -63,13 +66,43 @@ def exposure_shares(parts: NDArray[np.float64]) -> NDArray[np.float64]:
     Args:
         parts: (places, M), see `softgrpo.ranking.fusion.contributions`.
     """
-    positive = np.maximum(parts, 0)
-    given = positive.sum(1)
-    told = given > 0
-    if not told.any():
-        return np.full(parts.shape[1], np.nan)
-    shares: NDArray[np.float64] = (positive[told] / given[told, None]).mean(0)
-    return shares
+    return _Shown.none(0, parts.shape[1]).add(np.zeros(0, dtype=np.int64), parts).shares
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a row shows in some windows.
+
+    Attributes:
+        exposure: (I,) how often each item is shown.
+        total: (M,) sum of the recallers' shares of the places that can be told, added place by place.
+        told: How many places these are.
+    """
+
+    exposure: NDArray[np.int64]
+    total: NDArray[np.float64]
+    told: int
+
+    @classmethod
+    def none(cls, items: int, recallers: int) -> _Shown:
+        """Returns what is shown in no window, of I items and M recallers."""
+        return cls(np.zeros(items, dtype=np.int64), np.zeros(recallers), 0)
+
+    def add(self, items: NDArray[np.int64], parts: NDArray[np.float64]) -> _Shown:
+        """Returns this with more places: their items (places,) and what each recaller gave to them (places, M)."""
+        positive = np.maximum(parts, 0)
+        given = positive.sum(1)
+        told = given > 0
+        shares = positive[told] / given[told, None]
+        # place after place from the sum so far, so that it does not depend on how many come at a time
+        total = np.concatenate([self.total[None], shares]).sum(0)
+        exposure = self.exposure + np.bincount(items, minlength=len(self.exposure))
+        return _Shown(exposure, total, self.told + len(shares))
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """(M,) see `exposure_shares`."""
+        return self.total / self.told if self.told else np.full(len(self.total), np.nan)
 
 
 def mean_popularity(targets: NDArray[np.integer], popularity: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -86,7 +119,7 @@ def mean_popularity(targets: NDArray[np.integer], popularity: NDArray[np.int64])
 
 
 def beyond_accuracy(
-    judged: JudgedLists, methods: Sequence[Method], recallers: Sequence[str], popularity: NDArray[np.int64], k: int
+    judged: Judged, methods: Sequence[Method], recallers: Sequence[str], popularity: NDArray[np.int64], k: int
 ) -> pd.DataFrame:
     """Describes the first k items that each row shows; no target is looked at.
 
@@ -101,10 +134,17 @@ def beyond_accuracy(
         One row per method in their order: `method`, `label`, `kind`, `coverage`, `novelty` (bits), `gini`, and `share_<recaller>`,
         which are NaN for rows that weigh no recallers.
     """
+    shown: dict[str, _Shown] = {}
+    for lists, own in by_lists(judged, methods):
+        for part, shard in shards_of(lists):
+            for method in own:
+                weights = method.weights[part]
+                before = shown.get(method.key, _Shown.none(len(popularity), weights.shape[1]))
+                shown[method.key] = _add_windows(before, shard, weights, k)
     rows = []
     for method in methods:
-        exposure, parts = _shown(method.merged_as or judged, method.weights, len(popularity), k)
-        shares = exposure_shares(parts) if method.weighs else np.full(len(recallers), np.nan)
+        exposure = shown[method.key].exposure
+        shares = shown[method.key].shares if method.weighs else np.full(len(recallers), np.nan)
         values = {
             COVERAGE: catalogue_coverage(exposure),
             NOVELTY: novelty(exposure, popularity),
@@ -128,14 +168,13 @@ def beyond_metrics(table: pd.DataFrame, keys: Collection[str], k: int) -> dict[s
     return {name: value for name, value in named.items() if not math.isnan(value)}
 
 
-def _shown(judged: JudgedLists, weights: Tensor, items: int, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Returns how often each item is shown (I,), and what each recaller gave to each place (places, M)."""
-    exposure, parts = np.zeros(items, dtype=np.int64), []
+def _add_windows(shown: _Shown, judged: JudgedLists, weights: Tensor, k: int) -> _Shown:
+    """Returns what is shown with more windows, (w, M) weights."""
     for begin in range(0, len(judged), CHUNK):
         part = slice(begin, begin + CHUNK)
         aligned, own = judged.aligned.select(part), weights[part]
         merged = merged_lists(aligned, own[:, None], judged.fusion, k)[:, 0]
         filled = (merged >= 0).numpy()
-        exposure += np.bincount(merged.numpy()[filled], minlength=items)
-        parts.append(contributions(aligned, merged, own, judged.fusion).numpy()[filled])
-    return exposure, np.concatenate(parts)
+        parts = contributions(aligned, merged, own, judged.fusion).numpy()[filled]
+        shown = shown.add(merged.numpy()[filled], parts)
+    return shown

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Corpus, Part, Windows
-from softgrpo.config import FusionConfig
 from softgrpo.evaluation.table import Comparison
 from softgrpo.ranking.fusion import merged_lists
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.sharded import Judged, windows_at
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def gains(comparison: Comparison, method: str, reference: str, metric: str) -> N
 
 def extreme_cases(
     comparison: Comparison,
-    judged: JudgedLists,
+    judged: Judged,
     corpus: Corpus,
     windows: Windows,
     method: str,
@@ -96,7 +95,7 @@ def extreme_cases(
         targets = {int(item) for item in sequence[start:end]}
         weights = comparison.method(method).weights[row]
         lists = [
-            _shown(corpus, of.merged_as or judged, int(row), of.weights[row], targets, items)
+            _shown(corpus, judged if of.merged_as is None else of.merged_as, int(row), of.weights[row], targets, items)
             for of in (comparison.method(method), comparison.method(reference))
         ]
         cases.append(
@@ -120,10 +119,10 @@ def _title(corpus: Corpus, item: int) -> str:
 
 
 def _shown(
-    corpus: Corpus, judged: JudgedLists, row: int, weights: torch.Tensor, targets: set[int], count: int
+    corpus: Corpus, judged: Judged, row: int, weights: torch.Tensor, targets: set[int], count: int
 ) -> tuple[Shown, ...]:
-    fusion: FusionConfig = judged.fusion
-    merged = merged_lists(judged.aligned.select(slice(row, row + 1)), weights[None, None], fusion, count)[0, 0]
+    window = windows_at(judged, np.array([row]))
+    merged = merged_lists(window.aligned, weights[None, None], window.fusion, count)[0, 0]
     return tuple(Shown(_title(corpus, item), item in targets) for item in merged.tolist() if item >= 0)
 
 

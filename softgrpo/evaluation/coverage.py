@@ -5,6 +5,7 @@ Legend: W windows, M recallers, D depth, T targets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,20 @@ class Coverage:
             f"{self.recallers[most]} alone finds {self.unique[most]:,} targets, {self.recallers[least]} alone "
             f"{self.unique[least]:,}; {missed}, and no weights can bring them up."
         )
+
+
+def join_coverage(parts: Sequence[Coverage]) -> Coverage:
+    """Returns the counts over all windows from those over some at a time, of the same recallers."""
+    hits, unique = (np.sum([getattr(part, name) for part in parts], axis=0).tolist() for name in ("hits", "unique"))
+    shared = np.sum([part.shared for part in parts], axis=0).tolist()
+    return Coverage(
+        recallers=parts[0].recallers,
+        targets=sum(part.targets for part in parts),
+        found=sum(part.found for part in parts),
+        hits=tuple(hits),
+        unique=tuple(unique),
+        shared=tuple(map(tuple, shared)),
+    )
 
 
 def coverage_of(recallers: tuple[str, ...], items: NDArray[np.int32], targets: NDArray[np.int32]) -> Coverage:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from softgrpo.config import EvaluationConfig
 from softgrpo.evaluation.significance import paired_bootstrap, per_user
-from softgrpo.evaluation.table import Comparison
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.evaluation.table import Comparison, by_lists
+from softgrpo.ranking.sharded import Judged, shards_of
 
 LARGEST_K = 50
 FLAT = 5e-4
@@ -81,7 +81,7 @@ def _frame(table: Mapping[str, Any]) -> pd.DataFrame:
 
 def lift_at(
     comparison: Comparison,
-    judged: JudgedLists,
+    judged: Judged,
     users: NDArray[np.integer],
     rows: Mapping[str, str],
     settings: EvaluationConfig,
@@ -98,12 +98,13 @@ def lift_at(
         seed: Of the bootstrap.
     """
     ks = tuple(range(1, LARGEST_K + 1))
-    by_row = []
-    for key in rows:
-        method = comparison.method(key)
-        values = (method.merged_as or judged).metrics(method.weights, ks)
-        by_row.append(per_user(np.stack([values[f"ndcg@{k}"].numpy() for k in ks], axis=1), users))
-    scores = np.stack(by_row, axis=2)  # (U, K, 1 + R)
+    by_window = {key: np.empty((len(judged), len(ks))) for key in rows}
+    for lists, own in by_lists(judged, [comparison.method(key) for key in rows]):
+        for part, shard in shards_of(lists):
+            for method in own:
+                values = shard.metrics(method.weights[part], ks)
+                by_window[method.key][part] = np.stack([values[f"ndcg@{k}"].numpy() for k in ks], axis=1)
+    scores = np.stack([per_user(values, users) for values in by_window.values()], axis=2)  # (U, K, 1 + R)
     index, (_, *references) = pd.Index(ks, name="k"), rows.values()
     ndcg = pd.DataFrame(scores.mean(0), index=index, columns=list(rows.values()))
     differences = (scores[:, :, :1] - scores[:, :, 1:]).reshape(

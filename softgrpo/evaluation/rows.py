@@ -18,6 +18,7 @@ from softgrpo.baselines.static_mixture import SEARCH_NAMES, Candidate, StaticMix
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.ranking.bounds import within_bounds
 from softgrpo.ranking.rewards import JudgedLists, judge_order
+from softgrpo.ranking.sharded import Judged, ShardedLists, best_of, recallers_of
 
 Kind = Literal["single", "static", "gate", "ranker", "learned", "oracle"]
 UNBOUNDED = "static_unbounded"
@@ -50,7 +51,7 @@ class Method:
     label: str
     kind: Kind
     weights: Tensor
-    merged_as: JudgedLists | None = None
+    merged_as: Judged | None = None
     choices: Tensor | None = None
     bounds_rows: bool = False
     keeps_bounds: bool = True
@@ -78,7 +79,7 @@ class Gate:
     choice: str
 
 
-def ranker_method(key: str, label: str, items: NDArray[np.int64], judged: JudgedLists) -> Method:
+def ranker_method(key: str, label: str, items: NDArray[np.int64], judged: Judged) -> Method:
     """Returns the row of a ranker: its own order of the items stands as the single list of each window.
 
     Args:
@@ -87,7 +88,17 @@ def ranker_method(key: str, label: str, items: NDArray[np.int64], judged: Judged
         items: (W, D) item ids, best first, -1 behind the end.
         judged: The W test windows.
     """
-    own = judge_order(items, judged.targets.numpy(), judged.fusion.k)
+    targets, k = judged.targets.numpy(), judged.fusion.k
+    own: Judged
+    if isinstance(judged, ShardedLists):
+
+        def build(places: NDArray[np.int64]) -> JudgedLists:
+            return judge_order(items[places], targets[places], k)
+
+        fusion = build(np.arange(0)).fusion
+        own = replace(judged, build=build, fusion=fusion, num_recallers=1)
+    else:
+        own = judge_order(items, targets, k)
     return Method(key, label, "ranker", torch.ones(len(judged), 1, dtype=torch.float64), merged_as=own)
 
 
@@ -96,27 +107,28 @@ def argmax_one_hot(weights: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(weights.argmax(-1), weights.shape[-1]).to(weights)
 
 
-def without_bounds(method: Method, judged: JudgedLists) -> Method:
+def without_bounds(method: Method, judged: Judged) -> Method:
     """Returns a row as it is without the bounds on the shares that the run's merge has; where it has none, the row itself."""
     if judged.fusion.bounds is None:
         return method
     return replace(method, merged_as=judged.unbounded, keeps_bounds=False)
 
 
-def unbounded_method(judged: JudgedLists, best: Candidate) -> Method:
+def unbounded_method(judged: Judged, best: Candidate) -> Method:
     """Returns the row of the static mixture that would be best without bounds on the shares."""
     weights = torch.ones(len(judged), 1, dtype=torch.float64) * torch.tensor(best.weights, dtype=torch.float64)
     return without_bounds(Method(UNBOUNDED, "Best static mixture without bounds", "static", weights), judged)
 
 
-def uniform_methods(judged: JudgedLists, merges: Mapping[MergeMethod, JudgedLists]) -> list[Method]:
+def uniform_methods(judged: Judged, merges: Mapping[MergeMethod, Judged]) -> list[Method]:
     """Returns the uniform mixture under the run's own merge and all others, rows `uniform_<method>`.
 
     Args:
         judged: The W test windows under the run's merge.
         merges: The same windows under others; an entry for the run's own is not looked at.
     """
-    weights = torch.full((len(judged), judged.aligned.num_recallers), 1 / judged.aligned.num_recallers).double()
+    recallers = recallers_of(judged)
+    weights = torch.full((len(judged), recallers), 1 / recallers).double()
     rows = []
     for name in get_args(MergeMethod):
         own = name == judged.fusion.method
@@ -127,7 +139,7 @@ def uniform_methods(judged: JudgedLists, merges: Mapping[MergeMethod, JudgedList
     return rows
 
 
-def static_methods(judged: JudgedLists, static: StaticMixture, start: Tensor) -> list[Method]:
+def static_methods(judged: Judged, static: StaticMixture, start: Tensor) -> list[Method]:
     """Returns a row `global_<search>` for each search and the row `static` for the best static mixture.
 
     Args:
@@ -146,7 +158,7 @@ def static_methods(judged: JudgedLists, static: StaticMixture, start: Tensor) ->
     return [*rows, Method("static", f"Best static mixture ({found})", "static", ones * start)]
 
 
-def oracle_weights(judged: JudgedLists, grid: Tensor) -> Tensor:
+def oracle_weights(judged: Judged, grid: Tensor) -> Tensor:
     """Returns the best weights of a grid for each window.
 
     Args:
@@ -156,21 +168,21 @@ def oracle_weights(judged: JudgedLists, grid: Tensor) -> Tensor:
     Returns:
         (W, M); the earliest of equally good points.
     """
-    return grid[judged.ndcg(grid).argmax(1)]
+    return grid[best_of(judged, grid)]
 
 
-def oracle_recaller(judged: JudgedLists) -> Tensor:
+def oracle_recaller(judged: Judged) -> Tensor:
     """Returns the best single recaller of each window as one-hot weights (W, M); the earliest of equally good ones."""
-    return oracle_weights(judged, torch.eye(judged.aligned.num_recallers, dtype=torch.float64))
+    return oracle_weights(judged, torch.eye(recallers_of(judged), dtype=torch.float64))
 
 
 def fitted_methods(
-    judged: JudgedLists,
+    judged: Judged,
     recallers: tuple[str, ...],
     static: StaticMixture,
     start: Tensor,
     gates: Mapping[str, Gate] | None = None,
-    merges: Mapping[MergeMethod, JudgedLists] | None = None,
+    merges: Mapping[MergeMethod, Judged] | None = None,
     rankers: Sequence[Method] = (),
     unbounded: Candidate | None = None,
 ) -> list[Method]:
@@ -205,14 +217,14 @@ def learned_labels(key: str) -> dict[str, str]:
 
 
 def standard_methods(
-    judged: JudgedLists,
+    judged: Judged,
     recallers: tuple[str, ...],
     static: StaticMixture,
     start: Tensor,
     learned: Mapping[str, Tensor],
     config: ExperimentConfig,
     gates: Mapping[str, Gate] | None = None,
-    merges: Mapping[MergeMethod, JudgedLists] | None = None,
+    merges: Mapping[MergeMethod, Judged] | None = None,
     rankers: Sequence[Method] = (),
     unbounded: Candidate | None = None,
 ) -> tuple[Method, ...]:

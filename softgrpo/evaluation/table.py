@@ -14,7 +14,7 @@ from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.significance import Bootstrap, holm, is_bound, paired_bootstrap, per_user, smallest_p
 from softgrpo.ranking.metrics import check_any_window
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.sharded import Judged, shards_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Comparison:
 
 
 def compare(
-    judged: JudgedLists,
+    judged: Judged,
     users: NDArray[np.integer],
     windows: NDArray[np.integer],
     methods: Sequence[Method],
@@ -89,7 +89,7 @@ def compare(
 
 
 def window_metrics(
-    judged: JudgedLists, methods: Sequence[Method], ks: tuple[int, ...]
+    judged: Judged, methods: Sequence[Method], ks: tuple[int, ...]
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Returns every metric of every method by its key, (W,) each; an oracle is a bound of each metric by itself.
 
@@ -98,18 +98,30 @@ def window_metrics(
         methods: The rows.
         ks: Cut-offs.
     """
-    by_method: dict[str, dict[str, NDArray[np.float64]]] = {}
-    for method in methods:
-        if method.choices is None:
-            values = (method.merged_as or judged).metrics(method.weights, ks)
-        else:
-            values = judged.best_metrics(method.choices, ks)
-        by_method[method.key] = {name: value.numpy() for name, value in values.items()}
+    by_method: dict[str, dict[str, NDArray[np.float64]]] = {method.key: {} for method in methods}
+    for lists, own in by_lists(judged, methods):
+        for part, shard in shards_of(lists):
+            for method in own:
+                if method.choices is None:
+                    values = shard.metrics(method.weights[part], ks)
+                else:
+                    values = shard.best_metrics(method.choices, ks)
+                for name, value in values.items():
+                    by_method[method.key].setdefault(name, np.empty(len(lists)))[part] = value.numpy()
     weighing = [method.key for method in methods if method.weighs and method.keeps_bounds]
     for bound in (by_method[method.key] for method in methods if method.bounds_rows):
         for name in bound:
             bound[name] = np.max([by_method[key][name] for key in weighing], axis=0)
     return by_method
+
+
+def by_lists(judged: Judged, methods: Sequence[Method]) -> list[tuple[Judged, list[Method]]]:
+    """Returns rows by the lists that they merge, so that each shard is aligned once for all of them."""
+    groups: dict[int, tuple[Judged, list[Method]]] = {}
+    for method in methods:
+        lists = judged if method.merged_as is None else method.merged_as
+        groups.setdefault(id(lists), (lists, []))[1].append(method)
+    return list(groups.values())
 
 
 def tabulate(

@@ -15,9 +15,10 @@ from softgrpo.common.files import make_private
 from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import full_disk_is_readable, lack_of_memory_is_readable
-from softgrpo.pipeline.costs import cost_line, missing
+from softgrpo.pipeline.costs import missing
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.plan import check_force, plan
+from softgrpo.pipeline.resources import estimate_lines
 from softgrpo.pipeline.store import Committed, LocalStore
 from softgrpo.pipeline.time_limit import time_limit
 from softgrpo.reporting import Reporter
@@ -134,6 +135,10 @@ def run_standalone(
 
     Returns:
         Folders, table and what was reused.
+
+    Raises:
+        MemoryLimitError: A stage would take more memory than it may, see `softgrpo.pipeline.resources.check_room`.
+        StoreError: The files would take more than is free.
     """
     check_force(force)
     make_private(output)
@@ -142,7 +147,7 @@ def run_standalone(
     folders: dict[str, Path] = {}
     reused: list[str] = []
     nodes = plan(config, until)
-    if line := cost_line(missing(nodes, config, force, store.digest), config):
+    for line in estimate_lines(missing(nodes, config, force, store.digest), config, output):
         logger.info(line)
     for node in nodes:
         key = stage_key(node, config, digests)

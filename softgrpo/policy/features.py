@@ -6,7 +6,7 @@ Legend: W windows, M recallers, D depth, T targets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -115,17 +115,21 @@ class ListScale:
     @classmethod
     def of(cls, lists: CandidateLists, rows: NDArray[np.int64], k: int) -> ListScale:
         """Returns the scale by the lists of some windows."""
-        strength, peak = _first_and_lead(lists.items[rows], lists.scores[rows], k)
-        return cls(_ascending(strength), _ascending(peak), k)
+        return cls.by(*_first_and_lead(lists.items[rows], lists.scores[rows], k), k)
+
+    @classmethod
+    def by(cls, first: Floats, lead: Floats, k: int) -> ListScale:
+        """Returns the scale by first scores and leads of some windows, (w, M) each."""
+        return cls(_ascending(first), _ascending(lead), k)
 
     def shape(self, lists: CandidateLists) -> tuple[Floats, Floats, Floats]:
         """Returns strength, peak and overlap of any lists, (W, M) each; see `Features`."""
-        strength, peak = _first_and_lead(lists.items, lists.scores, self.k)
-        return (
-            _quantiles(strength, self.strength),
-            _quantiles(peak, self.peak),
-            _overlap(lists.items, self.k),
-        )
+        strength, peak = self.quantiles(*_first_and_lead(lists.items, lists.scores, self.k))
+        return strength, peak, _overlap(lists.items, self.k)
+
+    def quantiles(self, first: Floats, lead: Floats) -> tuple[Floats, Floats]:
+        """Returns strength and peak of first scores and leads, (W, M) each."""
+        return _quantiles(first, self.strength), _quantiles(lead, self.peak)
 
 
 def _first_and_lead(items: NDArray[np.int32], scores: Floats, k: int) -> tuple[Floats, Floats]:
@@ -220,11 +224,32 @@ def make_features(lists: CandidateLists, windows: Windows, targets: NDArray[np.i
         targets: (W, T), -1 behind the last.
         k: Cut-off of NDCG, peak and overlap.
     """
-    ranks = own_ranks(lists.items, targets)
-    ndcg = own_ndcg(ranks, (targets >= 0).sum(1), k)
-    best_rank = ranks.min(2)
+    return features_of_blocks([lists], windows, targets, k)
+
+
+def features_of_blocks(
+    blocks: Iterable[CandidateLists], windows: Windows, targets: NDArray[np.int32], k: int
+) -> Features:
+    """Computes all features from the lists of some windows at a time; `make_features` says what they are.
+
+    Args:
+        blocks: Candidate lists of all windows, one block of windows behind the other.
+        windows: See `make_features`.
+        targets: See `make_features`.
+        k: See `make_features`.
+    """
+    parts: list[tuple[Floats, ...]] = []
+    begin = 0
+    for lists in blocks:
+        own = targets[begin : begin + len(lists.items)]
+        ranks = own_ranks(lists.items, own)
+        ndcg = own_ndcg(ranks, (own >= 0).sum(1), k)
+        parts.append((ndcg, ranks.min(2), *_first_and_lead(lists.items, lists.scores, k), _overlap(lists.items, k)))
+        begin += len(own)
+    ndcg, best_rank, first, lead, overlap = map(np.concatenate, zip(*parts, strict=True))
     track_ndcg, track_rank, track_count = track_record(windows, ndcg, best_rank)
-    strength, peak, overlap = ListScale.of(lists, windows.of(*LEARNT_FROM), k).shape(lists)
+    learnt = windows.of(*LEARNT_FROM)
+    strength, peak = ListScale.by(first[learnt], lead[learnt], k).quantiles(first, lead)
     return Features(
         ndcg=ndcg,
         best_rank=best_rank,

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
@@ -193,23 +191,6 @@ class PromptFormatter:
             where = f" rank {round(rank)}" if np.isfinite(rank) else ""
             words.append(f"{name} {track_word(float(self._features.track_ndcg[window, index]))}{where}")
         return [f"Track record: {', '.join(words)}"]
-
-
-def save_prompts(path: Path, parts: Sequence[PromptParts]) -> None:
-    """Writes one row per window."""
-    rows = [(part.head, list(part.items), part.tail, list(part.shorter)) for part in parts]
-    pd.DataFrame(rows, columns=["head", "items", "tail", "shorter"]).to_parquet(path, index=False)
-
-
-def load_prompts(path: Path, rows: NDArray[np.int64]) -> list[PromptParts]:
-    """Reads the prompts of some windows, in the order asked for."""
-    table = pd.read_parquet(path).iloc[rows]
-    return [
-        PromptParts(head, tuple(items), tail, tuple(shorter))
-        for head, items, tail, shorter in zip(
-            table["head"], table["items"], table["tail"], table["shorter"], strict=True
-        )
-    ]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Legend: W windows, M recallers, D depth, B windows of a batch, I items.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,16 +19,18 @@ from numpy.typing import NDArray
 
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import CandidateLists, Corpus, Windows
-from softgrpo.errors import CandidateError, LeakageError
+from softgrpo.errors import CandidateError
 from softgrpo.recallers.best_items import mask_history, top_items
 from softgrpo.reporting import ProgressBar
 
 NO_ITEM = -1
-_META = b"softgrpo.recallers.candidates"
+META = b"softgrpo.recallers.candidates"
+BLOCK = 4096
+"""Windows in a row group of a file, and read at a time by those who read all."""
 _MOST_ENTRIES = 2**31 - 1
 """Entries of all lists that offsets of 32 bits can count; files with more have offsets of 64 bits."""
-_REBUILD = "Run the recall stage again"
-_STORED = "Candidate lists are a Parquet file that the recall stage writes"
+REBUILD = "Run the recall stage again"
+STORED = "Candidate lists are a Parquet file that the recall stage writes"
 
 
 class Scorer(Protocol):
@@ -131,21 +133,9 @@ def read_pool(paths: Sequence[Path]) -> CandidateLists:
         CandidateError: There are none, one is missing or damaged, they cover different numbers of windows, or a recaller appears
             twice.
     """
-    stored = [_stored(path) for path in paths]
-    names = tuple(name for meta in stored for name in meta["recallers"])
-    sizes = sorted({int(meta["windows"]) for meta in stored})
-    if len(sizes) != 1:
-        raise CandidateError(
-            f"Candidate lists for {sizes} windows", "A pool covers the same windows", _REBUILD, code="CANDIDATE-003"
-        )
-    if len(set(names)) < len(names):
-        raise CandidateError(
-            f"Recallers {', '.join(names)}",
-            "A pool holds each recaller once",
-            "Drop the repeated one",
-            code="CANDIDATE-004",
-        )
-    shape = (sizes[0], len(names), max(int(meta["depth"]) for meta in stored))
+    stored = [stored_meta(path) for path in paths]
+    names = check_pool_meta(stored)
+    shape = (int(stored[0]["windows"]), len(names), max(int(meta["depth"]) for meta in stored))
     pool = CandidateLists(names, np.full(shape, NO_ITEM, dtype=np.int32), np.full(shape, np.nan, dtype=np.float32))
     first = 0
     for path in paths:  # one after the other: beside the pool, only one recaller's lists are in memory
@@ -156,10 +146,46 @@ def read_pool(paths: Sequence[Path]) -> CandidateLists:
     return pool
 
 
+def check_pool_meta(stored: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Returns the names of a pool from what its files say of their lists.
+
+    Raises:
+        CandidateError: There are none, they cover different numbers of windows, or a recaller appears twice.
+    """
+    names = tuple(name for meta in stored for name in meta["recallers"])
+    sizes = sorted({int(meta["windows"]) for meta in stored})
+    if len(sizes) != 1:
+        raise CandidateError(
+            f"Candidate lists for {sizes} windows", "A pool covers the same windows", REBUILD, code="CANDIDATE-003"
+        )
+    if len(set(names)) < len(names):
+        raise CandidateError(
+            f"Recallers {', '.join(names)}",
+            "A pool holds each recaller once",
+            "Drop the repeated one",
+            code="CANDIDATE-004",
+        )
+    return names
+
+
 def write_candidates(path: Path, lists: CandidateLists) -> None:
     """Writes one Parquet file: a row per (window, recaller) with the columns window, recaller, items and scores.
 
     Lists end where they end (no padding); recallers and depth are in the file's metadata.
+    """
+    count, pool, depth = lists.items.shape
+    meta = {"recallers": lists.recallers, "depth": depth, "windows": count}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = lists_table(lists).replace_schema_metadata({META: json.dumps(meta)})
+    pq.write_table(table, path, compression="zstd", row_group_size=BLOCK * pool)
+
+
+def lists_table(lists: CandidateLists, first: int = 0) -> pa.Table:
+    """Returns lists as `write_candidates` writes them.
+
+    Args:
+        lists: Of W windows.
+        first: Number of the first of them.
     """
     count, pool, depth = lists.items.shape
     lengths = (lists.items != NO_ITEM).sum(axis=2)
@@ -170,17 +196,14 @@ def write_candidates(path: Path, lists: CandidateLists) -> None:
         (pa.array(ends, pa.int32()), pa.ListArray) if few else (pa.array(ends, pa.int64()), pa.LargeListArray)
     )
     codes = pa.array(np.tile(np.arange(pool, dtype=np.int8), count))
-    table = pa.table(
+    return pa.table(
         {
-            Columns.Window: pa.array(np.repeat(np.arange(count, dtype=np.int32), pool)),
+            Columns.Window: pa.array(np.repeat(np.arange(first, first + count, dtype=np.int32), pool)),
             Columns.Recaller: pa.DictionaryArray.from_arrays(codes, pa.array(lists.recallers, pa.string())),
             Columns.Items: nested.from_arrays(offsets, pa.array(lists.items[filled])),
             Columns.Scores: nested.from_arrays(offsets, pa.array(lists.scores[filled])),
         }
     )
-    meta = {"recallers": lists.recallers, "depth": depth, "windows": count}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.replace_schema_metadata({_META: json.dumps(meta)}), path, compression="zstd")
 
 
 def read_candidates(path: Path) -> CandidateLists:
@@ -189,108 +212,45 @@ def read_candidates(path: Path) -> CandidateLists:
     Raises:
         CandidateError: It is missing, damaged or of another kind.
     """
-    meta = _stored(path)
+    meta = stored_meta(path)
     table = _whole_table(path)
     shape = (meta["windows"], len(meta["recallers"]), meta["depth"])
     if table.num_rows != shape[0] * shape[1]:
         raise CandidateError(
-            f"{path} holds {table.num_rows} of {shape[0] * shape[1]} lists", _STORED, _REBUILD, code="CANDIDATE-007"
+            f"{path} holds {table.num_rows} of {shape[0] * shape[1]} lists", STORED, REBUILD, code="CANDIDATE-007"
         )
-    items = table[Columns.Items].combine_chunks()
+    items = (
+        table[Columns.Items].cast(pa.large_list(pa.int32())).combine_chunks()
+    )  # together they may be too many for 32 bits
     filled = (np.arange(shape[2]) < items.value_lengths().to_numpy()[:, None]).reshape(shape)
     result = CandidateLists(
         tuple(meta["recallers"]), np.full(shape, NO_ITEM, np.int32), np.full(shape, np.nan, np.float32)
     )
     result.items[filled] = items.flatten().to_numpy()
-    result.scores[filled] = table[Columns.Scores].combine_chunks().flatten().to_numpy()
+    scores = table[Columns.Scores].cast(pa.large_list(pa.float32())).combine_chunks()
+    result.scores[filled] = scores.flatten().to_numpy()
     return result
 
 
 def _whole_table(path: Path) -> pa.Table:
-    with _readable(path):
+    with readable(path):
         return pq.read_table(path)
 
 
-def _stored(path: Path) -> dict[str, Any]:
+def stored_meta(path: Path) -> dict[str, Any]:
     """Returns what a file of `write_candidates` says of its lists: recallers, depth and windows."""
-    with _readable(path):
-        meta = (pq.read_schema(path).metadata or {}).get(_META)
+    with readable(path):
+        meta = (pq.read_schema(path).metadata or {}).get(META)
     if meta is None:
-        raise CandidateError(f"{path} holds something else", _STORED, _REBUILD, code="CANDIDATE-006")
+        raise CandidateError(f"{path} holds something else", STORED, REBUILD, code="CANDIDATE-006")
     stored: dict[str, Any] = json.loads(meta)
     return stored
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Turns what a missing or damaged file raises into an error for people."""
     try:
         yield
     except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise CandidateError(f"{path} cannot be read ({error})", _STORED, _REBUILD, code="CANDIDATE-005") from error
-
-
-def check_candidates(lists: CandidateLists, corpus: Corpus, windows: Windows) -> None:
-    """Checks that lists are what they have to be.
-
-    Raises:
-        CandidateError: The lists are of another shape, or one has a gap, an item that does not exist, a repeated item, a
-            score that is not finite, or scores that rise.
-        LeakageError: A list holds an item of the window's history.
-    """
-    expected = (len(windows), len(lists.recallers), lists.depth)
-    if lists.items.shape != expected or lists.scores.shape != expected:
-        received = f"Candidate lists of shape {lists.items.shape} and {lists.scores.shape}"
-        raise CandidateError(
-            received, f"The shape is (windows, recallers, depth) = {expected}", _REBUILD, code="CANDIDATE-008"
-        )
-    position = Positions(corpus)
-    for number, name in enumerate(lists.recallers):
-        items, scores = lists.items[:, number], lists.scores[:, number]
-        filled = items != NO_ITEM
-        _refuse(filled[:, 1:] & ~filled[:, :-1], name, "has an empty place before its end", "A list has no gaps")
-        _refuse(
-            filled != ~np.isnan(scores), name, "has an item without a score, or a score without one", "They go together"
-        )
-        wrong = filled & ((items < 0) | (items >= corpus.num_items))
-        _refuse(wrong, name, "holds an item that does not exist", f"Items are 0..{corpus.num_items - 1}")
-        _refuse(filled & ~np.isfinite(scores) & ~np.isnan(scores), name, "has an infinite score", "Scores are finite")
-        _refuse(
-            filled[:, 1:] & (scores[:, 1:] > scores[:, :-1]), name, "has scores that rise", "The best item comes first"
-        )
-        ordered = np.sort(np.where(filled, items, -1 - np.arange(lists.depth)), axis=1)
-        _refuse(ordered[:, 1:] == ordered[:, :-1], name, "holds an item twice", "An item appears once")
-        seen = position(np.broadcast_to(windows.user[:, None], items.shape)[filled], items[filled])
-        leaked = np.zeros_like(filled)
-        leaked[filled] = seen < np.broadcast_to(windows.start[:, None], items.shape)[filled]
-        if leaked.any():
-            window = int(np.argwhere(leaked)[0, 0])
-            received = f"The list of {name} for window {window} holds an item of the window's history"
-            raise LeakageError(received, "Candidates are unseen items", _REBUILD, code="LEAKAGE-004")
-
-
-def _refuse(wrong: NDArray[np.bool_], name: str, what: str, rule: str) -> None:
-    if wrong.any():
-        raise CandidateError(
-            f"The list of {name} for window {int(np.argwhere(wrong)[0, 0])} {what}",
-            rule,
-            _REBUILD,
-            code="CANDIDATE-009",
-        )
-
-
-class Positions:
-    """Looks up the place of (user, item) pairs in the users' sequences; beyond every sequence for pairs that are not there."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        keys = corpus.user.astype(np.int64) * corpus.num_items + corpus.item
-        self._order = np.argsort(keys, kind="stable")  # of repeated pairs the first comes first
-        self._keys = keys[self._order]
-        self._place = np.arange(len(keys)) - corpus.offsets[corpus.user]
-        self._num_items = corpus.num_items
-
-    def __call__(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.int64]:
-        keys = users.astype(np.int64) * self._num_items + items
-        nearest = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        place = self._place[self._order[nearest]]
-        return np.where(self._keys[nearest] == keys, place, np.iinfo(np.int64).max)
+        raise CandidateError(f"{path} cannot be read ({error})", STORED, REBUILD, code="CANDIDATE-005") from error

@@ -22,7 +22,8 @@ from softgrpo.common.columns import Columns
 from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.common.text import one_line
 from softgrpo.errors import CandidateError
-from softgrpo.recallers.candidates import NO_ITEM, Positions
+from softgrpo.recallers.candidate_checks import Positions
+from softgrpo.recallers.candidates import NO_ITEM
 
 SCHEMA = {
     Columns.User: "text or whole numbers",

@@ -29,7 +29,8 @@ from softgrpo.policy.card import PolicyCard
 from softgrpo.policy.catalogue import short
 from softgrpo.policy.model import Policy, save_policy
 from softgrpo.policy.plain import as_plain, why_not_plain
-from softgrpo.policy.prompts import PromptParts, load_prompts
+from softgrpo.policy.prompt_files import load_prompts
+from softgrpo.policy.prompts import PromptParts
 from softgrpo.serving.model_card import Contents, Origin, model_card, public_name
 from softgrpo.serving.onnx_file import write_onnx
 from softgrpo.serving.pure_models import load_policy

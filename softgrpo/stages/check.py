@@ -20,8 +20,10 @@ from softgrpo.data.windows import check_no_leak, load_windows
 from softgrpo.policy.blocks.block import Known
 from softgrpo.policy.features import Features, load_features
 from softgrpo.policy.numbers import WindowNumbers, load_numbers
-from softgrpo.policy.prompts import PromptParts, load_prompts
-from softgrpo.recallers.candidates import check_candidates, read_candidates
+from softgrpo.policy.prompt_files import load_prompts
+from softgrpo.policy.prompts import PromptParts
+from softgrpo.recallers.candidate_checks import check_candidates
+from softgrpo.recallers.candidates import read_candidates
 from softgrpo.recallers.evidence import training_input
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.hiding import check_numbers, check_one_per_window, check_prompts, hidden_worlds

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,24 +26,29 @@ from softgrpo.common.artifacts import (
     PROMPTS,
     RECALLER_CURVES,
 )
-from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
+from softgrpo.common.records import Corpus, Listed, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.cross_fit import all_windows
 from softgrpo.data.windows import load_windows, targets_of, write_windows
 from softgrpo.policy.blocks.block import Known, UserVectors
-from softgrpo.policy.features import make_features, save_features
-from softgrpo.policy.numbers import save_numbers, window_numbers
-from softgrpo.policy.prompts import PromptFormatter, save_prompts
+from softgrpo.policy.blocks.pace import in_seconds
+from softgrpo.policy.blocks.popularity import training_counts
+from softgrpo.policy.catalogue import Catalogue
+from softgrpo.policy.features import Features, features_of_blocks, save_features
+from softgrpo.policy.numbers import WindowNumbers, numbers_of_blocks, save_numbers
+from softgrpo.policy.prompt_files import PromptsWriter
+from softgrpo.policy.prompts import PromptFormatter
 from softgrpo.policy.shift import LARGE_SHIFT, InputShift, input_shifts, largest_first, save_shifts
 from softgrpo.ranking.normalisation import fit_platt
-from softgrpo.recallers.candidates import write_candidates
+from softgrpo.recallers.stored_lists import StoredLists
 from softgrpo.reporting import Reporter
 from softgrpo.stages.contract import StageContext
-from softgrpo.stages.inputs import embeddings_of, save_merges
-from softgrpo.stages.shards import searched, shard_size
+from softgrpo.stages.inputs import embeddings_of
+from softgrpo.stages.merge_files import save_merges
+from softgrpo.stages.shards import held_bytes, searched, shard_size
 from softgrpo.stages.user_vectors import fit_vectors
-from softgrpo.stages.views import View, join_features, join_lists, rows_of_lists, score_scales, views_of
+from softgrpo.stages.views import View, join_features, rows_of_features, score_scales, views_of, write_pools
 
 logger = logging.getLogger(__name__)
 
@@ -92,33 +99,53 @@ def user_vectors(context: StageContext, corpus: Corpus, windows: Windows) -> Use
     return reader
 
 
-def known_of(
-    view: View,
-    corpus: Corpus,
-    lists: CandidateLists,
-    targets: NDArray[np.int32],
-    k: int,
-    embeddings: NDArray[np.float32] | None,
-    vectors: UserVectors | None,
-) -> Known:
-    """Returns what is known of the windows of a view.
+def features_of(view: View, lists: StoredLists, targets: NDArray[np.int32], k: int) -> Features:
+    """Returns the features of the windows of a view.
 
     Args:
         view: The windows.
-        corpus: All interactions.
         lists: Of all views.
         targets: Of all views, (W, T).
         k: Cut-off of the labels.
+    """
+    blocks = (own for _, own in view.blocks(lists))
+    return features_of_blocks(blocks, view.windows, targets[view.rows], k)
+
+
+def known_blocks(
+    views: Sequence[View],
+    corpus: Corpus,
+    lists: StoredLists,
+    features: Features,
+    embeddings: NDArray[np.float32] | None,
+    vectors: UserVectors | None,
+) -> Iterator[Known]:
+    """Gives what is known of the windows of all views, a block at a time.
+
+    Args:
+        views: The windows.
+        corpus: All interactions.
+        lists: Of all views.
+        features: Of all views.
         embeddings: Of the items' texts.
         vectors: Reads the recallers' user vectors.
     """
-    own = rows_of_lists(lists, view.rows)
-    features = make_features(own, view.windows, targets[view.rows], k)
-    return Known(corpus, view.windows, own, features, embeddings, vectors)
+    seconds = in_seconds(corpus.time)
+    for view in views:
+        popularity = training_counts(corpus, view.windows)
+        for rows, own in view.blocks(lists):
+            windows = view.windows.at(rows - rows_before(view))
+            of_block = rows_of_features(features, slice(int(rows[0]), int(rows[-1]) + 1))
+            yield Known(corpus, windows, own, of_block, embeddings, vectors, popularity, seconds)
+
+
+def rows_before(view: View) -> int:
+    """Returns how many windows come before those of a view."""
+    return int(view.rows.start)
 
 
 def platt_of(
-    config: ExperimentConfig, lists: CandidateLists, targets: NDArray[np.int32], rows: NDArray[np.int64]
+    config: ExperimentConfig, lists: Listed, targets: NDArray[np.int32], rows: NDArray[np.int64]
 ) -> torch.Tensor | None:
     """Returns the parameters (M, 2) of the normalisation `platt`, None where no merge reads them.
 
@@ -131,17 +158,18 @@ def platt_of(
     if not any(fusion.normalisation == "platt" for fusion in config.merges):
         return None
     of_windows = np.where(targets[rows] < 0, -2, targets[rows])  # padding of the lists is -1
-    fitted = []
+    fitted, own = [], lists.rows(rows)
     for place in range(len(lists.recallers)):  # one recaller at a time: all at once take several times their lists
-        items = lists.items[rows, place, None]  # (w, 1, D)
+        items = own.items[:, place, None]  # (w, 1, D)
         hits = np.zeros(items.shape, dtype=np.bool_)
         for column in of_windows.T:
             hits |= items == column[:, None, None]
-        fitted.append(fit_platt(torch.from_numpy(lists.scores[rows, place, None]), torch.from_numpy(hits)))
+        scores = np.ascontiguousarray(own.scores[:, place, None])
+        fitted.append(fit_platt(torch.from_numpy(scores), torch.from_numpy(hits)))
     return torch.cat(fitted)
 
 
-def report_earlier(reporter: Reporter, lists: CandidateLists, windows: Windows) -> dict[str, float]:
+def report_earlier(reporter: Reporter, lists: Listed, windows: Windows) -> dict[str, float]:
     """Says what `split.cross_fit` added and how wide the scores of these lists are, and returns both as metrics.
 
     Args:
@@ -160,13 +188,42 @@ def report_earlier(reporter: Reporter, lists: CandidateLists, windows: Windows) 
     return {"windows_earlier": float(count)} | known
 
 
+def write_prompts(
+    out: Path,
+    config: ExperimentConfig,
+    corpus: Corpus,
+    windows: Windows,
+    lists: StoredLists,
+    features: Features,
+    numbers: WindowNumbers,
+) -> None:
+    """Writes the prompts of all windows, a block at a time, and that of the first policy window as an example."""
+    catalogue = Catalogue.of(corpus.items, in_seconds(corpus.time), titles=config.told_prompt.titles)
+    example = int(windows.of(Part.POLICY)[0])
+    with PromptsWriter(out / PROMPTS) as writer:
+        for part, own in lists.blocks():
+            formatter = PromptFormatter(
+                config.told_prompt,
+                corpus,
+                windows.at(part),
+                own,
+                rows_of_features(features, part),
+                replace(numbers, values=numbers.values[part]),
+                catalogue,
+            )
+            prompts = [formatter.parts(window) for window in range(part.stop - part.start)]
+            writer.write(prompts)
+            if part.start <= example < part.stop:
+                (out / "example_prompt.txt").write_text(prompts[example - part.start].text(), encoding="utf-8")
+
+
 def run(context: StageContext) -> dict[str, float]:
     config, inputs, out = context.config, context.inputs, context.out
     corpus, of_split = load_corpus(inputs["split"]), load_windows(inputs["split"])
     views = views_of(of_split, config)
     windows = all_windows(of_split, [view.windows for view in views[1:]])
-    lists = join_lists([view.lists(inputs, config.recall.recallers) for view in views])
-    write_candidates(out / CANDIDATES, lists)
+    write_pools(out / CANDIDATES, [view.pool(inputs, config.recall.recallers) for view in views])
+    lists = StoredLists.open(out / CANDIDATES, held_bytes(config.limits))
     (out / RECALLER_CURVES).write_text(json.dumps(recaller_curves(context)), encoding="utf-8")
     targets = targets_of(corpus, windows)
     policy, valid = windows.of(Part.POLICY), windows.of(Part.VALID)
@@ -174,10 +231,10 @@ def run(context: StageContext) -> dict[str, float]:
     if platt is not None:
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
     vectors = user_vectors(context, corpus, of_split)
-    known = [known_of(view, corpus, lists, targets, config.fusion.k, embeddings_of(inputs), vectors) for view in views]
-    features = join_features([each.features for each in known])
+    features = join_features([features_of(view, lists, targets, config.fusion.k) for view in views])
     save_features(out / FEATURES, features)
-    numbers = window_numbers(known[0], config.told_features, known[1:])
+    known = known_blocks(views, corpus, lists, features, embeddings_of(inputs), vectors)
+    numbers = numbers_of_blocks(known, config.told_features, policy)
     save_numbers(out / NUMBERS, numbers)
     shifts = input_shifts(numbers, windows)
     save_shifts(out / INPUT_SHIFTS, shifts)
@@ -187,7 +244,7 @@ def run(context: StageContext) -> dict[str, float]:
             + ("with split.cross_fit, " if config.split.cross_fit else "")
             + f"features.record {config.features.record})"
         )
-    size = shard_size(config.limits, *lists.items.shape[1:])
+    size = shard_size(config.limits, len(lists.recallers), lists.depth)
     hit = np.isfinite(features.best_rank.min(1))
     search = search_merges(
         config.merges,
@@ -200,10 +257,7 @@ def run(context: StageContext) -> dict[str, float]:
     )
     save_merges(out, search)
     static = search.static
-    formatter = PromptFormatter(config.told_prompt, corpus, windows, lists, features, numbers)
-    prompts = [formatter.parts(window) for window in range(len(windows))]
-    save_prompts(out / PROMPTS, prompts)
-    (out / "example_prompt.txt").write_text(prompts[int(policy[0])].text(), encoding="utf-8")
+    write_prompts(out, config, corpus, windows, lists, features, numbers)
     mixture = dict(zip(lists.recallers, static.best.weights, strict=True))
     context.reporter.info(
         f"best static mixture ({static.best.name}; merge {search.chosen.name}, of {len(search.tried)}): {mixture}, "

@@ -21,7 +21,7 @@ from softgrpo.evaluation.report_content import Choice
 from softgrpo.evaluation.rows import Gate as GateRow
 from softgrpo.evaluation.rows import Method, fitted_methods, ranker_method
 from softgrpo.policy.prior import starting_weights
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.sharded import Judged
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.ranker import fit_ranker, rank_rows
 from softgrpo.stages.teacher import gate_data
@@ -100,7 +100,7 @@ class FittedBaselines:
         self,
         prepared: Prepared,
         rows: NDArray[np.int64],
-        judged: JudgedLists,
+        judged: Judged,
         embeddings: NDArray[np.float32] | None = None,
     ) -> list[Method]:
         """Returns the rows that order items, none or one.
@@ -119,8 +119,8 @@ class FittedBaselines:
         self, prepared: Prepared, rows: NDArray[np.int64], embeddings: NDArray[np.float32] | None = None
     ) -> list[Method]:
         """Returns all rows for some windows that need no language model, under the run's merge; arguments as of `rankers`."""
-        judged = prepared.judged(rows)
+        judged = prepared.sharded(rows)
         start = starting_weights(np.asarray(prepared.static.best.weights), prepared.config.policy)
         rankers = self.rankers(prepared, rows, judged, embeddings)
         gates = self.rows(prepared, rows)
-        return fitted_methods(judged, prepared.lists.recallers, prepared.static, start, gates, rankers=rankers)
+        return fitted_methods(judged, prepared.recallers, prepared.static, start, gates, rankers=rankers)

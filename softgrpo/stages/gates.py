@@ -16,6 +16,7 @@ from softgrpo.common.records import Part
 from softgrpo.config import FusionConfig
 from softgrpo.evaluation.chosen import Chosen, UsableMethod, write_chosen
 from softgrpo.evaluation.rows import Method
+from softgrpo.ranking.sharded import ndcg_of
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.fitted import FittedBaselines
 from softgrpo.stages.inputs import Prepared, embeddings_of
@@ -41,11 +42,12 @@ def run(context: StageContext) -> dict[str, float]:
     fitted = FittedBaselines.fit(prepared, embeddings)
     fitted.save(out)
     rows = prepared.windows.of(Part.VALID)
-    judged = prepared.judged(rows)
+    judged = prepared.sharded(rows)
     methods = within_the_bounds(fitted.methods(prepared, rows, embeddings), judged.fusion)
     ndcg = pd.DataFrame({Columns.Window: rows})
     for method in methods:
-        ndcg[method.key] = (method.merged_as or judged).ndcg(method.weights[:, None])[:, 0].numpy()
+        lists = judged if method.merged_as is None else method.merged_as
+        ndcg[method.key] = ndcg_of(lists, method.weights[:, None])[:, 0].numpy()
     ndcg.to_parquet(out / VALID_NDCG, index=False)
     chosen = Chosen.of(
         config.fusion.k, len(rows), [usable(method, float(ndcg[method.key].mean())) for method in methods]

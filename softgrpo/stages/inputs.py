@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -14,21 +14,26 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from softgrpo.baselines.merge_search import MergeSearch, TriedMerge
-from softgrpo.baselines.static_mixture import Candidate, StaticMixture
-from softgrpo.common.artifacts import CANDIDATES, EMBEDDINGS, FEATURES, MERGES, NUMBERS, PLATT, PROMPTS, STATIC, WINDOWS
+from softgrpo.baselines.merge_search import MergeSearch
+from softgrpo.baselines.static_mixture import StaticMixture
+from softgrpo.common.artifacts import CANDIDATES, EMBEDDINGS, FEATURES, MERGES, NUMBERS, PLATT, PROMPTS, WINDOWS
 from softgrpo.common.embeddings import load_embeddings
-from softgrpo.common.records import LEARNT_FROM, CandidateLists, Corpus, Part, Windows
+from softgrpo.common.records import LEARNT_FROM, CandidateLists, Corpus, Listed, Part, Windows
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.errors import DataError
 from softgrpo.policy.features import Features, load_features
 from softgrpo.policy.numbers import WindowNumbers, load_numbers
-from softgrpo.policy.prompts import EncodedPrompts, encode, load_prompts
+from softgrpo.policy.prompt_files import load_prompts
+from softgrpo.policy.prompts import EncodedPrompts, encode
 from softgrpo.ranking.rewards import JudgedLists, RankingReward, training_reward
+from softgrpo.ranking.searched import SearchedLists
+from softgrpo.ranking.sharded import ShardedLists
 from softgrpo.recallers.candidates import read_candidates
-from softgrpo.stages.shards import judge
+from softgrpo.recallers.stored_lists import StoredLists
+from softgrpo.stages.merge_files import load_merges, load_static
+from softgrpo.stages.shards import held_bytes, judge, judged_shards, shard_size, table_shard_size
 
 logger = logging.getLogger(__name__)
 
@@ -65,43 +70,6 @@ _FLAT = _LeftOut(
     _REMEDY_FLAT,
     "--grpo.drop_flat",
 )
-
-
-def save_static(folder: Path, static: StaticMixture) -> None:
-    """Writes the outcome of the search for the best static mixture."""
-    (folder / STATIC).write_text(json.dumps(asdict(static), indent=2), encoding="utf-8")
-
-
-def load_static(folder: Path) -> StaticMixture:
-    """Reads what `save_static` wrote."""
-    return StaticMixture.of(json.loads((folder / STATIC).read_text(encoding="utf-8")))
-
-
-def save_merges(folder: Path, search: MergeSearch) -> None:
-    """Writes the merges that were tried and which one was chosen, and the outcomes of the search for static weights under it."""
-    tried = [
-        {
-            "fusion": each.fusion.model_dump(exclude=each.fusion.idle),
-            "best": asdict(each.best),
-            "chosen": each.fusion == search.chosen,
-        }
-        for each in search.tried
-    ]
-    if search.unbounded is not None:  # beside the chosen merge, which it belongs to
-        next(each for each in tried if each["chosen"])["unbounded"] = asdict(search.unbounded)
-    (folder / MERGES).write_text(json.dumps(tried, indent=2), encoding="utf-8")
-    save_static(folder, search.static)
-
-
-def load_merges(folder: Path) -> MergeSearch:
-    """Reads what `save_merges` wrote."""
-    stored = json.loads((folder / MERGES).read_text(encoding="utf-8"))
-    tried = tuple(
-        TriedMerge(FusionConfig.model_validate(each["fusion"]), Candidate.of(each["best"])) for each in stored
-    )
-    chosen = next(merge.fusion for merge, each in zip(tried, stored, strict=True) if each["chosen"])
-    unbounded = next((Candidate.of(each["unbounded"]) for each in stored if "unbounded" in each), None)
-    return MergeSearch(tried, chosen, load_static(folder), unbounded)
 
 
 def embeddings_of(inputs: Mapping[str, Path]) -> NDArray[np.float32] | None:
@@ -157,9 +125,24 @@ class Prepared:
         return load_windows(self.data if (self.data / WINDOWS).is_file() else self.split)
 
     @cached_property
+    def stored_lists(self) -> Listed:
+        """Candidate lists, to be read for some windows at a time."""
+        return StoredLists.open(self.data / CANDIDATES, held_bytes(self.config.limits))
+
+    @cached_property
     def lists(self) -> CandidateLists:
         """Candidate lists of all windows."""
         return read_candidates(self.data / CANDIDATES)
+
+    @property
+    def recallers(self) -> tuple[str, ...]:
+        """The M names."""
+        return self.stored_lists.recallers
+
+    @cached_property
+    def targets(self) -> NDArray[np.int32]:
+        """Targets of all windows, (W, T), -1 behind the last."""
+        return targets_of(self.corpus, self.windows)
 
     @cached_property
     def features(self) -> Features:
@@ -204,16 +187,44 @@ class Prepared:
             rows: Window numbers.
             fusion: How the lists will be merged; None takes the run's merge.
         """
-        return judge(self.lists, targets_of(self.corpus, self.windows), rows, fusion or self.fusion, self.platt)
+        return judge(self.stored_lists, self.targets, rows, fusion or self.fusion, self.platt)
+
+    def sharded(self, rows: NDArray[np.int64], fusion: FusionConfig | None = None) -> ShardedLists:
+        """Returns lists and targets of some windows, aligned a shard at a time; arguments as of `judged`."""
+        merge, lists = fusion or self.fusion, self.stored_lists
+        step = table_shard_size(self.config.limits, len(lists.recallers), lists.depth)
+        return ShardedLists(
+            lambda places: self.judged(rows[places], merge),
+            len(rows),
+            step,
+            merge,
+            len(lists.recallers),
+            torch.from_numpy(self.targets[rows]).long(),
+        )
+
+    def contending(self, rows: NDArray[np.int64], k: int | None = None) -> JudgedLists:
+        """Returns lists and targets of some windows, with only the items that weights can bring into the first k.
+
+        Args:
+            rows: Window numbers; they are aligned a shard at a time.
+            k: None takes `fusion.k`.
+        """
+        merge, lists = self.fusion if k is None else self.fusion.model_copy(update={"k": k}), self.stored_lists
+        size = shard_size(self.config.limits, len(lists.recallers), lists.depth)
+        shards = judged_shards(lists, self.targets, rows, merge, self.platt, size)
+        return SearchedLists.join(shards, torch.from_numpy(self.targets[rows]), len(rows)).hit
 
     def reward(self, rows: NDArray[np.int64]) -> RankingReward:
         """Returns what is reported, NDCG@`fusion.k`, over some windows, whose number is their place in `rows`."""
-        judged = self.judged(rows)
+        judged = self.contending(rows)
         return RankingReward(judged.aligned, judged.targets, judged.fusion)
 
     def training_reward(self, rows: NDArray[np.int64]) -> RankingReward:
         """Returns what samples earn in training, by `grpo.reward` and `grpo.reward_k`; windows are numbered as in `reward`."""
-        return training_reward(self.judged(rows), self.config.grpo.reward, self.config.grpo.reward_k)
+        kind, k = self.config.grpo.reward, self.config.grpo.reward_k
+        if kind == "log_probability":  # it is over all items
+            return training_reward(self.judged(rows), kind, k)
+        return training_reward(self.contending(rows, k), kind, k)
 
     def encoded(self, rows: NDArray[np.int64], tokenizer: PreTrainedTokenizerBase) -> EncodedPrompts:
         """Returns the token ids of the prompts of some windows, in their order."""
@@ -269,7 +280,7 @@ class Prepared:
     def asked_rows(self) -> AskedRows:
         """Returns those validation windows that a language model reads to be chosen."""
         rows = self.choosing_rows()
-        reachable = self.judged(rows).reachable.numpy()
+        reachable = self.contending(rows).reachable.numpy()
         # where every model earns 0, one window is enough to say so
         return AskedRows(rows[reachable] if reachable.any() else rows[:1], len(rows))
 

@@ -17,7 +17,7 @@ from softgrpo.config import SplitConfig
 from softgrpo.data.windows import make_windows, targets_of
 from softgrpo.errors import LeakageError
 from softgrpo.policy.features import Features
-from softgrpo.recallers.candidates import Positions
+from softgrpo.recallers.candidate_checks import Positions
 
 DEFECT = "This is a defect, not a matter of settings: keep the stored stages and report it"
 TOLERANCE = 1e-4

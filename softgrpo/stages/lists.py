@@ -14,7 +14,8 @@ from softgrpo.common.artifacts import CANDIDATES, CURVES
 from softgrpo.common.names import recaller_and_fold
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.errors import RecallerError
-from softgrpo.recallers.candidates import Scorer, build_candidates, check_candidates, write_candidates
+from softgrpo.recallers.candidate_checks import check_candidates
+from softgrpo.recallers.candidates import Scorer, build_candidates, write_candidates
 from softgrpo.reporting import Reporter
 from softgrpo.stages.contract import LIST_MILLISECONDS, StageContext
 

@@ -14,6 +14,7 @@ from softgrpo.evaluation.report_content import MergeRow
 from softgrpo.evaluation.rows import UNBOUNDED
 from softgrpo.evaluation.significance import per_user
 from softgrpo.evaluation.table import Comparison
+from softgrpo.ranking.sharded import ndcg_of
 from softgrpo.stages.inputs import Prepared
 
 
@@ -21,7 +22,7 @@ def other_merges(prepared: Prepared) -> list[FusionConfig]:
     """Returns a merge of each method but the run's own: the best one that was tried, or else the one that the settings say."""
     tried = sorted(prepared.merges.tried, key=lambda merge: merge.best.valid_ndcg)
     best = {merge.fusion.method: merge.fusion for merge in tried}  # of several ones the last, which is the best, stays
-    named = prepared.config.fusion.for_pool(prepared.lists.recallers)
+    named = prepared.config.fusion.for_pool(prepared.recallers)
     settings = FusionConfig.model_validate(named.model_dump(exclude={"method"}))
     return [
         best.get(method) or settings.model_copy(update={"method": method})
@@ -36,7 +37,7 @@ def merge_rows(prepared: Prepared, rows: NDArray[np.int64]) -> tuple[MergeRow, .
     found = []
     for merge in search.tried:
         weights = torch.tensor([merge.best.weights], dtype=torch.float64)
-        ndcg = per_user(prepared.judged(rows, merge.fusion).ndcg(weights).numpy(), users).mean()
+        ndcg = per_user(ndcg_of(prepared.sharded(rows, merge.fusion), weights).numpy(), users).mean()
         best, chosen = merge.best, merge.fusion == search.chosen
         found.append(MergeRow(merge.fusion.name, best.name, best.weights, best.valid_ndcg, float(ndcg), chosen))
     return tuple(found)
@@ -48,7 +49,7 @@ def bounds_note(prepared: Prepared, comparison: Comparison) -> dict[str, str]:
     if free is None or bounds is None:
         return {}
     shares = "; ".join(
-        f"{name} {low:g} to {high:g}" for name, low, high in zip(prepared.lists.recallers, *bounds, strict=True)
+        f"{name} {low:g} to {high:g}" for name, low, high in zip(prepared.recallers, *bounds, strict=True)
     )
     metric = f"ndcg@{prepared.fusion.k}"
     on_test = comparison.table.set_index("method")[metric]

@@ -37,7 +37,7 @@ def create_for(prepared: Prepared) -> Policy:
         numbers = prepared.numbers
         scale = NumberScale.of(numbers.names, numbers.values[prepared.windows.of(Part.POLICY)])
     weights = np.asarray(prepared.static.best.weights)
-    return create_policy(config.policy, prepared.lists.recallers, config.prompt.max_length, weights, config.seed, scale)
+    return create_policy(config.policy, prepared.recallers, config.prompt.max_length, weights, config.seed, scale)
 
 
 def load_for(prepared: Prepared, folder: Path) -> Policy:
@@ -46,7 +46,7 @@ def load_for(prepared: Prepared, folder: Path) -> Policy:
     Raises:
         PolicyError: See `load_policy`; or it was trained on other numbers.
     """
-    policy = load_policy(folder, prepared.config.policy, prepared.lists.recallers)
+    policy = load_policy(folder, prepared.config.policy, prepared.recallers)
     if policy.card.reads_numbers != "none":
         check_numbers(policy.card, prepared.numbers.names)
     return policy

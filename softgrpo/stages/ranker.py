@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from softgrpo.baselines.item_numbers import ItemKnowledge, ListedWindows
+from softgrpo.baselines.item_numbers import ItemKnowledge, ListedWindows, latest_items
 from softgrpo.baselines.item_ranker import ItemRanker, RankerData, Ranking, fit_item_ranker
 from softgrpo.common.records import Part
 from softgrpo.data.windows import targets_of, training_counts
+from softgrpo.recallers.candidates import BLOCK
 from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.shards import in_shards
 
 
 def fit_ranker(prepared: Prepared, embeddings: NDArray[np.float32] | None = None) -> ItemRanker:
@@ -37,11 +39,14 @@ def rank_rows(
     prepared: Prepared, ranker: ItemRanker, rows: NDArray[np.int64], embeddings: NDArray[np.float32] | None = None
 ) -> Ranking:
     """Returns the items of some windows of a run, (W,) numbers, in a ranker's order; embeddings as in `fit_ranker`."""
-    return ranker.rank(_listed(prepared, rows), _knowledge(prepared, embeddings))
+    knowledge = _knowledge(prepared, embeddings)
+    parts = [ranker.rank(_listed(prepared, block), knowledge) for block in in_shards(rows, BLOCK)]
+    return Ranking(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("items", "scores")))
 
 
 def _listed(prepared: Prepared, rows: NDArray[np.int64]) -> ListedWindows:
-    return ListedWindows.of(prepared.lists, prepared.corpus, prepared.windows, rows)
+    lists = prepared.stored_lists.rows(rows)
+    return ListedWindows(lists.items, lists.scores, latest_items(prepared.corpus, prepared.windows, rows))
 
 
 def _knowledge(prepared: Prepared, embeddings: NDArray[np.float32] | None) -> ItemKnowledge:

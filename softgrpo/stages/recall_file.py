@@ -8,7 +8,8 @@ from softgrpo.common.artifacts import CANDIDATES
 from softgrpo.common.digests import digest_file
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
-from softgrpo.recallers.candidates import check_candidates, write_candidates
+from softgrpo.recallers.candidate_checks import check_candidates
+from softgrpo.recallers.candidates import write_candidates
 from softgrpo.recallers.from_file import read_lists
 from softgrpo.stages.contract import StageContext
 

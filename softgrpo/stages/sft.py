@@ -110,7 +110,7 @@ def run(context: StageContext) -> dict[str, float]:
     drawn = curves(trainer)
     (context.out / CURVES).write_text(json.dumps(drawn), encoding="utf-8")
     kept = evaluation_at(drawn, metrics["best_step"])
-    confusion_table(kept, prepared.lists.recallers).to_csv(context.out / CONFUSION)
+    confusion_table(kept, prepared.recallers).to_csv(context.out / CONFUSION)
     names = ("ndcg_single", "ndcg_multi", "accuracy", "macro_f1", "windows_with_a_best")
     metrics |= {f"valid_{name}": kept[name] for name in names if name in kept}
     return metrics | {"truncated_prompts": truncated_share, "validation_windows": float(asked.total)}

@@ -12,17 +12,22 @@ import torch
 from numpy.typing import NDArray
 
 from softgrpo.common.memory import free_bytes
-from softgrpo.common.records import CandidateLists
+from softgrpo.common.records import Listed
 from softgrpo.config import FusionConfig, LimitsConfig
 from softgrpo.errors import MemoryLimitError
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.ranking.searched import SearchedLists
+from softgrpo.recallers.candidates import BLOCK
 
 GB = 1e9
 FREE_SHARE = 0.5
 """Of the free memory, what is taken where the settings say nothing."""
 ENTRY_BYTES = 64
 """Of one (recaller, item) pair of a window: place, value, mask and bit sets, and the temporaries of each; an upper estimate."""
+TABLE_WINDOWS, TABLE_ENTRY_BYTES = 1024, 10 * ENTRY_BYTES
+"""Test windows in a shard at most, and bytes of a pair in one: those of a single shard are kept under every merge."""
+HELD_BYTES, HELD_SHARE = 2**29, 0.25
+"""Of the lists of all windows where they are kept: at most, and as a share of what the run may take."""
 MOST_ENTRIES = 2**18
 """Pairs in a shard at most: larger shards are not faster."""
 
@@ -57,31 +62,75 @@ def shard_size(limits: LimitsConfig, recallers: int, depth: int) -> int:
     return min(allowed // needed, max(1, MOST_ENTRIES // entries))
 
 
+def table_shard_size(limits: LimitsConfig, recallers: int, depth: int) -> int:
+    """Returns how many test windows are aligned at a time, under one merge after the other; arguments as of `shard_size`.
+
+    More than in `shard_size`, since all rows of the table look at a shard.
+
+    Raises:
+        MemoryLimitError: See `shard_size`.
+    """
+    fewest = shard_size(limits, recallers, depth)
+    return max(fewest, min(TABLE_WINDOWS, memory_bytes(limits) // (recallers * recallers * depth * TABLE_ENTRY_BYTES)))
+
+
 def in_shards(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     """Gives rows a shard at a time; one without a row where there are none."""
     for first in range(0, max(len(rows), 1), size):
         yield rows[first : first + size]
 
 
+def held_bytes(limits: LimitsConfig) -> float:
+    """Returns what the lists of all windows may take to be kept in memory: they are read once, and not for each pass."""
+    return min(HELD_BYTES, HELD_SHARE * memory_bytes(limits))
+
+
 def judge(
-    lists: CandidateLists,
+    lists: Listed,
     targets: NDArray[np.int32],
     rows: NDArray[np.int64],
     fusion: FusionConfig,
     platt: torch.Tensor | None,
 ) -> JudgedLists:
     """Returns the lists (W, M, D) and targets (W, T) of some windows as tensors for merging and scoring."""
+    own = lists.rows(rows)
     return JudgedLists.build(
-        torch.from_numpy(lists.items[rows]),
-        torch.from_numpy(lists.scores[rows]),
-        torch.from_numpy(targets[rows]),
-        fusion,
-        platt,
+        torch.from_numpy(own.items), torch.from_numpy(own.scores), torch.from_numpy(targets[rows]), fusion, platt
     )
 
 
+def judged_shards(
+    lists: Listed,
+    targets: NDArray[np.int32],
+    rows: NDArray[np.int64],
+    fusion: FusionConfig,
+    platt: torch.Tensor | None,
+    size: int,
+) -> Iterator[JudgedLists]:
+    """Gives what `judge` returns, some windows at a time; their lists are read in blocks.
+
+    Args:
+        lists: Candidate lists of all windows.
+        targets: Of all windows, (W, T).
+        rows: Numbers of the windows.
+        fusion: How lists are merged.
+        platt: Parameters of the normalisation `platt`.
+        size: Windows in a shard.
+    """
+    for block in in_shards(rows, max(size, BLOCK)):
+        own = lists.rows(block)
+        for part in in_shards(np.arange(len(block)), size):
+            yield JudgedLists.build(
+                torch.from_numpy(own.items[part]),
+                torch.from_numpy(own.scores[part]),
+                torch.from_numpy(targets[block[part]]),
+                fusion,
+                platt,
+            )
+
+
 def searched(
-    lists: CandidateLists,
+    lists: Listed,
     targets: NDArray[np.int32],
     rows: NDArray[np.int64],
     hit: NDArray[np.bool_],
@@ -101,5 +150,5 @@ def searched(
         size: Windows in a shard.
     """
     kept = rows[hit[rows]]
-    shards = (judge(lists, targets, shard, fusion, platt) for shard in in_shards(kept, size))
+    shards = judged_shards(lists, targets, kept, fusion, platt, size)
     return SearchedLists.join(shards, torch.from_numpy(targets[kept]), len(rows))

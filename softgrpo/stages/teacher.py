@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from softgrpo.baselines.inputs import GateData, standardised
 from softgrpo.common.records import Part
 from softgrpo.policy.number_scale import NumberScale
 from softgrpo.policy.prior import static_prior
+from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.stages.inputs import Prepared
 
 TEACHER = "network"
@@ -29,9 +32,9 @@ def gate_data(prepared: Prepared, train: NDArray[np.int64]) -> tuple[GateData, N
     start = prepared.windows.start
     static = np.asarray(prepared.static.best.weights)
     data = GateData(
-        train=prepared.judged(train),
+        train=rewarded(prepared, train),
         train_ndcg=prepared.features.ndcg[train],
-        valid=prepared.judged(valid),
+        valid=rewarded(prepared, valid),
         numbers=standardised(numbers.values, train, valid),
         static=torch.from_numpy(static),
         prior=torch.tensor(static_prior(static, config.policy.prior_floor)),
@@ -42,6 +45,15 @@ def gate_data(prepared: Prepared, train: NDArray[np.int64]) -> tuple[GateData, N
         history=(start[train], start[valid]),
     )
     return data, NumberScale.of(numbers.names, numbers.values[train])
+
+
+def rewarded(prepared: Prepared, rows: NDArray[np.int64]) -> JudgedLists:
+    """Returns lists and targets of some windows, with the items that can earn anything in training or evaluation."""
+    grpo, fusion = prepared.config.grpo, prepared.fusion
+    if grpo.reward == "log_probability":  # it is over all items
+        return prepared.judged(rows)
+    deepest = max(fusion.k, grpo.reward_k or fusion.k)
+    return replace(prepared.contending(rows, deepest), fusion=fusion)
 
 
 def weights_unseen(prepared: Prepared, gate: Gate, rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,11 @@ from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
 from softgrpo.common.records import Part
 from softgrpo.config import ExperimentConfig, PolicyConfig
-from softgrpo.data.windows import later_training_share, targets_of, tied_target_share, training_counts
+from softgrpo.data.windows import later_training_share, tied_target_share, training_counts
 from softgrpo.evaluation.beyond import beyond_accuracy, beyond_metrics, mean_popularity
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.chosen import write_chosen
-from softgrpo.evaluation.coverage import coverage_of
+from softgrpo.evaluation.coverage import coverage_of, join_coverage
 from softgrpo.evaluation.drivers import drivers_of
 from softgrpo.evaluation.learnt import learnt_sentence
 from softgrpo.evaluation.lift import Lift, lift_at
@@ -39,7 +39,8 @@ from softgrpo.policy.prior import starting_weights
 from softgrpo.policy.shift import load_shifts
 from softgrpo.ranking.fusion import merged_lists
 from softgrpo.ranking.metrics import check_any_window
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.sharded import ShardedLists
+from softgrpo.recallers.candidates import BLOCK
 from softgrpo.reporting import BEST_METRIC, Reporter
 from softgrpo.stages.choice import choose_method
 from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
@@ -48,6 +49,7 @@ from softgrpo.stages.inputs import Prepared, embeddings_of
 from softgrpo.stages.leakage import check_everyone_is_tested
 from softgrpo.stages.merge_table import bounds_note, merge_metrics, merge_rows, other_merges
 from softgrpo.stages.policy_rows import load_for, load_prior, rows_of
+from softgrpo.stages.shards import in_shards
 
 TIMED_WINDOWS = 512
 SHOWN_SHIFTS = 8
@@ -107,7 +109,7 @@ def untrained_weights(config: ExperimentConfig, prepared: Prepared) -> Tensor:
         model.to("cuda")  # type: ignore[arg-type]
     prompts = prepared.encoded(prepared.windows.of(Part.TEST), tokenizer).input_ids
     train = config.train
-    return zero_shot_weights(model, tokenizer, prompts, prepared.lists.recallers, train.eval_batch_size, train.bf16)
+    return zero_shot_weights(model, tokenizer, prompts, prepared.recallers, train.eval_batch_size, train.bf16)
 
 
 def learned_weights(context: StageContext, prepared: Prepared) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -181,11 +183,18 @@ def describe_model(policy: PolicyConfig) -> str:
     return f"{shown} (size {policy.size}), {trained}{frozen} trained"
 
 
-def _report_merging(reporter: Reporter, judged: JudgedLists, weights: Tensor) -> None:
+def listed_blocks(prepared: Prepared, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """Gives the items (w, M, D) that recallers list and the targets (w, T) of some windows, a block at a time."""
+    for block in in_shards(rows, BLOCK):
+        yield prepared.stored_lists.rows(block).items, prepared.targets[block]
+
+
+def _report_merging(reporter: Reporter, judged: ShardedLists, weights: Tensor) -> None:
     """Reports how long merging the lists of one window takes; a time is no part of what is stored."""
-    few = slice(0, TIMED_WINDOWS)
+    few = np.arange(min(TIMED_WINDOWS, len(judged)))
+    aligned = judged.at(few).aligned
     started = time.perf_counter()
-    merged = merged_lists(judged.aligned.select(few), weights[few, None], judged.fusion, judged.fusion.k)
+    merged = merged_lists(aligned, weights[few, None], judged.fusion, judged.fusion.k)
     reporter.metrics({MERGE_MILLISECONDS: 1000 * (time.perf_counter() - started) / len(merged)}, 0)
 
 
@@ -196,7 +205,7 @@ def record_note(config: ExperimentConfig) -> dict[str, str]:
     return {"inputs left out": f"track record and length of the history (features.record {config.features.record})"}
 
 
-def _lift(comparison: Comparison, judged: JudgedLists, users: NDArray[np.int32], config: ExperimentConfig) -> Lift:
+def _lift(comparison: Comparison, judged: ShardedLists, users: NDArray[np.int32], config: ExperimentConfig) -> Lift:
     """Returns NDCG at every cut-off of the focus and what it is compared with."""
     single = f"{comparison.best_single} (best single)"
     rows = {
@@ -214,9 +223,9 @@ def run(context: StageContext) -> dict[str, float]:
     check_any_window("test", len(rows), "the stage test needs users with at least one item in the test part")
     learned, notes = learned_weights(context, prepared)
     fitted = FittedBaselines.load(config, context.inputs["gates"])
-    judged, recallers = prepared.judged(rows), prepared.lists.recallers
+    judged, recallers = prepared.sharded(rows), prepared.recallers
     merges = merge_rows(prepared, rows)
-    others = {fusion.method: prepared.judged(rows, fusion) for fusion in other_merges(prepared)}
+    others = {fusion.method: prepared.sharded(rows, fusion) for fusion in other_merges(prepared)}
     start = starting_weights(np.asarray(prepared.static.best.weights), config.policy)
     gates, chosen = fitted.rows(prepared, rows), choose_method(prepared, context.inputs)
     rankers = fitted.rankers(prepared, rows, judged, embeddings_of(context.inputs))
@@ -227,7 +236,7 @@ def run(context: StageContext) -> dict[str, float]:
     for _, evaluated in comparison.windows.groupby("method", sort=False):
         check_everyone_is_tested(evaluated[Columns.Window].to_numpy(), prepared.windows)
     popularity = training_counts(prepared.corpus, prepared.windows)
-    targets = targets_of(prepared.corpus, prepared.windows)[rows]
+    targets = prepared.targets[rows]
     beyond = beyond_accuracy(judged, methods, recallers, popularity, config.fusion.k)
     best = comparison.best_single
     report = Report(
@@ -252,7 +261,7 @@ def run(context: StageContext) -> dict[str, float]:
         recaller_curves=_recaller_curves(prepared.data),
         confusion=pd.read_csv(context.inputs["sft"] / CONFUSION, index_col="best"),
         cases=extreme_cases(comparison, judged, prepared.corpus, prepared.windows, FOCUS, best),
-        coverage=coverage_of(recallers, prepared.lists.items[rows], targets),
+        coverage=join_coverage([coverage_of(recallers, *of_block) for of_block in listed_blocks(prepared, rows)]),
         lift=_lift(comparison, judged, users, config),
         beyond=beyond,
         popularity=mean_popularity(targets, popularity),

@@ -6,19 +6,22 @@ view trained on, and a score is compared with scores of the same recallers. Lege
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softgrpo.common.artifacts import CANDIDATES
 from softgrpo.common.names import name_fold
-from softgrpo.common.records import CandidateLists, Part, Windows
+from softgrpo.common.records import CandidateLists, Listed, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.cross_fit import cross_fit
 from softgrpo.policy.features import Features
-from softgrpo.recallers.candidates import read_pool
+from softgrpo.recallers.candidates import BLOCK
+from softgrpo.recallers.stored_lists import ListsWriter, Pool, StoredLists
+from softgrpo.stages.shards import in_shards
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,23 @@ class View:
         """Returns the name of the stage that makes a recaller's lists for these windows."""
         return f"recall-{name_fold(recaller, self.fold) if self.fold else recaller}"
 
-    def lists(self, inputs: Mapping[str, Path], recallers: Sequence[str]) -> CandidateLists:
-        """Returns the lists of a pool for these windows, (W, M, D).
+    def pool(self, inputs: Mapping[str, Path], recallers: Sequence[str]) -> Pool:
+        """Returns the lists of a pool for these windows, in their files.
 
         Args:
             inputs: Folders of the stages `recall`, by name.
             recallers: The pool.
         """
-        return read_pool([inputs[self.node(name)] / CANDIDATES for name in recallers])
+        return Pool.open([inputs[self.node(name)] / CANDIDATES for name in recallers])
+
+    def blocks(self, lists: StoredLists) -> Iterator[tuple[NDArray[np.int64], CandidateLists]]:
+        """Gives these windows a block at a time: their numbers among those of all views, and their lists.
+
+        Args:
+            lists: Of all views.
+        """
+        for block in in_shards(np.arange(lists.windows)[self.rows], BLOCK):
+            yield block, lists.rows(block)
 
 
 def views_of(windows: Windows, config: ExperimentConfig) -> tuple[View, ...]:
@@ -65,17 +77,18 @@ def views_of(windows: Windows, config: ExperimentConfig) -> tuple[View, ...]:
     )
 
 
-def join_lists(lists: Sequence[CandidateLists]) -> CandidateLists:
-    """Returns the lists of all views, one behind the other; they have the same recallers and depth."""
-    if len(lists) == 1:
-        return lists[0]
-    items, scores = (np.concatenate([getattr(each, name) for each in lists]) for name in ("items", "scores"))
-    return CandidateLists(lists[0].recallers, items, scores)
+def write_pools(path: Path, pools: Sequence[Pool]) -> None:
+    """Writes the lists of all views into one file, one behind the other; they have the same recallers and depth."""
+    recallers, depth = pools[0].recallers, pools[0].depth
+    with ListsWriter(path, recallers, depth, sum(pool.windows for pool in pools)) as writer:
+        for pool in pools:
+            for block in in_shards(np.arange(pool.windows), BLOCK):
+                writer.write(pool.rows(block))
 
 
 def rows_of_lists(lists: CandidateLists, rows: slice) -> CandidateLists:
     """Returns the lists of some windows."""
-    return CandidateLists(lists.recallers, lists.items[rows], lists.scores[rows])
+    return lists.rows(rows)
 
 
 def join_features(features: Sequence[Features]) -> Features:
@@ -89,7 +102,7 @@ def rows_of_features(features: Features, rows: slice) -> Features:
     return Features(**{field.name: getattr(features, field.name)[rows] for field in fields(Features)})
 
 
-def score_scales(lists: CandidateLists, windows: Windows) -> dict[str, float]:
+def score_scales(lists: Listed, windows: Windows) -> dict[str, float]:
     """Returns how wide the scores of each recaller's earlier lists are, as a multiple of those of its policy windows.
 
     The width of a list is its first score less its last; the two means are over lists with at least two items. NaN without any.
@@ -99,10 +112,11 @@ def score_scales(lists: CandidateLists, windows: Windows) -> dict[str, float]:
         windows: Of all views.
     """
     scales: dict[str, float] = {}
+    by_part = [lists.rows(windows.of(part)).scores for part in (Part.EARLIER, Part.POLICY)]
     for place, name in enumerate(lists.recallers):
         means = []
-        for part in (Part.EARLIER, Part.POLICY):
-            scores = lists.scores[windows.of(part), place]
+        for of_part in by_part:
+            scores = of_part[:, place]
             count = np.isfinite(scores).sum(1)
             scores, count = scores[count > 1], count[count > 1]
             width = scores[:, 0] - scores[np.arange(len(scores)), count - 1]

@@ -35,7 +35,7 @@ from softgrpo.presets import resolve
 from softgrpo.presets.bounds import read_yaml
 from softgrpo.presets.settings import as_flags
 from softgrpo.presets.settings_file import read_settings
-from softgrpo.recallers.candidates import check_candidates
+from softgrpo.recallers.candidate_checks import check_candidates
 from softgrpo.recallers.from_file import read_lists
 from softgrpo.serving.histories import open_history, read_histories
 from tests.softgrpo.recallers.cases import corpus_of, windows_of

@@ -370,6 +370,7 @@ def test_what_is_measured_where() -> None:
         "merges",
         "recommend",
         "report",
+        "estimate",
     ]
     assert list(sections(CPU)) == wanted
     assert "throughput-Qwen2.5-0.5B" in sections(torch.device("cuda"))

@@ -53,16 +53,10 @@ class Known:
 
     def of(self, rows: NDArray[np.int64]) -> Known:
         """Returns what is known of some of the windows, in the order asked for."""
-        windows, lists = self.windows, self.lists
+        lists = self.lists
         return replace(
             self,
-            windows=replace(
-                windows,
-                user=windows.user[rows],
-                part=windows.part[rows],
-                start=windows.start[rows],
-                end=windows.end[rows],
-            ),
+            windows=self.windows.at(rows),
             lists=replace(lists, items=lists.items[rows], scores=lists.scores[rows]),
             features=Features(**{name: values[rows] for name, values in vars(self.features).items()}),
         )

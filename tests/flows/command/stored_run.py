@@ -25,7 +25,7 @@ from softgrpo.policy.numbers import WindowNumbers, save_numbers
 from softgrpo.presets import resolve
 from softgrpo.recallers.candidates import write_candidates
 from softgrpo.stages.contract import Node, Stage, StageContext
-from softgrpo.stages.inputs import save_merges
+from softgrpo.stages.merge_files import save_merges
 from tests.softgrpo.data.cases import corpus_of
 
 NAMES = ("A", "B")

@@ -103,6 +103,7 @@ def small_prepared(config: ExperimentConfig, test_seed: int = 7, test: bool = Tr
         corpus=corpus,
         windows=windows,
         lists=lists,
+        stored_lists=lists,
         features=features,
         numbers=window_numbers(Known(corpus, windows, lists, features), config.told_features),
         merges=search,

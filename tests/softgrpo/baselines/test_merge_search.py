@@ -12,7 +12,7 @@ from softgrpo.common.artifacts import MERGES
 from softgrpo.config import ExperimentConfig, FusionChoice, FusionConfig
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.ranking.searched import SearchedLists
-from softgrpo.stages.inputs import load_merges, save_merges
+from softgrpo.stages.merge_files import load_merges, save_merges
 from tests.softgrpo.baselines.cases import small_config, small_prepared
 
 RECIPROCAL = FusionConfig(method="score", normalisation="rank_reciprocal", k=1)

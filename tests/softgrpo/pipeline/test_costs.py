@@ -208,7 +208,8 @@ def test_a_run_says_its_estimate_before_it_begins(
         caplog.clear()
         run_standalone(config, output=tmp_path)
     assert first[0].startswith("estimate: about ") and "recall " in first[0]
-    assert "running" in first[1]
+    assert first[1].startswith("estimate: up to ") and " of disk" in first[1]
+    assert "running" in first[2]
     assert not any("estimate" in record.getMessage() for record in caplog.records)
 
 

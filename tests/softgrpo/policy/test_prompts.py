@@ -17,15 +17,8 @@ from softgrpo.errors import PolicyError
 from softgrpo.policy.catalogue import short
 from softgrpo.policy.features import Features, make_features
 from softgrpo.policy.numbers import WindowNumbers
-from softgrpo.policy.prompts import (
-    PromptFormatter,
-    PromptParts,
-    encode,
-    level,
-    load_prompts,
-    save_prompts,
-    track_word,
-)
+from softgrpo.policy.prompt_files import load_prompts, save_prompts
+from softgrpo.policy.prompts import PromptFormatter, PromptParts, encode, level, track_word
 from tests.softgrpo.data.cases import corpus_of, windows_of
 
 DAY = 86_400.0

@@ -14,7 +14,8 @@ from softgrpo.algorithm.batching import PromptRows
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.policy.card import PolicyCard
 from softgrpo.policy.model import Policy
-from softgrpo.policy.prompts import PromptParts, save_prompts
+from softgrpo.policy.prompt_files import save_prompts
+from softgrpo.policy.prompts import PromptParts
 from softgrpo.stages import grpo, sft
 from softgrpo.stages import test as test_stage
 from softgrpo.stages.contract import StageContext

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.errors import CandidateError, LeakageError
 from softgrpo.recallers.best_items import top_items
+from softgrpo.recallers.candidate_checks import check_candidates
 from softgrpo.recallers.candidates import (
     build_candidates,
-    check_candidates,
     read_candidates,
     read_pool,
     write_candidates,

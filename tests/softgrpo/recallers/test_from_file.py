@@ -21,7 +21,7 @@ from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.run import LogReporter, run_node
 from softgrpo.presets import resolve
 from softgrpo.presets.pools import resolve_pools
-from softgrpo.recallers.candidates import check_candidates
+from softgrpo.recallers.candidate_checks import check_candidates
 from softgrpo.recallers.from_file import read_lists
 from softgrpo.recallers.registry import check_pool
 from tests.softgrpo.recallers.cases import corpus_of, windows_of

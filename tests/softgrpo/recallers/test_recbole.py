@@ -17,7 +17,8 @@ import torch
 
 from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.errors import RecallerError, StoreError
-from softgrpo.recallers.candidates import RecallerModel, build_candidates, check_candidates
+from softgrpo.recallers.candidate_checks import check_candidates
+from softgrpo.recallers.candidates import RecallerModel, build_candidates
 from tests.softgrpo.recallers.cases import ITEMS, LENGTH, TRAIN, USERS, corpus_of, cycles, windows_of
 
 pytest.importorskip("recbole")

@@ -16,7 +16,7 @@ from softgrpo.common.records import CandidateLists, Part
 from softgrpo.data.windows import history_of
 from softgrpo.errors import ConfigError, PolicyError
 from softgrpo.evaluation.chosen import read_chosen
-from softgrpo.policy.prompts import load_prompts
+from softgrpo.policy.prompt_files import load_prompts
 from softgrpo.policy.reference import Reference
 from softgrpo.serving.answers import NOTHING_KNOWN, OTHERS_ONLY, describer_of, open_answerer
 from softgrpo.serving.choice import method_key

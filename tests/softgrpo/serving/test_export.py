@@ -23,7 +23,8 @@ from softgrpo.errors import DataError
 from softgrpo.evaluation.report_files import save_report
 from softgrpo.policy.model import create_policy, store_policy
 from softgrpo.policy.number_scale import NumberScale
-from softgrpo.policy.prompts import PromptParts, save_prompts
+from softgrpo.policy.prompt_files import save_prompts
+from softgrpo.policy.prompts import PromptParts
 from softgrpo.serving.export import export_policy
 from softgrpo.serving.model_card import Origin
 from tests.softgrpo.evaluation.setup_small import Small, small

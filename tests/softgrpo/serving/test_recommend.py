@@ -28,7 +28,8 @@ from softgrpo.ranking.fusion import align, contributions, merged_lists
 from softgrpo.recallers.candidates import write_candidates
 from softgrpo.serving.recommend import NO_TEST_WINDOW, NO_WINDOW, NOT_IN_DATA, recommend, stored_weights
 from softgrpo.serving.recommended import Recommended, as_records, write_recommended
-from softgrpo.stages.inputs import Prepared, save_merges, save_static
+from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.merge_files import save_merges, save_static
 from tests.softgrpo.data.cases import corpus_of, windows_of
 from tests.support.fusion_cases import merge_by_value
 

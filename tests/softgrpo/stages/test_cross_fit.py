@@ -26,7 +26,7 @@ from softgrpo.pipeline.store import LocalStore
 from softgrpo.policy.blocks.block import Known
 from softgrpo.policy.features import load_features, make_features
 from softgrpo.policy.numbers import load_numbers, save_numbers, window_numbers
-from softgrpo.policy.prompts import load_prompts
+from softgrpo.policy.prompt_files import load_prompts
 from softgrpo.presets import resolve
 from softgrpo.recallers.candidates import read_candidates
 from softgrpo.stages import data as data_stage

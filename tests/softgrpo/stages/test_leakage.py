@@ -26,7 +26,8 @@ from softgrpo.pipeline.store import LocalStore
 from softgrpo.policy.blocks.block import Known, Numbers
 from softgrpo.policy.features import load_features, save_features
 from softgrpo.policy.numbers import BLOCKS, WindowNumbers, load_numbers, save_numbers, window_numbers
-from softgrpo.policy.prompts import PromptFormatter, PromptParts, load_prompts, save_prompts
+from softgrpo.policy.prompt_files import load_prompts, save_prompts
+from softgrpo.policy.prompts import PromptFormatter, PromptParts
 from softgrpo.presets import resolve
 from softgrpo.recallers.candidates import read_candidates, write_candidates
 from softgrpo.stages.contract import Node

@@ -58,7 +58,7 @@ def rewarded(hits: int, windows: int, monkeypatch: pytest.MonkeyPatch, **section
     items = torch.tensor([[[1], [2]]]).expand(windows, -1, -1)
     targets = torch.where(torch.arange(windows)[:, None] < hits, 2, 3)
     judged = JudgedLists.build(items, torch.ones(items.shape), targets, FusionConfig(method="score", k=1))
-    monkeypatch.setattr(Prepared, "judged", lambda _self, rows: judged.select(torch.from_numpy(rows)))
+    monkeypatch.setattr(Prepared, "contending", lambda _self, rows, k=None: judged.select(torch.from_numpy(rows)))
     return found
 
 

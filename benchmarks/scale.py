@@ -1,0 +1,291 @@
+"""A benchmark that grows: time and peak memory of each stage against the number of users, with fitted exponents.
+
+    python -m benchmarks.scale --users 1500 6000 --lists 3 8 --markdown scale.md
+
+Made-up data with the statistics of ml-1m go from files of lists through the stages `recall`, `data` and `gates`, the report and
+`softgrpo score`; no recaller and no language model is trained. Each step works in a process of its own:
+`python -m benchmarks.scale step NAME FOLDER USERS LISTS` is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from benchmarks.made_up import Place, make
+from benchmarks.peak import peak_bytes_of_process
+
+USERS, LISTS = (1500, 6000), (3, 8)
+PAPER_USERS = (10_000_000, 100_000_000)
+MACHINE_BYTES = 24e9
+"""Memory of a machine in the table on paper."""
+MOST_TIME, MOST_MEMORY = 1.05, 0.1
+"""Largest exponents that are wanted."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One step with one number of users.
+
+    Attributes:
+        step: Its name.
+        users: How many.
+        lists: How many recallers.
+        seconds: Of one core.
+        peak: Bytes.
+        stored: Bytes of what it wrote.
+    """
+
+    step: str
+    users: int
+    lists: int
+    seconds: float
+    peak: float
+    stored: float
+
+
+def recall(place: Place) -> None:
+    """Reads the file of lists of the first recaller, as its stage does."""
+    from softgrpo.stages import recall_file
+
+    _run(place, recall_file.run, "recall", ("split",), place.recallers[0])
+
+
+def data(place: Place) -> None:
+    """Pools and describes the lists, searches merge and static weights, writes the prompts."""
+    from softgrpo.stages import data as stage
+
+    _run(place, stage.run, "data", ("split", *(f"recall-{name}" for name in place.recallers)))
+
+
+def gates(place: Place) -> None:
+    """Fits the gate by thirds of history length and judges every row on all validation windows."""
+    from softgrpo.stages import gates as stage
+
+    _run(place, stage.run, "gates", ("split", "data"))
+
+
+def report(place: Place) -> None:
+    """Writes the report of all test windows with made-up weights of gates and language models."""
+    from benchmarks.reporting import write_made_up_report
+    from softgrpo.stages.inputs import Prepared
+
+    prepared = Prepared(place.settings(), place.stage("split"), place.stage("data"))
+    write_made_up_report(prepared, prepared.static, place.stage("test"))
+
+
+def score(place: Place) -> None:
+    """Scores all users from histories and lists to Parquet with the static mixture, as `softgrpo score` does."""
+    from softgrpo.data.streams import Shard
+    from softgrpo.serving.histories import open_history, open_lists
+    from softgrpo.serving.recommended import RequestWriter
+    from softgrpo.serving.scoring import Asked, Summary
+    from softgrpo.serving.scoring import score as scored
+    from softgrpo.serving.served_run import ServedRun
+
+    config = place.settings()
+    folders = {name: place.stage(name) for name in ("split", "data", "gates")}
+    out = place.stage("score")
+    out.mkdir()
+    run = ServedRun.open(config, folders, "static", out, place.recallers)
+    lists = {name: open_lists(place.current(name), config.data) for name in place.recallers}
+    asked = Asked(open_history(place.history, config.data), lists, Shard(0, 1), None, config.fusion.k)
+    with RequestWriter(out / "scored.parquet", place.recallers) as writer:
+        for batch in scored(run, asked, Summary()):
+            writer.write(batch)
+
+
+STEPS: dict[str, tuple[Callable[[Place], None], str]] = {
+    "recall": (recall, "recall-R0"),
+    "data": (data, "data"),
+    "gates": (gates, "gates"),
+    "report": (report, "test"),
+    "score": (score, "score"),
+}
+"""What is measured, and the folder that it fills."""
+
+
+def _run(
+    place: Place, run: Callable[..., dict[str, float]], name: str, reads: Sequence[str], variant: str = ""
+) -> None:
+    """Runs one stage in this process."""
+    from softgrpo.pipeline.run import LogReporter
+    from softgrpo.stages.contract import StageContext
+
+    out = place.stage(f"{name}-{variant}" if variant else name)
+    out.mkdir()
+    inputs = {each: place.stage(each) for each in reads}
+    run(StageContext(place.settings(), variant, inputs, out, place.folder / "work", LogReporter(name)))
+
+
+def other_lists(place: Place) -> None:
+    """Reads the files of the other recallers, whose time is that of the first."""
+    from softgrpo.stages import recall_file
+
+    for name in place.recallers[1:]:
+        _run(place, recall_file.run, "recall", ("split",), name)
+
+
+PREPARING: dict[str, Callable[[Place], None]] = {"make": make, "other-lists": other_lists}
+"""What is not measured."""
+
+
+def measure(users: int, lists: int, folder: Path) -> list[Measured]:
+    """Makes data and measures every step with them."""
+    place, found = Place(folder, users, lists), []
+    _in_process("make", place)
+    for name in STEPS:
+        found.append(_in_process(name, place))
+        if name == "recall":
+            _in_process("other-lists", place)
+    return found
+
+
+def _in_process(step: str, place: Place) -> Measured:
+    command = [sys.executable, "-m", "benchmarks.scale", "step", step]
+    command += [str(place.folder), str(place.users), str(place.lists)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
+    seconds, peak = map(float, done.stdout.split()[-2:])
+    out = place.stage(STEPS[step][1]) if step in STEPS else place.folder
+    stored = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    print(
+        f"{place.users:,} users, {place.lists} lists, {step}: {seconds:.1f} s, {peak / 2**20:,.0f} MiB", file=sys.stderr
+    )
+    return Measured(step, place.users, place.lists, seconds, peak, stored)
+
+
+def step(name: str, place: Place) -> None:
+    """Works in this process; prints the seconds of one core and the peak memory in bytes."""
+    import torch
+
+    torch.set_num_threads(1)
+    work = PREPARING[name] if name in PREPARING else STEPS[name][0]
+    begin = time.process_time()
+    work(place)
+    print(time.process_time() - begin, peak_bytes_of_process())
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a step grows.
+
+    Attributes:
+        step: Its name.
+        lists: How many recallers.
+        time: Exponent of the time.
+        memory: Exponent of the memory.
+        second: Seconds that a further user takes.
+        byte: Bytes that a further user takes at the peak.
+        fixed: Bytes that every number of users takes.
+        stored: Bytes that a further user takes on disk.
+    """
+
+    step: str
+    lists: int
+    time: float
+    memory: float
+    second: float
+    byte: float
+    fixed: float
+    stored: float
+
+
+def fit(points: Sequence[Measured]) -> Fit:
+    """Fits one step at several numbers of users: exponents on logarithms, slopes by least squares."""
+    users = np.array([point.users for point in points], dtype=np.float64)
+
+    def exponent(values: Sequence[float]) -> float:
+        return float(np.polyfit(np.log(users), np.log(values), 1)[0])
+
+    def slope(values: Sequence[float]) -> tuple[float, float]:
+        along, start = np.polyfit(users, values, 1)
+        return float(max(along, 0.0)), float(start)
+
+    seconds, peaks = [point.seconds for point in points], [point.peak for point in points]
+    byte, fixed = slope(peaks)
+    stored, _ = slope([point.stored for point in points])
+    first = points[0]
+    return Fit(first.step, first.lists, exponent(seconds), exponent(peaks), slope(seconds)[0], byte, fixed, stored)
+
+
+def fits(points: Sequence[Measured]) -> list[Fit]:
+    """Returns the fit of each step with each number of lists, in the order of the points."""
+    groups: dict[tuple[int, str], list[Measured]] = {}
+    for point in points:
+        groups.setdefault((point.lists, point.step), []).append(point)
+    return [fit(group) for group in groups.values() if len(group) > 1]
+
+
+def markdown(points: Sequence[Measured]) -> str:
+    """Returns the tables in the form that `docs/performance.md` holds."""
+    lines = ["| users | lists | step | s of one core | peak, MiB | stored, MiB |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {p.users:,} | {p.lists} | {p.step} | {p.seconds:.1f} | {p.peak / 2**20:,.0f} | {p.stored / 2**20:,.1f} |"
+        for p in points
+    ]
+    found = fits(points)
+    lines += ["", "| lists | step | exponent of time | of memory | a user more: ms | KiB at the peak | KiB stored |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {f.lists} | {f.step} | {f.time:.2f} | {f.memory:.2f} | {1000 * f.second:.2f} | {f.byte / 2**10:.2f} | "
+        f"{f.stored / 2**10:.2f} |"
+        for f in found
+    ]
+    lines += ["", *on_paper(found)]
+    return "\n".join(lines) + "\n"
+
+
+def on_paper(found: Sequence[Fit]) -> list[str]:
+    """Returns the table on paper: what the slopes say of more users than this machine holds."""
+    lines = ["| users | lists | stored, GB | hours of one core | shards of 24 GB |", "|---|---|---|---|---|"]
+    for users in PAPER_USERS:
+        for lists in sorted({each.lists for each in found}):
+            own = [each for each in found if each.lists == lists]
+            times = [lists if each.step == "recall" else 1 for each in own]
+            stored = sum(each.stored * users * count for each, count in zip(own, times, strict=True))
+            hours = sum(each.second * users * count for each, count in zip(own, times, strict=True)) / 3600
+            shards = max(int(np.ceil(each.byte * users / (MACHINE_BYTES - each.fixed))) for each in own)
+            lines.append(f"| {users:,} | {lists} | {stored / 1e9:,.0f} | {hours:,.0f} | {max(1, shards):,} |")
+    return lines
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measures and prints the tables; an exponent above its aim is a number and not an error."""
+    given = list(sys.argv[1:] if words is None else words)
+    if given[:1] == ["step"]:
+        name, folder, users, lists = given[1:]
+        step(name, Place(Path(folder), int(users), int(lists)))
+        return 0
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--users", nargs="+", type=int, default=USERS, help="numbers of users, ascending")
+    parser.add_argument("--lists", nargs="+", type=int, default=LISTS, help="numbers of recallers")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was measured to a file")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="also write the tables as docs/performance.md holds them"
+    )
+    asked = parser.parse_args(given)
+    points = []
+    for lists in asked.lists:
+        for users in asked.users:
+            with TemporaryDirectory() as folder:
+                points += measure(users, lists, Path(folder))
+    text = markdown(points)
+    print(text)
+    if asked.json is not None:
+        asked.json.write_text(json.dumps([vars(point) for point in points], indent=1) + "\n", encoding="utf-8")
+    if asked.markdown is not None:
+        asked.markdown.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Prompts in files, written and read for some windows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from softgrpo.policy.prompts import PromptParts
+
+PROMPT_SCHEMA = pa.schema(
+    [
+        ("head", pa.string()),
+        ("items", pa.list_(pa.string())),
+        ("tail", pa.string()),
+        ("shorter", pa.list_(pa.string())),
+    ]
+)
+
+
+def save_prompts(path: Path, parts: Sequence[PromptParts]) -> None:
+    """Writes one row per window."""
+    with PromptsWriter(path) as writer:
+        writer.write(parts)
+
+
+class PromptsWriter:
+    """Writes prompts, those of some windows at a time as a row group: one row per window.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetWriter(path, PROMPT_SCHEMA)
+
+    def __enter__(self) -> PromptsWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def write(self, parts: Sequence[PromptParts]) -> None:
+        """Writes the prompts of the next windows."""
+        rows = {
+            "head": [part.head for part in parts],
+            "items": [list(part.items) for part in parts],
+            "tail": [part.tail for part in parts],
+            "shorter": [list(part.shorter) for part in parts],
+        }
+        self._file.write_table(pa.table(rows, schema=PROMPT_SCHEMA))
+
+
+def load_prompts(path: Path, rows: NDArray[np.int64]) -> list[PromptParts]:
+    """Reads the prompts of some windows, in the order asked for."""
+    found: dict[int, PromptParts] = {}
+    with pq.ParquetFile(path) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            behind = first + file.metadata.row_group(group).num_rows
+            own = np.unique(rows[(rows >= first) & (rows < behind)])
+            if len(own):
+                table = file.read_row_group(group).take(pa.array(own - first)).to_pydict()
+                parts = zip(*(table[name] for name in PROMPT_SCHEMA.names), strict=True)
+                for row, (head, items, tail, shorter) in zip(own.tolist(), parts, strict=True):
+                    found[row] = PromptParts(head, tuple(items), tail, tuple(shorter))
+            first = behind
+    return [found[row] for row in rows.tolist()]

@@ -1,0 +1,76 @@
+"""Whether candidate lists are what they have to be. Legend: W windows, M recallers, D depth."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softgrpo.common.records import CandidateLists, Corpus, Windows
+from softgrpo.errors import CandidateError, LeakageError
+from softgrpo.recallers.candidates import NO_ITEM, REBUILD
+
+
+def check_candidates(lists: CandidateLists, corpus: Corpus, windows: Windows) -> None:
+    """Checks that lists are what they have to be.
+
+    Raises:
+        CandidateError: The lists are of another shape, or one has a gap, an item that does not exist, a repeated item, a
+            score that is not finite, or scores that rise.
+        LeakageError: A list holds an item of the window's history.
+    """
+    expected = (len(windows), len(lists.recallers), lists.depth)
+    if lists.items.shape != expected or lists.scores.shape != expected:
+        received = f"Candidate lists of shape {lists.items.shape} and {lists.scores.shape}"
+        raise CandidateError(
+            received, f"The shape is (windows, recallers, depth) = {expected}", REBUILD, code="CANDIDATE-008"
+        )
+    position = Positions(corpus)
+    for number, name in enumerate(lists.recallers):
+        items, scores = lists.items[:, number], lists.scores[:, number]
+        filled = items != NO_ITEM
+        _refuse(filled[:, 1:] & ~filled[:, :-1], name, "has an empty place before its end", "A list has no gaps")
+        _refuse(
+            filled != ~np.isnan(scores), name, "has an item without a score, or a score without one", "They go together"
+        )
+        wrong = filled & ((items < 0) | (items >= corpus.num_items))
+        _refuse(wrong, name, "holds an item that does not exist", f"Items are 0..{corpus.num_items - 1}")
+        _refuse(filled & ~np.isfinite(scores) & ~np.isnan(scores), name, "has an infinite score", "Scores are finite")
+        _refuse(
+            filled[:, 1:] & (scores[:, 1:] > scores[:, :-1]), name, "has scores that rise", "The best item comes first"
+        )
+        ordered = np.sort(np.where(filled, items, -1 - np.arange(lists.depth)), axis=1)
+        _refuse(ordered[:, 1:] == ordered[:, :-1], name, "holds an item twice", "An item appears once")
+        seen = position(np.broadcast_to(windows.user[:, None], items.shape)[filled], items[filled])
+        leaked = np.zeros_like(filled)
+        leaked[filled] = seen < np.broadcast_to(windows.start[:, None], items.shape)[filled]
+        if leaked.any():
+            window = int(np.argwhere(leaked)[0, 0])
+            received = f"The list of {name} for window {window} holds an item of the window's history"
+            raise LeakageError(received, "Candidates are unseen items", REBUILD, code="LEAKAGE-004")
+
+
+def _refuse(wrong: NDArray[np.bool_], name: str, what: str, rule: str) -> None:
+    if wrong.any():
+        raise CandidateError(
+            f"The list of {name} for window {int(np.argwhere(wrong)[0, 0])} {what}",
+            rule,
+            REBUILD,
+            code="CANDIDATE-009",
+        )
+
+
+class Positions:
+    """Looks up the place of (user, item) pairs in the users' sequences; beyond every sequence for pairs that are not there."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        keys = corpus.user.astype(np.int64) * corpus.num_items + corpus.item
+        self._order = np.argsort(keys, kind="stable")  # of repeated pairs the first comes first
+        self._keys = keys[self._order]
+        self._place = np.arange(len(keys)) - corpus.offsets[corpus.user]
+        self._num_items = corpus.num_items
+
+    def __call__(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.int64]:
+        keys = users.astype(np.int64) * self._num_items + items
+        nearest = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        place = self._place[self._order[nearest]]
+        return np.where(self._keys[nearest] == keys, place, np.iinfo(np.int64).max)
