@@ -34,8 +34,8 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     """Adds the parser of this command."""
     usage = (
         "softgrpo score RUN (--history FILE | --latest) [--lists NAME=FILE ...] [--user-fields FILE]\n"
-        "                      [--users USER ...] [--k N] [--method NAME] [--shard I/N] [--out FILE [--overwrite]]\n"
-        "                      [--format parquet|json]"
+        "                      [--item-fields FILE] [--users USER ...] [--k N] [--method NAME] [--shard I/N]\n"
+        "                      [--out FILE [--overwrite]] [--format parquet|json]"
     )
     parser = commands.add_parser("score", prog="softgrpo score", description=DESCRIPTION, usage=usage)
     source = parser.add_mutually_exclusive_group(required=True)
@@ -58,6 +58,13 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
         type=Path,
         metavar="FILE",
         help="what is known of users now: user, and fields that the run knows, such as age (default: with --latest the data set's)",
+    )
+    parser.add_argument(
+        "--item-fields",
+        "--item_fields",
+        type=Path,
+        metavar="FILE",
+        help="items with their texts, as in the data set's file of items: Text can recommend those that the run does not know",
     )
     add_users(parser, "of the file")
     parser.add_argument("--k", type=int, metavar="N", help="length of the lists (default: fusion.k of the run)")
@@ -90,7 +97,16 @@ def prepare(arguments: argparse.Namespace) -> Job:
     from softgrpo.flows.results.scoring import ScoreOptions, open_to_score, score_run
 
     method = arguments.method or BEST
-    options = ScoreOptions(arguments.history, lists, users, arguments.k, method, shard, arguments.user_fields)
+    options = ScoreOptions(
+        arguments.history,
+        lists,
+        users,
+        arguments.k,
+        method,
+        shard,
+        arguments.user_fields,
+        arguments.item_fields,
+    )
     run = open_to_score(arguments.RUN, arguments.output, options)
     part = "" if shard.count == 1 else f"-{shard.index + 1}-of-{shard.count}"
     to = arguments.to or arguments.output / FOLDER / f"{run.run_id}{part}.{arguments.format or FORMATS[0]}"

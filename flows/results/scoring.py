@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from softgrpo.common.names import SNAPSHOT_NODE
 from softgrpo.data.streams import Shard, Stream
 from softgrpo.errors import CandidateError, nearest
 from softgrpo.evaluation.chosen import BEST
@@ -29,6 +30,7 @@ class ScoreOptions:
         method: Key of a row of the run's table; `best` takes the one that validation windows chose.
         shard: Whose users are scored.
         user_fields: A file of what is known of users now; None takes that of the run, or of the data set as it is now.
+        item_fields: A file of items with their texts; those that the run does not know can be recommended too.
     """
 
     history: Path | None = None
@@ -38,6 +40,7 @@ class ScoreOptions:
     method: str = BEST
     shard: Shard = ALL
     user_fields: Path | None = None
+    item_fields: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,12 @@ def open_to_score(run_id: str, output: Path, options: ScoreOptions) -> FinishedR
                 f"--lists {name}=...", "The run weighs no such recaller", nearest(name, pool), code="CANDIDATE-017"
             )
     _open_streams(run, options)
+    if options.item_fields is not None:
+        from softgrpo.data.corpus import load_corpus
+        from softgrpo.serving.new_items import NewItems
+
+        known = load_corpus(run.folders.get(SNAPSHOT_NODE, run.folders["split"])).items
+        NewItems.read(options.item_fields, run.config, known)
     return run
 
 
@@ -118,7 +127,7 @@ def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
     history, lists = _open_streams(run, options)
     summary = Summary()
     with tempfile.TemporaryDirectory() as work:
-        served = ServedRun.open(config, run.folders, options.method, Path(work), tuple(lists))
+        served = ServedRun.open(config, run.folders, options.method, Path(work), tuple(lists), options.item_fields)
         names, users = fields_of(served.corpus.users), options.user_fields
         if users is None and options.history is None and names:
             users = data_files(config.data).users
@@ -130,6 +139,8 @@ def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
                 writer.write(batch)
         seconds = time.perf_counter() - start
     notes = summary.notes(told_order=options.history is not None)
+    if served.new_items is not None:
+        notes += served.new_items.notes(summary.new_items)
     if run.refit_of:
         notes.append(f"recallers of refit {run.run_id}; the numbers of the report are those of run {run.refit_of}")
     if options.history is not None and (ignored := asked.history.ignored):

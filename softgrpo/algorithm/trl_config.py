@@ -16,6 +16,10 @@ from softgrpo.errors import ConfigError
 
 Rule = tuple[str, bool, str]
 """Name of a setting, whether it holds a legal value, and what is legal."""
+LEAST_NOISE_SCALE = 1e-3
+"""A log probability in float32 is rounded by up to 5e-7 where it is near -10. Its density divides that by the scale, so that noise
+of a smaller scale would drown in the rounding, and at last the division overflows."""
+_LEGAL_NOISE_SCALE = f"it must be at least {LEAST_NOISE_SCALE:g}, finite"
 _OF_SAPO = ("sapo_temperature_pos", "sapo_temperature_neg")
 _OF_VESPO = ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg")
 
@@ -134,11 +138,11 @@ class SoftGRPOConfig(_BaseConfig):
             ("sampling", self.sampling in ("soft", "discrete"), "it must be soft or discrete"),
             ("tau_gumbel", 0 < self.tau_gumbel < math.inf, "it must be positive and finite"),
             ("noise", self.noise in ("independent", "quasi"), "it must be independent or quasi"),
-            ("noise_scale", 0 < self.noise_scale < math.inf, "it must be positive and finite"),
+            ("noise_scale", LEAST_NOISE_SCALE <= self.noise_scale < math.inf, _LEGAL_NOISE_SCALE),
             (
                 "noise_scale_end",
-                self.noise_scale_end is None or 0 < self.noise_scale_end < math.inf,
-                "it must be positive and finite",
+                self.noise_scale_end is None or LEAST_NOISE_SCALE <= self.noise_scale_end < math.inf,
+                _LEGAL_NOISE_SCALE,
             ),
             ("top_p", 0 < self.top_p <= 1, "it must be in (0, 1]"),
         ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from softgrpo.config.section import Count, NonNegative, Positive, Probability, Section, Share
+from softgrpo.config.section import Count, NoiseScale, NonNegative, Positive, Probability, Section, Share
 
 
 class LabelConfig(Section):
@@ -152,10 +152,10 @@ class GRPOConfig(Section):
     noise: Literal["independent", "quasi"] = "quasi"
     """Noise of a prompt's samples. independent: as published; quasi: a scrambled Sobol' sequence, which fills the space
     evenly, so that the gradient varies less (a quarter of the variance at 64 samples); each sample alone has the same law."""
-    noise_scale: Positive = 0.25
+    noise_scale: NoiseScale = 0.25
     """Factor s of the Gumbel noise (soft only). 1 is the published algorithm, whose samples lie anywhere on the simplex, so that
     what is best for them is not best for softmax(z); 0.25, the default of the pipeline, keeps them near the policy."""
-    noise_scale_end: Positive | None = None
+    noise_scale_end: NoiseScale | None = None
     """Noise scale of the last samples, reached on a line from noise_scale; null keeps it constant."""
     top_p: Probability = 1.0
     """Mass of the classes that are sampled; the class that crosses it is included, 1 keeps all. The published 0.9 shuts out the

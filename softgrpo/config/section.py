@@ -12,6 +12,8 @@ WholeShare = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+NoiseScale = Annotated[float, Field(ge=1e-3, allow_inf_nan=False)]
+"""Below 0.001 the rounding of float32 log probabilities, divided by the scale, is no longer small beside the noise."""
 
 
 class Section(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +51,7 @@ def item_texts(data: DataConfig, text: TextConfig, items: pd.DataFrame) -> list[
             code="DATA-027",
         )
     columns = {field: items[field] for field in CORPUS_FIELDS} | _further(path, data, text.further_fields, items)
-    parts = [[_plain(value) for value in columns[field]] for field in text.fields]
-    texts = [". ".join(filter(None, each)) for each in zip(*parts, strict=True)]
+    texts = joined_texts(text, columns)
     if not any(texts):
         raise DataError(
             f"{path} with the columns {', '.join(TableFile.open(path).names)}",
@@ -62,6 +61,17 @@ def item_texts(data: DataConfig, text: TextConfig, items: pd.DataFrame) -> list[
             code="DATA-028",
         )
     return texts
+
+
+def joined_texts(text: TextConfig, columns: Mapping[str, Iterable[str]]) -> list[str]:
+    """Returns one text per item.
+
+    Args:
+        text: Names the columns, in their order.
+        columns: Their values, one for each item.
+    """
+    parts = [[_plain(value) for value in columns[field]] for field in text.fields]
+    return [". ".join(filter(None, each)) for each in zip(*parts, strict=True)]
 
 
 def _further(

@@ -56,6 +56,15 @@ class Current:
         items = _places(now.items, run.items).astype(np.int32)
         return cls(now, np.bincount(now.item, minlength=now.num_items), users, items)
 
+    def with_items(self, items: pd.DataFrame) -> Current:
+        """Returns the same with more items after the others, of which nothing was trained on.
+
+        Args:
+            items: See `Corpus.items`.
+        """
+        corpus = replace(self.corpus, items=pd.concat([self.corpus.items, items], ignore_index=True))
+        return replace(self, corpus=corpus, popularity=np.pad(self.popularity, (0, len(items))))
+
     def listed(self, items: NDArray[np.int32]) -> NDArray[np.int32]:
         """Returns the numbers now of items in a run's lists, of any shape; -1 stays."""
         return np.where(items == NO_ITEM, NO_ITEM, self.items[items]).astype(np.int32)

@@ -24,6 +24,7 @@ from softgrpo.recallers.by_text import Adapter, TextRecaller, windows_at_a_time
 from softgrpo.recallers.candidates import NO_ITEM, unseen_items
 from softgrpo.recallers.fitted_plugin import PluginRecaller
 from softgrpo.recallers.plugins import plugin_names
+from softgrpo.serving.new_items import KnowsNoNewItem
 
 NO_USER = "does not know the user"
 NO_HISTORY = "knows no item of the history, or there is none"
@@ -120,7 +121,12 @@ class Lister:
 
 
 def open_lister(
-    config: ExperimentConfig, folders: Mapping[str, Path], corpus: Corpus, work: Path, without: Sequence[str] = ()
+    config: ExperimentConfig,
+    folders: Mapping[str, Path],
+    corpus: Corpus,
+    work: Path,
+    without: Sequence[str] = (),
+    new: int = 0,
 ) -> Lister:
     """Opens the recallers of a run.
 
@@ -130,6 +136,7 @@ def open_lister(
         corpus: Of the run.
         work: A folder for what an adapter of `Text` makes of the embeddings.
         without: Recallers that are not needed, because their lists are given.
+        new: Items after those of the corpus that only `Text` knows; `embed` has their embeddings too.
     """
     opened: dict[str, Recaller] = {}
     known: dict[str, NDArray[np.bool_]] = {}
@@ -147,6 +154,9 @@ def open_lister(
 
             model = load_recaller(folders[f"recall-{name}"] / "model", corpus)
             opened[name], known[name] = model, model.trained
+        if new and name != TEXT:
+            opened[name] = KnowsNoNewItem(opened[name], corpus.num_items, new)
+            known[name] = np.pad(known[name], (0, new))
     return Lister(config.recall.recallers, opened, known, config.recall.depth, config.recall.batch_size)
 
 

@@ -53,16 +53,19 @@ class Router:
     work: tempfile.TemporaryDirectory[str]
 
     @classmethod
-    def load(cls, run: StoredRun, method: str = BEST) -> Router:
+    def load(cls, run: StoredRun, method: str = BEST, item_fields: Path | None = None) -> Router:
         """Opens the recallers of a run, and one of its methods.
 
         Args:
             run: A finished run.
             method: Key of a row of its table, such as `static`, `gate_network`, `ranker` or `grpo_multi`; `best` takes the one that
                 validation windows chose.
+            item_fields: A file of items with their texts, as the data set's own; `Text` can recommend those that the run does not
+                know.
 
         Raises:
-            SoftGRPOError: The run stored no such method, or something of it is damaged; or it is the name of one.
+            SoftGRPOError: The run stored no such method, or something of it is damaged; or it is the name of one; or the file
+                lacks something, or the run has no `Text`.
         """
         if isinstance(run, str):
             raise DataError(
@@ -72,7 +75,7 @@ class Router:
                 code="DATA-050",
             )
         work = tempfile.TemporaryDirectory()
-        return cls(ServedRun.open(run.config, run.folders, method, Path(work.name)), work)
+        return cls(ServedRun.open(run.config, run.folders, method, Path(work.name), item_fields=item_fields), work)
 
     def recommend(
         self,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from softgrpo.common.columns import Columns
 from softgrpo.data.streams import Shard, Stream
 from softgrpo.serving.histories import Histories, read_histories, read_lists
 from softgrpo.serving.recommended import Recommended
@@ -56,6 +57,7 @@ class Summary:
         items: How many items they got.
         unordered: Users whose rows were out of the order of their times.
         unknown: Users with items that are not in the run's data.
+        new_items: How many of the items they got the run was not trained on.
         counts: Of each reason and each recaller without a list: users.
         examples: The first few of them.
     """
@@ -64,6 +66,7 @@ class Summary:
     items: int = 0
     unordered: int = 0
     unknown: int = 0
+    new_items: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
@@ -126,6 +129,8 @@ def score(run: ServedRun, asked: Asked, summary: Summary) -> Iterator[Recommende
         summary.unordered += histories.unordered
         for batch in _batches(run, asked, shard, histories):
             summary.add(batch)
+            if run.new_items is not None:
+                summary.new_items += int(batch.items[Columns.Item].isin(run.new_items.items[Columns.Token]).sum())
             yield batch
 
 

@@ -19,6 +19,7 @@ from softgrpo.serving.answers import Answerer, Answers, open_answerer
 from softgrpo.serving.choice import method_key
 from softgrpo.serving.current import Current
 from softgrpo.serving.lister import Lister, open_lister
+from softgrpo.serving.new_items import NewItems, without_new
 from softgrpo.serving.recommended import Recommended
 from softgrpo.serving.requests import Described, Requests
 from softgrpo.serving.track_records import TrackRecords
@@ -40,6 +41,7 @@ class ServedRun:
         lister: The recallers.
         records: How the recallers did before.
         vectors: Reads the recallers' user vectors, where the run has that block.
+        new_items: Items of a file that the run was not trained on; they come after all others.
     """
 
     config: ExperimentConfig
@@ -50,11 +52,18 @@ class ServedRun:
     vectors: VectorReader | None
     user_index: pd.Index
     item_index: pd.Index
+    new_items: NewItems | None = None
 
     @classmethod
     def open(
-        cls, config: ExperimentConfig, folders: Mapping[str, Path], method: str, work: Path, given: Sequence[str] = ()
-    ) -> ServedRun:  # fmt: skip
+        cls,
+        config: ExperimentConfig,
+        folders: Mapping[str, Path],
+        method: str,
+        work: Path,
+        given: Sequence[str] = (),
+        item_fields: Path | None = None,
+    ) -> ServedRun:
         """Opens a run.
 
         Args:
@@ -63,28 +72,41 @@ class ServedRun:
             method: Key of a method, as in the table; `best` takes the one that validation windows chose.
             work: A folder for what an adapter of `Text` makes of the embeddings; it is needed as long as the run is asked.
             given: Recallers whose lists will be given.
+            item_fields: A file of items with their texts; those that the run does not know can be recommended too.
 
         Raises:
-            SoftGRPOError: The run stored no such method, or something is damaged.
+            SoftGRPOError: The run stored no such method, or something is damaged; or see `NewItems.read`.
         """
         prepared = Prepared.of(config, folders)
         current = Current.of(prepared, folders)
+        trained, new = current.corpus, None
+        if item_fields is not None:
+            new = NewItems.read(item_fields, config, trained.items)
+            if len(new):
+                new.write_embeddings(config, folders["embed"], work)
+                folders, current = {**folders, "embed": work}, current.with_items(new.items)
         corpus = current.corpus
         return cls(
             config,
             current,
             open_answerer(prepared, folders, method_key(folders, config.fusion.k, method), current),
-            open_lister(config, folders, corpus, work, given),
+            open_lister(config, folders, trained, work, given, corpus.num_items - trained.num_items),
             TrackRecords.of(current.sequences(prepared.corpus), prepared.windows, prepared.features),
-            load_vectors(config, folders, corpus, prepared.data),
+            load_vectors(config, folders, trained, prepared.data),
             pd.Index(corpus.users[Columns.Token], dtype=object),
             pd.Index(corpus.items[Columns.Token], dtype=object),
+            new,
         )
 
     @property
     def corpus(self) -> Corpus:
         """The users and items that are asked about."""
         return self.current.corpus
+
+    @property
+    def trained_items(self) -> int:
+        """How many of the items the run, or its refit, knows; new ones come after them."""
+        return self.corpus.num_items - (0 if self.new_items is None else len(self.new_items))
 
     def recommend(
         self,
@@ -162,7 +184,9 @@ class ServedRun:
             return None
 
         def read(corpus: Corpus, windows: Windows) -> Mapping[str, NDArray[np.float32]]:
-            return reader.read(users, histories)  # of the run's own users, not of those that stand for requests
+            return reader.read(
+                users, without_new(histories, self.trained_items)
+            )  # of the run's own users, not of those that stand for requests
 
         return read
 

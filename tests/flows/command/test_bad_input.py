@@ -231,6 +231,7 @@ SETTINGS = [
     Case("tau negative", f"{RUN} --tau-gumbel=-1", "CONFIG-062", "grpo.tau_gumbel = -1", names="default 1"),
     Case("tau infinite", f"{RUN} --tau-gumbel inf", "CONFIG-062", "grpo.tau_gumbel = inf", names="default 1"),
     Case("noise scale zero", f"{RUN} --grpo.noise_scale 0", "CONFIG-062", "grpo.noise_scale = 0", names="default 0.15"),
+    Case("noise scale below rounding", f"{RUN} --grpo.noise_scale 1e-300", "CONFIG-062", "grpo.noise_scale = 1e-300"),
     Case("noise scale negative", f"{RUN} --grpo.noise-scale=-1", "CONFIG-062", "grpo.noise_scale = -1"),
     Case("last noise scale", f"{RUN} --grpo.noise_scale_end inf", "CONFIG-062", "grpo.noise_scale_end = inf"),
     Case("reward below the lists", f"{RUN} --grpo.reward_k 101", "CONFIG-061", "deeper than recall.depth = 100"),

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from softgrpo.algorithm.noise import gumbel_noise, scale_of_draw
 from softgrpo.algorithm.soft_grpo import ImportanceRatio, clipped_loss, log_density, sample
+from softgrpo.algorithm.trl_config import LEAST_NOISE_SCALE
+from softgrpo.config import GRPOConfig
 
 FORMS: tuple[ImportanceRatio, ...] = ("noise", "concrete")
 SCALES = (0.1, 0.25, 1.0, 2.0)
@@ -241,3 +243,33 @@ def test_the_scale_moves_on_a_line() -> None:
     assert [scale_of_draw(1.0, 0.5, draw, 6) for draw in range(6)] == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
     assert [scale_of_draw(0.25, None, draw, 3) for draw in range(3)] == [0.25] * 3
     assert scale_of_draw(1.0, 0.5, 0, 1) == 1.0  # one set of samples is the first
+
+
+# ---------------------------------------------------------------- the smallest scale
+
+
+def exact_density(log_p: np.ndarray, q: np.ndarray, scale: float) -> np.ndarray:
+    """Returns the density of q, (N,), by the formula in float64."""
+    d = (q - log_p) / scale
+    return np.asarray((-d - np.exp(-d) - math.log(scale)).sum(-1))
+
+
+def test_the_density_of_the_smallest_scale_is_not_lost_in_rounding() -> None:
+    """The same noise in float64, which rounds a billion times less; probabilities down to exp(-10)."""
+    logits, eps = torch.tensor([[0.0, -5.0, -10.0]]), noise(1, 2000, 3, seed=5)
+    drawn = sample(logits, eps, 1.0, 1.0, scale=LEAST_NOISE_SCALE)
+    log_p = logits.double().log_softmax(-1).numpy()
+    wanted = exact_density(log_p, log_p + LEAST_NOISE_SCALE * eps[0].double().numpy(), LEAST_NOISE_SCALE)
+    error = np.abs(drawn.log_density[0].double().numpy() - wanted)
+    assert np.median(error) < 1e-3
+    finer = sample(logits, eps, 1.0, 1.0, scale=1e-7)  # which both configurations refuse: nothing of the noise is left
+    lost = exact_density(log_p, log_p + 1e-7 * eps[0].double().numpy(), 1e-7)
+    assert np.median(np.abs(finer.log_density[0].double().numpy() - lost)) > 0.1
+
+
+def test_both_configurations_refuse_smaller_scales() -> None:
+    least = GRPOConfig(noise_scale=LEAST_NOISE_SCALE, noise_scale_end=LEAST_NOISE_SCALE)
+    assert least.noise_scale == LEAST_NOISE_SCALE
+    for name in ("noise_scale", "noise_scale_end"):
+        with pytest.raises(ValueError, match=r"greater than or equal to 0\.001"):
+            GRPOConfig.model_validate({name: LEAST_NOISE_SCALE * 0.999})
