@@ -21,6 +21,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import PolicyError, nearest
 from softgrpo.evaluation.rows import argmax_one_hot
 from softgrpo.policy.card import check_numbers
+from softgrpo.policy.fast_cpu import BATCH, for_asking
 from softgrpo.policy.model import Policy, load_policy
 from softgrpo.policy.prior import floored_log, starting_weights
 from softgrpo.policy.prompts import encode
@@ -88,6 +89,12 @@ class PolicyWeigher:
     gate: Gate | None = None
     largest: bool = False
 
+    @property
+    def batch_size(self) -> int:
+        """Prompts per forward pass."""
+        on_cpu = next(self.policy.model.parameters()).device.type == "cpu"
+        return min(self.config.train.eval_batch_size, BATCH) if on_cpu else self.config.train.eval_batch_size
+
     def __call__(self, asked: Described) -> NDArray[np.float64]:
         """See `Weigher`."""
         config, card = self.config, self.policy.card
@@ -101,7 +108,7 @@ class PolicyWeigher:
             self.policy.model,
             PromptRows(prompts.input_ids, read),
             PromptCollator(self.policy.tokenizer),
-            config.train.eval_batch_size,
+            self.batch_size,
             config.train.bf16,
             "requests",
         )
@@ -125,6 +132,8 @@ def open_policy(folder: Path, config: ExperimentConfig, names: tuple[str, ...], 
     check_numbers(policy.card, names)
     if config.train.device != "cpu" and torch.cuda.is_available():
         policy.model.to("cuda")
+    elif not config.train.bf16:
+        for_asking(policy.model.eval())
     gate = Gate.load(folder / GATE) if policy.card.prior_per_window else None
     return PolicyWeigher(policy, config, gate, largest)
 
