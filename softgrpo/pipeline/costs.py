@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from softgrpo.common.cores import usable_cores
 from softgrpo.common.names import TEXT, recaller_and_fold
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.size import DataSize, data_size
@@ -143,7 +144,7 @@ def core_speed() -> float:
 
 def this_machine() -> Machine:
     """Returns the machine of this process; torch is not imported for it."""
-    return Machine(len(os.sched_getaffinity(0)), core_speed(), has_gpu())
+    return Machine(usable_cores(), core_speed(), has_gpu())
 
 
 def has_gpu(devices: Path = GPU_DEVICES, variables: Mapping[str, str] = os.environ) -> bool:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from softgrpo.common.cores import usable_cores
 from softgrpo.common.interruption import end_at_once_next_time
 from softgrpo.common.paths import PACKAGE
 from softgrpo.errors import ProcessError, SoftGRPOError
@@ -32,7 +33,7 @@ THREADS = "OMP_NUM_THREADS"
 
 def free_cores() -> int:
     """Returns how many cores this process may use: OMP_NUM_THREADS if it is set, but no more than the system gives it."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     threads = os.environ.get(THREADS, "")
     return min(cores, int(threads)) if threads.isdecimal() and int(threads) else cores
 

@@ -235,7 +235,7 @@ def test_setting_up_is_no_shell_code(tmp_path: Path) -> None:
     """
     python.write_text(script)
     python.chmod(0o755)
-    order = ["make", "-s", "env", f"VENV={tmp_path / 'venv'}", f"PYTHON={python}"]
+    order = ["make", "-s", "env", f"VENV={tmp_path / 'venv'}", f"PYTHON={python}", "UV="]
     own = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     done = subprocess.run(order, cwd=ROOT, capture_output=True, text=True, check=True, env=own)
     assert done.stdout == "export FOUND=yes\n"
