@@ -67,7 +67,7 @@ class StoredLists:
         found = cls(path, tuple(meta["recallers"]), int(meta["depth"]), int(meta["windows"]), hold)
         lists, expected = int(found._groups[-1]), found.windows * len(found.recallers)
         if lists != expected:
-            raise CandidateError(f"{path} holds {lists} of {expected} lists", STORED, REBUILD, code="CANDIDATE-088")
+            raise CandidateError(f"{path} holds {lists} of {expected} lists", STORED, REBUILD, code="CANDIDATE-089")
         return found
 
     @cached_property
