@@ -95,7 +95,7 @@ def learning_windows(windows: Windows, limit: int | None, seed: int) -> tuple[ND
 
 def prompted_windows(windows: Windows, limit: int | None, seed: int) -> NDArray[np.bool_]:
     """Returns which windows have a prompt, (W,): those of `learning_windows` and all test windows."""
-    prompted = windows.part == Part.TEST
+    prompted: NDArray[np.bool_] = np.asarray(windows.part == Part.TEST, dtype=np.bool_)
     for rows in learning_windows(windows, limit, seed):
         prompted[rows] = True
     return prompted
