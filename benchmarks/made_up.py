@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ LISTED, FOUND = 601, 0.3
 CHUNK = 2048
 """Windows whose lists are made at a time."""
 DATASET = "shop"
+FEW_GB = 0.1
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,13 @@ class Place:
         folder: Of all of them.
         users: How many.
         lists: How many recallers.
+        sample: Windows that are learnt from and chosen by, at most; 0 takes the usual number.
     """
 
     folder: Path
     users: int
     lists: int
+    sample: int = 0
 
     @property
     def recallers(self) -> tuple[str, ...]:
@@ -60,17 +62,18 @@ class Place:
         """Returns the folder of a stage."""
         return self.folder / "stages" / name
 
-    def settings(self, changes: Mapping[str, Any] | None = None) -> ExperimentConfig:
-        """Returns the settings of a run that reads these files."""
+    def settings(self) -> ExperimentConfig:
+        """Returns the settings of a run that reads these files; with a sample, lists are not kept in memory either."""
         from softgrpo.presets import resolve
 
-        pool = {
+        few = {"train.sample_windows": self.sample, "limits.memory_gb": FEW_GB} if self.sample else {}
+        pool: dict[str, Any] = {
             "recall.recallers": list(self.recallers),
             "recall.files": {name: str(self.file(name)) for name in self.recallers},
             "evaluation.baselines": ["thirds"],
             "features.content": False,
         }
-        return resolve(DATASET, "tiny", overrides=pool | dict(changes or {}))
+        return resolve(DATASET, "tiny", overrides=pool | few)
 
 
 def make(place: Place) -> None:

@@ -1,4 +1,4 @@
-"""The search for a merge: its time for all merges and for one, and its peak memory with pools of several sizes.
+"""The search for a merge: its time for all merges and for one, that of pruning, and its peak memory with pools of several sizes.
 
 `python -m benchmarks.merges POOL THREAD` is the process that measures the memory of one pool.
 """
@@ -20,7 +20,7 @@ from benchmarks.report import Row
 from benchmarks.stored_run import missing
 
 if TYPE_CHECKING:
-    from softgrpo.config import FusionConfig
+    from softgrpo.config import FusionConfig, MergeMethod
 
 Lists = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Items and scores (W, M, D), targets (W, 1)."""
@@ -30,14 +30,17 @@ SMALL, LARGE = (3772, 943), (12_080, 6_040)
 """Policy and validation windows of the size of ml-100k and of ml-1m."""
 TOP, DEPTH, SHARD = 300, 100, 64
 SECONDS, TIMES_KEPT = 60.0, 2.0
+PRUNED, DEEP, PRUNING_MILLISECONDS = 64, 500, 5.0
+PRUNING: tuple[MergeMethod, ...] = ("score", "rrf", "quota")
 
 
-def made_up(windows: int, recallers: int, rng: np.random.Generator) -> Lists:
+def made_up(windows: int, recallers: int, rng: np.random.Generator, depth: int = DEPTH) -> Lists:
     """Returns lists that overlap, and targets of which they hold some."""
-    noise = rng.random((windows, recallers, TOP)) + 0.004 * np.arange(TOP)
-    items = np.argsort(noise, axis=2)[:, :, :DEPTH]
+    top = depth * TOP // DEPTH
+    noise = rng.random((windows, recallers, top)) + 0.004 * np.arange(top)
+    items = np.argsort(noise, axis=2)[:, :, :depth]
     scores = -np.sort(-rng.normal(size=items.shape).astype(np.float32), axis=2)
-    return torch.from_numpy(items), torch.from_numpy(scores), torch.from_numpy(rng.integers(0, TOP, (windows, 1)))
+    return torch.from_numpy(items), torch.from_numpy(scores), torch.from_numpy(rng.integers(0, top, (windows, 1)))
 
 
 def search(policy: Lists, valid: Lists, merges: tuple[FusionConfig, ...], steps: int) -> None:
@@ -60,8 +63,33 @@ def search(policy: Lists, valid: Lists, merges: tuple[FusionConfig, ...], steps:
     search_merges(merges, lambda each: judge(policy, each), lambda each: judge(valid, each), names, steps, 0)
 
 
+def measure_pruning(windows: int = PRUNED, recallers: int = POOLS[-1], depth: int = DEEP) -> Row:
+    """Measures processor milliseconds in which the items of a window that cannot win are left out, under the slowest merge."""
+    from softgrpo.config import FusionConfig
+    from softgrpo.ranking.fusion import align, contenders
+
+    items, scores, _ = made_up(windows, recallers, np.random.default_rng(0), depth)
+    times = {}
+    for method in PRUNING:
+        fusion = FusionConfig(method=method)
+        aligned = align(items, scores, fusion)
+        contenders(aligned, fusion)  # warms up
+        start = time.process_time()
+        left = contenders(aligned, fusion)
+        times[method] = 1000 * (time.process_time() - start) / windows
+    slowest = max(times, key=lambda method: times[method])
+    details = ", ".join(f"{method} {value:.2f}" for method, value in times.items())
+    return Row(
+        f"pruning a window of {recallers} lists of {depth}",
+        times[slowest],
+        "ms of one core",
+        at_most=PRUNING_MILLISECONDS,
+        details=f"{details}; of {aligned.items.shape[1]} items at most {left.items.shape[1]} are left by {PRUNING[-1]}",
+    )
+
+
 def measure_merges() -> list[Row]:
-    """Measures processor seconds of all merges and of one, and the peak memory of pools in processes of their own."""
+    """Measures processor seconds of all merges and of one, of pruning, and the peak memory of pools in processes of their own."""
     what = "search over all merges"
     if lacks := missing():
         return [Row(what, None, "s of one core", at_most=SECONDS, details=f"needs {lacks}")]
@@ -78,6 +106,7 @@ def measure_merges() -> list[Row]:
     rows = [
         Row(what, seconds[2], "s of one core", at_most=SECONDS, details=f"{len(merges)} merges, grid, {lists}"),
         Row(f"{what} over one", seconds[2] / seconds[1], "times", details=f"{seconds[1]:.1f} s for {merges[0].name}"),
+        measure_pruning(),
     ]
     for thread in THREADS:
         peaks = {pool: _in_process(pool, thread) for pool in POOLS}

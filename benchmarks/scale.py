@@ -4,7 +4,7 @@
 
 Made-up data with the statistics of ml-1m go from files of lists through the stages `recall`, `data` and `gates`, the report and
 `softgrpo score`; no recaller and no language model is trained. Each step works in a process of its own:
-`python -m benchmarks.scale step NAME FOLDER USERS LISTS` is one.
+`python -m benchmarks.scale step NAME FOLDER USERS LISTS SAMPLE` is one.
 """
 
 from __future__ import annotations
@@ -139,9 +139,9 @@ PREPARING: dict[str, Callable[[Place], None]] = {"make": make, "other-lists": ot
 """What is not measured."""
 
 
-def measure(users: int, lists: int, folder: Path) -> list[Measured]:
+def measure(users: int, lists: int, folder: Path, sample: int = 0) -> list[Measured]:
     """Makes data and measures every step with them."""
-    place, found = Place(folder, users, lists), []
+    place, found = Place(folder, users, lists, sample), []
     _in_process("make", place)
     for name in STEPS:
         found.append(_in_process(name, place))
@@ -152,7 +152,7 @@ def measure(users: int, lists: int, folder: Path) -> list[Measured]:
 
 def _in_process(step: str, place: Place) -> Measured:
     command = [sys.executable, "-m", "benchmarks.scale", "step", step]
-    command += [str(place.folder), str(place.users), str(place.lists)]
+    command += [str(place.folder), str(place.users), str(place.lists), str(place.sample)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
     seconds, peak = map(float, done.stdout.split()[-2:])
     out = place.stage(STEPS[step][1]) if step in STEPS else place.folder
@@ -262,12 +262,19 @@ def main(words: Sequence[str] | None = None) -> int:
     """Measures and prints the tables; an exponent above its aim is a number and not an error."""
     given = list(sys.argv[1:] if words is None else words)
     if given[:1] == ["step"]:
-        name, folder, users, lists = given[1:]
-        step(name, Place(Path(folder), int(users), int(lists)))
+        name, folder, *numbers = given[1:]
+        step(name, Place(Path(folder), *map(int, numbers)))
         return 0
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--users", nargs="+", type=int, default=USERS, help="numbers of users, ascending")
     parser.add_argument("--lists", nargs="+", type=int, default=LISTS, help="numbers of recallers")
+    parser.add_argument(
+        "--sample",
+        type=int,
+        default=0,
+        metavar="N",
+        help="learn and choose on N windows and keep no lists, so that few users show what many take",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was measured to a file")
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="also write the tables as docs/performance.md holds them"
@@ -277,7 +284,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for lists in asked.lists:
         for users in asked.users:
             with TemporaryDirectory() as folder:
-                points += measure(users, lists, Path(folder))
+                points += measure(users, lists, Path(folder), asked.sample)
     text = markdown(points)
     print(text)
     if asked.json is not None:

@@ -93,11 +93,15 @@ class TrainConfig(Section):
     """Evaluations on validation windows per stage, evenly spread; the best model by NDCG is kept."""
     early_stopping_patience: Count | None = None
     """Stop after this many evaluations in a row that beat none before them, the start included; null never stops early."""
+    sample_windows: Count | None = 200_000
+    """Learn on a seeded sample of at most this many policy windows and choose on one of as many validation windows: the search for
+    the merge and for static weights, gates, the item ranker and policies. At 200,000 the standard error of a mean NDCG is below
+    0.001. null takes all. All users are tested."""
     max_train_windows: Count | None = None
-    """Train on a seeded sample of this many policy windows; null takes all."""
+    """Train on a seeded sample of this many of those policy windows; null takes all."""
     max_valid_windows: Count | None = None
-    """Choose the model that is kept on a seeded sample of this many validation windows; null takes all. Of either, those in which
-    no weights earn anything count as 0 and are not read. All users are tested."""
+    """Choose the model that is kept on a seeded sample of this many of those validation windows; null takes all. Of either, those
+    in which no weights earn anything count as 0 and are not read. All users are tested."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the language model runs."""
 

@@ -39,8 +39,12 @@ READ_BYTES = 110
 """Of an interaction while the data are read."""
 LISTING_BYTES = 40
 """Of an entry of a list that a recaller makes, with what checks and writes it."""
-GIVEN_BYTES = 110
-"""Of a row of a file of lists while it is read."""
+GIVEN_BYTES, GIVEN_ROWS = 110, 5_000_000
+"""Of a row of a file of lists while it is read, and how many rows are held at a time."""
+POSITION_BYTES = 32
+"""Of an interaction where histories are looked up."""
+HELD_BYTES = 2**29
+"""Of the lists of all windows, at most."""
 INTERACTION_BYTES = 250
 """Of a training interaction in RecBole."""
 WIDTH, COPIES = 64, 4
@@ -65,8 +69,8 @@ ACTIVATION_BYTES = 70
 """Of a token in training, for each layer and each component of its width."""
 ROWS, METRICS, TABLE_COPIES = 24, 20, 2.5
 """Rows of the table, numbers of a row and window, and how often the stage `test` holds them."""
-MERGES = 6
-"""Merges under which the stage `test` holds its windows."""
+MERGES, SHARD = 6, 1024
+"""Merges under which the stage `test` holds its windows, where these are no more than a shard."""
 
 
 def memory_bytes(node: Node, config: ExperimentConfig, size: DataSize) -> float:
@@ -117,7 +121,7 @@ def _recall(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     recaller, _ = recaller_and_fold(node.variant)
     entries = size.windows * config.recall.depth
     if recaller in config.recall.files:
-        return GIVEN_BYTES * entries
+        return GIVEN_BYTES * min(entries, GIVEN_ROWS) + POSITION_BYTES * size.interactions
     scores = SCORE_BYTES * min(config.recall.batch_size, size.windows) * size.items
     own = LISTING_BYTES * entries + scores
     if recaller == TEXT or recaller in plugin_names():
@@ -134,23 +138,33 @@ def _recall(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     return own
 
 
+def _sampled(config: ExperimentConfig, windows: int) -> int:
+    """Returns how many of some windows are learnt from or chosen by."""
+    return min(windows, config.train.sample_windows or windows)
+
+
+def _described(config: ExperimentConfig, size: DataSize) -> float:
+    """Returns what features and numbers of all windows take, with copies on the way."""
+    return FEATURE_BYTES * len(config.recall.recallers) * size.windows + 2 * _numbers_bytes(config, size.windows)
+
+
 def _data(node: Node, config: ExperimentConfig, size: DataSize) -> float:
-    searched = HIT_SHARE * (size.policy + size.valid) * aligned_bytes(config, CONTENDERS)
-    described = FEATURE_BYTES * len(config.recall.recallers) * size.windows + 2 * _numbers_bytes(config, size.windows)
-    held = lists_bytes(config, size.windows) + described
-    return held + max(lists_bytes(config, size.windows), searched, PROMPT_BYTES * size.windows)
+    learnt, chosen_on = _sampled(config, size.policy), _sampled(config, size.valid)
+    searched = HIT_SHARE * (learnt + chosen_on) * aligned_bytes(config, CONTENDERS)
+    return _held(config, size) + _described(config, size) + max(2 * lists_bytes(config, learnt), searched)
+
+
+def _held(config: ExperimentConfig, size: DataSize) -> float:
+    return min(HELD_BYTES, lists_bytes(config, size.windows))
 
 
 def _check(node: Node, config: ExperimentConfig, size: DataSize) -> float:
-    described = FEATURE_BYTES * len(config.recall.recallers) * size.windows + 2 * _numbers_bytes(config, size.windows)
-    return 2 * lists_bytes(config, size.windows) + described + PROMPT_BYTES * size.windows
+    return 2 * lists_bytes(config, size.windows) + _described(config, size) + PROMPT_BYTES * size.windows
 
 
 def _gates(node: Node, config: ExperimentConfig, size: DataSize) -> float:
-    learnt = size.policy + size.valid
-    judged = learnt * (aligned_bytes(config, _whole_union(config)) + aligned_bytes(config, CONTENDERS))
-    described = _numbers_bytes(config, 2 * size.windows)
-    return lists_bytes(config, size.windows) + described + max(lists_bytes(config, size.windows), judged)
+    learnt = _sampled(config, size.policy) + _sampled(config, size.valid)
+    return _held(config, size) + _described(config, size) + learnt * aligned_bytes(config, CONTENDERS)
 
 
 def _training(node: Node, config: ExperimentConfig, size: DataSize) -> float:
@@ -164,16 +178,15 @@ def _training(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     )  # of all layers: within a factor of 2 in the presets' models
     activations = (1 - frozen) * ACTIVATION_BYTES * tokens * width
     windows = min(size.policy, train.max_train_windows or size.policy) + size.valid
-    judged = windows * (aligned_bytes(config, _whole_union(config)) + PROMPT_BYTES)
-    language = 4 * weights + 12 * trained + activations
-    return language + lists_bytes(config, size.windows) + max(lists_bytes(config, size.windows), judged)
+    judged = windows * (aligned_bytes(config, CONTENDERS) + PROMPT_BYTES)
+    return 4 * weights + 12 * trained + activations + _held(config, size) + judged
 
 
 def _test(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     weights = all_weights(config.policy.model_name, config.policy.size)
-    judged = MERGES * size.test * aligned_bytes(config, _whole_union(config))
+    judged = MERGES * min(size.test, SHARD) * aligned_bytes(config, _whole_union(config))
     table = TABLE_COPIES * 8 * ROWS * METRICS * size.test
-    return 4 * weights + lists_bytes(config, size.windows) + judged + table
+    return 4 * weights + _held(config, size) + judged + table
 
 
 GROWTH: Mapping[str, Callable[[Node, ExperimentConfig, DataSize], float]] = {

@@ -76,10 +76,11 @@ def _check_data(config: ExperimentConfig) -> list[str]:
     check_parts(corpus, windows, parts)
     note_size(config, corpus, all_windows(windows, parts))
     if config.recall.files:
-        from softgrpo.recallers.from_file import read_lists  # torch, for which other runs need not wait here
+        from softgrpo.recallers.from_file import read_parts  # torch, for which other runs need not wait here
 
         for name, path in config.recall.files.items():
-            read_lists(path, name, corpus, windows, config.recall.depth)
+            for _ in read_parts(path, name, corpus, windows, config.recall.depth):  # its problems come at the end
+                pass
     if corpus.num_items <= config.fusion.k:
         raise DataError(
             f"dataset '{config.data.dataset}' keeps {corpus.num_items} items",

@@ -22,6 +22,10 @@ PROMPT_SCHEMA = pa.schema(
 )
 
 
+NO_PROMPT = PromptParts("", (), "")
+"""Stands where a window has none."""
+
+
 def save_prompts(path: Path, parts: Sequence[PromptParts]) -> None:
     """Writes one row per window."""
     with PromptsWriter(path) as writer:
@@ -70,3 +74,15 @@ def load_prompts(path: Path, rows: NDArray[np.int64]) -> list[PromptParts]:
                     found[row] = PromptParts(head, tuple(items), tail, tuple(shorter))
             first = behind
     return [found[row] for row in rows.tolist()]
+
+
+def first_prompt(path: Path) -> PromptParts:
+    """Returns the first prompt of a file; `NO_PROMPT` where no window has one."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            tails = file.read_row_group(group, columns=["tail"])["tail"].to_pylist()
+            row = next((row for row, tail in enumerate(tails) if tail), None)
+            if row is not None:
+                values = file.read_row_group(group).slice(row, 1).to_pylist()[0]
+                return PromptParts(values["head"], tuple(values["items"]), values["tail"], tuple(values["shorter"]))
+    return NO_PROMPT

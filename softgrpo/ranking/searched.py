@@ -57,6 +57,15 @@ class SearchedLists:
         """The same windows, merged without bounds on the recallers' shares."""
         return SearchedLists(self.hit.unbounded, self.total)
 
+    def standard_error(self, weights: Tensor) -> float:
+        """Returns the standard error of the mean NDCG@`fusion.k` of weights (M,) over all windows."""
+        if not len(self.hit) or self.total < 2:
+            return 0.0
+        values = self.hit.ndcg(weights[None])[:, 0]
+        mean = values.sum() / self.total
+        spread = (values - mean).square().sum() + (self.total - len(values)) * mean.square()
+        return float((spread / (self.total - 1) / self.total).sqrt())
+
     def mean_ndcg(self, weights: Tensor) -> Tensor:
         """Returns the mean NDCG@`fusion.k` of weights (P, M) over all windows, (P,) float64."""
         if not len(self.hit):

@@ -10,8 +10,16 @@ from softgrpo.errors import CandidateError, LeakageError
 from softgrpo.recallers.candidates import NO_ITEM, REBUILD
 
 
-def check_candidates(lists: CandidateLists, corpus: Corpus, windows: Windows) -> None:
+def check_candidates(
+    lists: CandidateLists, corpus: Corpus, windows: Windows, positions: Positions | None = None
+) -> None:
     """Checks that lists are what they have to be.
+
+    Args:
+        lists: The lists.
+        corpus: All interactions.
+        windows: The windows that they are for.
+        positions: Of the corpus, where they are known already.
 
     Raises:
         CandidateError: The lists are of another shape, or one has a gap, an item that does not exist, a repeated item, a
@@ -24,7 +32,7 @@ def check_candidates(lists: CandidateLists, corpus: Corpus, windows: Windows) ->
         raise CandidateError(
             received, f"The shape is (windows, recallers, depth) = {expected}", REBUILD, code="CANDIDATE-008"
         )
-    position = Positions(corpus)
+    position = positions or Positions(corpus)
     for number, name in enumerate(lists.recallers):
         items, scores = lists.items[:, number], lists.scores[:, number]
         filled = items != NO_ITEM

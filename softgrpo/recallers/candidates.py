@@ -6,7 +6,7 @@ Legend: W windows, M recallers, D depth, B windows of a batch, I items.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,51 +121,6 @@ def unseen_items(
     items[:, :width] = torch.where(retrieved, order, NO_ITEM).cpu().numpy()
     scores[:, :width] = torch.where(retrieved, best, torch.nan).cpu().numpy()
     return items, scores
-
-
-def read_pool(paths: Sequence[Path]) -> CandidateLists:
-    """Pools the stored lists of several recallers, in the given order; the depth becomes the largest one.
-
-    Args:
-        paths: Files of `write_candidates`.
-
-    Raises:
-        CandidateError: There are none, one is missing or damaged, they cover different numbers of windows, or a recaller appears
-            twice.
-    """
-    stored = [stored_meta(path) for path in paths]
-    names = check_pool_meta(stored)
-    shape = (int(stored[0]["windows"]), len(names), max(int(meta["depth"]) for meta in stored))
-    pool = CandidateLists(names, np.full(shape, NO_ITEM, dtype=np.int32), np.full(shape, np.nan, dtype=np.float32))
-    first = 0
-    for path in paths:  # one after the other: beside the pool, only one recaller's lists are in memory
-        one = read_candidates(path)
-        place = slice(first, first + len(one.recallers))
-        pool.items[:, place, : one.depth], pool.scores[:, place, : one.depth] = one.items, one.scores
-        first = place.stop
-    return pool
-
-
-def check_pool_meta(stored: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Returns the names of a pool from what its files say of their lists.
-
-    Raises:
-        CandidateError: There are none, they cover different numbers of windows, or a recaller appears twice.
-    """
-    names = tuple(name for meta in stored for name in meta["recallers"])
-    sizes = sorted({int(meta["windows"]) for meta in stored})
-    if len(sizes) != 1:
-        raise CandidateError(
-            f"Candidate lists for {sizes} windows", "A pool covers the same windows", REBUILD, code="CANDIDATE-003"
-        )
-    if len(set(names)) < len(names):
-        raise CandidateError(
-            f"Recallers {', '.join(names)}",
-            "A pool holds each recaller once",
-            "Drop the repeated one",
-            code="CANDIDATE-004",
-        )
-    return names
 
 
 def write_candidates(path: Path, lists: CandidateLists) -> None:

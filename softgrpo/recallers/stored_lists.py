@@ -6,7 +6,7 @@ Legend: W windows, w some of them, M recallers, D depth.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +27,6 @@ from softgrpo.recallers.candidates import (
     NO_ITEM,
     REBUILD,
     STORED,
-    check_pool_meta,
     lists_table,
     read_candidates,
     readable,
@@ -67,7 +66,7 @@ class StoredLists:
         found = cls(path, tuple(meta["recallers"]), int(meta["depth"]), int(meta["windows"]), hold)
         lists, expected = int(found._groups[-1]), found.windows * len(found.recallers)
         if lists != expected:
-            raise CandidateError(f"{path} holds {lists} of {expected} lists", STORED, REBUILD, code="CANDIDATE-088")
+            raise CandidateError(f"{path} holds {lists} of {expected} lists", STORED, REBUILD, code="CANDIDATE-089")
         return found
 
     @cached_property
@@ -138,9 +137,10 @@ class Pool:
         """Looks at the files.
 
         Raises:
-            CandidateError: See `softgrpo.recallers.candidates.read_pool`.
+            CandidateError: There are none, one is missing or damaged, they cover different numbers of windows, or a recaller
+                appears twice.
         """
-        check_pool_meta([stored_meta(path) for path in paths])
+        _check_pool([stored_meta(path) for path in paths])
         return cls(tuple(StoredLists.open(path) for path in paths))
 
     @property
@@ -167,6 +167,27 @@ class Pool:
             pool.items[:, place, : each.depth], pool.scores[:, place, : each.depth] = own.items, own.scores
             first = place.stop
         return pool
+
+
+def _check_pool(stored: Sequence[Mapping[str, Any]]) -> None:
+    """Checks a pool by what its files say of their lists.
+
+    Raises:
+        CandidateError: There are none, they cover different numbers of windows, or a recaller appears twice.
+    """
+    names = tuple(name for meta in stored for name in meta["recallers"])
+    sizes = sorted({int(meta["windows"]) for meta in stored})
+    if len(sizes) != 1:
+        raise CandidateError(
+            f"Candidate lists for {sizes} windows", "A pool covers the same windows", REBUILD, code="CANDIDATE-003"
+        )
+    if len(set(names)) < len(names):
+        raise CandidateError(
+            f"Recallers {', '.join(names)}",
+            "A pool holds each recaller once",
+            "Drop the repeated one",
+            code="CANDIDATE-004",
+        )
 
 
 class ListsWriter:

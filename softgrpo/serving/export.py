@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from softgrpo.common.artifacts import PROMPTS
 from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
@@ -29,7 +27,7 @@ from softgrpo.policy.card import PolicyCard
 from softgrpo.policy.catalogue import short
 from softgrpo.policy.model import Policy, save_policy
 from softgrpo.policy.plain import as_plain, why_not_plain
-from softgrpo.policy.prompt_files import load_prompts
+from softgrpo.policy.prompt_files import first_prompt
 from softgrpo.policy.prompts import PromptParts
 from softgrpo.serving.model_card import Contents, Origin, model_card, public_name
 from softgrpo.serving.onnx_file import write_onnx
@@ -136,7 +134,7 @@ def _example_prompt(stages: Mapping[str, Path]) -> str:
     """Returns a prompt in the form that the policy knows: of the data set's first items, without anybody's profile."""
     items = load_corpus(stages["split"]).items
     titles = [title or f"item {token}" for title, token in zip(items[Columns.Title], items[Columns.Token], strict=True)]
-    (first,) = load_prompts(stages["data"] / PROMPTS, np.zeros(1, dtype=np.int64))
+    first = first_prompt(stages["data"] / PROMPTS)
     return PromptParts("", tuple(short(title) for title in titles[:EXAMPLE_ITEMS]), first.tail).text()
 
 

@@ -137,6 +137,7 @@ def _check(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "features": config.told_features.model_dump(mode="json"),
         "prompt": config.told_prompt.model_dump(mode="json", exclude={"max_length"}),
         "k": config.fusion.k,
+        "sample_windows": config.train.sample_windows,
         **_vector_library(config),
         **_cross_fit(config),
     }
@@ -156,6 +157,7 @@ def _data(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "prompt": config.told_prompt.model_dump(mode="json", exclude={"max_length"}),
         "grid_steps": config.evaluation.grid_steps,
         "searches": list(config.evaluation.searches),
+        "sample_windows": config.train.sample_windows,
         **_vector_library(config),
         **_cross_fit(config),
     }
@@ -169,6 +171,7 @@ def _gates(config: ExperimentConfig, variant: str) -> dict[str, Any]:
         "fitted": sorted({*config.evaluation.baselines} - {*config.evaluation.searches, "zero_shot"}),
         "policy": config.policy.model_dump(mode="json", include={"prior", "prior_floor"}),
         "max_train_windows": config.train.max_train_windows,
+        "sample_windows": config.train.sample_windows,
         "grpo": config.grpo.model_dump(mode="json", include=GATES_LEARN_FROM),
     }
 

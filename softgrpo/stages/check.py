@@ -29,6 +29,7 @@ from softgrpo.stages.contract import StageContext
 from softgrpo.stages.hiding import check_numbers, check_one_per_window, check_prompts, hidden_worlds
 from softgrpo.stages.inputs import embeddings_of
 from softgrpo.stages.leakage import check_nobody_left_out, check_same_windows, check_track_record, check_training_input
+from softgrpo.stages.shards import prompted_windows
 from softgrpo.stages.user_vectors import check_projections, load_vectors
 from softgrpo.stages.views import View, rows_of_features, rows_of_lists, views_of
 
@@ -148,7 +149,8 @@ def run(context: StageContext) -> dict[str, float]:
     nobody_left_out = check_nobody_left_out(corpus, of_split, config.split)
     if len(views) > 1:
         check_same_windows(load_windows(inputs["data"]), windows)
-    check_one_per_window(stored.prompts, stored.numbers, windows)
+    prompted = prompted_windows(windows, config.train.sample_windows, config.seed)
+    check_one_per_window(stored.prompts, stored.numbers, windows, prompted)
     vectors = load_vectors(config, inputs, corpus, inputs["data"])
     if vectors is not None:
         check_projections(vectors, corpus, of_split)

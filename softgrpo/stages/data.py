@@ -37,7 +37,7 @@ from softgrpo.policy.blocks.popularity import training_counts
 from softgrpo.policy.catalogue import Catalogue
 from softgrpo.policy.features import Features, features_of_blocks, save_features
 from softgrpo.policy.numbers import WindowNumbers, numbers_of_blocks, save_numbers
-from softgrpo.policy.prompt_files import PromptsWriter
+from softgrpo.policy.prompt_files import NO_PROMPT, PromptsWriter
 from softgrpo.policy.prompts import PromptFormatter
 from softgrpo.policy.shift import LARGE_SHIFT, InputShift, input_shifts, largest_first, save_shifts
 from softgrpo.ranking.normalisation import fit_platt
@@ -46,7 +46,7 @@ from softgrpo.reporting import Reporter
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import embeddings_of
 from softgrpo.stages.merge_files import save_merges
-from softgrpo.stages.shards import held_bytes, searched, shard_size
+from softgrpo.stages.shards import held_bytes, learning_windows, prompted_windows, searched, seeded_sample, shard_size
 from softgrpo.stages.user_vectors import fit_vectors
 from softgrpo.stages.views import View, join_features, rows_of_features, score_scales, views_of, write_pools
 
@@ -169,6 +169,21 @@ def platt_of(
     return torch.cat(fitted)
 
 
+def sampled(
+    context: StageContext, policy: NDArray[np.int64], valid: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the policy and the validation windows that searches read, see `train.sample_windows`, and says if these are few."""
+    config = context.config
+    limit = config.train.sample_windows
+    samples = [seeded_sample(rows, limit, config.seed) for rows in (policy, valid)]
+    if len(samples[0]) < len(policy) or len(samples[1]) < len(valid):
+        context.reporter.info(
+            f"searches read {len(samples[0]):,} of {len(policy):,} policy windows and {len(samples[1]):,} of {len(valid):,} "
+            f"validation windows (train.sample_windows {limit})"
+        )
+    return samples[0], samples[1]
+
+
 def report_earlier(reporter: Reporter, lists: Listed, windows: Windows) -> dict[str, float]:
     """Says what `split.cross_fit` added and how wide the scores of these lists are, and returns both as metrics.
 
@@ -197,9 +212,10 @@ def write_prompts(
     features: Features,
     numbers: WindowNumbers,
 ) -> None:
-    """Writes the prompts of all windows, a block at a time, and that of the first policy window as an example."""
+    """Writes the prompts of the windows that have one, a block at a time, and that of the first of them as an example."""
+    prompted = prompted_windows(windows, config.train.sample_windows, config.seed)
     catalogue = Catalogue.of(corpus.items, in_seconds(corpus.time), titles=config.told_prompt.titles)
-    example = int(windows.of(Part.POLICY)[0])
+    example = int(learning_windows(windows, config.train.sample_windows, config.seed)[0][0])
     with PromptsWriter(out / PROMPTS) as writer:
         for part, own in lists.blocks():
             formatter = PromptFormatter(
@@ -211,7 +227,7 @@ def write_prompts(
                 replace(numbers, values=numbers.values[part]),
                 catalogue,
             )
-            prompts = [formatter.parts(window) for window in range(part.stop - part.start)]
+            prompts = [formatter.parts(row) if has else NO_PROMPT for row, has in enumerate(prompted[part].tolist())]
             writer.write(prompts)
             if part.start <= example < part.stop:
                 (out / "example_prompt.txt").write_text(prompts[example - part.start].text(), encoding="utf-8")
@@ -226,8 +242,9 @@ def run(context: StageContext) -> dict[str, float]:
     lists = StoredLists.open(out / CANDIDATES, held_bytes(config.limits))
     (out / RECALLER_CURVES).write_text(json.dumps(recaller_curves(context)), encoding="utf-8")
     targets = targets_of(corpus, windows)
-    policy, valid = windows.of(Part.POLICY), windows.of(Part.VALID)
-    platt = platt_of(config, lists, targets, policy)
+    policy = windows.of(Part.POLICY)
+    learnt, chosen_on = sampled(context, policy, windows.of(Part.VALID))
+    platt = platt_of(config, lists, targets, learnt)
     if platt is not None:
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
     vectors = user_vectors(context, corpus, of_split)
@@ -248,8 +265,8 @@ def run(context: StageContext) -> dict[str, float]:
     hit = np.isfinite(features.best_rank.min(1))
     search = search_merges(
         config.merges,
-        lambda fusion: searched(lists, targets, policy, hit, fusion, platt, size),
-        lambda fusion: searched(lists, targets, valid, hit, fusion, platt, size),
+        lambda fusion: searched(lists, targets, learnt, hit, fusion, platt, size),
+        lambda fusion: searched(lists, targets, chosen_on, hit, fusion, platt, size),
         lists.recallers,
         config.evaluation.grid_steps,
         config.seed,
@@ -257,6 +274,11 @@ def run(context: StageContext) -> dict[str, float]:
     )
     save_merges(out, search)
     static = search.static
+    if len(chosen_on) < len(windows.of(Part.VALID)):
+        error = searched(lists, targets, chosen_on, hit, search.chosen, platt, size).standard_error(
+            torch.tensor(static.best.weights, dtype=torch.float64)
+        )
+        context.reporter.info(f"standard error of the mixture's NDCG on that sample of validation windows: {error:.5f}")
     write_prompts(out, config, corpus, windows, lists, features, numbers)
     mixture = dict(zip(lists.recallers, static.best.weights, strict=True))
     context.reporter.info(

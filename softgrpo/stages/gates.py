@@ -12,7 +12,6 @@ import pandas as pd
 
 from softgrpo.common.artifacts import VALID_NDCG
 from softgrpo.common.columns import Columns
-from softgrpo.common.records import Part
 from softgrpo.config import FusionConfig
 from softgrpo.evaluation.chosen import Chosen, UsableMethod, write_chosen
 from softgrpo.evaluation.rows import Method
@@ -41,7 +40,7 @@ def run(context: StageContext) -> dict[str, float]:
     prepared, embeddings = Prepared.of(config, context.inputs), embeddings_of(context.inputs)
     fitted = FittedBaselines.fit(prepared, embeddings)
     fitted.save(out)
-    rows = prepared.windows.of(Part.VALID)
+    rows = prepared.validation_rows
     judged = prepared.sharded(rows)
     methods = within_the_bounds(fitted.methods(prepared, rows, embeddings), judged.fusion)
     ndcg = pd.DataFrame({Columns.Window: rows})

@@ -18,6 +18,7 @@ from softgrpo.errors import LeakageError
 from softgrpo.policy.blocks.block import Known
 from softgrpo.policy.features import make_features
 from softgrpo.policy.numbers import WindowNumbers, name_and_compute, quintiles
+from softgrpo.policy.prompt_files import NO_PROMPT
 from softgrpo.policy.prompts import PromptFormatter, PromptParts
 from softgrpo.stages.leakage import DEFECT, TOLERANCE, named
 
@@ -56,8 +57,16 @@ def hidden_worlds(known: Known, k: int, seed: int) -> Iterator[World]:
         yield World(rows, replace(known, corpus=corpus, features=features))
 
 
-def check_one_per_window(prompts: Sequence[PromptParts], numbers: WindowNumbers, windows: Windows) -> None:
-    """Checks that every window has a prompt and numbers, and that levels in words follow from policy windows alone.
+def check_one_per_window(
+    prompts: Sequence[PromptParts], numbers: WindowNumbers, windows: Windows, prompted: NDArray[np.bool_]
+) -> None:
+    """Checks that every window has numbers, each that needs one a prompt, and that levels in words follow from policy windows.
+
+    Args:
+        prompts: Of all windows, `NO_PROMPT` where there is none.
+        numbers: Of all windows.
+        windows: All windows.
+        prompted: (W,) windows that need a prompt.
 
     Raises:
         LeakageError: Some are missing or too many, or the levels are others.
@@ -70,6 +79,14 @@ def check_one_per_window(prompts: Sequence[PromptParts], numbers: WindowNumbers,
                 DEFECT,
                 code="LEAKAGE-010",
             )
+    without = np.flatnonzero(prompted & np.array([prompt == NO_PROMPT for prompt in prompts], dtype=np.bool_))
+    if len(without):
+        raise LeakageError(
+            f"{len(without)} windows without a prompt, window {without[0]} the first",
+            "Every window that is learnt from, chosen by or tested has one, whatever came of it",
+            DEFECT,
+            code="LEAKAGE-078",
+        )
     expected = quintiles(numbers.values[windows.of(Part.POLICY)])
     if not np.allclose(numbers.cuts, expected, rtol=TOLERANCE, atol=TOLERANCE):
         raise LeakageError(
@@ -134,7 +151,8 @@ def check_prompts(world: World, prompts: Sequence[PromptParts], numbers: WindowN
     """
     known = world.known
     formatter = PromptFormatter(config, known.corpus, known.windows, known.lists, known.features, numbers)
-    for window in world.rows.tolist():
+    compared = [window for window in world.rows.tolist() if prompts[window] != NO_PROMPT]
+    for window in compared:
         if formatter.parts(window) != prompts[window]:
             raise LeakageError(
                 f"The prompt of {named(window, known.corpus, known.windows)} changes with what lies behind the window's history",
@@ -142,7 +160,7 @@ def check_prompts(world: World, prompts: Sequence[PromptParts], numbers: WindowN
                 DEFECT,
                 code="LEAKAGE-011",
             )
-    return len(world.rows)
+    return len(compared)
 
 
 def _hide(corpus: Corpus, windows: Windows, rows: NDArray[np.int64], rng: np.random.Generator) -> Corpus:

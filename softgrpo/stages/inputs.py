@@ -18,7 +18,7 @@ from softgrpo.baselines.merge_search import MergeSearch
 from softgrpo.baselines.static_mixture import StaticMixture
 from softgrpo.common.artifacts import CANDIDATES, EMBEDDINGS, FEATURES, MERGES, NUMBERS, PLATT, PROMPTS, WINDOWS
 from softgrpo.common.embeddings import load_embeddings
-from softgrpo.common.records import LEARNT_FROM, CandidateLists, Corpus, Listed, Part, Windows
+from softgrpo.common.records import CandidateLists, Corpus, Listed, Windows
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
@@ -32,44 +32,19 @@ from softgrpo.ranking.searched import SearchedLists
 from softgrpo.ranking.sharded import ShardedLists
 from softgrpo.recallers.candidates import read_candidates
 from softgrpo.recallers.stored_lists import StoredLists
+from softgrpo.stages.left_out import FEW_WINDOWS, FLAT, SMALL_SHARE, UNHIT, LeftOut
 from softgrpo.stages.merge_files import load_merges, load_static
-from softgrpo.stages.shards import held_bytes, judge, judged_shards, shard_size, table_shard_size
+from softgrpo.stages.shards import (
+    held_bytes,
+    judge,
+    judged_shards,
+    learning_windows,
+    seeded_sample,
+    shard_size,
+    table_shard_size,
+)
 
 logger = logging.getLogger(__name__)
-
-FEW_WINDOWS, SMALL_SHARE = 100, 0.2
-
-
-@dataclass(frozen=True)
-class _LeftOut:
-    """What to say of policy windows that a training leaves out."""
-
-    stage: str
-    kept: str
-    rule: str
-    others: str
-    remedy: str
-    switch: str
-
-
-_REMEDY = "Better recallers, a larger recall.depth or fusion.k"
-_REMEDY_FLAT = "Better recallers, a larger recall.depth, fusion.k or grpo.reward_k"
-_UNHIT = _LeftOut(
-    "SFT",
-    "with a hit of any recaller",
-    "SFT learns from windows in which a recaller finds a target",
-    "in the others no recaller finds a target",
-    _REMEDY,
-    "--labels.drop_unhit",
-)
-_FLAT = _LeftOut(
-    "SofT-GRPO",
-    "whose reward depends on the weights",
-    "SofT-GRPO learns from windows in which some weights are better than others",
-    "in the others all weights earn the same",
-    _REMEDY_FLAT,
-    "--grpo.drop_flat",
-)
 
 
 def embeddings_of(inputs: Mapping[str, Path]) -> NDArray[np.float32] | None:
@@ -230,16 +205,30 @@ class Prepared:
         """Returns the token ids of the prompts of some windows, in their order."""
         return encode(load_prompts(self.data / PROMPTS, rows), tokenizer, self.config.prompt.max_length)
 
+    @cached_property
+    def _learning_windows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return learning_windows(self.windows, self.config.train.sample_windows, self.config.seed)
+
+    @property
+    def learning_rows(self) -> NDArray[np.int64]:
+        """Policy windows that anything is learnt from, ascending; see `train.sample_windows`."""
+        return self._learning_windows[0]
+
+    @property
+    def validation_rows(self) -> NDArray[np.int64]:
+        """Validation windows that anything is chosen by, ascending; see `train.sample_windows`."""
+        return self._learning_windows[1]
+
     def labelled_rows(self) -> NDArray[np.int64]:
         """Returns the policy windows that SFT trains on, ascending; those of `split.cross_fit` are among them.
 
         Raises:
             DataError: None is left.
         """
-        rows = self.windows.of(*LEARNT_FROM)
+        rows = self.learning_rows
         if self.config.labels.drop_unhit and self.config.labels.kind != "gate":
-            rows = self._told_apart(rows, self.features.ndcg[rows].max(1) > 0, _UNHIT)
-        return self._sample(rows, self.config.train.max_train_windows)
+            rows = self._told_apart(rows, self.features.ndcg[rows].max(1) > 0, UNHIT)
+        return self._few(rows, self.config.train.max_train_windows)
 
     def rewarded_rows(self) -> NDArray[np.int64]:
         """Returns the policy windows that SofT-GRPO and the gates train on, ascending; those of `split.cross_fit` are among them.
@@ -247,12 +236,12 @@ class Prepared:
         Raises:
             DataError: None is left.
         """
-        rows = self.windows.of(*LEARNT_FROM)
+        rows = self.learning_rows
         if self.config.grpo.drop_flat:
-            rows = self._told_apart(rows, self.training_reward(rows).responsive(self.config.seed).numpy(), _FLAT)
-        return self._sample(rows, self.config.train.max_train_windows)
+            rows = self._told_apart(rows, self.training_reward(rows).responsive(self.config.seed).numpy(), FLAT)
+        return self._few(rows, self.config.train.max_train_windows)
 
-    def _told_apart(self, rows: NDArray[np.int64], kept: NDArray[np.bool_], why: _LeftOut) -> NDArray[np.int64]:
+    def _told_apart(self, rows: NDArray[np.int64], kept: NDArray[np.bool_], why: LeftOut) -> NDArray[np.int64]:
         """Returns the rows to keep; says what is wrong with the others where hardly one is left."""
         if not kept.any():
             raise DataError(
@@ -273,9 +262,9 @@ class Prepared:
     def choosing_rows(self) -> NDArray[np.int64]:
         """Returns the validation windows that choose a language model, ascending, those in which nothing can be earned among them.
 
-        Mixtures and gates are chosen on all; where they compete with a language model, it is on these.
+        Mixtures and gates are chosen on all of `validation_rows`; where they compete with a language model, it is on these.
         """
-        return self._sample(self.windows.of(Part.VALID), self.config.train.max_valid_windows)
+        return self._few(self.validation_rows, self.config.train.max_valid_windows)
 
     def asked_rows(self) -> AskedRows:
         """Returns those validation windows that a language model reads to be chosen."""
@@ -284,8 +273,5 @@ class Prepared:
         # where every model earns 0, one window is enough to say so
         return AskedRows(rows[reachable] if reachable.any() else rows[:1], len(rows))
 
-    def _sample(self, rows: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
-        """Returns a seeded sample of rows, ascending; all of them where they are no more than the limit."""
-        if limit is None or limit >= len(rows):
-            return rows
-        return np.sort(np.random.default_rng(self.config.seed).choice(rows, limit, replace=False))
+    def _few(self, rows: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+        return seeded_sample(rows, limit, self.config.seed)

@@ -15,14 +15,15 @@ from softgrpo.stages.shards import in_shards
 
 
 def fit_ranker(prepared: Prepared, embeddings: NDArray[np.float32] | None = None) -> ItemRanker:
-    """Fits the item ranker on all policy windows and chooses it on all validation windows.
+    """Fits the item ranker on the policy windows and chooses it on the validation windows that `train.sample_windows` allows.
 
     Args:
         prepared: Output of the earlier stages.
         embeddings: (I, d) of the items' texts, see `softgrpo.baselines.item_numbers.ItemKnowledge`; None without content.
     """
     targets = targets_of(prepared.corpus, prepared.windows)
-    train, valid = prepared.windows.of(Part.POLICY), prepared.windows.of(Part.VALID)
+    windows = prepared.learning_rows
+    train, valid = windows[prepared.windows.part[windows] == Part.POLICY], prepared.validation_rows
     data = RankerData(
         train=_listed(prepared, train),
         train_targets=targets[train],

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from softgrpo.common.memory import free_bytes
-from softgrpo.common.records import Listed
+from softgrpo.common.records import LEARNT_FROM, Listed, Part, Windows
 from softgrpo.config import FusionConfig, LimitsConfig
 from softgrpo.errors import MemoryLimitError
 from softgrpo.ranking.rewards import JudgedLists
@@ -72,6 +72,33 @@ def table_shard_size(limits: LimitsConfig, recallers: int, depth: int) -> int:
     """
     fewest = shard_size(limits, recallers, depth)
     return max(fewest, min(TABLE_WINDOWS, memory_bytes(limits) // (recallers * recallers * depth * TABLE_ENTRY_BYTES)))
+
+
+def seeded_sample(rows: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[np.int64]:
+    """Returns a seeded sample of rows, ascending; all of them where they are no more than the limit."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+
+
+def learning_windows(windows: Windows, limit: int | None, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the windows that anything is learnt from, and those that anything is chosen by; both ascending.
+
+    Args:
+        windows: All windows.
+        limit: See `train.sample_windows`.
+        seed: Of the samples.
+    """
+    learnt, chosen_on = windows.of(*LEARNT_FROM), windows.of(Part.VALID)
+    return seeded_sample(learnt, limit, seed), seeded_sample(chosen_on, limit, seed)
+
+
+def prompted_windows(windows: Windows, limit: int | None, seed: int) -> NDArray[np.bool_]:
+    """Returns which windows have a prompt, (W,): those of `learning_windows` and all test windows."""
+    prompted: NDArray[np.bool_] = np.asarray(windows.part == Part.TEST, dtype=np.bool_)
+    for rows in learning_windows(windows, limit, seed):
+        prompted[rows] = True
+    return prompted
 
 
 def in_shards(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

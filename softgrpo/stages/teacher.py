@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from softgrpo.baselines.gates import Gate
 from softgrpo.baselines.inputs import GateData, standardised
-from softgrpo.common.records import Part
 from softgrpo.policy.number_scale import NumberScale
 from softgrpo.policy.prior import static_prior
 from softgrpo.ranking.rewards import JudgedLists
@@ -21,14 +20,14 @@ TEACHER = "network"
 
 
 def gate_data(prepared: Prepared, train: NDArray[np.int64]) -> tuple[GateData, NumberScale]:
-    """Returns what gates are fitted on and chosen on (all validation windows), and the scale of their numbers.
+    """Returns what gates are fitted on and chosen on (`Prepared.validation_rows`), and the scale of their numbers.
 
     Args:
         prepared: Output of the earlier stages.
         train: Numbers of policy windows.
     """
     config, numbers = prepared.config, prepared.numbers
-    valid = prepared.windows.of(Part.VALID)
+    valid = prepared.validation_rows
     start = prepared.windows.start
     static = np.asarray(prepared.static.best.weights)
     data = GateData(

@@ -52,6 +52,7 @@ def test_every_setting_changes_a_key(path: str) -> None:
         ("evaluation.baselines", {"data", "gates", "test"}),
         ("grpo.noise_scale", {"gates", "grpo", "test"}),
         ("train.max_valid_windows", {"sft", "grpo", "test"}),
+        ("train.sample_windows", {"data", "check", "gates", "sft", "grpo", "test"}),
         ("recall.depth", {"recall-SASRec", "recall-EASE", "recall-Text", "test"}),
         ("recall.settings", {"recall-SASRec", "test"}),
         ("policy.merge_adapter", {"sft", "grpo", "test"}),

@@ -23,9 +23,9 @@ from softgrpo.recallers.candidate_checks import check_candidates
 from softgrpo.recallers.candidates import (
     build_candidates,
     read_candidates,
-    read_pool,
     write_candidates,
 )
+from softgrpo.recallers.stored_lists import Pool
 from tests.softgrpo.recallers.cases import corpus_of, windows_of
 
 INF, NAN = float("inf"), float("nan")
@@ -126,7 +126,8 @@ def pooled(folder: Path, *each: CandidateLists) -> CandidateLists:
     paths = [folder / f"{number}.parquet" for number in range(len(each))]
     for path, one in zip(paths, each, strict=True):
         write_candidates(path, one)
-    return read_pool(paths)
+    pool = Pool.open(paths)
+    return pool.rows(np.arange(pool.windows))
 
 
 def test_a_pool_refuses_other_windows_and_repeated_names(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from softgrpo.pipeline.run import LogReporter, run_node
 from softgrpo.presets import resolve
 from softgrpo.presets.pools import resolve_pools
 from softgrpo.recallers.candidate_checks import check_candidates
-from softgrpo.recallers.from_file import read_lists
+from softgrpo.recallers.from_file import read_lists, read_parts
 from softgrpo.recallers.registry import check_pool
 from tests.softgrpo.recallers.cases import corpus_of, windows_of
 
@@ -286,3 +286,63 @@ def test_the_stage_stores_the_lists_of_a_file(tmp_path: Path, caplog: pytest.Log
     assert hashlib.sha256(path.read_bytes()).hexdigest() in caplog.text
     stored = b"".join(file.read_bytes() for file in store.payload("key").iterdir())
     assert str(tmp_path).encode() not in stored
+
+
+def many() -> tuple[Corpus, Windows]:
+    """Returns 30 users with three windows each."""
+    rows = [(user, start, start + 1) for user in range(30) for start in (1, 2, 3)]
+    return corpus_of([list(range(user % 3, user % 3 + 5)) for user in range(30)], 9), windows_of(rows, [1] * 30)
+
+
+def many_rows(order: str) -> list[tuple[Any, ...]]:
+    """Returns lists of two for each window of `many`, in the order of the windows or in none."""
+    rows = [(f"u{user}", start, f"i{item}", 1.0 / item) for user in range(30) for start in (1, 2, 3) for item in (7, 8)]
+    return rows if order == "sorted" else [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_a_file_that_is_read_in_parts_gives_the_same_lists(
+    tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.parquet"
+    pq.write_table(pq.read_table(write(path, many_rows(order))), path, row_group_size=17)
+    whole = read_lists(path, "Mine", *many(), DEPTH)
+    monkeypatch.setattr("softgrpo.recallers.list_parts.PART_ROWS", 24)
+    monkeypatch.setattr("softgrpo.recallers.list_parts.BLOCK", 4)  # eight rows
+    parts = list(read_parts(path, "Mine", *many(), DEPTH))
+    assert [len(part.items) for part in parts] == [12] * 7 + [6]
+    np.testing.assert_array_equal(np.concatenate([part.items for part in parts]), whole.items)
+    np.testing.assert_array_equal(np.concatenate([part.scores for part in parts]), whole.scores)
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_a_file_that_is_read_in_parts_has_the_same_problems(
+    tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = [
+        ("u9999", 1, "i1", 1.0),
+        ("u3", 7, "i1", 1.0),
+        ("u20", 2, "i99", 1.0),
+        ("u29", 3, "i8", NAN),
+        ("u2", 1, "i7", 3.0),
+    ]
+    rows = [row for row in many_rows(order) if row[:2] not in (("u5", 2), ("u28", 1))]
+    rows = [*rows[:40], *wrong, *rows[40:], *wrong]
+    path = tmp_path / "mine.parquet"
+    pq.write_table(pq.read_table(write(path, rows)), path, row_group_size=17)
+    told = []
+    for size in (4_000_000, 24):
+        monkeypatch.setattr("softgrpo.recallers.list_parts.PART_ROWS", size)
+        monkeypatch.setattr("softgrpo.recallers.list_parts.BLOCK", 4)
+        with pytest.raises(CandidateError) as caught:
+            read_lists(path, "Mine", *many(), DEPTH)
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+    for part in (
+        "2 rows with a user",
+        "2 rows with a window",
+        "2 rows with an item that",
+        "row 40 (",
+        "2 of 90 windows",
+    ):
+        assert part in told[0]
