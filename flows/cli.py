@@ -29,6 +29,8 @@ COMMANDS = {
     "pure": "flows.command.pure",
     "runs": "flows.command.runs",
     "compare": "flows.command.compare",
+    "watch": "flows.command.watch",
+    "open": "flows.command.open",
     "report": "flows.command.report",
     "recommend": "flows.command.recommend",
     "score": "flows.command.score",
@@ -56,6 +58,8 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo standalone                the same in one process, without Prefect and MLflow
   softgrpo pure --do_test ...        the original flags
   softgrpo runs                      the runs that are stored, the newest first
+  softgrpo watch [RUN]               how far a run is, live, from another terminal
+  softgrpo open RUN                  its report and its pages in MLflow and Prefect, in the browser
   softgrpo report RUN                the report of a run: table, page, figures
   softgrpo recommend RUN             what a trained run recommends, with each recaller's part in it
   softgrpo score RUN --latest        the same for the histories of now, new users included

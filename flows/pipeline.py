@@ -25,7 +25,7 @@ from softgrpo.common.files import make_private
 from softgrpo.common.interruption import interruptible
 from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
-from softgrpo.pipeline.costs import cost_line, missing
+from softgrpo.pipeline.costs import cost_line, missing, seconds_by_node
 from softgrpo.pipeline.plan import check_force, plan
 from softgrpo.pipeline.preflight import preflight
 from softgrpo.pipeline.run import read_table
@@ -35,6 +35,7 @@ from softgrpo.serving.pure_models import show_model
 from softgrpo.stages.contract import AnyStage, Node, StageName, unwatched
 from tasks.executors import SERIAL, Executor, open_executor
 from tasks.pipeline_run import note_nodes, open_store, pipeline_run
+from tasks.running.progress_file import progress_file
 from tasks.stage import Progress
 from tasks.tracking.groups import Member
 from tasks.tracking.lookup import upstream_of
@@ -57,19 +58,23 @@ def log_preflight_notes(config: ExperimentConfig, until: str = "test") -> None:
         get_run_logger().warning("note: %s", note)
 
 
-def log_cost_estimate(
+def tell_cost_estimate(
     nodes: Sequence[Node],
     config: ExperimentConfig,
     force: tuple[str, ...],
     store: ArtifactStore,
     upstream: Mapping[str, Reference],
     executor: Executor,
-) -> None:
-    """Logs about how long the stages of a plan will take that are not stored, if one of them trains something."""
+) -> dict[str, float]:
+    """Logs about how long the stages of a plan will take that are not stored, if one of them trains something; returns seconds by
+    node, nothing where no line is logged.
+    """
     digests = {name: reference["digest"] for name, reference in upstream.items()}
     left = missing(nodes, config, force, partial(stored_digest, store), digests)
-    if line := cost_line(left, config, executor.recallers_at_once):
-        get_run_logger().info(line)
+    if (line := cost_line(left, config, executor.recallers_at_once)) is None:
+        return {}
+    get_run_logger().info(line)
+    return seconds_by_node(left, config, executor.recallers_at_once)
 
 
 @passwords_hidden()
@@ -125,30 +130,44 @@ def execute(
         pipeline_run(store, config, nodes, about, member) as run_id,
     ):
         progress = Progress(config, store, run_id, force, results, watch, prefetched, about=about)
+        seconds: dict[str, float] = {}
         if watch is unwatched:  # a study has many trials, of a known length
-            log_cost_estimate(nodes, config, force, store, upstream, executor)
-        finished: list[Node] = []
-        for batch in executor.batches(nodes):
-            for node in batch:
-                if node.name in upstream:
-                    progress.references[node.name] = upstream[node.name]
-                    get_run_logger().info("%s: taken from run %s", node.name, from_run)
-            to_run = [node for node in batch if node.name not in upstream]
-            if finished and not all(map(progress.seems_stored, to_run)):
-                note_nodes(progress, finished)  # before what takes long, or fails
-                finished = []
-            executor.run_nodes(progress, to_run)
-            for node in batch:
-                finished.append(node)
-                if watch is unwatched:  # what a study tries is no result yet
-                    show_model(output, config, node, progress.folders()[node.name])
-        note_nodes(progress, finished, whole=True)
-        page = publish_page(progress, output) if "test" in progress.references else None
+            seconds = tell_cost_estimate(nodes, config, force, store, upstream, executor)
+        estimates = {node.name: seconds.get(node.name) for node in nodes}
+        with progress_file(output, store.runs.liveness, run_id, about.name, estimates):
+            for name, reference in upstream.items():
+                progress.take(name, reference)
+                get_run_logger().info("%s: taken from run %s", name, from_run)
+            run_batches(progress, executor.batches(nodes), output, executor)
+            page = publish_page(progress, output) if "test" in progress.references else None
     result = recorded(progress, read_table(progress.folders()), page)
     create_markdown_artifact(result_page(progress, result), key="result", description=about.name)
     for sentence in verdict_of(result):
         logging.getLogger(VERDICT_LOGGER).info("%s", sentence)
     return result
+
+
+def run_batches(progress: Progress, batches: Sequence[Sequence[Node]], output: Path, executor: Executor) -> None:
+    """Brings the nodes to their end that a run has not taken from elsewhere, and notes them all in its MLflow run.
+
+    Args:
+        progress: The pipeline run; the nodes' references are added.
+        batches: The plan as the executor takes it.
+        output: Folder of all that is written.
+        executor: Runs the stages.
+    """
+    finished: list[Node] = []
+    for batch in batches:
+        to_run = [node for node in batch if node.name not in progress.references]
+        if finished and not all(map(progress.seems_stored, to_run)):
+            note_nodes(progress, finished)  # before what takes long, or fails
+            finished = []
+        executor.run_nodes(progress, to_run)
+        for node in batch:
+            finished.append(node)
+            if progress.watch is unwatched:  # what a study tries is no result yet
+                show_model(output, progress.config, node, progress.folders()[node.name])
+    note_nodes(progress, finished, whole=True)
 
 
 def run_softgrpo(
