@@ -52,16 +52,16 @@ docs: $(STAMP) ## build the documentation as HTML in build/docs
 	@echo build/docs/index.html
 
 services: $(STAMP) ## start Prefect's server, MLflow's server and a worker on this machine (OUTPUT, PREFECT_PORT, MLFLOW_PORT, SERVICES_HOST)
-	@$(BIN)/python -m flows.services.control start --output "$(OUTPUT)"
+	@$(BIN)/python -m softgrpo.flows.services.control start --output "$(OUTPUT)"
 
 stop: $(STAMP) ## end them
-	@$(BIN)/python -m flows.services.control stop --output "$(OUTPUT)"
+	@$(BIN)/python -m softgrpo.flows.services.control stop --output "$(OUTPUT)"
 
 deploy: $(STAMP) ## register the deployments: then  prefect deployment run softgrpo/full -p dataset=ml-1m
-	@$(BIN)/python -m flows.services.control deploy --output "$(OUTPUT)"
+	@$(BIN)/python -m softgrpo.flows.services.control deploy --output "$(OUTPUT)"
 
 env: $(STAMP) ## lets a shell find the commands, and the servers if they run:  eval "$$(make -s env)"
-	@$(BIN)/python -m flows.services.control env --output "$(OUTPUT)"
+	@$(BIN)/python -m softgrpo.flows.services.control env --output "$(OUTPUT)"
 
 install: $(STAMP) ## set up .venv with the pinned versions
 
@@ -92,8 +92,8 @@ $(STAMP): pyproject.toml constraints.txt
 	}; \
 	compile() { \
 	  $(BIN)/python -c 'import softgrpo.stages.recall, softgrpo.stages.sft, softgrpo.stages.grpo, sklearn.ensemble, matplotlib.pyplot' & stages=$$!; \
-	  $(BIN)/python -m flows.runtime.empty_database && \
-	  PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import flows.runtime.server_program, prefect.server.api.server, flows.pipeline, mlflow.store.tracking.sqlalchemy_store' && \
+	  $(BIN)/python -m softgrpo.flows.runtime.empty_database && \
+	  PREFECT_HOME=$(VENV)/share/softgrpo/prefect $(BIN)/python -c 'import softgrpo.flows.runtime.server_program, prefect.server.api.server, flows.pipeline, mlflow.store.tracking.sqlalchemy_store' && \
 	  wait $$stages; \
 	}; \
 	mkdir -p $(VENV); : > $(LOG); \

@@ -102,12 +102,12 @@ def run_here(stage: str, output: Path, *, bare: bool = False) -> dict[str, float
         _clock(softgrpo.pipeline.run, "run_node", stages)
         timed(softgrpo.pipeline.run.run_standalone, body)(config, output=output)
     else:
-        from flows.runtime.session import begin_prefect
-        from flows.start import run_pipeline
+        from softgrpo.flows.runtime.session import begin_prefect
+        from softgrpo.flows.start import run_pipeline
 
         begin_prefect(output)
-        import flows.pipeline
-        import tasks.stage
+        import softgrpo.flows.pipeline
+        import softgrpo.tasks.stage
 
         _clock(tasks.stage, "run_node", stages)
         _clock(flows.pipeline, "resolve", body)  # the body begins with it
@@ -144,10 +144,10 @@ def free_port() -> str:
 @contextmanager
 def servers(output: Path) -> Iterator[dict[str, str]]:
     """Gives the addresses of both servers, started with their worker for an output folder."""
-    from flows.services.control import find_services
+    from softgrpo.flows.services.control import find_services
 
     def order(word: str) -> None:
-        command = [sys.executable, "-m", "flows.services.control", word, "--output", str(output)]
+        command = [sys.executable, "-m", "softgrpo.flows.services.control", word, "--output", str(output)]
         ports = {"PREFECT_PORT": free_port(), "MLFLOW_PORT": free_port()}
         subprocess.run(command, cwd=ROOT, env={**os.environ, **ports}, stdout=subprocess.DEVNULL, check=True)
 

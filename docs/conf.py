@@ -12,8 +12,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]  # `tasks` and `flows`, and the mod
 
 import generate  # noqa: E402
 
-import tasks.stage  # noqa: E402 - before autodoc reads pydantic models: fastapi cannot be imported after that
-import tasks.tracking.bundles  # noqa: E402, F401 - the same, of mlflow.pyfunc
+import softgrpo.tasks.stage  # noqa: E402 - before autodoc reads pydantic models: fastapi cannot be imported after that
+import softgrpo.tasks.tracking.bundles  # noqa: E402, F401 - the same, of mlflow.pyfunc
 from softgrpo import __version__  # noqa: E402
 
 project, author, copyright, release = "softgrpo", "The softgrpo authors", "2026, the softgrpo authors", __version__

@@ -1,4 +1,4 @@
-"""The `softgrpo` command: finds the module of a sub-command in `flows.command`, and imports only that one.
+"""The `softgrpo` command: finds the module of a sub-command in `softgrpo.flows.command`, and imports only that one.
 
 Exit codes: 0 done, 1 failed while running, 2 refused before anything ran, 128 + signal interrupted; docs/settings.md says more.
 """
@@ -13,39 +13,39 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from flows.command.parser import FORM, Parser, sub_parsers
-from flows.runtime.failures import FAILED, OK, REFUSED, exit_code, explained, interruption, readable
 from softgrpo import __version__
 from softgrpo.common.interruption import interruptible
 from softgrpo.common.redaction import hide_passwords, traceback_text
 from softgrpo.errors import ConfigError, nearest
+from softgrpo.flows.command.parser import FORM, Parser, sub_parsers
+from softgrpo.flows.runtime.failures import FAILED, OK, REFUSED, exit_code, explained, interruption, readable
 
 if TYPE_CHECKING:
-    from flows.command.common import Job
+    from softgrpo.flows.command.common import Job
 
 COMMANDS = {
-    "run": "flows.command.run",
-    "standalone": "flows.command.standalone",
-    "pure": "flows.command.pure",
-    "runs": "flows.command.runs",
-    "compare": "flows.command.compare",
-    "watch": "flows.command.watch",
-    "open": "flows.command.open",
-    "report": "flows.command.report",
-    "recommend": "flows.command.recommend",
-    "score": "flows.command.score",
-    "refit": "flows.command.refit",
-    "export": "flows.command.export",
-    "windows": "flows.command.windows",
-    "check-data": "flows.command.check_data",
-    "init": "flows.command.init",
-    "multi-recaller": "flows.command.multi_recaller",
-    "ablate": "flows.command.ablate",
-    "tune": "flows.command.tune",
-    "config": "flows.command.config",
-    "doctor": "flows.command.doctor",
-    "deploy": "flows.command.deploy",
-    "completion": "flows.command.completion",
+    "run": "softgrpo.flows.command.run",
+    "standalone": "softgrpo.flows.command.standalone",
+    "pure": "softgrpo.flows.command.pure",
+    "runs": "softgrpo.flows.command.runs",
+    "compare": "softgrpo.flows.command.compare",
+    "watch": "softgrpo.flows.command.watch",
+    "open": "softgrpo.flows.command.open",
+    "report": "softgrpo.flows.command.report",
+    "recommend": "softgrpo.flows.command.recommend",
+    "score": "softgrpo.flows.command.score",
+    "refit": "softgrpo.flows.command.refit",
+    "export": "softgrpo.flows.command.export",
+    "windows": "softgrpo.flows.command.windows",
+    "check-data": "softgrpo.flows.command.check_data",
+    "init": "softgrpo.flows.command.init",
+    "multi-recaller": "softgrpo.flows.command.multi_recaller",
+    "ablate": "softgrpo.flows.command.ablate",
+    "tune": "softgrpo.flows.command.tune",
+    "config": "softgrpo.flows.command.config",
+    "doctor": "softgrpo.flows.command.doctor",
+    "deploy": "softgrpo.flows.command.deploy",
+    "completion": "softgrpo.flows.command.completion",
 }
 """Each sub-command and its module, which has `add_parser(commands, words)` and `prepare(arguments) -> Job`."""
 ENDING = ("-h", "--help", "--version")
@@ -111,8 +111,8 @@ def prepare(words: Sequence[str]) -> Job:
         raise ConfigError(f"Command '{first}'", rule, nearest(first, COMMANDS), code="CONFIG-004")
     if first in ENDING:
         build_parser(words, ()).parse_args(words)  # ends the process, before settings are imported
-    from flows.command.defaults import explain_usual
-    from flows.command.flags import complete_switches, refuse_unknown
+    from softgrpo.flows.command.defaults import explain_usual
+    from softgrpo.flows.command.flags import complete_switches, refuse_unknown
 
     completed = complete_switches(words)
     # a flag before the command may take a word, so that only a parser of all commands can tell which it is
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     hide_passwords()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed
-        from flows.command.completion import complete, typed_words
+        from softgrpo.flows.command.completion import complete, typed_words
 
         complete(build_parser(typed_words(), COMMANDS))
     _prepare_streams(as_json="--json" in words)

@@ -1,4 +1,4 @@
-"""The Prefect flow `softgrpo`. It imports Prefect: call `flows.runtime.session.begin_prefect` before this import."""
+"""The Prefect flow `softgrpo`. It imports Prefect: call `softgrpo.flows.runtime.session.begin_prefect` before this import."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 
-from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.results.failed_runs import fails_readably
-from flows.results.recorded import RecordedRun
-from flows.results.summary import publish_page, recorded, result_page, verdict_of
-from flows.runtime.console import VERDICT_LOGGER, attach_run_logging
-from flows.runtime.environment import check_writable
-from flows.runtime.lost_runs import mark_alive
-from flows.runtime.session import has_own_server
 from softgrpo.common.files import make_private
 from softgrpo.common.interruption import interruptible
 from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
+from softgrpo.flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
+from softgrpo.flows.results.failed_runs import fails_readably
+from softgrpo.flows.results.recorded import RecordedRun
+from softgrpo.flows.results.summary import publish_page, recorded, result_page, verdict_of
+from softgrpo.flows.runtime.console import VERDICT_LOGGER, attach_run_logging
+from softgrpo.flows.runtime.environment import check_writable
+from softgrpo.flows.runtime.lost_runs import mark_alive
+from softgrpo.flows.runtime.session import has_own_server
 from softgrpo.pipeline.costs import cost_line, missing, seconds_by_node
 from softgrpo.pipeline.plan import check_force, plan
 from softgrpo.pipeline.preflight import preflight
@@ -33,15 +33,15 @@ from softgrpo.presets import resolve
 from softgrpo.presets.changes import find_changes
 from softgrpo.serving.pure_models import show_model
 from softgrpo.stages.contract import AnyStage, Node, StageName, unwatched
-from tasks.executors import SERIAL, Executor, open_executor
-from tasks.pipeline_run import note_nodes, open_store, pipeline_run
-from tasks.running.progress_file import progress_file
-from tasks.stage import Progress
-from tasks.tracking.groups import Member
-from tasks.tracking.lookup import upstream_of
-from tasks.tracking.prefetch import prefetching, stored_digest
-from tasks.tracking.run_names import About, flow_run_name
-from tasks.tracking.store import ArtifactStore, Reference
+from softgrpo.tasks.executors import SERIAL, Executor, open_executor
+from softgrpo.tasks.pipeline_run import note_nodes, open_store, pipeline_run
+from softgrpo.tasks.running.progress_file import progress_file
+from softgrpo.tasks.stage import Progress
+from softgrpo.tasks.tracking.groups import Member
+from softgrpo.tasks.tracking.lookup import upstream_of
+from softgrpo.tasks.tracking.prefetch import prefetching, stored_digest
+from softgrpo.tasks.tracking.run_names import About, flow_run_name
+from softgrpo.tasks.tracking.store import ArtifactStore, Reference
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -113,7 +113,7 @@ def execute(
         output: Folder of all that is written.
         from_run: MLflow run whose stages are used for those before the last one.
         member: Makes the run a member of a group, such as a trial of a study.
-        executor: Runs the stages, see `tasks.executors`.
+        executor: Runs the stages, see `softgrpo.tasks.executors`.
 
     Raises:
         ConfigError: `from_run` is unknown, or of another dataset or pool.

@@ -8,26 +8,26 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
 
-from flows.form import tag_run
-from flows.results.failed_runs import fails_readably
-from flows.results.newest import newest_run
-from flows.results.refit import RefitPlan, Refitted, open_to_refit
-from flows.runtime.console import attach_run_logging
-from flows.runtime.environment import check_writable
-from flows.runtime.lost_runs import mark_alive
 from softgrpo.common.files import make_private
 from softgrpo.common.interruption import interruptible
 from softgrpo.common.names import SNAPSHOT_NODE
 from softgrpo.common.redaction import passwords_hidden
+from softgrpo.flows.form import tag_run
+from softgrpo.flows.results.failed_runs import fails_readably
+from softgrpo.flows.results.newest import newest_run
+from softgrpo.flows.results.refit import RefitPlan, Refitted, open_to_refit
+from softgrpo.flows.runtime.console import attach_run_logging
+from softgrpo.flows.runtime.environment import check_writable
+from softgrpo.flows.runtime.lost_runs import mark_alive
 from softgrpo.pipeline.refit import refit_plan, served_as, trained_recallers
 from softgrpo.pipeline.run import read_metrics
-from tasks.executors import Executor, open_executor
-from tasks.running.progress_file import progress_file
-from tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
-from tasks.stage import Progress
-from tasks.tracking.lookup import open_store_of_run, read_run, stage_runs
-from tasks.tracking.refits import FRESH, Lineage, note_refit, refit_run, register_refit
-from tasks.tracking.store import ArtifactStore, Reference
+from softgrpo.tasks.executors import Executor, open_executor
+from softgrpo.tasks.running.progress_file import progress_file
+from softgrpo.tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
+from softgrpo.tasks.stage import Progress
+from softgrpo.tasks.tracking.lookup import open_store_of_run, read_run, stage_runs
+from softgrpo.tasks.tracking.refits import FRESH, Lineage, note_refit, refit_run, register_refit
+from softgrpo.tasks.tracking.store import ArtifactStore, Reference
 
 READ = ("split", "embed")
 """Stages of the finished run that a refit reads."""

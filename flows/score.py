@@ -9,15 +9,15 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
 
-from flows.form import tag_run
-from flows.results.failed_runs import fails_readably
-from flows.results.newest import newest_refit, newest_run
-from flows.results.scoring import Scored, ScoreOptions, open_to_score, score_run
-from flows.runtime.environment import check_takes_files
 from softgrpo.common.interruption import interruptible
 from softgrpo.config.section import Count
 from softgrpo.errors import ConfigError
-from tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
+from softgrpo.flows.form import tag_run
+from softgrpo.flows.results.failed_runs import fails_readably
+from softgrpo.flows.results.newest import newest_refit, newest_run
+from softgrpo.flows.results.scoring import Scored, ScoreOptions, open_to_score, score_run
+from softgrpo.flows.runtime.environment import check_takes_files
+from softgrpo.tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
 
 FOLDER = "scores"
 

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from flows.results.recorded import RecordedRun
-from flows.results.refit import RefitPlan, Refitted
-from flows.runtime.session import begin_prefect, open_prefect
 from softgrpo.common.paths import stages_folder
 from softgrpo.config import ExperimentConfig
+from softgrpo.flows.results.recorded import RecordedRun
+from softgrpo.flows.results.refit import RefitPlan, Refitted
+from softgrpo.flows.runtime.session import begin_prefect, open_prefect
 from softgrpo.pipeline.plan import look_ahead, plan
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.presets.changes import as_overrides
@@ -50,7 +50,7 @@ def run_pipeline(
     begin_prefect(output)
     if from_run is None:  # files are read on another core than that which imports
         look_ahead(plan(config, until), config, force, LocalStore(stages_folder(output)))
-    from flows.pipeline import run_softgrpo, softgrpo_flow, with_body
+    from softgrpo.flows.pipeline import run_softgrpo, softgrpo_flow, with_body
 
     open_prefect(output, debug)
     stage = cast("StageName", check_stage(until))
@@ -77,17 +77,17 @@ def start_refit(
     """Runs the flow of a refit in this process; finished stages are reused.
 
     Args:
-        plan: From `flows.results.refit.open_to_refit`.
+        plan: From `softgrpo.flows.results.refit.open_to_refit`.
         output: Folder of all that is written.
         parallel: Recallers trained at once; None leaves it to the flow.
         debug: Show on the console all that libraries log, tracebacks included.
 
     Raises:
-        SoftGRPOError: See `flows.refit.run_refit`.
+        SoftGRPOError: See `softgrpo.flows.refit.run_refit`.
     """
     begin_prefect(output)
-    from flows.pipeline import with_body
-    from flows.refit import refit_flow, run_refit
+    from softgrpo.flows.pipeline import with_body
+    from softgrpo.flows.refit import refit_flow, run_refit
 
     open_prefect(output, debug)
     flow = with_body(refit_flow, partial(run_refit, plan, output, parallel))

@@ -17,13 +17,17 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
-from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.pipeline import Size, begin, execute, log_preflight_notes
-from flows.results.failed_runs import fails_readably
-from flows.results.report_page import write_group_page
-from flows.results.tune_page import StudyParts, study_html, study_page, study_sentences
-from flows.runtime.lost_runs import mark_alive
-from flows.study import (
+from softgrpo.common.artifacts import CURVES
+from softgrpo.common.interruption import interruptible
+from softgrpo.config import ExperimentConfig
+from softgrpo.errors import TrainingError
+from softgrpo.flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
+from softgrpo.flows.pipeline import Size, begin, execute, log_preflight_notes
+from softgrpo.flows.results.failed_runs import fails_readably
+from softgrpo.flows.results.report_page import write_group_page
+from softgrpo.flows.results.tune_page import StudyParts, study_html, study_page, study_sentences
+from softgrpo.flows.runtime.lost_runs import mark_alive
+from softgrpo.flows.study import (
     REASON,
     TrialWatch,
     best_trial,
@@ -35,10 +39,6 @@ from flows.study import (
     trial_name,
     trial_table,
 )
-from softgrpo.common.artifacts import CURVES
-from softgrpo.common.interruption import interruptible
-from softgrpo.config import ExperimentConfig
-from softgrpo.errors import TrainingError
 from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.run import RunResult
 from softgrpo.pipeline.tuning import (
@@ -53,11 +53,11 @@ from softgrpo.pipeline.tuning import (
 from softgrpo.presets.changes import find_changes
 from softgrpo.presets.settings import as_flags
 from softgrpo.reporting import Pruned
-from tasks.executors import Executor, open_executor
-from tasks.tracking.descriptions import plain
-from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
-from tasks.tracking.run_names import flow_run_name
-from tasks.tracking.store import ArtifactStore
+from softgrpo.tasks.executors import Executor, open_executor
+from softgrpo.tasks.tracking.descriptions import plain
+from softgrpo.tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
+from softgrpo.tasks.tracking.run_names import flow_run_name
+from softgrpo.tasks.tracking.store import ArtifactStore
 
 KIND = "tune"
 OBJECTIVE = "best_validation_ndcg"
@@ -71,7 +71,7 @@ class Tuned:
         study: Its name.
         best: The best settings by dotted path.
         value: Validation NDCG that they reached.
-        trials: See `flows.study.trial_table`.
+        trials: See `softgrpo.flows.study.trial_table`.
         command: The command that runs the whole pipeline with them.
         link: Where MLflow shows the study.
         final: The whole pipeline with them, None where it was not asked for.
@@ -91,7 +91,7 @@ class Tuned:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What the study showed, see `flows.results.tune_page.study_sentences`."""
+        """What the study showed, see `softgrpo.flows.results.tune_page.study_sentences`."""
         return study_sentences(self.trials, self.best, self.k)
 
 

@@ -15,31 +15,31 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import TerminationSignal
 
-from flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
-from flows.pipeline import Size, begin, execute, log_preflight_notes
-from flows.results.comparison import ComparedRuns
-from flows.results.differences import differing, differing_settings
-from flows.results.failed_runs import fails_readably
-from flows.results.prefect_page import group_page
-from flows.results.report_page import write_group_page
-from flows.runtime.console import VERDICT_LOGGER
-from flows.runtime.lost_runs import mark_alive
 from softgrpo.common.interruption import interruptible
 from softgrpo.common.redaction import passwords_hidden
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation.summary import FOCUS
+from softgrpo.flows.form import FrequentSettings, check_dataset, gather_overrides, tag_run
+from softgrpo.flows.pipeline import Size, begin, execute, log_preflight_notes
+from softgrpo.flows.results.comparison import ComparedRuns
+from softgrpo.flows.results.differences import differing, differing_settings
+from softgrpo.flows.results.failed_runs import fails_readably
+from softgrpo.flows.results.prefect_page import group_page
+from softgrpo.flows.results.report_page import write_group_page
+from softgrpo.flows.runtime.console import VERDICT_LOGGER
+from softgrpo.flows.runtime.lost_runs import mark_alive
 from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.run import RunResult
 from softgrpo.presets.ablations import REFERENCE, resolve_ablation
 from softgrpo.presets.changes import find_changes
 from softgrpo.presets.pools import resolve_pools
-from tasks.executors import Executor, open_executor
-from tasks.tracking.descriptions import plain
-from tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
-from tasks.tracking.pages import run_page
-from tasks.tracking.run_names import flow_run_name
-from tasks.tracking.runs import flatten
-from tasks.tracking.store import ArtifactStore
+from softgrpo.tasks.executors import Executor, open_executor
+from softgrpo.tasks.tracking.descriptions import plain
+from softgrpo.tasks.tracking.groups import Member, describe, group_run, members, publish_table, publish_text
+from softgrpo.tasks.tracking.pages import run_page
+from softgrpo.tasks.tracking.run_names import flow_run_name
+from softgrpo.tasks.tracking.runs import flatten
+from softgrpo.tasks.tracking.store import ArtifactStore
 
 POOLS = "multi-recaller"
 ABLATE = "ablate"

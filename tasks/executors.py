@@ -20,10 +20,10 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from softgrpo.errors import ConfigError, ProcessError, StoreError
 from softgrpo.stages.contract import Node
-from tasks.running.gpu import uses_gpu
-from tasks.running.isolation import Isolation, free_cores
-from tasks.servers.addresses import check_workers
-from tasks.stage import Obtained, Order, Progress
+from softgrpo.tasks.running.gpu import uses_gpu
+from softgrpo.tasks.running.isolation import Isolation, free_cores
+from softgrpo.tasks.servers.addresses import check_workers
+from softgrpo.tasks.stage import Obtained, Order, Progress
 
 PATIENCE_SECONDS = 8
 PULSE_SECONDS = 0.5

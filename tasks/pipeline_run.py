@@ -22,11 +22,11 @@ from softgrpo.pipeline.run import read_metrics, read_table
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.policy.card import CARD as POLICY_CARD
 from softgrpo.stages.contract import Node
-from tasks.stage import Progress
-from tasks.tracking.connection import EXPERIMENTS, open_tracking, store_errors
-from tasks.tracking.descriptions import NOTE, pipeline_note
-from tasks.tracking.groups import MEMBER, Member
-from tasks.tracking.headline import (
+from softgrpo.tasks.stage import Progress
+from softgrpo.tasks.tracking.connection import EXPERIMENTS, open_tracking, store_errors
+from softgrpo.tasks.tracking.descriptions import NOTE, pipeline_note
+from softgrpo.tasks.tracking.groups import MEMBER, Member
+from softgrpo.tasks.tracking.headline import (
     POLICIES,
     TEST,
     Line,
@@ -36,13 +36,13 @@ from tasks.tracking.headline import (
     readable,
     results,
 )
-from tasks.tracking.liveness import LivenessLocks
-from tasks.tracking.pages import run_page, version_page, view_id, view_page
-from tasks.tracking.registry import is_external, register
-from tasks.tracking.run_names import PREFECT_LINK, PREFECT_TAG, About
-from tasks.tracking.runs import COMMIT_TAG, LOGGED_ARTIFACTS_TAG, Runs, git_commit
-from tasks.tracking.saved_view import keep_view
-from tasks.tracking.store import MODEL_STAGES, ArtifactStore, dataset
+from softgrpo.tasks.tracking.liveness import LivenessLocks
+from softgrpo.tasks.tracking.pages import run_page, version_page, view_id, view_page
+from softgrpo.tasks.tracking.registry import is_external, register
+from softgrpo.tasks.tracking.run_names import PREFECT_LINK, PREFECT_TAG, About
+from softgrpo.tasks.tracking.runs import COMMIT_TAG, LOGGED_ARTIFACTS_TAG, Runs, git_commit
+from softgrpo.tasks.tracking.saved_view import keep_view
+from softgrpo.tasks.tracking.store import MODEL_STAGES, ArtifactStore, dataset
 
 REPORT = (REPORT_PAGE, REPORT_TEXT, FIGURES)
 """What is shown with the pipeline's run of the files of a stage that has them."""
@@ -198,7 +198,7 @@ def _make_servable(progress: Progress, stage: str, run_id: str) -> None:
     """Lets MLflow load the policy of a stage's run, unless it can already."""
     folders, runs = progress.folders(), progress.store.runs
     if (folders[stage] / POLICY_CARD).is_file() and is_external(runs, run_id):
-        from tasks.tracking.bundles import (
+        from softgrpo.tasks.tracking.bundles import (
             publish_bundle,  # imports torch, which a run of which all is stored does without
         )
 

@@ -29,17 +29,17 @@ from softgrpo.pipeline.run import read_metrics, run_node
 from softgrpo.pipeline.store import Committed, write_atomic
 from softgrpo.reporting import Pruned, Reporter
 from softgrpo.stages.contract import Node, Watch, unwatched
-from tasks.running.gpu import gpu_slot
-from tasks.running.isolation import Isolation
-from tasks.running.progress_file import bar_watches, note_begin, note_end
-from tasks.running.progress_page import on_progress_page
-from tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
-from tasks.tracking.descriptions import NOTE, stage_note
-from tasks.tracking.pages import run_page
-from tasks.tracking.prefetch import Prefetched
-from tasks.tracking.run_names import About
-from tasks.tracking.runs import RunReporter
-from tasks.tracking.store import ArtifactStore, Reference, dataset
+from softgrpo.tasks.running.gpu import gpu_slot
+from softgrpo.tasks.running.isolation import Isolation
+from softgrpo.tasks.running.progress_file import bar_watches, note_begin, note_end
+from softgrpo.tasks.running.progress_page import on_progress_page
+from softgrpo.tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
+from softgrpo.tasks.tracking.descriptions import NOTE, stage_note
+from softgrpo.tasks.tracking.pages import run_page
+from softgrpo.tasks.tracking.prefetch import Prefetched
+from softgrpo.tasks.tracking.run_names import About
+from softgrpo.tasks.tracking.runs import RunReporter
+from softgrpo.tasks.tracking.store import ArtifactStore, Reference, dataset
 
 CACHED = "Cached"
 """What Prefect calls the state of a task whose body it did not call."""

@@ -83,7 +83,7 @@ class PrefectServer:
 
 @contextmanager
 def _prefect_server(folder: Path) -> Iterator[PrefectServer]:
-    from flows.runtime.own_server import OwnServer
+    from softgrpo.flows.runtime.own_server import OwnServer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(folder / "home"))

@@ -7,14 +7,14 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flows.command.common import Job
-from flows.command.groups import GroupOptions, add_group_flags, group_job
-from flows.command.output import print_compared
-from flows.command.parser import Commands, Parser, add_words
+from softgrpo.flows.command.common import Job
+from softgrpo.flows.command.groups import GroupOptions, add_group_flags, group_job
+from softgrpo.flows.command.output import print_compared
+from softgrpo.flows.command.parser import Commands, Parser, add_words
 from softgrpo.presets.ablations import ABLATIONS, check_ablation
 
 if TYPE_CHECKING:
-    from flows.results.comparison import ComparedRuns
+    from softgrpo.flows.results.comparison import ComparedRuns
 
 DESCRIPTION = f"""\
 Runs the pipeline as it is and once for each variant of an ablation, and puts all of them into one table, on the same test
@@ -44,7 +44,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     configs = resolve_ablation(name, options.dataset, options.size, options.stage, options.overrides)
 
     def import_flow() -> Callable[..., ComparedRuns]:
-        from flows.variants import ablate_flow
+        from softgrpo.flows.variants import ablate_flow
 
         return ablate_flow
 

@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.command.common import Job, counted, print_json
-from flows.command.defaults import resolve_named
-from flows.command.flags import add_settings, overrides
-from flows.command.parser import Commands, Parser, add_debug, add_json
-from flows.runtime.failures import OK
 from softgrpo.common.text import visible
+from softgrpo.flows.command.common import Job, counted, print_json
+from softgrpo.flows.command.defaults import resolve_named
+from softgrpo.flows.command.flags import add_settings, overrides
+from softgrpo.flows.command.parser import Commands, Parser, add_debug, add_json
+from softgrpo.flows.runtime.failures import OK
 from softgrpo.presets.settings import as_flags
 
 if TYPE_CHECKING:

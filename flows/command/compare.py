@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.command.common import Job, print_json
-from flows.command.destination import check_copy, check_overwrite
-from flows.command.parser import Commands, Parser, add_json, add_output, add_overwrite
-from flows.runtime.failures import OK
 from softgrpo.common.text import visible
+from softgrpo.flows.command.common import Job, print_json
+from softgrpo.flows.command.destination import check_copy, check_overwrite
+from softgrpo.flows.command.parser import Commands, Parser, add_json, add_output, add_overwrite
+from softgrpo.flows.runtime.failures import OK
 
 if TYPE_CHECKING:
-    from flows.results.comparison import ComparedRuns
+    from softgrpo.flows.results.comparison import ComparedRuns
 
 FILES = ("comparison.html", "comparison.parquet")
 
@@ -45,7 +45,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: They cannot be compared; nothing was written.
     """
-    from flows.results.comparison import average_stored_seeds, compare_stored_runs
+    from softgrpo.flows.results.comparison import average_stored_seeds, compare_stored_runs
 
     check_overwrite(arguments.to, overwrite=arguments.overwrite)
     if arguments.to is not None:
@@ -58,7 +58,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
         if arguments.json:
             print_json(replace(compared, page=page).as_record())
             return OK
-        from flows.command.output import print_compared
+        from softgrpo.flows.command.output import print_compared
 
         print(*(f"{run['label']}  {visible(run['name'])}" for run in compared.runs), sep="\n")
         print_compared(replace(compared, page=page), arguments.output)

@@ -14,15 +14,15 @@ from typing import Any
 import argcomplete
 from argcomplete.shell_integration import shellcode
 
-from flows.command.common import Job
-from flows.command.flags import ALIASES
-from flows.command.groups import STAGES as GROUP_STAGES
-from flows.command.parser import Commands, Parser, add_words, sub_parsers
-from flows.command.run import KNOWN as RUN_STAGES
-from flows.runtime.failures import OK
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import known_datasets
 from softgrpo.errors import ConfigError, nearest
+from softgrpo.flows.command.common import Job
+from softgrpo.flows.command.flags import ALIASES
+from softgrpo.flows.command.groups import STAGES as GROUP_STAGES
+from softgrpo.flows.command.parser import Commands, Parser, add_words, sub_parsers
+from softgrpo.flows.command.run import KNOWN as RUN_STAGES
+from softgrpo.flows.runtime.failures import OK
 from softgrpo.presets import dataset_names, settings, size_names
 from softgrpo.presets.ablations import ABLATIONS
 from softgrpo.stages.contract import ALL_STAGES

@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from flows.command.common import Job, print_json
-from flows.command.defaults import check_known, data_named, resolve_named
-from flows.command.flags import add_settings
-from flows.command.parser import Commands, Parser, add_debug, add_json
-from flows.runtime.failures import OK
 from softgrpo.config import ExperimentConfig
+from softgrpo.flows.command.common import Job, print_json
+from softgrpo.flows.command.defaults import check_known, data_named, resolve_named
+from softgrpo.flows.command.flags import add_settings
+from softgrpo.flows.command.parser import Commands, Parser, add_debug, add_json
+from softgrpo.flows.runtime.failures import OK
 from softgrpo.presets import settings
 from softgrpo.presets.settings import shown
 

@@ -7,12 +7,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from flows.command.flags import overrides, setting_help
-from flows.command.parser import sub_parsers
 from softgrpo.common.text import visible
 from softgrpo.config import DataConfig, ExperimentConfig
 from softgrpo.data.kinds import named_data
 from softgrpo.errors import DataError, SoftGRPOError, nearest
+from softgrpo.flows.command.flags import overrides, setting_help
+from softgrpo.flows.command.parser import sub_parsers
 from softgrpo.presets import dataset_names, resolve, settings
 
 HELP_FLAGS = frozenset({"-h", "--help"})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from flows.command.common import Job, print_json
-from flows.command.parser import Commands, Parser, add_json, add_output
-from flows.runtime.failures import OK
+from softgrpo.flows.command.common import Job, print_json
+from softgrpo.flows.command.parser import Commands, Parser, add_json, add_output
+from softgrpo.flows.runtime.failures import OK
 
 DESCRIPTION = """\
 Registers all flows as deployments at the running Prefect server of the output folder, as `make deploy` does. `make services`
@@ -27,7 +27,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: The folder or its record of services cannot be used.
     """
-    from flows.services.control import deploy, find_services
+    from softgrpo.flows.services.control import deploy, find_services
 
     services = find_services(arguments.output)
 

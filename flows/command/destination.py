@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from flows.runtime.environment import check_takes_files
 from softgrpo.common.paths import STAGES
 from softgrpo.errors import ConfigError, StoreError
-from tasks.servers.database import DATABASE
+from softgrpo.flows.runtime.environment import check_takes_files
+from softgrpo.tasks.servers.database import DATABASE
 
 LOCKS = ".locks"
 """Names of an output folder's store, and of what every store has."""

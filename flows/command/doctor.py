@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.command.common import Job, print_json
-from flows.command.parser import Commands, Parser, add_json, add_output
-from flows.runtime.environment import takes_files
-from flows.runtime.failures import FAILED, OK
-from flows.services.places import find_services
-from flows.services.record import error_warnings
 from softgrpo import __version__
 from softgrpo.common.redaction import without_password
 from softgrpo.config import DataConfig
 from softgrpo.errors import PolicyError
+from softgrpo.flows.command.common import Job, print_json
+from softgrpo.flows.command.parser import Commands, Parser, add_json, add_output
+from softgrpo.flows.runtime.environment import takes_files
+from softgrpo.flows.runtime.failures import FAILED, OK
+from softgrpo.flows.services.places import find_services
+from softgrpo.flows.services.record import error_warnings
 from softgrpo.presets import resolve, size_names
-from tasks.servers.database import DATABASE
+from softgrpo.tasks.servers.database import DATABASE
 
 CORE = (
     "torch",

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.command.common import Job, print_json, print_notes
-from flows.command.destination import check_copy
-from flows.command.parser import Commands, Parser, add_overwrite, add_run
-from flows.runtime.environment import prepare_to_read
-from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
 from softgrpo.evaluation.chosen import BEST
+from softgrpo.flows.command.common import Job, print_json, print_notes
+from softgrpo.flows.command.destination import check_copy
+from softgrpo.flows.command.parser import Commands, Parser, add_overwrite, add_run
+from softgrpo.flows.runtime.environment import prepare_to_read
+from softgrpo.flows.runtime.failures import OK
 
 if TYPE_CHECKING:
-    from flows.results.finished import FinishedRun
+    from softgrpo.flows.results.finished import FinishedRun
     from softgrpo.serving.export import Exported
     from softgrpo.serving.search_engines import Engine
 
@@ -81,7 +81,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     if arguments.onnx:
         check_onnx_installed()
     prepare_to_read(arguments.output)
-    from flows.results.export import export_run, export_weights, open_run
+    from softgrpo.flows.results.export import export_run, export_weights, open_run
 
     run = open_run(arguments.RUN, arguments.output)
     method_key(run.folders, run.config.fusion.k, arguments.method)

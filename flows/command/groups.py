@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from flows.command.common import Job, print_json, print_notes
-from flows.command.flags import add_settings, overrides
-from flows.command.parser import Parser, add_json, add_output, add_words, add_workers
-from flows.runtime.environment import check_output, check_servers
-from flows.runtime.failures import OK
 from softgrpo.config import ExperimentConfig
+from softgrpo.flows.command.common import Job, print_json, print_notes
+from softgrpo.flows.command.flags import add_settings, overrides
+from softgrpo.flows.command.parser import Parser, add_json, add_output, add_words, add_workers
+from softgrpo.flows.runtime.environment import check_output, check_servers
+from softgrpo.flows.runtime.failures import OK
 from softgrpo.presets import DEBUG
 from softgrpo.stages.contract import check_stage
 
 if TYPE_CHECKING:
-    from flows.pipeline import Size
+    from softgrpo.flows.pipeline import Size
 
 Result = TypeVar("Result")
 STAGES = ("full", DEBUG)
@@ -75,7 +75,7 @@ class GroupOptions:
         stage, named = check_stage(arguments.STAGE, known=STAGES), overrides(arguments)
         dataset, size = named.pop("data.dataset", arguments.DATASET), named.pop("policy.size", arguments.SIZE)
         check_output(arguments.output)
-        from tasks.servers.addresses import check_workers
+        from softgrpo.tasks.servers.addresses import check_workers
 
         check_workers(arguments.parallel, arguments.dask)
         check_servers()
@@ -132,7 +132,7 @@ def group_job(
     print_notes(note for config in configs for note in preflight(config))
 
     def job() -> int:
-        from flows.runtime.session import begin_prefect, open_prefect
+        from softgrpo.flows.runtime.session import begin_prefect, open_prefect
 
         begin_prefect(options.output)
         flow = import_flow()  # while the server starts

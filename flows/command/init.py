@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.command.check_data import run_command
-from flows.command.common import Job, print_json
-from flows.command.config import as_flat, listing
-from flows.command.defaults import resolve_named
-from flows.command.destination import check_destination
-from flows.command.flags import add_settings, overrides
-from flows.command.parser import Commands, Parser, add_debug, add_json, add_overwrite
-from flows.runtime.environment import check_takes_files
-from flows.runtime.failures import OK
 from softgrpo.common.files import written_whole
+from softgrpo.flows.command.check_data import run_command
+from softgrpo.flows.command.common import Job, print_json
+from softgrpo.flows.command.config import as_flat, listing
+from softgrpo.flows.command.defaults import resolve_named
+from softgrpo.flows.command.destination import check_destination
+from softgrpo.flows.command.flags import add_settings, overrides
+from softgrpo.flows.command.parser import Commands, Parser, add_debug, add_json, add_overwrite
+from softgrpo.flows.runtime.environment import check_takes_files
+from softgrpo.flows.runtime.failures import OK
 
 PLACES = ("data.dataset", "data.source", "data.data_path", "policy.size")
 DESCRIPTION = """\

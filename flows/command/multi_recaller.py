@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flows.command.common import Job
-from flows.command.groups import GroupOptions, add_group_flags, group_job
-from flows.command.output import print_compared
-from flows.command.parser import Commands, Parser
+from softgrpo.flows.command.common import Job
+from softgrpo.flows.command.groups import GroupOptions, add_group_flags, group_job
+from softgrpo.flows.command.output import print_compared
+from softgrpo.flows.command.parser import Commands, Parser
 
 if TYPE_CHECKING:
-    from flows.results.comparison import ComparedRuns
+    from softgrpo.flows.results.comparison import ComparedRuns
 
 DESCRIPTION = """\
 Runs the whole pipeline for several pools of recallers and puts all of them into one table, on the same test windows.
@@ -46,7 +46,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     whole, _ = resolve_pools(options.dataset, options.size, options.stage, pools, options.overrides)
 
     def import_flow() -> Callable[..., ComparedRuns]:
-        from flows.variants import multi_recaller_flow
+        from softgrpo.flows.variants import multi_recaller_flow
 
         return multi_recaller_flow
 

@@ -7,11 +7,11 @@ import webbrowser
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from flows.command.common import Job, print_json, print_notes
-from flows.command.parser import Commands, Parser, add_run
-from flows.runtime.environment import check_takes_files
-from flows.runtime.failures import OK
 from softgrpo.common.text import visible
+from softgrpo.flows.command.common import Job, print_json, print_notes
+from softgrpo.flows.command.parser import Commands, Parser, add_run
+from softgrpo.flows.runtime.environment import check_takes_files
+from softgrpo.flows.runtime.failures import OK
 
 DESCRIPTION = """\
 Prints where a run can be seen, its report, its page in MLflow and its page in Prefect, and opens these in the browser, if there
@@ -34,8 +34,8 @@ def prepare(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: There is no such run; nothing was written.
     """
-    from flows.results.places import open_to_show, places_of
-    from flows.results.report_page import FOLDER
+    from softgrpo.flows.results.places import open_to_show, places_of
+    from softgrpo.flows.results.report_page import FOLDER
 
     check_takes_files("--output", arguments.output / FOLDER)
     run = open_to_show(arguments.RUN, arguments.output)

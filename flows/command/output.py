@@ -19,7 +19,7 @@ from softgrpo.common.text import visible
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flows.results.comparison import ComparedRuns
+    from softgrpo.flows.results.comparison import ComparedRuns
 
 WIDEST = 10_000
 LEAST_CHARACTERS = 16
@@ -59,7 +59,7 @@ def print_compared(compared: ComparedRuns, output: Path) -> None:
         compared: The comparison; its page is named where it was written.
         output: Folder whose services would show it.
     """
-    from tasks.servers.addresses import make_line
+    from softgrpo.tasks.servers.addresses import make_line
 
     print_sentences(compared.changes)
     print_comparison(compared.table, compared.k, compared.references[compared.tested], "--json", compared.tested)

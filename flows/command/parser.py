@@ -65,7 +65,7 @@ def add_output(parser: Parser) -> None:
 
 
 def add_debug(parser: Parser) -> None:
-    """Adds --debug, which `flows.cli.main` reads."""
+    """Adds --debug, which `softgrpo.flows.cli.main` reads."""
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 

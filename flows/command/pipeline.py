@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.command.common import Job, print_json, print_notes
-from flows.command.flags import add_settings
-from flows.command.parser import Parser, add_json, add_output, add_workers
-from flows.runtime.environment import check_output, check_servers, prepare_to_read
-from flows.runtime.failures import OK
 from softgrpo.common.paths import stages_folder
 from softgrpo.common.text import visible
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
+from softgrpo.flows.command.common import Job, print_json, print_notes
+from softgrpo.flows.command.flags import add_settings
+from softgrpo.flows.command.parser import Parser, add_json, add_output, add_workers
+from softgrpo.flows.runtime.environment import check_output, check_servers, prepare_to_read
+from softgrpo.flows.runtime.failures import OK
 from softgrpo.stages.contract import ALL_STAGES, check_stage
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run_record(result: RunResult, config: ExperimentConfig, output: Path) -> dic
         finished policies by stage, as the store and as people call them; `k`, the cut-off that the comparison is about; `rows` of
         the table, or null; `folders` by stage; `reused` stages; `links` as people read them.
     """
-    from flows.results.recorded import RecordedRun
+    from softgrpo.flows.results.recorded import RecordedRun
     from softgrpo.serving.pure_models import FOLDER, model_path
     from softgrpo.stages.contract import POLICY_STAGES
 
@@ -86,10 +86,10 @@ def run_record(result: RunResult, config: ExperimentConfig, output: Path) -> dic
 
 def announce(result: RunResult, k: int) -> None:
     """Prints the comparison, where things are, the verdict, and last the run's id and page; k is the cut-off of the comparison."""
-    from flows.command.output import print_comparison, print_sentences
-    from flows.results.places import last_line
-    from flows.results.recorded import RecordedRun
     from softgrpo.evaluation.summary import read_summary
+    from softgrpo.flows.command.output import print_comparison, print_sentences
+    from softgrpo.flows.results.places import last_line
+    from softgrpo.flows.results.recorded import RecordedRun
 
     if result.table is not None:
         print_comparison(result.table, k)
@@ -110,19 +110,19 @@ def _check_source(run_id: str, output: Path, config: ExperimentConfig, until: st
     """Checks that a run has stages that may stand before the last one wanted.
 
     Raises:
-        ConfigError: See `tasks.tracking.lookup.upstream_runs`.
+        ConfigError: See `softgrpo.tasks.tracking.lookup.upstream_runs`.
         StoreError: No run is stored there, or MLflow does not answer.
     """
     prepare_to_read(output)
     from softgrpo.pipeline.plan import plan
-    from tasks.tracking.lookup import open_store_of_run, upstream_runs
+    from softgrpo.tasks.tracking.lookup import open_store_of_run, upstream_runs
 
     upstream_runs(open_store_of_run(run_id, output), run_id, plan(config, until), config)
 
 
 def _with_page(result: RunResult, config: ExperimentConfig, output: Path) -> RunResult:
     """Writes the report of a run without MLflow, with its date, command and costs on it, and links to it."""
-    from flows.results.report_page import RunFacts, write_page
+    from softgrpo.flows.results.report_page import RunFacts, write_page
     from softgrpo.pipeline.run import local_costs
     from softgrpo.pipeline.store import LocalStore
 
@@ -161,7 +161,7 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
             "--from-run", "A standalone run knows no MLflow", "Leave it out, or run the stage full", code="CONFIG-023"
         )
     if not standalone:
-        from tasks.servers.addresses import check_workers
+        from softgrpo.tasks.servers.addresses import check_workers
 
         check_workers(arguments.parallel, arguments.dask)
         check_servers()
@@ -171,13 +171,13 @@ def pipeline_job(arguments: argparse.Namespace, config: ExperimentConfig, until:
 
     def job() -> int:
         if standalone:
-            from flows.runtime.console import make_readable
+            from softgrpo.flows.runtime.console import make_readable
             from softgrpo.pipeline.run import run_standalone
 
             make_readable(arguments.debug)
             result = _with_page(run_standalone(config, until, force, arguments.output), config, arguments.output)
         else:
-            from flows.start import run_pipeline
+            from softgrpo.flows.start import run_pipeline
 
             result = run_pipeline(
                 config,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from flows.command import pipeline
-from flows.command.common import Job
-from flows.command.defaults import resolve_named
-from flows.command.parser import Commands, Parser
 from softgrpo.errors import ConfigError
+from softgrpo.flows.command import pipeline
+from softgrpo.flows.command.common import Job
+from softgrpo.flows.command.defaults import resolve_named
+from softgrpo.flows.command.parser import Commands, Parser
 
 STAGE_OF = {"gen_sft_data": "data", "do_sft": "sft", "do_grpo": "grpo", "do_test": "test"}
 """The original flags that ask for a stage, in the order of the stages."""

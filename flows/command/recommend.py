@@ -8,15 +8,15 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.command.common import Job, counted, print_json, print_notes
-from flows.command.destination import check_destination, check_overwrite
-from flows.command.parser import Commands, Parser, add_overwrite, add_run
-from flows.runtime.environment import check_takes_files, prepare_to_read
-from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
+from softgrpo.flows.command.common import Job, counted, print_json, print_notes
+from softgrpo.flows.command.destination import check_destination, check_overwrite
+from softgrpo.flows.command.parser import Commands, Parser, add_overwrite, add_run
+from softgrpo.flows.runtime.environment import check_takes_files, prepare_to_read
+from softgrpo.flows.runtime.failures import OK
 
 if TYPE_CHECKING:
-    from flows.results.recommendation import Recommendation
+    from softgrpo.flows.results.recommendation import Recommendation
 
 MOST_USERS_SHOWN = 10
 """Users whose lists are shown on the screen."""
@@ -85,7 +85,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
         check_takes_files("--output", default)
     elif to is None and not arguments.json:
         check_shown(users)
-    from flows.results.recommendation import notes, recommend_from_run  # imports torch, which takes seconds
+    from softgrpo.flows.results.recommendation import notes, recommend_from_run  # imports torch, which takes seconds
 
     recommendation = recommend_from_run(arguments.RUN, arguments.output, users, arguments.k, arguments.method)
     if default is not None:
@@ -203,7 +203,7 @@ def _show_lists(recommendation: Recommendation, everything: str) -> None:
     """Prints a table with one row for each item; `everything` says what has all columns."""
     from rich.table import Column, Table
 
-    from flows.command.output import foreign, print_table
+    from softgrpo.flows.command.output import foreign, print_table
 
     parts = [f"from {name}" for name in recommendation.recommended.recallers]
     numbers = [Column(foreign(name), justify="right", no_wrap=True) for name in ("score", *parts)]

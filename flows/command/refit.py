@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.command.common import Job, counted, print_json, print_notes
-from flows.command.parser import Commands, Parser, add_parallel, add_run
-from flows.runtime.environment import check_output, check_servers
-from flows.runtime.failures import OK
+from softgrpo.flows.command.common import Job, counted, print_json, print_notes
+from softgrpo.flows.command.parser import Commands, Parser, add_parallel, add_run
+from softgrpo.flows.runtime.environment import check_output, check_servers
+from softgrpo.flows.runtime.failures import OK
 
 if TYPE_CHECKING:
-    from flows.results.refit import RefitPlan, Refitted
+    from softgrpo.flows.results.refit import RefitPlan, Refitted
 
 DESCRIPTION = """\
 Trains the recallers of a finished run again, on all interactions of its data set as it is now: nothing is held out, and each is
@@ -45,18 +45,18 @@ def prepare(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: Something would fail later; nothing was written.
     """
-    from tasks.servers.addresses import check_workers
+    from softgrpo.tasks.servers.addresses import check_workers
 
     check_output(arguments.output)
     check_workers(arguments.parallel, None)
     check_servers()
-    from flows.results.refit import open_to_refit
+    from softgrpo.flows.results.refit import open_to_refit
 
     plan = open_to_refit(arguments.RUN, arguments.output, arguments.data_path)
     print_notes(plan.notes())
 
     def job() -> int:
-        from flows.start import start_refit
+        from softgrpo.flows.start import start_refit
 
         refitted = start_refit(plan, arguments.output, arguments.parallel, debug=arguments.debug)
         if arguments.json:

@@ -7,11 +7,11 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.command.common import Job, print_json
-from flows.command.destination import check_copy, check_destination, check_overwrite
-from flows.command.parser import Commands, Parser, add_overwrite, add_run
-from flows.runtime.environment import check_takes_files
-from flows.runtime.failures import OK
+from softgrpo.flows.command.common import Job, print_json
+from softgrpo.flows.command.destination import check_copy, check_destination, check_overwrite
+from softgrpo.flows.command.parser import Commands, Parser, add_overwrite, add_run
+from softgrpo.flows.runtime.environment import check_takes_files
+from softgrpo.flows.runtime.failures import OK
 
 DESCRIPTION = """\
 Shows the comparison table of a run and says where its report is: an HTML page with figures, and the same in Markdown.
@@ -35,8 +35,8 @@ def prepare(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: There is none; nothing was written.
     """
-    from flows.results.report_page import FOLDER
-    from flows.results.stored_report import FILES, files_of, open_report
+    from softgrpo.flows.results.report_page import FOLDER
+    from softgrpo.flows.results.stored_report import FILES, files_of, open_report
 
     check_overwrite(arguments.to, overwrite=arguments.overwrite)
     if arguments.to is not None:
@@ -48,7 +48,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
         check_destination([arguments.to / name for name in files_of(run)], overwrite=arguments.overwrite)
 
     def job() -> int:
-        from flows.results.stored_report import as_record, copy_report, publish_report
+        from softgrpo.flows.results.stored_report import as_record, copy_report, publish_report
 
         page, text = copy_report(run, arguments.to) if arguments.to else publish_report(run, arguments.output)
         record = as_record(run, page, text)
@@ -57,8 +57,8 @@ def prepare(arguments: argparse.Namespace) -> Job:
         if arguments.json:
             print_json(record)
             return OK
-        from flows.command.output import print_comparison, print_sentences
-        from flows.results.stored_report import summary_of, table_of
+        from softgrpo.flows.command.output import print_comparison, print_sentences
+        from softgrpo.flows.results.stored_report import summary_of, table_of
 
         print_comparison(table_of(run), run.config.fusion.k)
         print(f"report      {record['html']}\nMarkdown    {record['markdown']}\nMLflow run  {run.link}")

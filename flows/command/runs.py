@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.command.common import Job, print_json
-from flows.command.parser import Commands, Parser, add_json, add_output
-from flows.runtime.environment import prepare_to_read
-from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
+from softgrpo.flows.command.common import Job, print_json
+from softgrpo.flows.command.parser import Commands, Parser, add_json, add_output
+from softgrpo.flows.runtime.environment import prepare_to_read
+from softgrpo.flows.runtime.failures import OK
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tasks.tracking.listing import Listed
+    from softgrpo.tasks.tracking.listing import Listed
 
 DIFFERING = ("changed settings", "seed", "size", "merge", "dataset", "recallers")
 """Columns in which the listed runs may differ. A narrow terminal does without them, the first one first, those last in which
@@ -48,8 +48,8 @@ def newest_runs(output: Path, most: int) -> list[Listed]:
         StoreError: No run is stored there, or MLflow does not answer.
     """
     prepare_to_read(output)
-    from tasks.tracking.connection import connect
-    from tasks.tracking.listing import list_pipelines
+    from softgrpo.tasks.tracking.connection import connect
+    from softgrpo.tasks.tracking.listing import list_pipelines
 
     return list_pipelines(connect(output), most)
 
@@ -70,7 +70,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
         if arguments.json:
             print_json(runs)
         elif runs:
-            from flows.command.output import print_table
+            from softgrpo.flows.command.output import print_table
 
             table = as_table(runs)
             print_table(table, dispensable(table), "--json")
@@ -85,8 +85,8 @@ def as_table(runs: Sequence[Listed]) -> Table:
     """Returns the list of runs as a table; the NDCG of a debug run is marked."""
     from rich.table import Column, Table
 
-    from flows.command.output import foreign
-    from flows.results.comparison import short_ids
+    from softgrpo.flows.command.output import foreign
+    from softgrpo.flows.results.comparison import short_ids
 
     whole: dict[str, Any] = {"no_wrap": True}
     number = whole | {"justify": "right"}

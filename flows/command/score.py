@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.command.common import Job, counted, print_notes
-from flows.command.destination import check_destination, check_overwrite
-from flows.command.parser import Commands, Parser, add_output, add_overwrite, add_words
-from flows.command.recommend import add_users, check_length, read_users
-from flows.runtime.environment import check_takes_files, prepare_to_read
-from flows.runtime.failures import OK
 from softgrpo.errors import ConfigError
+from softgrpo.flows.command.common import Job, counted, print_notes
+from softgrpo.flows.command.destination import check_destination, check_overwrite
+from softgrpo.flows.command.parser import Commands, Parser, add_output, add_overwrite, add_words
+from softgrpo.flows.command.recommend import add_users, check_length, read_users
+from softgrpo.flows.runtime.environment import check_takes_files, prepare_to_read
+from softgrpo.flows.runtime.failures import OK
 
 if TYPE_CHECKING:
     from softgrpo.data.streams import Shard
@@ -93,8 +93,8 @@ def prepare(arguments: argparse.Namespace) -> Job:
     lists = _read_lists(arguments.lists)
     users = read_users(arguments.users, arguments.users_from)
     _check_files(arguments)
-    from flows.results.scoring import ScoreOptions, open_to_score, score_run
     from softgrpo.evaluation.chosen import BEST
+    from softgrpo.flows.results.scoring import ScoreOptions, open_to_score, score_run
 
     method = arguments.method or BEST
     options = ScoreOptions(

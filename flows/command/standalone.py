@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from flows.command import pipeline
-from flows.command.common import Job
-from flows.command.defaults import resolve_named
-from flows.command.parser import Commands, Parser
+from softgrpo.flows.command import pipeline
+from softgrpo.flows.command.common import Job
+from softgrpo.flows.command.defaults import resolve_named
+from softgrpo.flows.command.parser import Commands, Parser
 
 DESCRIPTION = "Runs the whole pipeline in this process, without Prefect and MLflow. Finished stages are reused."
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.command.common import Job
-from flows.command.groups import GroupOptions, add_group_flags, group_job
-from flows.command.parser import Commands, Parser
+from softgrpo.flows.command.common import Job
+from softgrpo.flows.command.groups import GroupOptions, add_group_flags, group_job
+from softgrpo.flows.command.parser import Commands, Parser
 
 if TYPE_CHECKING:
-    from flows.tune import Tuned
+    from softgrpo.flows.tune import Tuned
 
 DESCRIPTION = """\
 Looks for the settings of SofT-GRPO (learning rates, tau_gumbel, noise_scale, reward_k, top_p, epsilon, beta) with the
@@ -45,7 +45,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     start = plan_study(options.dataset, options.size, options.stage, options.overrides, trials, SearchSpace())
 
     def import_flow() -> Callable[..., Tuned]:
-        from flows.tune import tune_flow
+        from softgrpo.flows.tune import tune_flow
 
         return tune_flow
 
@@ -72,8 +72,8 @@ def print_study(tuned: Tuned, output: Path) -> None:
     """Prints the trials, the best settings, the comparison of the final run, where all that is, and the verdicts."""
     import yaml
 
-    from flows.command.output import print_comparison, print_sentences
-    from flows.results.summary import verdict_of
+    from softgrpo.flows.command.output import print_comparison, print_sentences
+    from softgrpo.flows.results.summary import verdict_of
 
     columns = [name for name in tuned.trials.columns if name not in ("run", "retry_of")]
     print(tuned.trials[columns].to_string(index=False))

@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flows.command.common import Job, print_json
-from flows.command.parser import Commands, Parser, add_json, add_output
-from flows.runtime.failures import OK
+from softgrpo.flows.command.common import Job, print_json
+from softgrpo.flows.command.parser import Commands, Parser, add_json, add_output
+from softgrpo.flows.runtime.failures import OK
 
 LOOKS_SECONDS = 1.0
 LINE_SECONDS = 15.0
@@ -39,7 +39,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     Raises:
         SoftGRPOError: There is no such run.
     """
-    from flows.results.live import as_record, find_run, plain_lines, read_progress
+    from softgrpo.flows.results.live import as_record, find_run, plain_lines, read_progress
 
     path = find_run(arguments.RUN, arguments.output)
     read_progress(path, arguments.output)
@@ -62,7 +62,7 @@ def _draw(path: Path, output: Path) -> None:
     """Draws the run on a terminal until it ends."""
     from rich.live import Live
 
-    from flows.results.live import AT_WORK, live_view, read_progress
+    from softgrpo.flows.results.live import AT_WORK, live_view, read_progress
 
     run = read_progress(path, output)
     with Live(live_view(run, time.time()), refresh_per_second=4, transient=False) as live:
@@ -74,7 +74,7 @@ def _draw(path: Path, output: Path) -> None:
 
 def _tell(path: Path, output: Path) -> None:
     """Prints a line where a stage changes, and now and then, until the run ends."""
-    from flows.results.live import AT_WORK, headline, plain_lines, read_progress
+    from softgrpo.flows.results.live import AT_WORK, headline, plain_lines, read_progress
 
     states: Mapping[str, str] = {}
     due = 0.0

@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.command.common import Job, print_json
-from flows.command.defaults import resolve_named
-from flows.command.destination import check_destination
-from flows.command.flags import add_settings
-from flows.command.parser import Commands, Parser, add_debug, add_json, add_overwrite, add_words
-from flows.runtime.environment import check_takes_files
-from flows.runtime.failures import OK
+from softgrpo.flows.command.common import Job, print_json
+from softgrpo.flows.command.defaults import resolve_named
+from softgrpo.flows.command.destination import check_destination
+from softgrpo.flows.command.flags import add_settings
+from softgrpo.flows.command.parser import Commands, Parser, add_debug, add_json, add_overwrite, add_words
+from softgrpo.flows.runtime.environment import check_takes_files
+from softgrpo.flows.runtime.failures import OK
 
 DESCRIPTION = """\
 Writes what a recaller of your own has to score, as three Parquet files: windows, history (what may be looked at, and what may be

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from flows.results.differences import differing, differing_settings
-from flows.results.finished import check_pipeline
-from flows.runtime.environment import prepare_to_read
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import ConfigError
 from softgrpo.evaluation.summary import FOCUS
+from softgrpo.flows.results.differences import differing, differing_settings
+from softgrpo.flows.results.finished import check_pipeline
+from softgrpo.flows.runtime.environment import prepare_to_read
 from softgrpo.presets.changes import WITHOUT_EFFECT
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
 
 SHORTEST = 6
-"""Characters of an id that stand for a run; `tasks.tracking.lookup.read_run` takes them too."""
+"""Characters of an id that stand for a run; `softgrpo.tasks.tracking.lookup.read_run` takes them too."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def read_stored_runs(run_ids: Sequence[str], output: Path) -> Stored:
     _check_different(run_ids)
     prepare_to_read(output)
     from softgrpo.evaluation.across_runs import EvaluatedRun
-    from tasks.tracking.lookup import open_store_of_run, read_run, stage_runs
+    from softgrpo.tasks.tracking.lookup import open_store_of_run, read_run, stage_runs
 
     store = open_store_of_run(run_ids[0], output)
     pipelines = [read_run(store, run_id) for run_id in run_ids]

@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flows.results.finished import FinishedRun, open_finished
 from softgrpo.common.digests import digest_folder
+from softgrpo.flows.results.finished import FinishedRun, open_finished
 from softgrpo.serving.bundle import save_bundle
 from softgrpo.serving.choice import method_key
 from softgrpo.serving.engine_files import write_engine_files
@@ -38,7 +38,7 @@ def export_run(run: FinishedRun, folder: Path, method: str, *, onnx: bool) -> Ex
     key = method_key(run.folders, run.config.fusion.k, method)
 
     def write(place: Path) -> None:
-        from tasks.tracking.bundles import write_model
+        from softgrpo.tasks.tracking.bundles import write_model
 
         with TemporaryDirectory() as name:
             bundle = Path(name) / "bundle"

@@ -12,8 +12,8 @@ from prefect import get_run_logger
 from prefect.logging.handlers import APILogHandler
 from prefect.states import Failed
 
-from flows.runtime.console import RUN_LOGGERS, attach_run_logging
 from softgrpo.errors import SoftGRPOError
+from softgrpo.flows.runtime.console import RUN_LOGGERS, attach_run_logging
 
 P = ParamSpec("P")
 R = TypeVar("R")

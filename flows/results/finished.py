@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from flows.runtime.environment import prepare_to_read
 from softgrpo.common.names import SNAPSHOT_NODE
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
+from softgrpo.flows.runtime.environment import prepare_to_read
 from softgrpo.pipeline.refit import REFIT_OF, served_as
 from softgrpo.presets import validate
 from softgrpo.stages.contract import COST
 
 if TYPE_CHECKING:
-    from tasks.tracking.connection import Tracking
-    from tasks.tracking.store import ArtifactStore
+    from softgrpo.tasks.tracking.connection import Tracking
+    from softgrpo.tasks.tracking.store import ArtifactStore
 
 SERVED = ("split", "data", "embed", "recall-", "gates", "sft", "grpo", "test")
 """Nodes that answer requests; without the first two there is nothing to ask."""
@@ -41,7 +41,7 @@ class FinishedRun:
         link: Its page in MLflow.
         started: When it was started.
         commit: Of the checkout that ran it, None outside one.
-        costs: See `flows.results.report_page.RunFacts`.
+        costs: See `softgrpo.flows.results.report_page.RunFacts`.
         refit_of: Id of the run that was evaluated, where this is a refit of it; "" elsewhere.
     """
 
@@ -63,7 +63,7 @@ def costs_of_stages(store: ArtifactStore, stages: Mapping[str, str]) -> dict[str
         store: Where the runs are.
         stages: Node -> MLflow run.
     """
-    from tasks.tracking.lookup import read_run
+    from softgrpo.tasks.tracking.lookup import read_run
 
     return {
         f"{node}/{name}": value
@@ -137,7 +137,7 @@ def open_finished(
         StoreError: No run is stored there, MLflow does not answer, or files are gone or damaged.
     """
     prepare_to_read(output)
-    from tasks.tracking.lookup import commit_of, open_store_of_run, read_run, started_at
+    from softgrpo.tasks.tracking.lookup import commit_of, open_store_of_run, read_run, started_at
 
     store = open_store_of_run(run_id, output)
     run = read_run(store, run_id)
@@ -172,7 +172,7 @@ def open_finished(
 
 def _config_of(tracking: Tracking, run_id: str) -> ExperimentConfig:
     """Returns the settings that a run logged."""
-    from tasks.tracking.connection import store_errors
+    from softgrpo.tasks.tracking.connection import store_errors
 
     with tempfile.TemporaryDirectory() as folder, store_errors(tracking.uri):
         path = Path(tracking.client.download_artifacts(run_id, "config.yaml", folder))
@@ -185,7 +185,7 @@ def _stages_of(store: ArtifactStore, run_id: str) -> dict[str, str]:
     Raises:
         ConfigError: It is another kind of run, or a refit that did not finish.
     """
-    from tasks.tracking.lookup import read_run, stage_runs
+    from softgrpo.tasks.tracking.lookup import read_run, stage_runs
 
     run = read_run(store, run_id)
     if (evaluated := run.data.tags.get(REFIT_OF)) is None:

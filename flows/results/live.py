@@ -11,9 +11,9 @@ from softgrpo.common.paths import stages_folder
 from softgrpo.common.text import visible
 from softgrpo.errors import ConfigError, StoreError
 from softgrpo.pipeline.store import LocalStore
-from tasks.running.bar_words import duration
-from tasks.running.progress_file import FOLDER, NodeProgress, RunProgress
-from tasks.tracking.liveness import LivenessLocks
+from softgrpo.tasks.running.bar_words import duration
+from softgrpo.tasks.running.progress_file import FOLDER, NodeProgress, RunProgress
+from softgrpo.tasks.tracking.liveness import LivenessLocks
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from softgrpo.errors import ConfigError
-from tasks.tracking.connection import connect
-from tasks.tracking.listing import list_pipelines
-from tasks.tracking.refits import freshest_refit
+from softgrpo.tasks.tracking.connection import connect
+from softgrpo.tasks.tracking.listing import list_pipelines
+from softgrpo.tasks.tracking.refits import freshest_refit
 
 LOOKED_AT = 500
 """Runs that are looked at for the newest finished one of a data set."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.results.finished import FinishedRun, open_finished
-from flows.results.stored_report import publish_report
 from softgrpo.common.redaction import without_login
+from softgrpo.flows.results.finished import FinishedRun, open_finished
+from softgrpo.flows.results.stored_report import publish_report
 
 TEST = "test"
 REPORT = "report"
@@ -71,8 +71,8 @@ def _page(label: str, text: str) -> Place:
 
 
 def _prefect(run: FinishedRun, output: Path) -> Place:
-    from tasks.tracking.lookup import open_store_of_run, read_run
-    from tasks.tracking.run_names import PREFECT_TAG
+    from softgrpo.tasks.tracking.lookup import open_store_of_run, read_run
+    from softgrpo.tasks.tracking.run_names import PREFECT_TAG
 
     page = read_run(open_store_of_run(run.run_id, output), run.run_id).data.tags.get(PREFECT_TAG)
     if page is None:
@@ -85,7 +85,7 @@ def last_line(run_id: str, links: dict[str, str]) -> str:
 
     Args:
         run_id: MLflow run.
-        links: See `flows.results.summary.links`.
+        links: See `softgrpo.flows.results.summary.links`.
     """
     page = links["MLflow run"]
     shown = page if page.startswith(("http://", "https://")) else links.get(REPORT, "no page yet")

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.results.finished import FinishedRun, check_reached, open_finished
 from softgrpo.baselines.gates import load_gate
 from softgrpo.baselines.item_ranker import Ranking, load_ranker
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Part
 from softgrpo.errors import ConfigError
 from softgrpo.evaluation.chosen import BEST, Chosen, UsableMethod
+from softgrpo.flows.results.finished import FinishedRun, check_reached, open_finished
 from softgrpo.serving.choice import methods_of
 from softgrpo.serving.recommend import recommend, stored_weights
 from softgrpo.serving.recommended import Recommended

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.results.finished import FinishedRun, open_finished
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.locate import locate
+from softgrpo.flows.results.finished import FinishedRun, open_finished
 from softgrpo.pipeline.refit import refit_config, trained_recallers
 
 NEEDED = ("split", "data")

@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.results.finished import FinishedRun, open_stored
 from softgrpo.common.names import SNAPSHOT_NODE
 from softgrpo.data.streams import Shard, Stream
 from softgrpo.errors import CandidateError, nearest
 from softgrpo.evaluation.chosen import BEST
+from softgrpo.flows.results.finished import FinishedRun, open_stored
 from softgrpo.serving.choice import check_k, method_key
 
 ALL = Shard()

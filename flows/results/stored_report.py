@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from flows.results.finished import FinishedRun, open_finished
-from flows.results.report_page import PAGE, TEXT, RunFacts, complete, write_page
 from softgrpo.errors import StoreError
 from softgrpo.evaluation.summary import read_summary
+from softgrpo.flows.results.finished import FinishedRun, open_finished
+from softgrpo.flows.results.report_page import PAGE, TEXT, RunFacts, complete, write_page
 
 TABLE = "table.parquet"
 FILES = (PAGE, TEXT, TABLE)

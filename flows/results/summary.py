@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from flows.results.finished import costs_of_stages
-from flows.results.prefect_page import FIGURE, run_page
-from flows.results.recorded import RecordedRun
-from flows.results.report_page import PAGE, RunFacts, complete, write_page
 from softgrpo.common.redaction import without_password
 from softgrpo.evaluation.summary import read_summary
+from softgrpo.flows.results.finished import costs_of_stages
+from softgrpo.flows.results.prefect_page import FIGURE, run_page
+from softgrpo.flows.results.recorded import RecordedRun
+from softgrpo.flows.results.report_page import PAGE, RunFacts, complete, write_page
 from softgrpo.pipeline.run import RunResult
-from tasks.stage import Progress
-from tasks.tracking.groups import publish_text
-from tasks.tracking.lookup import commit_of, read_run, started_at
-from tasks.tracking.registry import model_name
-from tasks.tracking.store import MODEL_STAGES
+from softgrpo.tasks.stage import Progress
+from softgrpo.tasks.tracking.groups import publish_text
+from softgrpo.tasks.tracking.lookup import commit_of, read_run, started_at
+from softgrpo.tasks.tracking.registry import model_name
+from softgrpo.tasks.tracking.store import MODEL_STAGES
 
 
 def publish_page(progress: Progress, output: Path) -> Path:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from flows.results.prefect_page import bullets, markdown_table, verdict_markdown
 from softgrpo.evaluation.formatting import signed, table_rows
+from softgrpo.flows.results.prefect_page import bullets, markdown_table, verdict_markdown
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class StudyParts:
     Attributes:
         study: Its name.
         run_id: Its run in MLflow.
-        trials: See `flows.study.trial_table`.
+        trials: See `softgrpo.flows.study.trial_table`.
         best: The best settings by dotted path.
         k: Cut-off of the NDCG.
         command: The command that runs the whole pipeline with the best settings.
@@ -37,7 +37,7 @@ def study_sentences(trials: pd.DataFrame, best: Mapping[str, float], k: int) -> 
     """Says which trial is the best, by how much, and in which settings it differs from those that the search started from.
 
     Args:
-        trials: See `flows.study.trial_table`; the first row is the trial that the search started from.
+        trials: See `softgrpo.flows.study.trial_table`; the first row is the trial that the search started from.
         best: The best settings by dotted path.
         k: Cut-off of the NDCG.
     """
@@ -78,7 +78,7 @@ def study_page(trials: pd.DataFrame, best: Mapping[str, float], k: int, command:
     """Returns the page of a study.
 
     Args:
-        trials: See `flows.study.trial_table`.
+        trials: See `softgrpo.flows.study.trial_table`.
         best: The best settings by dotted path.
         k: Cut-off of the NDCG.
         command: The command that runs the whole pipeline with the best settings.

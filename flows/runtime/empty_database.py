@@ -1,4 +1,4 @@
-"""Prefect's database with all its tables and nothing in them: `python -m flows.runtime.empty_database` makes one, at set-up.
+"""Prefect's database with all its tables and nothing in them: `python -m softgrpo.flows.runtime.empty_database` makes one, at set-up.
 
 Prefect makes its tables by all the migrations since its first version, which takes seconds; a new output folder gets a copy.
 """
@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from softgrpo.common.files import make_private
-from tasks.servers.database import check_sqlite
+from softgrpo.tasks.servers.database import check_sqlite
 
 NAME = "prefect.db"
 """Of the database in Prefect's home."""

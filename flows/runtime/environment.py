@@ -7,12 +7,12 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from flows.runtime.empty_database import check_own_database
 from softgrpo.common.files import make_private
 from softgrpo.common.paths import STAGES
 from softgrpo.errors import StoreError, is_full_disk
-from tasks.servers.addresses import SERVERS, check_answers
-from tasks.servers.database import DATABASE, check_database
+from softgrpo.flows.runtime.empty_database import check_own_database
+from softgrpo.tasks.servers.addresses import SERVERS, check_answers
+from softgrpo.tasks.servers.database import DATABASE, check_database
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -160,7 +160,7 @@ def check_servers() -> None:
         StoreError: One does not answer, or is of another kind.
     """
     set_quiet_defaults()
-    from tasks.servers.server_kinds import check_proxies  # requests, which `softgrpo --help` need not wait for
+    from softgrpo.tasks.servers.server_kinds import check_proxies  # requests, which `softgrpo --help` need not wait for
 
     check_proxies()
     for name in SERVERS:

@@ -8,7 +8,7 @@ from softgrpo.common.interruption import Interrupted
 from softgrpo.common.redaction import without_password
 from softgrpo.common.text import one_line
 from softgrpo.errors import SoftGRPOError, StoreError, is_full_disk, lack_of_memory, no_space, out_of_memory
-from tasks.servers.database import damaged_database
+from softgrpo.tasks.servers.database import damaged_database
 
 OK, FAILED, REFUSED = 0, 1, 2
 """Done; failed while running; refused before anything ran, nothing was written."""

@@ -15,10 +15,10 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from flows.runtime.environment import check_writable
 from softgrpo.common.paths import stages_folder
+from softgrpo.flows.runtime.environment import check_writable
 from softgrpo.pipeline.store import LocalStore
-from tasks.tracking.liveness import LivenessLocks
+from softgrpo.tasks.tracking.liveness import LivenessLocks
 
 LABEL = "softgrpo.sign_of_life"
 MESSAGE = "The process of this run was killed. The same run goes on from its finished stages."

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import requests
 
-from flows.runtime.empty_database import install_empty_database
 from softgrpo.common.paths import stages_folder
 from softgrpo.errors import StoreError
+from softgrpo.flows.runtime.empty_database import install_empty_database
 from softgrpo.pipeline.store import LocalStore
 
 PATIENCE_SECONDS = 120.0  # the first server of an output folder may have a database to make, on a busy machine
@@ -37,7 +37,7 @@ class OwnServer:
     """Starts the server; it ends with this process, however that ends.
 
     The server has a process group of its own: a terminal sends Ctrl-C to the whole foreground group, and a flow still has to
-    report its end. After `kill -9` of this process the server ends itself, see `flows.runtime.tether`.
+    report its end. After `kill -9` of this process the server ends itself, see `softgrpo.flows.runtime.tether`.
 
     Args:
         output: Folder of its log. Its database lies in PREFECT_HOME, which has to be set.

@@ -1,6 +1,6 @@
-"""Prefect's server, with a guard that checks each request: `python -m flows.runtime.server_program`.
+"""Prefect's server, with a guard that checks each request: `python -m softgrpo.flows.runtime.server_program`.
 
-`make services` and the compose file give it `--host` and `--port`; `flows.runtime.own_server` a socket that is open already.
+`make services` and the compose file give it `--host` and `--port`; `softgrpo.flows.runtime.own_server` a socket that is open already.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from flows.runtime.empty_database import reserve_disk_space
-from flows.runtime.failures import REFUSED
-from flows.runtime.hosts import ALLOWED_HOSTS, LOOPBACK, is_loopback, origins_of
 from softgrpo.common.redaction import hide_passwords
 from softgrpo.errors import ConfigError
-from tasks.servers.request_guard import RequestGuard
+from softgrpo.flows.runtime.empty_database import reserve_disk_space
+from softgrpo.flows.runtime.failures import REFUSED
+from softgrpo.flows.runtime.hosts import ALLOWED_HOSTS, LOOPBACK, is_loopback, origins_of
+from softgrpo.tasks.servers.request_guard import RequestGuard
 
 GRACE_SECONDS = 2
 OWN_HOSTS = (LOOPBACK, "localhost")
@@ -66,7 +66,7 @@ def check_password(host: str) -> None:
 
 
 def _parsed(words: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="flows.runtime.server_program", description=__doc__)
+    parser = argparse.ArgumentParser(prog="softgrpo.flows.runtime.server_program", description=__doc__)
     parser.add_argument("--host", default=LOOPBACK, help="what it binds to")
     parser.add_argument("--port", type=int, default=4200)
     parser.add_argument("--descriptor", type=int, help="of a socket that listens already, instead of both")

@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import softgrpo
-from flows.runtime.environment import check_writable, mark_as_answering, prepare
-from flows.runtime.own_server import OwnServer
 from softgrpo.common.paths import stages_folder
+from softgrpo.flows.runtime.environment import check_writable, mark_as_answering, prepare
+from softgrpo.flows.runtime.own_server import OwnServer
 from softgrpo.pipeline.store import LocalStore
 
 _own_servers: list[OwnServer] = []
@@ -57,11 +57,11 @@ def open_prefect(output: Path, debug: bool = False) -> None:
     Raises:
         StoreError: The server that `begin_prefect` started does not answer, or MLflow.
     """
-    from flows.runtime.console import make_readable
+    from softgrpo.flows.runtime.console import make_readable
     from softgrpo.pipeline.keys import code_fingerprint, library_versions
     from softgrpo.stages.catalogue import EVERY
-    from tasks.tracking.connection import open_early
-    from tasks.tracking.runs import git_commit
+    from softgrpo.tasks.tracking.connection import open_early
+    from softgrpo.tasks.tracking.runs import git_commit
 
     make_readable(debug)
     open_early(output, LocalStore(stages_folder(output)))

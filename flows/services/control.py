@@ -17,22 +17,22 @@ from pathlib import Path
 import httpx
 import requests
 
-from flows.runtime.empty_database import install_empty_database
-from flows.runtime.environment import check_writable, keep_off_proxy, set_quiet_defaults
-from flows.runtime.failures import FAILED, INTERRUPTED, OK
-from flows.runtime.hosts import check_free, check_host, here, is_loopback
-from flows.services.health import wait_healthy
-from flows.services.password import FILE, USER, make_password
-from flows.services.places import CONFIGURATION, Services, find_services
-from flows.services.record import check_same_worker, error_warnings, worker_data_path, write_record
-from flows.services.registration import DEPLOYMENTS_FILE, complete
-from flows.services.worker_environment import data_line, worker_datasets
 from softgrpo.common.files import make_private
 from softgrpo.common.paths import ROOT
 from softgrpo.common.redaction import hide_passwords
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
-from tasks.servers.database import make_database
-from tasks.tracking.pages import start_page
+from softgrpo.flows.runtime.empty_database import install_empty_database
+from softgrpo.flows.runtime.environment import check_writable, keep_off_proxy, set_quiet_defaults
+from softgrpo.flows.runtime.failures import FAILED, INTERRUPTED, OK
+from softgrpo.flows.runtime.hosts import check_free, check_host, here, is_loopback
+from softgrpo.flows.services.health import wait_healthy
+from softgrpo.flows.services.password import FILE, USER, make_password
+from softgrpo.flows.services.places import CONFIGURATION, Services, find_services
+from softgrpo.flows.services.record import check_same_worker, error_warnings, worker_data_path, write_record
+from softgrpo.flows.services.registration import DEPLOYMENTS_FILE, complete
+from softgrpo.flows.services.worker_environment import data_line, worker_datasets
+from softgrpo.tasks.servers.database import make_database
+from softgrpo.tasks.tracking.pages import start_page
 
 __all__ = ["Services", "deploy", "export_lines", "find_services", "main", "start", "stop"]
 
@@ -168,7 +168,9 @@ def _end_runs(services: Services) -> list[str]:
         requests.get(
             f"{address}/health", timeout=HEALTH_SECONDS
         ).raise_for_status()  # Prefect's client would ask for a minute
-        from flows.services.runs import end_runs  # Prefect takes seconds, which the other orders need not wait for
+        from softgrpo.flows.services.runs import (
+            end_runs,  # Prefect takes seconds, which the other orders need not wait for
+        )
 
         return end_runs(address, lambda: services.supervisor("stop", "worker", check=False))
     except (requests.RequestException, httpx.HTTPError) as error:  # which must not keep the services from ending
@@ -233,7 +235,7 @@ def deploy(services: Services) -> str:
     keep_off_proxy(here(services.host))
     wait_healthy(services)  # supervisord answers before the servers do
     prefect(services, "deploy", "--prefect-file", str(DEPLOYMENTS_FILE), "--all")
-    from tasks.running.gpu import make_limit  # Prefect takes seconds, which the other orders need not wait for
+    from softgrpo.tasks.running.gpu import make_limit  # Prefect takes seconds, which the other orders need not wait for
 
     api = services.addresses["PREFECT_API_URL"]
     login = services.credentials.get("PREFECT_API_AUTH_STRING")
@@ -266,9 +268,9 @@ ORDERS = {"start": start, "stop": stop, "deploy": deploy, "env": export_lines}
 
 
 def main(words: list[str] | None = None) -> int:
-    """Runs `python -m flows.services.control ORDER`."""
+    """Runs `python -m softgrpo.flows.services.control ORDER`."""
     hide_passwords()
-    parser = argparse.ArgumentParser(prog="flows.services.control", description=__doc__)
+    parser = argparse.ArgumentParser(prog="softgrpo.flows.services.control", description=__doc__)
     parser.add_argument("order", choices=("start", "stop", "deploy", "env"))
     parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="the output folder")
     arguments = parser.parse_args(words)

@@ -6,8 +6,8 @@ import time
 
 import requests
 
-from flows.services.places import Services
 from softgrpo.errors import StoreError
+from softgrpo.flows.services.places import Services
 
 PATIENCE_SECONDS = 120.0  # a first start makes two databases
 

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 from softgrpo.errors import ConfigError
-from tasks.servers.addresses import MLFLOW_CREDENTIALS
+from softgrpo.tasks.servers.addresses import MLFLOW_CREDENTIALS
 
 USER = "softgrpo"
 FILE = "password"

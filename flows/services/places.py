@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.runtime.hosts import LOOPBACK, SETTING, elsewhere, here, is_loopback, mlflow_guards, names_of
-from flows.services.password import FILE, client_variables, server_variables
 from softgrpo.common.paths import ROOT
 from softgrpo.data.locate import DATA_VARIABLE
 from softgrpo.errors import StoreError
-from tasks.servers.addresses import make_line
-from tasks.servers.database import DATABASE
+from softgrpo.flows.runtime.hosts import LOOPBACK, SETTING, elsewhere, here, is_loopback, mlflow_guards, names_of
+from softgrpo.flows.services.password import FILE, client_variables, server_variables
+from softgrpo.tasks.servers.addresses import make_line
+from softgrpo.tasks.servers.database import DATABASE
 
 CONFIGURATION = ROOT / "deployments" / "supervisord.conf"
 PORTS = {"PREFECT_PORT": 4200, "MLFLOW_PORT": 5000}
@@ -75,7 +75,7 @@ class Services:
         return {"PREFECT_PORT": self.prefect_port, "MLFLOW_PORT": self.mlflow_port, SETTING: self.host}
 
     def start_record(self) -> dict[str, Any]:
-        """Returns the record of the start of the running services, see `flows.services.record.write_record`."""
+        """Returns the record of the start of the running services, see `softgrpo.flows.services.record.write_record`."""
         record: dict[str, Any] = json.loads((self.folder / PLACE_FILE).read_text(encoding="utf-8"))
         return record
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 
-from flows.services.logs import log_ends, repeated_errors
-from flows.services.places import PLACE_FILE, Services
-from flows.services.worker_environment import check_same_environment, named_data_path, worker_variables
+from softgrpo.flows.services.logs import log_ends, repeated_errors
+from softgrpo.flows.services.places import PLACE_FILE, Services
+from softgrpo.flows.services.worker_environment import check_same_environment, named_data_path, worker_variables
 
 
 def write_record(services: Services) -> None:

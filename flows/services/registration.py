@@ -1,6 +1,6 @@
 """What `prefect deploy` cannot do for a deployment: add schedules without replacing those of users, and offer the datasets.
 
-`make deploy` calls it, and docker/setup.sh as `python -m flows.services.registration`. It asks Prefect's server by HTTP, because
+`make deploy` calls it, and docker/setup.sh as `python -m softgrpo.flows.services.registration`. It asks Prefect's server by HTTP, because
 Prefect's own client takes seconds to import.
 """
 
@@ -16,12 +16,12 @@ import yaml
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from flows.runtime.failures import FAILED, OK
 from softgrpo.common.paths import ROOT
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import known_datasets
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
-from tasks.servers.prefect_api import open_session
+from softgrpo.flows.runtime.failures import FAILED, OK
+from softgrpo.tasks.servers.prefect_api import open_session
 
 DEPLOYMENTS_FILE = ROOT / "deployments" / "prefect.yaml"
 TIMEOUT_SECONDS = 30.0
@@ -29,12 +29,12 @@ MESSAGE_CHARACTERS = 500
 ADDED_SLUGS = "softgrpo_schedules_added"
 """The variable of Prefect's server that keeps a schedule which a user deleted from being added again."""
 FLOWS = {
-    "flows.pipeline:softgrpo_flow": "softgrpo",
-    "flows.variants:multi_recaller_flow": "multi-recaller",
-    "flows.variants:ablate_flow": "ablate",
-    "flows.tune:tune_flow": "tune",
-    "flows.score:score_flow": "softgrpo",
-    "flows.refit:refit_flow": "softgrpo",
+    "softgrpo.flows.pipeline:softgrpo_flow": "softgrpo",
+    "softgrpo.flows.variants:multi_recaller_flow": "multi-recaller",
+    "softgrpo.flows.variants:ablate_flow": "ablate",
+    "softgrpo.flows.tune:tune_flow": "tune",
+    "softgrpo.flows.score:score_flow": "softgrpo",
+    "softgrpo.flows.refit:refit_flow": "softgrpo",
 }
 """The name of each flow by its entrypoint; importing them to ask would take seconds."""
 
@@ -192,7 +192,7 @@ def _write_added_slugs(server: _Server, slugs: Mapping[str, list[str]]) -> None:
 
 
 def main() -> int:
-    """Runs `python -m flows.services.registration` where PREFECT_API_URL names the server."""
+    """Runs `python -m softgrpo.flows.services.registration` where PREFECT_API_URL names the server."""
     try:
         if not (api := os.environ.get("PREFECT_API_URL")):
             raise ConfigError(

@@ -17,7 +17,7 @@ from prefect.settings import (
 )
 from prefect.states import Cancelled, Cancelling
 
-from flows.runtime.lost_runs import end_lost
+from softgrpo.flows.runtime.lost_runs import end_lost
 
 PATIENCE_SECONDS = 5.0
 """How long runs may take to put things in order; what is left ends with the worker."""

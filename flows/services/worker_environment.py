@@ -7,11 +7,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.services.places import Services
 from softgrpo.common.paths import ROOT
 from softgrpo.config import DataConfig
 from softgrpo.data.locate import DATA_VARIABLE, data_paths, known_datasets
 from softgrpo.errors import ConfigError
+from softgrpo.flows.services.places import Services
 
 PREFIXES = (DATA_VARIABLE, "MLFLOW_", "PREFECT_", "HF_", "CUDA_VISIBLE_DEVICES")
 LEFT_OUT = ("MLFLOW_TRACKING_URI", "MLFLOW_PORT", "PREFECT_API_URL", "PREFECT_PORT", "PREFECT_HOME")

@@ -1,6 +1,6 @@
 """A finished run in five lines of Python: who took these items gets those, and why.
 
-    from flows.results.finished import open_stored
+    from softgrpo.flows.results.finished import open_stored
     from softgrpo import Router
 
     router = Router.load(open_stored("RUN", "outputs"))
@@ -29,7 +29,7 @@ from softgrpo.serving.served_run import GivenLists, ServedRun
 
 
 class StoredRun(Protocol):
-    """A finished run: what `flows.results.finished.open_stored` gives, or a standalone run's folders with its settings."""
+    """A finished run: what `softgrpo.flows.results.finished.open_stored` gives, or a standalone run's folders with its settings."""
 
     @property
     def config(self) -> ExperimentConfig:

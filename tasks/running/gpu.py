@@ -17,7 +17,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import StoreError
 from softgrpo.recallers.plugins import plugin_names
 from softgrpo.stages.contract import LANGUAGE_MODEL_STAGES, Node
-from tasks.servers.prefect_api import open_session
+from softgrpo.tasks.servers.prefect_api import open_session
 
 LANGUAGE_MODELS = frozenset({"embed", *LANGUAGE_MODEL_STAGES})
 TIMEOUT_SECONDS = 30.0

@@ -79,7 +79,7 @@ class Isolation:
             if self._ended:
                 raise KeyboardInterrupt
             child = subprocess.Popen(
-                [sys.executable, "-m", "tasks.running.stage_process"],
+                [sys.executable, "-m", "softgrpo.tasks.running.stage_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

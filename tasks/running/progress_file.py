@@ -20,8 +20,8 @@ from typing import Literal, get_args
 from softgrpo.common.files import make_private, written_whole
 from softgrpo.errors import StoreError
 from softgrpo.reporting import ProgressBar, Watch
-from tasks.running.bar_words import in_words, seconds_left
-from tasks.tracking.liveness import LivenessLocks
+from softgrpo.tasks.running.bar_words import in_words, seconds_left
+from softgrpo.tasks.tracking.liveness import LivenessLocks
 
 FOLDER = "progress"
 SECONDS_BETWEEN_WRITES = 1.0

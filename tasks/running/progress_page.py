@@ -14,7 +14,7 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from softgrpo.reporting import ProgressBar, Watch, watched
-from tasks.running.bar_words import in_words
+from softgrpo.tasks.running.bar_words import in_words
 
 SECONDS_BEFORE_FIRST = 5.0
 """A stage that ends sooner shows nothing."""

@@ -10,7 +10,7 @@ import requests
 
 from softgrpo.errors import TimeLimitError, chain, is_full_disk
 from softgrpo.reporting import Pruned
-from tasks.tracking.connection import is_unavailable
+from softgrpo.tasks.tracking.connection import is_unavailable
 
 RETRY_DELAYS_SECONDS = [15.0, 60.0, 300.0]
 _TRANSIENT = frozenset(

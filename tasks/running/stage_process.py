@@ -1,4 +1,4 @@
-"""One stage in a process of its own. `tasks.running.isolation` starts it, as `python -m tasks.running.stage_process`.
+"""One stage in a process of its own. `softgrpo.tasks.running.isolation` starts it, as `python -m softgrpo.tasks.running.stage_process`.
 
 The first line of standard input says what to do, in JSON; messages are lines of JSON on standard output. Standard input stays open
 as long as the process at its other end lives. The system closes it however that process ends, `kill -9` included, and then this

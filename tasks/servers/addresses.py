@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from softgrpo.common.paths import ROOT
 from softgrpo.common.redaction import without_password
 from softgrpo.errors import ConfigError, StoreError
-from tasks.servers.database import check_sqlite
+from softgrpo.tasks.servers.database import check_sqlite
 
 TIMEOUT_SECONDS, DEADLINE_SECONDS = 5.0, 9.0
 """For each step of an answer, and for all of it."""
@@ -23,7 +23,7 @@ DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 EXAMPLES = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
 SERVERS = tuple(EXAMPLES)
 MLFLOW_CREDENTIALS = "SOFTGRPO_CREDENTIALS"
-"""Environment variable with user and password, a colon between them, that MLflow's server asks for, see `tasks.tracking.app`."""
+"""Environment variable with user and password, a colon between them, that MLflow's server asks for, see `softgrpo.tasks.tracking.app`."""
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
 """Addresses that MLflow takes besides URLs."""
 
@@ -49,7 +49,7 @@ def check_answers(uri: str, setting: str) -> None:
     if not _is_address(uri):
         raise _no_url(setting, without_password(f"://{uri}").removeprefix("://"))
     shown = without_password(uri)
-    from tasks.servers.server_kinds import (
+    from softgrpo.tasks.servers.server_kinds import (
         within,  # requests takes a quarter of the time of `softgrpo --help`, which asks no server
     )
 
@@ -79,7 +79,7 @@ def _ask(uri: str, setting: str, shown: str) -> None:
     Raises:
         OSError: Nothing answers.
     """
-    from tasks.servers.server_kinds import check_database_server, check_driver, check_web_server
+    from softgrpo.tasks.servers.server_kinds import check_database_server, check_driver, check_web_server
 
     address = urlsplit(uri)
     scheme, host = address.scheme.split("+")[0], address.hostname

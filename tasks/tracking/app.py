@@ -11,8 +11,8 @@ import os
 from starlette.types import ASGIApp
 
 from softgrpo.errors import ConfigError
-from tasks.servers.addresses import MLFLOW_CREDENTIALS
-from tasks.servers.request_guard import PasswordGuard
+from softgrpo.tasks.servers.addresses import MLFLOW_CREDENTIALS
+from softgrpo.tasks.servers.request_guard import PasswordGuard
 
 
 def create_app() -> ASGIApp:

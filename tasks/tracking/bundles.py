@@ -26,10 +26,10 @@ from softgrpo.errors import PolicyError
 from softgrpo.serving import request_frame as columns
 from softgrpo.serving.bundle import ITEMS, read_card, save_bundle
 from softgrpo.stages.inputs import Prepared
-from tasks.tracking import served_model
-from tasks.tracking.connection import store_errors
-from tasks.tracking.runs import Runs
-from tasks.tracking.store import PAYLOAD
+from softgrpo.tasks.tracking import served_model
+from softgrpo.tasks.tracking.connection import store_errors
+from softgrpo.tasks.tracking.runs import Runs
+from softgrpo.tasks.tracking.store import PAYLOAD
 
 logger = logging.getLogger("softgrpo.store")
 REQUIREMENTS = (

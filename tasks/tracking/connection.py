@@ -19,10 +19,10 @@ from softgrpo.common.files import make_private
 from softgrpo.common.redaction import without_login, without_password
 from softgrpo.errors import StoreError, full_disk_is_readable
 from softgrpo.pipeline.store import LocalStore
-from tasks.servers.addresses import check_answers, make_line
-from tasks.servers.database import DATABASE, make_database
-from tasks.tracking.artifacts import FOLDER
-from tasks.tracking.pages import EXPERIMENTS, TRAINING, model_page, run_page, view_id, view_page
+from softgrpo.tasks.servers.addresses import check_answers, make_line
+from softgrpo.tasks.servers.database import DATABASE, make_database
+from softgrpo.tasks.tracking.artifacts import FOLDER
+from softgrpo.tasks.tracking.pages import EXPERIMENTS, TRAINING, model_page, run_page, view_id, view_page
 
 __all__ = [
     "EXPERIMENTS",
@@ -38,7 +38,7 @@ __all__ = [
 Result = TypeVar("Result")
 
 STAGES = "mlflow-artifacts:/stages"
-"""Where files of runs are, in a SQLite store; see `tasks.tracking.artifacts`."""
+"""Where files of runs are, in a SQLite store; see `softgrpo.tasks.tracking.artifacts`."""
 
 
 @dataclass(frozen=True)

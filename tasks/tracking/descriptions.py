@@ -9,7 +9,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from softgrpo.common.text import visible
 from softgrpo.evaluation.summary import Summary
-from tasks.tracking.headline import Line
+from softgrpo.tasks.tracking.headline import Line
 
 NOTE = MLFLOW_RUN_NOTE
 NOTE_CHARACTERS = 5000

@@ -14,9 +14,9 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from softgrpo.stages.contract import Watch, unwatched
-from tasks.tracking.connection import store_errors
-from tasks.tracking.descriptions import NOTE, short
-from tasks.tracking.runs import Runs
+from softgrpo.tasks.tracking.connection import store_errors
+from softgrpo.tasks.tracking.descriptions import NOTE, short
+from softgrpo.tasks.tracking.runs import Runs
 
 GROUP, NAME, MEMBER = "group", "group_name", "member"
 
@@ -114,7 +114,7 @@ def describe(runs: Runs, run_id: str, markdown: str) -> None:
     Args:
         runs: Access to the runs.
         run_id: The run.
-        markdown: Its text; the names in it have gone through `tasks.tracking.descriptions.plain`.
+        markdown: Its text; the names in it have gone through `softgrpo.tasks.tracking.descriptions.plain`.
     """
     runs.tag(run_id, {NOTE: short(markdown)})
 

@@ -10,7 +10,7 @@ from typing import TypedDict
 from mlflow.entities import Run
 
 from softgrpo.evaluation.summary import FOCUS
-from tasks.tracking.connection import EXPERIMENTS, Tracking, store_errors
+from softgrpo.tasks.tracking.connection import EXPERIMENTS, Tracking, store_errors
 
 NONE = "none"
 """What the tag `changed settings` says of a run that has the presets' settings."""

@@ -22,10 +22,10 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import Node
-from tasks.tracking.connection import Tracking, connect, store_errors
-from tasks.tracking.liveness import LivenessLocks
-from tasks.tracking.runs import Runs
-from tasks.tracking.store import ArtifactStore, Reference
+from softgrpo.tasks.tracking.connection import Tracking, connect, store_errors
+from softgrpo.tasks.tracking.liveness import LivenessLocks
+from softgrpo.tasks.tracking.runs import Runs
+from softgrpo.tasks.tracking.store import ArtifactStore, Reference
 
 PIPELINE_TAG, REFIT = "stage_run.", "refit"
 UPSTREAM_TAG = "upstream_run."

@@ -1,7 +1,7 @@
 """What MLflow shows of a policy: what it takes, what it gives, and what it was made for.
 
 The policy's own files are not those of one of MLflow's flavours, so the model is marked as external until its bundle is added to
-it (`tasks.tracking.bundles`). `softgrpo.serving.pure_models.load_model` loads the policy alone.
+it (`softgrpo.tasks.tracking.bundles`). `softgrpo.serving.pure_models.load_model` loads the policy alone.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 10.0
 
 
 def view_id(k: int) -> str:
-    """Returns the id of the saved view for runs of one cut-off, see `tasks.tracking.saved_view`."""
+    """Returns the id of the saved view for runs of one cut-off, see `softgrpo.tasks.tracking.saved_view`."""
     return f"{VIEW}{k}"
 
 

@@ -14,7 +14,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.plan import look_ahead
 from softgrpo.stages.contract import Node
-from tasks.tracking.store import ArtifactStore
+from softgrpo.tasks.tracking.store import ArtifactStore
 
 WORKERS = 4
 

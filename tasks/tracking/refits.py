@@ -28,14 +28,14 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.refit import REFIT_OF
 from softgrpo.serving.bundle import save_bundle
 from softgrpo.stages.inputs import Prepared
-from tasks.tracking.bundles import write_model
-from tasks.tracking.connection import Tracking, insert, store_errors
-from tasks.tracking.descriptions import NOTE, plain
-from tasks.tracking.lookup import PIPELINE_TAG, REFIT
-from tasks.tracking.model_metadata import model_tags
-from tasks.tracking.registry import model_name
-from tasks.tracking.runs import COMMIT_TAG, Runs, git_commit
-from tasks.tracking.store import Reference, dataset
+from softgrpo.tasks.tracking.bundles import write_model
+from softgrpo.tasks.tracking.connection import Tracking, insert, store_errors
+from softgrpo.tasks.tracking.descriptions import NOTE, plain
+from softgrpo.tasks.tracking.lookup import PIPELINE_TAG, REFIT
+from softgrpo.tasks.tracking.model_metadata import model_tags
+from softgrpo.tasks.tracking.registry import model_name
+from softgrpo.tasks.tracking.runs import COMMIT_TAG, Runs, git_commit
+from softgrpo.tasks.tracking.store import Reference, dataset
 
 FRESH = "fresh"
 REFIT_RUN, REFIT_KEY, DEBUG = "refit_run", "refit_key", "debug"
@@ -120,7 +120,7 @@ def register_refit(
         lineage: Where it comes from.
         run_id: Of the refit.
         stages: Its own nodes.
-        folders: Of all stages that answer, see `flows.results.finished`.
+        folders: Of all stages that answer, see `softgrpo.flows.results.finished`.
 
     Returns:
         Its version; None where the run has no policy, under whose name it would stand.

@@ -20,11 +20,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
 from softgrpo.config import ExperimentConfig
-from tasks.tracking.connection import insert, store_errors
-from tasks.tracking.descriptions import plain
-from tasks.tracking.model_metadata import model_tags
-from tasks.tracking.runs import Runs
-from tasks.tracking.store import Reference
+from softgrpo.tasks.tracking.connection import insert, store_errors
+from softgrpo.tasks.tracking.descriptions import plain
+from softgrpo.tasks.tracking.model_metadata import model_tags
+from softgrpo.tasks.tracking.runs import Runs
+from softgrpo.tasks.tracking.store import Reference
 
 BEST = "best"
 NDCG, WINDOWS, JUDGE = "validation_ndcg", "validation_windows", "judged_by"

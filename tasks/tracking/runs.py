@@ -25,8 +25,8 @@ from softgrpo.common.interruption import end_at_once_next_time
 from softgrpo.common.redaction import scrub
 from softgrpo.errors import StoreError
 from softgrpo.reporting import Pruned
-from tasks.tracking.connection import Tracking, store_errors
-from tasks.tracking.liveness import LivenessLocks
+from softgrpo.tasks.tracking.connection import Tracking, store_errors
+from softgrpo.tasks.tracking.liveness import LivenessLocks
 
 PARAMS_PER_REQUEST = 100  # limits of MLflow's log_batch
 METRICS_PER_REQUEST = 1000
@@ -38,7 +38,7 @@ LIVENESS_TAG = "sign_of_life"
 COMMIT_TAG, LOGGED_ARTIFACTS_TAG = MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 
 curves_log = logging.getLogger("softgrpo.curves")
-"""For Prefect's log of a run; the console has progress bars instead, see `flows.runtime.console`."""
+"""For Prefect's log of a run; the console has progress bars instead, see `softgrpo.flows.runtime.console`."""
 log = logging.getLogger("softgrpo.runs")
 
 

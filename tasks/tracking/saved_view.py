@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softgrpo.pipeline.store import LocalStore
-from tasks.tracking.connection import Tracking, insert, store_errors
-from tasks.tracking.headline import GRPO, RESULT, SFT, SINGLE, STATIC, VS_SINGLE, VS_STATIC
-from tasks.tracking.pages import VIEW_TAG, view_id
+from softgrpo.tasks.tracking.connection import Tracking, insert, store_errors
+from softgrpo.tasks.tracking.headline import GRPO, RESULT, SFT, SINGLE, STATIC, VS_SINGLE, VS_STATIC
+from softgrpo.tasks.tracking.pages import VIEW_TAG, view_id
 
 COMPRESSED = "deflate;"
 NEWEST_FIRST = "attributes.start_time"

@@ -24,9 +24,9 @@ from softgrpo.errors import StoreError, is_full_disk
 from softgrpo.pipeline.run import read_metrics
 from softgrpo.pipeline.store import Committed, LocalStore
 from softgrpo.stages.contract import POLICY_STAGES, Node
-from tasks.tracking.connection import insert, store_errors
-from tasks.tracking.model_metadata import model_tags, write_model_file
-from tasks.tracking.runs import Runs, flatten
+from softgrpo.tasks.tracking.connection import insert, store_errors
+from softgrpo.tasks.tracking.model_metadata import model_tags, write_model_file
+from softgrpo.tasks.tracking.runs import Runs, flatten
 
 logger = logging.getLogger("softgrpo.store")
 

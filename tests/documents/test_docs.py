@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
-import flows.cli as cli
-from flows.command.common import Job
-from flows.command.flags import ALIASES
+import softgrpo.flows.cli as cli
 from softgrpo import __version__
 from softgrpo.config import ExperimentConfig
+from softgrpo.flows.command.common import Job
+from softgrpo.flows.command.flags import ALIASES
 from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.run import LogReporter, read_metrics, run_node, run_standalone
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.presets import settings
-from tasks.servers.addresses import SERVERS
+from softgrpo.tasks.servers.addresses import SERVERS
 from tests.documents.line_numbers import REFERENCE, definitions, with_lines
 
 ROOT = Path(__file__).parents[2]
@@ -174,11 +174,11 @@ def test_commands_are_accepted(
     def job(arguments: Any, config: ExperimentConfig, until: str, *, standalone: bool) -> Job:
         return lambda: 0
 
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", job)
-    monkeypatch.setattr("flows.command.runs.newest_runs", lambda output, most: [])
+    monkeypatch.setattr("softgrpo.flows.command.pipeline.pipeline_job", job)
+    monkeypatch.setattr("softgrpo.flows.command.runs.newest_runs", lambda output, most: [])
     for name in SERVERS if "--dask" in words else ():
         monkeypatch.setenv(name, "http://127.0.0.1")  # where nobody answers
-    monkeypatch.setattr("flows.command.groups.check_servers", lambda: None)
+    monkeypatch.setattr("softgrpo.flows.command.groups.check_servers", lambda: None)
     if "--help" in words or "--version" in words:
         with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(io.StringIO()):
             cli.prepare(words)
@@ -316,7 +316,7 @@ def test_the_example_prompt_is_what_the_command_writes(tmp_path: Path, monkeypat
         seen.append(config)
         return lambda: 0
 
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", job)
+    monkeypatch.setattr("softgrpo.flows.command.pipeline.pipeline_job", job)
     cli.prepare(arguments)
     folder = run_standalone(seen[0], "data", output=tmp_path).folders["data"]
     assert fenced[place + 1] == ("text", (folder / "example_prompt.txt").read_text(encoding="utf-8") + "\n")
@@ -353,8 +353,8 @@ def test_the_example_of_own_data_is_accepted_and_split(shop: Path, monkeypatch: 
     def record(config: ExperimentConfig, *others: object, **options: object) -> None:
         ran.append(config)
 
-    monkeypatch.setattr("flows.start.run_pipeline", record)
-    monkeypatch.setattr("flows.command.pipeline.announce", lambda result, k: None)
+    monkeypatch.setattr("softgrpo.flows.start.run_pipeline", record)
+    monkeypatch.setattr("softgrpo.flows.command.pipeline.announce", lambda result, k: None)
     assert cli.main(shell_lines(example)[0][1:]) == 0
     store = LocalStore(shop / "stages")
     split = plan(ran[0])[0]

@@ -185,7 +185,7 @@ def metrics_named() -> set[str]:
 def test_without_the_hub_one_line_says_so(tmp_path: Path) -> None:
     write_as("ml-1m", tmp_path / "data", {"class.item": "genre"})
     (line,) = documented("hub")
-    command = [sys.executable, "-m", "flows.cli", *shlex.split(line)[1:]]
+    command = [sys.executable, "-m", "softgrpo.flows.cli", *shlex.split(line)[1:]]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.runtime.environment import prepare
+from softgrpo.flows.runtime.environment import prepare
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,7 +26,7 @@ def prefect_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlflow import MlflowClient
 
-    from tasks.servers.database import make_database
+    from softgrpo.tasks.servers.database import make_database
 
     path = make_database(tmp_path_factory.mktemp("mlflow"))
     MlflowClient(f"sqlite:///{path}").search_experiments()

@@ -12,7 +12,7 @@ from tests.support.fake_groups import FakeGroups
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
-    import flows.variants as module
+    import softgrpo.flows.variants as module
 
     found = FakeGroups()
     monkeypatch.setattr(module, "plan", found.plan)
@@ -20,7 +20,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
 
 
 def test_only_what_a_variant_touches_is_made_again(fakes: FakeGroups, output: Path) -> None:
-    from flows.variants import ablate_flow
+    from softgrpo.flows.variants import ablate_flow
 
     compared = ablate_flow("tau", overrides={"evaluation.bootstrap": 4000}, output=output, check=False, parallel=1)
     counts = Counter(fakes.calls)

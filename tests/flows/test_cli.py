@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-import flows.cli as cli
-from flows.runtime.failures import SIGNALLED
+import softgrpo.flows.cli as cli
 from softgrpo.common.interruption import ENDING
 from softgrpo.errors import StoreError, TrainingError
+from softgrpo.flows.runtime.failures import SIGNALLED
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_help_says_that_wrong_words_have_no_defaults(
     [
         (["--help"], []),
         (["--version"], []),
-        (["doctor", "--help"], ["flows.command.doctor"]),
-        (["tune", "--help"], ["flows.command.tune"]),
+        (["doctor", "--help"], ["softgrpo.flows.command.doctor"]),
+        (["tune", "--help"], ["softgrpo.flows.command.tune"]),
     ],
 )
 def test_only_the_module_of_the_command_is_imported(words: list[str], loaded: list[str]) -> None:
@@ -95,7 +95,7 @@ def fail_with(error: BaseException) -> Any:
 def test_failures_while_running(
     error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", fail_with(error))
+    monkeypatch.setattr("softgrpo.flows.command.pipeline.pipeline_job", fail_with(error))
     assert cli.main(["run", "ml-100k", "full", "tiny"]) == code
     shown = capsys.readouterr().err
     assert message in shown
@@ -103,7 +103,9 @@ def test_failures_while_running(
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", fail_with(StoreError("a", "b", "c", code="STORE-000")))
+    monkeypatch.setattr(
+        "softgrpo.flows.command.pipeline.pipeline_job", fail_with(StoreError("a", "b", "c", code="STORE-000"))
+    )
     assert cli.main(["run", "ml-100k", "full", "tiny", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
@@ -111,7 +113,9 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_errors_in_the_code_itself_are_not_hidden(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", fail_with(ZeroDivisionError("division\nby zero")))
+    monkeypatch.setattr(
+        "softgrpo.flows.command.pipeline.pipeline_job", fail_with(ZeroDivisionError("division\nby zero"))
+    )
     assert cli.main(["run", "ml-100k", "full", "tiny"]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("softgrpo: unexpected")

@@ -19,8 +19,8 @@ from softgrpo.errors import ConfigError, RecallerError
 from softgrpo.pipeline.run import RunResult
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import Node
-from tasks.running.isolation import Isolation
-from tasks.servers.addresses import check_workers
+from softgrpo.tasks.running.isolation import Isolation
+from softgrpo.tasks.servers.addresses import check_workers
 from tests.support.fake_stages import FakeStages
 from tests.support.isolated_stages import recaller, seen, waiting
 
@@ -39,8 +39,8 @@ def go(output: Path) -> Go:
     """Runs a plan once; gives the result and the stages that were called in this process."""
     from prefect import flow
 
-    from flows.pipeline import execute
-    from tasks.executors import open_executor
+    from softgrpo.flows.pipeline import execute
+    from softgrpo.tasks.executors import open_executor
 
     fakes = FakeStages()
 
@@ -115,8 +115,8 @@ def test_processes_are_started_only_for_two_or_more(go: Go, output: Path, monkey
 
 
 def test_a_gpu_is_shared_only_where_a_run_says_so(go: Go, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.executors.free_cores", lambda: 8)
-    monkeypatch.setattr("tasks.executors.uses_gpu", lambda node, config: True)
+    monkeypatch.setattr("softgrpo.tasks.executors.free_cores", lambda: 8)
+    monkeypatch.setattr("softgrpo.tasks.executors.uses_gpu", lambda node, config: True)
     go("A", "B", parallel=None)
     assert {note["pid"] for note in seen(output / "stages").values()} == {os.getpid()}
     go("A", "B", parallel=2, force=("recall",))
@@ -175,9 +175,9 @@ def test_ctrl_c_ends_all_that_are_at_work(go: Go, output: Path) -> None:
 def test_how_many_are_trained_at_once(
     cores: int, parallel: int | None, recallers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.executors import SERIAL, ParallelExecutor, open_executor
+    from softgrpo.tasks.executors import SERIAL, ParallelExecutor, open_executor
 
-    monkeypatch.setattr("tasks.executors.free_cores", lambda: cores)
+    monkeypatch.setattr("softgrpo.tasks.executors.free_cores", lambda: cores)
     with open_executor(parallel) as executor:
         assert (executor.recallers_at_once, executor.pipelines_at_once) == (recallers, 1)
         if recallers == 1:
@@ -189,7 +189,7 @@ def test_how_many_are_trained_at_once(
 def test_prefect_stores_the_name_of_an_executor_and_hands_on_the_same_one() -> None:
     from prefect import flow
 
-    from tasks.executors import SERIAL, DaskExecutor, Executor, ParallelExecutor
+    from softgrpo.tasks.executors import SERIAL, DaskExecutor, Executor, ParallelExecutor
 
     @flow(name="takes", validate_parameters=False)
     def takes(executor: Executor) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows.form import PATHS, FrequentSettings, check_dataset, gather_overrides
 from softgrpo.errors import ConfigError, DataError
+from softgrpo.flows.form import PATHS, FrequentSettings, check_dataset, gather_overrides
 from softgrpo.presets import resolve, settings
 
 FILLED: dict[str, Any] = {
@@ -76,7 +76,7 @@ def test_fields_and_overrides_come_before_the_file(tmp_path: Path) -> None:
 def test_a_missing_dataset_names_the_folders_of_the_worker_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.form.deployment", SimpleNamespace(id="of a worker"))
+    monkeypatch.setattr("softgrpo.flows.form.deployment", SimpleNamespace(id="of a worker"))
     with pytest.raises(DataError) as refused:
         check_dataset(resolve("shop", "tiny", "full", {"data.data_path": str(tmp_path)}))
     message = str(refused.value)

@@ -18,7 +18,7 @@ SETTINGS = {"evaluation.bootstrap": 4000}
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
-    import flows.variants as module
+    import softgrpo.flows.variants as module
 
     found = FakeGroups()
     monkeypatch.setattr(module, "plan", found.plan)
@@ -26,7 +26,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
 
 
 def go(output: Path, pools: list[list[str]] | None = None, **options: Any) -> Any:
-    from flows.variants import multi_recaller_flow
+    from softgrpo.flows.variants import multi_recaller_flow
 
     overrides = SETTINGS | options.pop("overrides", {})
     return multi_recaller_flow(pools=pools, overrides=overrides, output=output, check=False, parallel=1, **options)

@@ -29,7 +29,7 @@ def go(fakes: FakeStages, output: Path) -> Callable[..., tuple[RunResult, list[s
     """Runs the plan once; gives the result and the stages that were called."""
     from prefect import flow
 
-    from flows.pipeline import execute
+    from softgrpo.flows.pipeline import execute
 
     @flow(name="trial")
     def trial(config: ExperimentConfig, force: tuple[str, ...], from_run: str | None) -> RunResult:
@@ -75,7 +75,7 @@ def test_second_run_reuses_everything(go: Any, output: Path) -> None:
 
 def test_a_run_says_how_far_it_is(go: Any, fakes: FakeStages, output: Path) -> None:
     """The first run makes all stages, the second one finds them, and each has a file of its own."""
-    from tasks.running.progress_file import RunProgress
+    from softgrpo.tasks.running.progress_file import RunProgress
 
     for states in (["done"] * 5, ["reused"] * 5):
         go()
@@ -205,7 +205,7 @@ def test_an_interrupt_marks_the_runs_killed_and_propagates(go: Any, fakes: FakeS
 
 
 def test_an_upload_without_its_mark_is_not_trusted(go: Any, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.tracking.runs import Runs
+    from softgrpo.tasks.tracking.runs import Runs
 
     tag = Runs.tag
 

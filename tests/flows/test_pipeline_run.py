@@ -25,7 +25,7 @@ def test_the_report_and_the_policies_are_with_the_run_that_people_compare(output
     from mlflow import MlflowClient
     from prefect import flow
 
-    from flows.pipeline import execute
+    from softgrpo.flows.pipeline import execute
 
     fakes = FakeStages(before={"test": write_report})
 
@@ -61,7 +61,7 @@ def test_a_run_that_ended_early_still_tells_what_it_reused(end: BaseException, s
     from mlflow import MlflowClient
     from prefect import flow
 
-    from flows.pipeline import execute
+    from softgrpo.flows.pipeline import execute
 
     def broken(context: StageContext) -> None:
         raise end

@@ -18,7 +18,7 @@ from softgrpo.errors import TrainingError
 from softgrpo.pipeline.run import RunResult
 from softgrpo.reporting import ProgressBar
 from softgrpo.stages.contract import StageContext
-from tasks.running.bar_words import duration, in_words
+from softgrpo.tasks.running.bar_words import duration, in_words
 from tests.support.fake_stages import FakeStages
 
 PATIENCE_SECONDS = 30.0
@@ -42,7 +42,7 @@ def go(output: Path) -> Callable[[FakeStages], str]:
     from prefect import flow
     from prefect.runtime import flow_run
 
-    from flows.pipeline import execute
+    from softgrpo.flows.pipeline import execute
 
     found: list[str] = []
 
@@ -86,10 +86,10 @@ def lines(flow_run: str, last: str) -> list[str]:
 
 
 def test_a_long_stage_shows_how_far_it_is(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.running.progress_page.SECONDS_BEFORE_FIRST", 0.1)
-    monkeypatch.setattr("tasks.running.progress_page.SECONDS_BETWEEN_UPDATES", 0.1)
+    monkeypatch.setattr("softgrpo.tasks.running.progress_page.SECONDS_BEFORE_FIRST", 0.1)
+    monkeypatch.setattr("softgrpo.tasks.running.progress_page.SECONDS_BETWEEN_UPDATES", 0.1)
     sent: list[tuple[float, str]] = []
-    from tasks.running.progress_page import ProgressPage
+    from softgrpo.tasks.running.progress_page import ProgressPage
 
     send = ProgressPage._send
     monkeypatch.setattr(
@@ -112,8 +112,8 @@ def test_a_short_stage_sends_nothing(go: Any) -> None:
 
 
 def test_a_failed_stage_stays_where_it_was(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.running.progress_page.SECONDS_BEFORE_FIRST", 0.1)
-    monkeypatch.setattr("tasks.running.progress_page.SECONDS_BETWEEN_UPDATES", 0.1)
+    monkeypatch.setattr("softgrpo.tasks.running.progress_page.SECONDS_BEFORE_FIRST", 0.1)
+    monkeypatch.setattr("softgrpo.tasks.running.progress_page.SECONDS_BETWEEN_UPDATES", 0.1)
 
     def fail(context: StageContext) -> None:
         work(context)
@@ -126,13 +126,13 @@ def test_a_failed_stage_stays_where_it_was(go: Any, monkeypatch: pytest.MonkeyPa
 def test_a_server_that_does_not_take_it_is_no_reason_to_end(
     go: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tasks.running.progress_page.SECONDS_BEFORE_FIRST", 0.1)
-    monkeypatch.setattr("tasks.running.progress_page.SECONDS_BETWEEN_UPDATES", 0.1)
+    monkeypatch.setattr("softgrpo.tasks.running.progress_page.SECONDS_BEFORE_FIRST", 0.1)
+    monkeypatch.setattr("softgrpo.tasks.running.progress_page.SECONDS_BETWEEN_UPDATES", 0.1)
 
     def refuse(*_: Any) -> None:
         raise ConnectionError("nobody there")
 
-    monkeypatch.setattr("tasks.running.progress_page.create_progress_artifact", refuse)
+    monkeypatch.setattr("softgrpo.tasks.running.progress_page.create_progress_artifact", refuse)
     with caplog.at_level(logging.WARNING, "softgrpo.reporting"):
         assert progress_artifacts(go(FakeStages(before={"sft": work}))) == []
     assert "does not show how far this is: nobody there" in caplog.text

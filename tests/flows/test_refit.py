@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from flows.results.finished import open_stored
-from flows.results.refit import Refitted, open_to_refit
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.errors import ConfigError, DataError, StoreError
+from softgrpo.flows.results.finished import open_stored
+from softgrpo.flows.results.refit import Refitted, open_to_refit
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.presets import resolve
 from softgrpo.serving.router import Router
@@ -80,15 +80,15 @@ class Shop:
 
 
 def run_gates(config: ExperimentConfig, output: Path) -> str:
-    from flows.pipeline import run_softgrpo, softgrpo_flow, with_body
+    from softgrpo.flows.pipeline import run_softgrpo, softgrpo_flow, with_body
 
     body = partial(run_softgrpo, config, "gates", (), output, None, check=False, parallel=1, dask=None)
     return with_body(softgrpo_flow, body)().run_id
 
 
 def refit(run_id: str, output: Path, data: Path | None = None) -> Refitted:
-    from flows.pipeline import with_body
-    from flows.refit import refit_flow, run_refit
+    from softgrpo.flows.pipeline import with_body
+    from softgrpo.flows.refit import refit_flow, run_refit
 
     return with_body(refit_flow, partial(run_refit, open_to_refit(run_id, output, data), output, 1))()
 

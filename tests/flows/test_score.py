@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.results.scoring import Scored, ScoreOptions
 from softgrpo.errors import ConfigError
+from softgrpo.flows.results.scoring import Scored, ScoreOptions
 
 
 def listed(run_id: str, **changed: Any) -> dict[str, Any]:
@@ -41,16 +41,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         keywords = {"path": path, "users": 3, "items": 30, "seconds": 1.0, "notes": ["one note"], "run": run}
         return Scored(**{name: keywords.get(name, "static") for name in Scored.__dataclass_fields__})
 
-    monkeypatch.setattr("flows.results.newest.connect", lambda output: None)
-    monkeypatch.setattr("flows.results.newest.freshest_refit", lambda tracking, name: REFITS.get(name))
-    monkeypatch.setattr("flows.results.newest.list_pipelines", lambda tracking, most: RUNS)
-    monkeypatch.setattr("flows.score.open_to_score", opened)
-    monkeypatch.setattr("flows.score.score_run", scored)
+    monkeypatch.setattr("softgrpo.flows.results.newest.connect", lambda output: None)
+    monkeypatch.setattr("softgrpo.flows.results.newest.freshest_refit", lambda tracking, name: REFITS.get(name))
+    monkeypatch.setattr("softgrpo.flows.results.newest.list_pipelines", lambda tracking, most: RUNS)
+    monkeypatch.setattr("softgrpo.flows.score.open_to_score", opened)
+    monkeypatch.setattr("softgrpo.flows.score.score_run", scored)
     return calls
 
 
 def test_the_newest_finished_run_is_asked(asked: list[Any], tmp_path: Path) -> None:
-    from flows.score import score_flow
+    from softgrpo.flows.score import score_flow
 
     path = tmp_path / "scores" / "newest.parquet"
     assert score_flow("shop", output=tmp_path) == path
@@ -60,7 +60,7 @@ def test_the_newest_finished_run_is_asked(asked: list[Any], tmp_path: Path) -> N
 
 
 def test_without_a_finished_run_it_says_so(asked: list[Any], tmp_path: Path) -> None:
-    from flows.score import score_flow
+    from softgrpo.flows.score import score_flow
 
     with pytest.raises(ConfigError, match=r"dataset ml-1m.*None of the newest 6 runs"):
         score_flow("ml-1m", output=tmp_path)
@@ -68,7 +68,7 @@ def test_without_a_finished_run_it_says_so(asked: list[Any], tmp_path: Path) -> 
 
 
 def test_the_freshest_refit_is_asked(asked: list[Any], tmp_path: Path) -> None:
-    from flows.score import score_flow
+    from softgrpo.flows.score import score_flow
 
     assert score_flow("shop", fresh=True, output=tmp_path) == tmp_path / "scores" / "refitted.parquet"
     assert asked[0] == ("refitted", ScoreOptions())

@@ -16,12 +16,12 @@ import psutil
 import pytest
 import yaml
 
-import flows.runtime.console
-from flows.runtime import tether
-from flows.runtime.console import RUN_LOGGERS, attach_run_logging, make_readable
-from flows.runtime.environment import check_writable, prepare
+import softgrpo.flows.runtime.console
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, StoreError
+from softgrpo.flows.runtime import tether
+from softgrpo.flows.runtime.console import RUN_LOGGERS, attach_run_logging, make_readable
+from softgrpo.flows.runtime.environment import check_writable, prepare
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import difference
 
@@ -61,7 +61,7 @@ def test_prepare_sets_only_what_is_not_set(tmp_path: Path, monkeypatch: pytest.M
     assert os.environ["PREFECT_HOME"] == str(tmp_path / "new" / "prefect")
     assert list((tmp_path / "new").iterdir()) == []
     monkeypatch.setattr("os.environ", {"PREFECT_API_URL": "http://localhost:4200/api"})
-    monkeypatch.setattr("flows.runtime.environment.check_answers", lambda uri, name: None)
+    monkeypatch.setattr("softgrpo.flows.runtime.environment.check_answers", lambda uri, name: None)
     prepare(tmp_path)
     assert "PREFECT_HOME" not in os.environ
 
@@ -162,7 +162,7 @@ def test_what_is_tethered_ends_with_the_process_that_started_it(how: str, tmp_pa
 def test_the_flow_itself_refuses_bad_input_and_the_command_checks_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import pipeline
+    from softgrpo.flows import pipeline
 
     checked: list[str] = []
     monkeypatch.setattr(pipeline, "execute", lambda *arguments, **options: checked.append("executed"))
@@ -189,7 +189,7 @@ def test_the_command_passes_its_configuration_and_shows_the_parameters_of_the_fo
 ) -> None:
     from prefect.runtime import flow_run
 
-    import flows.pipeline as recipe
+    import softgrpo.flows.pipeline as recipe
 
     shown: list[Any] = []
     monkeypatch.setattr(recipe, "resolve", lambda *words: pytest.fail("a resolved configuration is not resolved again"))
@@ -211,11 +211,11 @@ def test_the_command_passes_its_configuration_and_shows_the_parameters_of_the_fo
 
 
 def test_deployments_name_a_flow_that_exists_and_parameters_it_takes() -> None:
-    from flows.pipeline import softgrpo_flow
-    from flows.refit import refit_flow
-    from flows.score import score_flow
-    from flows.tune import tune_flow
-    from flows.variants import ablate_flow, multi_recaller_flow
+    from softgrpo.flows.pipeline import softgrpo_flow
+    from softgrpo.flows.refit import refit_flow
+    from softgrpo.flows.score import score_flow
+    from softgrpo.flows.tune import tune_flow
+    from softgrpo.flows.variants import ablate_flow, multi_recaller_flow
 
     flows = {
         f"{flow.fn.__module__}:{flow.fn.__name__}": flow

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from flows.cli import COMMANDS, build_parser
-from flows.command.flags import overrides
 from softgrpo.errors import ConfigError, StoreError, TrainingError
+from softgrpo.flows.cli import COMMANDS, build_parser
+from softgrpo.flows.command.flags import overrides
 from softgrpo.pipeline.tuning import as_overrides
 from softgrpo.presets import resolve
 from softgrpo.stages.contract import StageContext
@@ -27,7 +27,7 @@ SETTINGS = [
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
-    import flows.tune as module
+    import softgrpo.flows.tune as module
 
     found = FakeGroups()
     monkeypatch.setattr(module, "plan", found.plan)
@@ -35,7 +35,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeGroups:
 
 
 def go(output: Path, trials: int, **options: Any) -> Any:
-    from flows.tune import tune_flow
+    from softgrpo.flows.tune import tune_flow
 
     return tune_flow(trials=trials, output=output, check=False, parallel=1, **{"final": False, **options})
 
@@ -139,7 +139,7 @@ def test_what_kill_9_leaves_behind_is_put_right(fakes: FakeGroups, output: Path)
     """Optuna and MLflow both say that a trial is running, and nobody runs it."""
     from mlflow import MlflowClient
 
-    from flows.study import open_study
+    from softgrpo.flows.study import open_study
     from softgrpo.pipeline.store import LocalStore
 
     go(output, 1)
@@ -215,7 +215,7 @@ def test_bad_input_is_refused_before_anything_runs(
 
 
 def test_the_command_runs_what_was_found() -> None:
-    from flows.tune import command_line
+    from softgrpo.flows.tune import command_line
 
     said = {
         "recall.recallers": ["BPR", "Pop"],

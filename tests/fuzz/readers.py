@@ -17,9 +17,6 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from flows.cli import build_parser
-from flows.command.flags import complete_switches, overrides, refuse_unknown
-from flows.command.parser import sub_parsers
 from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.common.text import visible
 from softgrpo.config import DataConfig, ExperimentConfig, SplitConfig
@@ -29,6 +26,9 @@ from softgrpo.data.streams import Shard
 from softgrpo.data.usual import find_columns
 from softgrpo.data.windows import check_no_leak, make_windows
 from softgrpo.errors import SoftGRPOError
+from softgrpo.flows.cli import build_parser
+from softgrpo.flows.command.flags import complete_switches, overrides, refuse_unknown
+from softgrpo.flows.command.parser import sub_parsers
 from softgrpo.pipeline.store import FORMAT, LocalStore
 from softgrpo.policy.card import CARD, load_card
 from softgrpo.presets import resolve
@@ -233,10 +233,10 @@ def check_overrides(values: Mapping[str, Any], folder: Path) -> None:
 @cache
 def runs(folder: Path) -> tuple[Any, tuple[str, str]]:
     """Returns an open store with two runs, and their ids."""
-    from tasks.tracking.connection import open_tracking
-    from tasks.tracking.liveness import LivenessLocks
-    from tasks.tracking.runs import Runs
-    from tasks.tracking.store import ArtifactStore
+    from softgrpo.tasks.tracking.connection import open_tracking
+    from softgrpo.tasks.tracking.liveness import LivenessLocks
+    from softgrpo.tasks.tracking.runs import Runs
+    from softgrpo.tasks.tracking.store import ArtifactStore
 
     local = LocalStore(folder / "stages")
     tracking = open_tracking(folder, "softgrpo/x", local)
@@ -246,7 +246,7 @@ def runs(folder: Path) -> tuple[Any, tuple[str, str]]:
 
 def check_run_id(text: str, folder: Path) -> None:
     """The argument of --from-run and the like: refused, or the one run that it names; FIRST stands for the id of a run."""
-    from tasks.tracking.lookup import read_run
+    from softgrpo.tasks.tracking.lookup import read_run
 
     store, ids = runs(folder)
     text = text.replace("FIRST", ids[0]).replace("SIX", ids[0][:6])

@@ -29,25 +29,25 @@ WINGS = {
     "softgrpo.stages": "algorithm baselines common config data errors evaluation policy ranking recallers reporting",
     "softgrpo.serving": "algorithm baselines common config data errors evaluation policy ranking recallers reporting stages",
     "softgrpo.pipeline": "common config data errors policy presets recallers reporting serving stages",
-    "tasks.servers": "",
-    "tasks.tracking": "servers",
-    "tasks.running": "servers tracking",
-    "tasks.stage": "running tracking",
-    "tasks.executors": "running servers stage",
-    "tasks.pipeline_run": "stage tracking",
-    "flows.runtime": "",
-    "flows.services": "runtime",
-    "flows.form": "",
-    "flows.study": "",
-    "flows.results": "runtime",
-    "flows.pipeline": "form results runtime",
-    "flows.variants": "form pipeline results runtime",
-    "flows.tune": "form pipeline results runtime study",
-    "flows.score": "form results runtime",
-    "flows.refit": "form results runtime",
-    "flows.start": "pipeline refit results runtime",
-    "flows.command": "pipeline results runtime services start tune variants",
-    "flows.cli": "command runtime",
+    "softgrpo.tasks.servers": "",
+    "softgrpo.tasks.tracking": "servers",
+    "softgrpo.tasks.running": "servers tracking",
+    "softgrpo.tasks.stage": "running tracking",
+    "softgrpo.tasks.executors": "running servers stage",
+    "softgrpo.tasks.pipeline_run": "stage tracking",
+    "softgrpo.flows.runtime": "",
+    "softgrpo.flows.services": "runtime",
+    "softgrpo.flows.form": "",
+    "softgrpo.flows.study": "",
+    "softgrpo.flows.results": "runtime",
+    "softgrpo.flows.pipeline": "form results runtime",
+    "softgrpo.flows.variants": "form pipeline results runtime",
+    "softgrpo.flows.tune": "form pipeline results runtime study",
+    "softgrpo.flows.score": "form results runtime",
+    "softgrpo.flows.refit": "form results runtime",
+    "softgrpo.flows.start": "pipeline refit results runtime",
+    "softgrpo.flows.command": "pipeline results runtime services start tune variants",
+    "softgrpo.flows.cli": "command runtime",
 }
 """The arrows between the wings of one layer: a wing, and those that it may import. Each comes after all that it imports, so there
 is no circle. `softgrpo/__init__.py` is the public face and imports lazily; layers below are open to those above."""
@@ -138,9 +138,9 @@ def test_arrows_between_wings_are_on_the_list(path: Path) -> None:
         ("softgrpo/ranking/fusion.py", "softgrpo.stages.contract"),
         ("softgrpo/algorithm/soft_grpo.py", "softgrpo.config"),
         ("softgrpo/errors.py", "softgrpo.reporting"),
-        ("tasks/servers/addresses.py", "tasks.tracking.runs"),
-        ("flows/runtime/console.py", "flows.start"),
-        ("flows/pipeline.py", "flows.command.flags"),
+        ("tasks/servers/addresses.py", "softgrpo.tasks.tracking.runs"),
+        ("flows/runtime/console.py", "softgrpo.flows.start"),
+        ("flows/pipeline.py", "softgrpo.flows.command.flags"),
     ],
 )
 def test_an_arrow_that_climbs_is_seen(path: str, name: str) -> None:
@@ -170,16 +170,16 @@ def test_imports_go_one_way(path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("softgrpo/algorithm/sft_trainer.py", "tasks.tracking.store"),
+        ("softgrpo/algorithm/sft_trainer.py", "softgrpo.tasks.tracking.store"),
         ("softgrpo/pipeline/run.py", "prefect"),
         ("softgrpo/stages/grpo.py", "mlflow.pytorch"),
         ("softgrpo/recallers/registry.py", "recbole.model"),
-        ("tasks/tracking/store.py", "flows.start"),
+        ("tasks/tracking/store.py", "softgrpo.flows.start"),
         ("tasks/tracking/store.py", "recbole"),
         ("flows/start.py", "mlflow"),
         ("flows/cli.py", "tests.helpers"),
         ("softgrpo/ranking/rewards.py", "benchmarks.timing"),
-        ("benchmarks/steps.py", "tasks.tracking.store"),
+        ("benchmarks/steps.py", "softgrpo.tasks.tracking.store"),
         ("benchmarks/steps.py", "mlflow"),
     ],
 )
@@ -273,5 +273,5 @@ def test_the_science_runs_without_orchestrators() -> None:
 
 
 def test_a_run_of_which_all_is_stored_loads_neither_torch_nor_plots() -> None:
-    packages, _ = loaded_by("flows.pipeline, softgrpo.evaluation.formatting")
+    packages, _ = loaded_by("softgrpo.flows.pipeline, softgrpo.evaluation.formatting")
     assert packages.isdisjoint({"torch", "matplotlib", "transformers", "recbole"})

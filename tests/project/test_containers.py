@@ -24,7 +24,7 @@ import pytest
 import requests
 import yaml
 
-from flows.services.control import Services
+from softgrpo.flows.services.control import Services
 from tests.reliability.runs import Api, Problem, Tracked, free_port, wait_until, write_dataset, write_model
 
 ROOT = Path(__file__).parents[2]

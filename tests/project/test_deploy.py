@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
-from flows.services.control import Services
+from softgrpo.flows.cli import main
+from softgrpo.flows.services.control import Services
 
 
 def test_the_services_of_the_output_folder_get_the_deployments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Services] = []
-    monkeypatch.setattr("flows.services.control.deploy", lambda services: asked.append(services) or "Registered.")
+    monkeypatch.setattr(
+        "softgrpo.flows.services.control.deploy", lambda services: asked.append(services) or "Registered."
+    )
     monkeypatch.setenv("PREFECT_PORT", "4711")
     assert main(["deploy", "--output", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "Registered.\n"

@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 import yaml
 
-import flows.cli as cli
-from flows.command.common import Job
+import softgrpo.flows.cli as cli
 from softgrpo.config import DataConfig, ExperimentConfig
 from softgrpo.data.locate import locate
+from softgrpo.flows.command.common import Job
 from softgrpo.presets import resolve, size_names
 from tests.documents.documented import documented
 from tests.reliability.runs import free_port
@@ -63,7 +63,7 @@ def test_the_configurations_have_their_original_names() -> None:
 def test_each_starts_the_command_in_the_debugger(name: str) -> None:
     configuration = CONFIGURATIONS[name]
     assert (configuration["type"], configuration["request"]) == ("debugpy", "launch")
-    assert configuration["module"] == "flows.cli"
+    assert configuration["module"] == "softgrpo.flows.cli"
     assert configuration["cwd"] == "${workspaceFolder}"
     assert not {"program", "python", "env"} & configuration.keys()  # the interpreter is the workspace's
 
@@ -91,7 +91,7 @@ def test_the_command_line_takes_it(name: str, size: str, monkeypatch: pytest.Mon
         seen.append(config)
         return lambda: 0
 
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", job)
+    monkeypatch.setattr("softgrpo.flows.command.pipeline.pipeline_job", job)
     monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config, *until: seen.append(config) or [])
     assert callable(cli.prepare(words(name, size)))
     assert all(config.policy.size == size for config in seen) and seen
@@ -106,7 +106,7 @@ def test_the_stages_of_one_experiment_share_what_is_stored(monkeypatch: pytest.M
         seen.append((until, config))
         return lambda: 0
 
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", job)
+    monkeypatch.setattr("softgrpo.flows.command.pipeline.pipeline_job", job)
     for name in NAMES[:4]:
         cli.prepare(words(name))
     assert [until for until, _ in seen] == ["data", "sft", "grpo", "test"]
@@ -114,7 +114,7 @@ def test_the_stages_of_one_experiment_share_what_is_stored(monkeypatch: pytest.M
 
 
 def test_tasks_are_commands_that_exist() -> None:
-    tasks = {task["label"]: task for task in read("tasks.json")["tasks"]}
+    tasks = {task["label"]: task for task in read("softgrpo.tasks.json")["tasks"]}
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for task in tasks.values():
         program, *rest = task["command"].split()
@@ -201,7 +201,7 @@ def test_each_configuration_runs_in_its_debug_size(name: str, workspace: Path, p
         command += in_debug_size(words(name))
         done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
     else:
-        code = COMMAND.replace("flows.cli", module)
+        code = COMMAND.replace("softgrpo.flows.cli", module)
         done = run_warm(in_debug_size(words(name)), workspace, environment | {"PREFECT_API_URL": prefect_address}, code)
     assert done.returncode == 0, done.stdout + done.stderr
     stages = workspace / "outputs" / "stages"

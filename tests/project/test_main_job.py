@@ -24,7 +24,18 @@ LESS = (
 
 def run(output: Path) -> str:
     """Makes one run and returns what it said."""
-    command = [sys.executable, "-m", "flows.cli", "run", "ml-100k", "full", "tiny", "--output", str(output), *LESS]
+    command = [
+        sys.executable,
+        "-m",
+        "softgrpo.flows.cli",
+        "run",
+        "ml-100k",
+        "full",
+        "tiny",
+        "--output",
+        str(output),
+        *LESS,
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.services.control import Services, find_services
+from softgrpo.flows.services.control import Services, find_services
 from tests.conftest import PrefectServer
 from tests.reliability.runs import ROOT, Problem, free_port, write_dataset, write_model
 from tests.support.warm import COMMAND, run_warm
 
 
 def order(word: str, output: Path, environment: dict[str, str] | None = None) -> str:
-    """Gives an order to `python -m flows.services.control` and returns what it says."""
-    code = COMMAND.replace("flows.cli", "flows.services.control")
+    """Gives an order to `python -m softgrpo.flows.services.control` and returns what it says."""
+    code = COMMAND.replace("softgrpo.flows.cli", "softgrpo.flows.services.control")
     done = run_warm([word, "--output", str(output)], ROOT, {**os.environ, **(environment or {})}, code)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

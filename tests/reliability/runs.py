@@ -22,8 +22,8 @@ import psutil
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from flows.services.control import Services
-from tasks.servers.prefect_api import open_session
+from softgrpo.flows.services.control import Services
+from softgrpo.tasks.servers.prefect_api import open_session
 from tests.support.warm import COMMAND, WarmProcess
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flows.services.control import Services
+from softgrpo.flows.services.control import Services
 from tests.reliability.runs import (
     RECALLERS,
     ROOT,
@@ -121,7 +121,17 @@ def read_only(tmp_path: Path) -> Path:
 
 def test_a_folder_without_the_right_to_write(make_problem: Callable[..., Problem], read_only: Path) -> None:
     problem = make_problem("unwritable")
-    command = [sys.executable, "-m", "flows.cli", "run", "unwritable", "data", "tiny", "--recbole_models", *RECALLERS]
+    command = [
+        sys.executable,
+        "-m",
+        "softgrpo.flows.cli",
+        "run",
+        "unwritable",
+        "data",
+        "tiny",
+        "--recbole_models",
+        *RECALLERS,
+    ]
     words = flags(problem.settings())
     began = computed()
     done = subprocess.run(
@@ -183,7 +193,7 @@ def test_a_deployment_refuses_in_its_flow_what_only_the_data_can_tell(
 def test_memory_that_runs_out_in_a_stage(tmp_path: Path) -> None:
     """A limit of the shell: embeddings of 944 users by two million numbers take 7.5 GB."""
     settings = ["--recbole_models", "BPR", "Pop", "--recall.settings.BPR.embedding_size", "2000000"]
-    command = [sys.executable, "-m", "flows.cli", "standalone", *settings, "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "softgrpo.flows.cli", "standalone", *settings, "--output", str(tmp_path)]
     most = 7 * 10**9
     done = subprocess.run(
         command,

@@ -17,7 +17,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from flows.services.control import Services
+from softgrpo.flows.services.control import Services
 from tests.reliability.runs import ROOT, Api, Command, Problem, Tracked, digests, flags, free_port, wait_until
 from tests.support.warm import COMMAND, WarmProcess
 

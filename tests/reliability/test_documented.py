@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.services.control import Services
+from softgrpo.flows.services.control import Services
 from tests.documents.documented import documented
 from tests.project.test_editor import write_as
 from tests.reliability.conftest import in_shell

@@ -22,9 +22,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from flows.runtime.hosts import elsewhere
-from flows.services.control import Services, find_services
-from tasks.servers.prefect_api import open_session
+from softgrpo.flows.runtime.hosts import elsewhere
+from softgrpo.flows.services.control import Services, find_services
+from softgrpo.tasks.servers.prefect_api import open_session
 from tests.conftest import PrefectServer
 from tests.reliability.conftest import order
 from tests.reliability.runs import Api, free_port, wait_until
@@ -204,7 +204,15 @@ def _check_clients(services: Services) -> None:
 
 
 def test_a_server_for_other_machines_does_not_start_without_a_password() -> None:
-    command = [sys.executable, "-m", "flows.runtime.server_program", "--host", "0.0.0.0", "--port", str(free_port())]
+    command = [
+        sys.executable,
+        "-m",
+        "softgrpo.flows.runtime.server_program",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        str(free_port()),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "PREFECT_SERVER_API_AUTH_STRING" in done.stderr and "user:password" in done.stderr

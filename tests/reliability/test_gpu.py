@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from flows.services.control import Services
+from softgrpo.flows.services.control import Services
 from tests.reliability.conftest import order
 from tests.reliability.runs import Command, Problem, digests, wait_until
 
@@ -27,11 +27,11 @@ LEASE_AND_ROUND_SECONDS = 60 + 15
 PRETEND = """
 from pathlib import Path
 import sys
-from flows.runtime.session import begin_prefect
+from softgrpo.flows.runtime.session import begin_prefect
 begin_prefect(Path({output!r}))
-import tasks.running.gpu
+import softgrpo.tasks.running.gpu
 tasks.running.gpu.uses_gpu = lambda node, config: node.stage.name in tasks.running.gpu.LANGUAGE_MODELS
-from flows.cli import main
+from softgrpo.flows.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 """The command, in a process where the language model's stages say that they use a GPU."""

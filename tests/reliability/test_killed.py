@@ -12,7 +12,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from flows.services.control import Services
+from softgrpo.flows.services.control import Services
 from tests.reliability.runs import (
     CHECKPOINT,
     NODES,
@@ -184,7 +184,7 @@ def _trained(run: Command) -> list[psutil.Process]:
     """Waits until two recallers are being trained, and returns their processes."""
 
     def both() -> list[psutil.Process]:
-        found = descendants(run.process.pid, "tasks.running.stage_process")
+        found = descendants(run.process.pid, "softgrpo.tasks.running.stage_process")
         return found if len(found) == 2 else []
 
     found: list[psutil.Process] = wait_until(both, "two recallers are trained at once", pause=0.01)

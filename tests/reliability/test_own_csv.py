@@ -38,7 +38,7 @@ def test_a_csv_of_300_users_becomes_a_table(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "films.csv", index=False)
 
     def run(command: str) -> str:
-        words = [sys.executable, "-m", "flows.cli", *shlex.split(command)[1:]]
+        words = [sys.executable, "-m", "softgrpo.flows.cli", *shlex.split(command)[1:]]
         done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -19,9 +19,9 @@ import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Page, TimeoutError, expect, sync_playwright
 
-from flows.services.control import Services
-from tasks.tracking.headline import GRPO, SINGLE, STATIC, VS_SINGLE, VS_STATIC
-from tasks.tracking.pages import run_page, start_page
+from softgrpo.flows.services.control import Services
+from softgrpo.tasks.tracking.headline import GRPO, SINGLE, STATIC, VS_SINGLE, VS_STATIC
+from softgrpo.tasks.tracking.pages import run_page, start_page
 from tests.reliability.runs import RECALLERS, ROOT, Api, Problem, Tracked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -136,7 +136,7 @@ def test_form_flow_run_and_comparison(make_problem: Callable[..., Problem], serv
     tracked = Tracked(problem)
     runs = [run.info.run_id for run in tracked.runs("tags.stage = 'pipeline'")]
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "compare", *runs, "--json", "--output", str(problem.output)],
+        [sys.executable, "-m", "softgrpo.flows.cli", "compare", *runs, "--json", "--output", str(problem.output)],
         cwd=ROOT,
         env={**os.environ, **services.addresses},
         capture_output=True,

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.serving import served
-from flows.results.finished import open_stored
-from flows.services.control import Services
+from softgrpo.flows.results.finished import open_stored
+from softgrpo.flows.services.control import Services
 from softgrpo.serving.router import Router
 from tests.reliability.runs import Api, Problem, Tracked, digests, stages_run
 from tests.tasks.tracking.test_bundles import post

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.services.control import Services
-from flows.services.registration import ADDED_SLUGS
+from softgrpo.flows.services.control import Services
+from softgrpo.flows.services.registration import ADDED_SLUGS
 from tests.reliability.conftest import order
 from tests.reliability.runs import RECALLERS, Api, Problem, wait_until
 

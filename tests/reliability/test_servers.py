@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.services.control import Services, find_services
+from softgrpo.flows.services.control import Services, find_services
 from tests.reliability.conftest import order
 from tests.reliability.runs import (
     MARK,

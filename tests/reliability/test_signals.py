@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.services.control import Services
+from softgrpo.flows.services.control import Services
 from tests.reliability.conftest import order
 from tests.reliability.runs import (
     RECALLERS,

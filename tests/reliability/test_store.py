@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.services.control import Services
+from softgrpo.flows.services.control import Services
 from tests.reliability.runs import MARK, NODES, Problem, Tracked, digests, stages_run, until
 from tests.support.warm import COMMAND
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flows.services.control import Services
+from softgrpo.flows.services.control import Services
 from tests.reliability.runs import (
     Api,
     Command,
@@ -39,16 +39,16 @@ TINY = """
 import os, sys
 from pathlib import Path
 {before}
-from flows.runtime.session import begin_prefect
+from softgrpo.flows.runtime.session import begin_prefect
 begin_prefect(Path({output!r}))
-import flows.start, flows.pipeline
+import softgrpo.flows.start, flows.pipeline
 from tests.support.fake_stages import FakeStages
 fakes = FakeStages()
 fakes.before["sft"] = lambda context: (context.out / "weights").write_bytes(bytes(2_000_000))
 for module in (flows.start, flows.pipeline):
     module.plan = lambda config, until="test": fakes.nodes()[:-1]
 {after}
-from flows.cli import main
+from softgrpo.flows.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 """The command, in a process whose stages are tiny; that of the policy writes 2 MB."""
@@ -107,7 +107,7 @@ def test_the_system_kills_the_process_of_a_stage(make_problem: Callable[..., Pro
     long = {"recall.settings": {"BPR": {"epochs": 10_000, "stopping_step": 10_000}}}
     run = problem.start("--parallel", "2", stage="recall", more=long)
     wait_until(lambda: any(problem.output.glob("stages/recall-ItemKNN-*.json")), "the other is done", pause=0.01)
-    (training,) = descendants(run.process.pid, "tasks.running.stage_process")
+    (training,) = descendants(run.process.pid, "softgrpo.tasks.running.stage_process")
     training.kill()
     said = run.end(1)
     last = said.splitlines()[-1]

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import pytest
 
-from flows.runtime.failures import explained, readable
 from softgrpo.errors import (
     MemoryLimitError,
     RecallerError,
@@ -23,6 +22,7 @@ from softgrpo.errors import (
     lack_of_memory_is_readable,
     no_space,
 )
+from softgrpo.flows.runtime.failures import explained, readable
 
 
 def passed_on(error: SoftGRPOError) -> SoftGRPOError:

@@ -9,8 +9,8 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from flows.runtime.console import Lines
 from softgrpo import reporting
+from softgrpo.flows.runtime.console import Lines
 from softgrpo.reporting import ProgressBar, watched
 
 

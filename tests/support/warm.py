@@ -37,7 +37,7 @@ LIBRARIES = (
 )
 
 COMMAND = "import runpy; runpy.run_module('flows.cli', run_name='__main__', alter_sys=True)"
-"""What `python -m flows.cli` does, and the command `softgrpo`."""
+"""What `python -m softgrpo.flows.cli` does, and the command `softgrpo`."""
 _servers = multiprocessing.get_context("forkserver")
 
 

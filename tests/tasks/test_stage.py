@@ -10,7 +10,7 @@ from typing import Any
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.store import LocalStore
-from tasks.stage import Order, Progress
+from softgrpo.tasks.stage import Order, Progress
 
 
 def commit(local: LocalStore, key: str) -> None:

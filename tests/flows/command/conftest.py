@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from flows.command.common import Job
 from softgrpo.config import ExperimentConfig
+from softgrpo.flows.command.common import Job
 from tests.flows.command.stored_run import run
 
 
@@ -32,7 +32,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Captured:
         seen.config, seen.until, seen.standalone = config, until, standalone
         return lambda: 0
 
-    monkeypatch.setattr("flows.command.pipeline.pipeline_job", job)
+    monkeypatch.setattr("softgrpo.flows.command.pipeline.pipeline_job", job)
     return seen
 
 
@@ -41,10 +41,10 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Records what the flows of several pipelines would be called with, and what was checked before."""
     called: list[Any] = []
     monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config: called.append(config) or [])
-    monkeypatch.setattr("flows.runtime.session.begin_prefect", lambda output: None)
-    monkeypatch.setattr("flows.runtime.session.open_prefect", lambda output, debug: None)
+    monkeypatch.setattr("softgrpo.flows.runtime.session.begin_prefect", lambda output: None)
+    monkeypatch.setattr("softgrpo.flows.runtime.session.open_prefect", lambda output, debug: None)
     for show in ("tune.print_study", "ablate.print_compared", "multi_recaller.print_compared"):
-        monkeypatch.setattr(f"flows.command.{show}", lambda result, output: None)
+        monkeypatch.setattr(f"softgrpo.flows.command.{show}", lambda result, output: None)
     for module, names in (("tune", ["tune_flow"]), ("variants", ["ablate_flow", "multi_recaller_flow"])):
         recorder = types.ModuleType(f"flows.{module}")
         for name in names:

@@ -139,7 +139,7 @@ def run(output: Path, until: int = 5, gates: bool = False) -> str:
     """Runs the stages as a flow does, with the stage `gates` or without it; returns the id of the run."""
     from prefect import flow
 
-    from flows.pipeline import execute
+    from softgrpo.flows.pipeline import execute
 
     config = resolve("shop", "tiny", overrides=SETTINGS)
     result = flow(lambda: execute(nodes(gates)[:until], config, output=output), validate_parameters=False)()

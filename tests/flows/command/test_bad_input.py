@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
-from flows.runtime.environment import check_servers, prepare
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import PolicyError
+from softgrpo.flows.cli import main
+from softgrpo.flows.runtime.environment import check_servers, prepare
 from softgrpo.pipeline.preflight import preflight
 from softgrpo.pipeline.run import RunResult
 from softgrpo.presets import resolve
@@ -468,8 +468,8 @@ def test_servers_that_do_not_answer_are_refused_before_anything_runs(
 
 def test_servers_are_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("flows.runtime.environment.check_answers", lambda address, name: asked.append(address))
-    monkeypatch.setattr("flows.runtime.environment._answered", set())
+    monkeypatch.setattr("softgrpo.flows.runtime.environment.check_answers", lambda address, name: asked.append(address))
+    monkeypatch.setattr("softgrpo.flows.runtime.environment._answered", set())
     monkeypatch.setenv("PREFECT_API_URL", "http://one/api")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://two")
     check_servers()
@@ -488,7 +488,7 @@ def test_the_good_dataset_is_accepted(tmp_path: Path, monkeypatch: pytest.Monkey
         return RunResult(None, {}, ())
 
     monkeypatch.setattr("softgrpo.pipeline.run.run_standalone", run)
-    monkeypatch.setattr("flows.runtime.console.make_readable", lambda debug: None)
+    monkeypatch.setattr("softgrpo.flows.runtime.console.make_readable", lambda debug: None)
     assert main(shlex.split(SHOP.format(data=tmp_path / "data"))) == 0
     assert ran == ["shop"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import flows.cli as cli
+import softgrpo.flows.cli as cli
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import make_windows
 from softgrpo.presets import resolve

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
+from softgrpo.flows.cli import main
 from softgrpo.presets import size_names
 
 ROOT = Path(__file__).parents[3]
@@ -26,7 +26,7 @@ def completed(line: str, folder: Path) -> set[str]:
         "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli"],
+        [sys.executable, "-m", "softgrpo.flows.cli"],
         env=os.environ | asked | {"IFS": "\013"},
         capture_output=True,
         text=True,
@@ -87,7 +87,7 @@ def test_the_line_that_help_names_completes_in_that_shell(
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     command = tmp_path / "softgrpo"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m flows.cli "$@"\n', encoding="utf-8")
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m softgrpo.flows.cli "$@"\n', encoding="utf-8")
     command.chmod(0o755)
     with pytest.raises(SystemExit):
         main(["completion", "--help"])

@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-import flows.cli as cli
+import softgrpo.flows.cli as cli
 from softgrpo.presets import resolve, settings, validate
 
 

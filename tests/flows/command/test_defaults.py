@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import flows.cli as cli
+import softgrpo.flows.cli as cli
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
 
@@ -83,7 +83,7 @@ def test_the_help_of_all_commands_takes_little_of_the_processor() -> None:
     """Under 0.3 s, beside the start of Python; measured in the process, so that a busy machine hardly matters."""
     code = (
         "import sys, time\n"
-        "try:\n import flows.cli; flows.cli.main(['--help'])\n"
+        "try:\n import softgrpo.flows.cli; flows.cli.main(['--help'])\n"
         "except SystemExit: print('seconds', time.process_time(), 'torch' in sys.modules, 'requests' in sys.modules)"
     )
     best = 9.0

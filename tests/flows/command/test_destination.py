@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
+from softgrpo.flows.cli import main
 
 
 @pytest.mark.parametrize("name", ["weights.parquet", "figures"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import flows.cli as cli
+import softgrpo.flows.cli as cli
 from softgrpo.errors import PolicyError
 from softgrpo.presets import resolve
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-import flows.cli as cli
-from flows.command.flags import ALIASES, overrides
+import softgrpo.flows.cli as cli
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError
+from softgrpo.flows.command.flags import ALIASES, overrides
 from softgrpo.presets import Setting, resolve, settings
 from tests.flows.command.conftest import Captured
 

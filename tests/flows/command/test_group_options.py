@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import flows.cli as cli
+import softgrpo.flows.cli as cli
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_wrong_groups_are_refused(
 def test_groups_are_record_to_machines_as_json_alone(
     groups: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.results.comparison import ComparedRuns
+    from softgrpo.flows.results.comparison import ComparedRuns
 
     table = pd.DataFrame({"method": ["A/grpo_multi"], "vs_first_p": [float("nan")]})
     compared = ComparedRuns(table, ("a sentence",), 10, None, {}, {})
-    monkeypatch.setattr(sys.modules["flows.variants"], "multi_recaller_flow", lambda **parameters: compared)
+    monkeypatch.setattr(sys.modules["softgrpo.flows.variants"], "multi_recaller_flow", lambda **parameters: compared)
     where = ["--json", "--output", str(tmp_path)]
     assert cli.main(["multi-recaller", "ml-100k", "full", "tiny", *where]) == 0
     record = json.loads(capsys.readouterr().out)
@@ -65,7 +65,7 @@ def test_groups_are_record_to_machines_as_json_alone(
     trials = pd.DataFrame({"grpo.top_p": [0.9], "state": ["complete"]})
     values = {"trials": trials, "best": {"grpo.top_p": 0.9}, "value": 0.2, "command": "softgrpo run", "link": "here"}
     tuned = types.SimpleNamespace(**values, final=None, k=10, page=Path("study.html"))
-    monkeypatch.setattr(sys.modules["flows.tune"], "tune_flow", lambda **parameters: tuned)
+    monkeypatch.setattr(sys.modules["softgrpo.flows.tune"], "tune_flow", lambda **parameters: tuned)
     assert cli.main(["tune", "ml-100k", "full", "tiny", *where]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["html"] == "study.html"

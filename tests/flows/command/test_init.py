@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-import flows.cli as cli
+import softgrpo.flows.cli as cli
 from softgrpo.presets import settings
 from softgrpo.presets.settings_file import read_layer
 from tests.softgrpo.data.forms import FORMS

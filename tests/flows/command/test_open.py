@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
-from flows.command import open as command
-from flows.results.finished import FinishedRun
-from flows.results.places import last_line, places_of
 from softgrpo.config import ExperimentConfig
+from softgrpo.flows.cli import main
+from softgrpo.flows.command import open as command
+from softgrpo.flows.results.finished import FinishedRun
+from softgrpo.flows.results.places import last_line, places_of
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_a_run_with_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     )
     known = {"prefect page": "http://me:secret@prefect/runs/1"}
     tags = SimpleNamespace(data=SimpleNamespace(tags=known))
-    monkeypatch.setattr("tasks.tracking.lookup.open_store_of_run", lambda run_id, output: None)
-    monkeypatch.setattr("tasks.tracking.lookup.read_run", lambda store, run_id: tags)
+    monkeypatch.setattr("softgrpo.tasks.tracking.lookup.open_store_of_run", lambda run_id, output: None)
+    monkeypatch.setattr("softgrpo.tasks.tracking.lookup.read_run", lambda store, run_id: tags)
     report, mlflow, prefect = places_of(run, tmp_path)
     assert (report.address, report.text) == ("", "none: the run did not reach the stage test")
     assert mlflow.address == "http://mlflow/#/r" and prefect.address == "http://prefect/runs/1"

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from rich.table import Column, Table
 
-from flows.command.output import foreign, print_comparison, print_table, wrapped
-from flows.command.runs import as_table, dispensable
+from softgrpo.flows.command.output import foreign, print_comparison, print_table, wrapped
+from softgrpo.flows.command.runs import as_table, dispensable
 
 LABELS = ("BPR (best single)", "Best static mixture (cross-entropy method)", "SofT-GRPO multi")
 METRICS = {"ndcg@5": 0.1111, "ndcg@10": 0.2222, "ndcg@20": 0.3333, "recall@10": 0.4444, "recall@20": 0.5555}

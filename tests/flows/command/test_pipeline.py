@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import flows.cli as cli
-from flows.command import pipeline
-from flows.results.recorded import RecordedRun
+import softgrpo.flows.cli as cli
+from softgrpo.flows.command import pipeline
+from softgrpo.flows.results.recorded import RecordedRun
 from softgrpo.pipeline.run import RunResult
 
 
@@ -36,7 +36,7 @@ def test_a_run_is_told_to_machines_as_json_alone(
     page = str(tmp_path / "reports" / "test.html")
     monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config, until: ["a note"])
     monkeypatch.setattr("softgrpo.pipeline.run.run_standalone", lambda *arguments: result)
-    monkeypatch.setattr("flows.runtime.console.make_readable", lambda debug: None)
+    monkeypatch.setattr("softgrpo.flows.runtime.console.make_readable", lambda debug: None)
     assert cli.main(["run", "ml-100k", "standalone", "tiny", "--json", "--output", str(tmp_path)]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == {
@@ -61,7 +61,7 @@ def test_json_of_a_recorded_run_has_its_id_its_server_and_its_policies(
     folders = {name: tmp_path / name for name in ("data", "sft", "grpo")}
     result = RecordedRun(None, folders, (), {"MLflow run": "abc in x"}, run_id="abc", tracking="http://127.0.0.1:5000")
     monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config, until: [])
-    monkeypatch.setattr("flows.start.run_pipeline", lambda *arguments, **options: result)
+    monkeypatch.setattr("softgrpo.flows.start.run_pipeline", lambda *arguments, **options: result)
     assert cli.main(["run", "ml-100k", "grpo", "tiny", "--json", "--output", str(tmp_path)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["run_id"], told["tracking"], told["report"]) == ("abc", "http://127.0.0.1:5000", None)
@@ -75,9 +75,9 @@ def test_the_comparison_is_about_the_cut_off_of_the_run(tmp_path: Path, monkeypa
     monkeypatch.setattr("softgrpo.pipeline.preflight.preflight", lambda config, until: [])
     result = RunResult(pd.DataFrame(), {}, ())
     monkeypatch.setattr("softgrpo.pipeline.run.run_standalone", lambda *arguments: result)
-    monkeypatch.setattr("flows.runtime.console.make_readable", lambda debug: None)
+    monkeypatch.setattr("softgrpo.flows.runtime.console.make_readable", lambda debug: None)
 
-    monkeypatch.setattr("flows.command.output.print_comparison", lambda table, k: asked.append(k))
+    monkeypatch.setattr("softgrpo.flows.command.output.print_comparison", lambda table, k: asked.append(k))
     words = ["run", "ml-100k", "standalone", "tiny", "--fusion.k", "7", "--output", str(tmp_path)]
     assert cli.main(words) == 0
     assert asked == [7]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import flows.cli as cli
+import softgrpo.flows.cli as cli
 from softgrpo.presets import resolve
 from tests.flows.command.conftest import Captured
 

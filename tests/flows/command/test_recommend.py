@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.cli import main
-from flows.results.recommendation import recommend_from_run
+from softgrpo.flows.cli import main
+from softgrpo.flows.results.recommendation import recommend_from_run
 from tests.flows.command.stored_run import run
 
 
@@ -87,7 +87,7 @@ def test_titles_in_brackets_are_shown_as_they_are(
         made.recommended.items["title"] = ["Avanti[health and Beauty]", "[/x]", "a\nb", "d", "e"]
         return made
 
-    monkeypatch.setattr("flows.results.recommendation.recommend_from_run", with_title)
+    monkeypatch.setattr("softgrpo.flows.results.recommendation.recommend_from_run", with_title)
     assert main(["recommend", run_id, "--users", "u1", "--output", str(output)]) == 0
     shown = capsys.readouterr().out
     assert all(title in shown for title in ("Avanti[health and Beauty]", "[/x]", "a\\nb"))
@@ -107,7 +107,7 @@ def test_candidates_of_another_pool_are_refused(
     run_id: str, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        "flows.results.recommendation.stored_weights", lambda folder, recallers, method: np.ones((6, 3)) / 3
+        "softgrpo.flows.results.recommendation.stored_weights", lambda folder, recallers, method: np.ones((6, 3)) / 3
     )
     assert main(["recommend", run_id, "--output", str(output)]) == 2
     assert "policy outputs of shape (6, 3)" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
+from softgrpo.flows.cli import main
 
 
 def test_the_report_of_a_run_is_found_copied_and_told(

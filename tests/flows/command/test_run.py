@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import flows.cli as cli
-from flows.cli import main
+import softgrpo.flows.cli as cli
 from softgrpo.config import ExperimentConfig
+from softgrpo.flows.cli import main
 from softgrpo.pipeline.run import RunResult
 from softgrpo.presets import resolve
 from tests.flows.command.conftest import Captured
@@ -50,7 +50,7 @@ def test_a_run_hands_everything_to_the_pipeline(tmp_path: Path, monkeypatch: pyt
         return RunResult(None, {}, ())
 
     monkeypatch.setattr("softgrpo.pipeline.run.run_standalone", run)
-    monkeypatch.setattr("flows.runtime.console.make_readable", lambda debug: None)
+    monkeypatch.setattr("softgrpo.flows.runtime.console.make_readable", lambda debug: None)
     words = ["run", "ml-100k", "standalone", "tiny", "--force", "sft", "grpo", "--output", str(tmp_path)]
     assert cli.main(words) == 0
     assert called == [(resolve("ml-100k", "tiny"), "test", ("sft", "grpo"), tmp_path)]

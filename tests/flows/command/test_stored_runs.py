@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows.cli import main
+from softgrpo.flows.cli import main
 from tests.flows.command.stored_run import run
 
 

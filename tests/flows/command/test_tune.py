@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import flows.cli as cli
+import softgrpo.flows.cli as cli
 from softgrpo.presets import resolve
 
 

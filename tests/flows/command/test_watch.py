@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.cli import main
-from flows.results.live import live_view
-from tasks.running.progress_file import RunProgress, note_begin, note_end, progress_file
-from tasks.tracking.liveness import LivenessLocks
+from softgrpo.flows.cli import main
+from softgrpo.flows.results.live import live_view
+from softgrpo.tasks.running.progress_file import RunProgress, note_begin, note_end, progress_file
+from softgrpo.tasks.tracking.liveness import LivenessLocks
 
 
 def work(output: Path, begun: threading.Event) -> None:

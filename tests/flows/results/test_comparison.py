@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.cli import main
-from flows.results.comparison import _check_same_users, short_ids
-from flows.results.differences import differing_settings
 from softgrpo.errors import ConfigError
+from softgrpo.flows.cli import main
+from softgrpo.flows.results.comparison import _check_same_users, short_ids
+from softgrpo.flows.results.differences import differing_settings
 from tests.support.fake_groups import FakeGroups
 
 
@@ -19,7 +19,7 @@ def make(output: Path, **said: object) -> str:
     """Runs a whole pipeline; returns the id of its run."""
     from prefect import flow
 
-    from flows.pipeline import execute
+    from softgrpo.flows.pipeline import execute
     from softgrpo.presets import resolve
 
     config = resolve(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from flows.results.failed_runs import MessageFirst, Once, fails_readably, tell_failures_once
-from flows.runtime.console import RUN_LOGGERS
 from softgrpo.errors import DataError
+from softgrpo.flows.results.failed_runs import MessageFirst, Once, fails_readably, tell_failures_once
+from softgrpo.flows.runtime.console import RUN_LOGGERS
 
 MESSAGE = "A file. It must be another. Give another. [DATA-000]"
 
@@ -115,7 +115,7 @@ def test_the_state_is_the_message_and_the_caller_gets_the_error() -> None:
 
 
 def test_a_form_shows_the_types_of_the_flow_itself() -> None:
-    from flows.pipeline import softgrpo_flow
+    from softgrpo.flows.pipeline import softgrpo_flow
 
     properties = softgrpo_flow.parameters.model_dump()["properties"]
     assert properties["size"]["enum"] == ["tiny", "mini", "small", "large"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.results.live import find_run, headline, plain_lines, read_progress, seconds_left
 from softgrpo.errors import ConfigError
-from tasks.running.progress_file import NodeProgress, RunProgress
-from tasks.tracking.liveness import LivenessLocks
+from softgrpo.flows.results.live import find_run, headline, plain_lines, read_progress, seconds_left
+from softgrpo.tasks.running.progress_file import NodeProgress, RunProgress
+from softgrpo.tasks.tracking.liveness import LivenessLocks
 
 NODES = {
     "split": NodeProgress("reused", None, None, 100.0),

@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from flows.results.differences import differing
-from flows.results.prefect_page import (
+from softgrpo.evaluation.summary import Summary
+from softgrpo.flows.results.differences import differing
+from softgrpo.flows.results.prefect_page import (
     comparison_markdown,
     escape,
     group_page,
@@ -20,8 +21,7 @@ from flows.results.prefect_page import (
     run_page,
     stages_in_words,
 )
-from flows.results.tune_page import StudyParts, study_html, study_page, study_sentences
-from softgrpo.evaluation.summary import Summary
+from softgrpo.flows.results.tune_page import StudyParts, study_html, study_page, study_sentences
 
 NAN = math.nan
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.results.report_page import PAGE, TEXT, RunFacts, complete
 from softgrpo.config import ExperimentConfig
 from softgrpo.evaluation.pages.provenance import COSTS, PROVENANCE, place
+from softgrpo.flows.results.report_page import PAGE, TEXT, RunFacts, complete
 from softgrpo.pipeline.run import local_costs, run_standalone
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import LIST_MILLISECONDS, Node, Stage, StageContext

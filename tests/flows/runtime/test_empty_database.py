@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.runtime.empty_database import ELSEWHERE, empty_database, install_empty_database, make, reserve_disk_space
+from softgrpo.flows.runtime.empty_database import (
+    ELSEWHERE,
+    empty_database,
+    install_empty_database,
+    make,
+    reserve_disk_space,
+)
 
 
 @pytest.fixture
@@ -44,7 +50,7 @@ def test_another_database_is_left_alone(name: str, laid: Path, tmp_path: Path, m
 
 
 def test_of_another_prefect_none_is_taken(laid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.runtime.empty_database.version", lambda package: "0.0")
+    monkeypatch.setattr("softgrpo.flows.runtime.empty_database.version", lambda package: "0.0")
     install_empty_database(tmp_path / "home")
     assert not [*(tmp_path / "home").iterdir()]
 
@@ -81,7 +87,7 @@ def test_a_full_disk_leaves_room_to_write(tmp_path: Path) -> None:
 def test_a_server_starts_without_room_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.runtime.empty_database.BUSY_SECONDS", 0.0)
+    monkeypatch.setattr("softgrpo.flows.runtime.empty_database.BUSY_SECONDS", 0.0)
     with closing(sqlite3.connect(tmp_path / "prefect.db", isolation_level=None)) as other:
         other.execute("begin exclusive")
         with reserve_disk_space(tmp_path):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.runtime import own_server
-from flows.runtime.own_server import OwnServer
-from flows.runtime.session import begin_prefect
 from softgrpo.errors import StoreError
+from softgrpo.flows.runtime import own_server
+from softgrpo.flows.runtime.own_server import OwnServer
+from softgrpo.flows.runtime.session import begin_prefect
 
 
 def test_a_server_that_cannot_start_is_one_readable_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.runtime.hosts import check_free, check_host
-from flows.services.control import ROOT, Services, _describe, deploy, find_services, main
-from flows.services.password import make_password
 from softgrpo.errors import ConfigError, StoreError
+from softgrpo.flows.runtime.hosts import check_free, check_host
+from softgrpo.flows.services.control import ROOT, Services, _describe, deploy, find_services, main
+from softgrpo.flows.services.password import make_password
 from tests.reliability.runs import free_port
 
 TOOLS = Path(sys.executable).parent
@@ -37,7 +37,7 @@ def test_a_shell_is_told_where_running_servers_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     running = Services(tmp_path, 4201, 5001)
-    monkeypatch.setattr("flows.services.control.find_services", lambda output: running)
+    monkeypatch.setattr("softgrpo.flows.services.control.find_services", lambda output: running)
     monkeypatch.setattr(Services, "is_running", lambda self: True)
     assert main(["env"]) == 0
     exported = dict(line.removeprefix("export ").split("=", 1) for line in capsys.readouterr().out.splitlines())
@@ -118,8 +118,8 @@ def test_services_for_other_machines_are_told_to_them_with_a_warning(
 ) -> None:
     for name in ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "PREFECT_SERVER_UI_API_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("flows.runtime.hosts.elsewhere", lambda host: "10.1.2.3")
-    monkeypatch.setattr("flows.services.places.elsewhere", lambda host: "10.1.2.3")
+    monkeypatch.setattr("softgrpo.flows.runtime.hosts.elsewhere", lambda host: "10.1.2.3")
+    monkeypatch.setattr("softgrpo.flows.services.places.elsewhere", lambda host: "10.1.2.3")
     monkeypatch.setenv("SERVICES_HOST", "0.0.0.0")
     services = find_services(tmp_path)
     assert services.addresses["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"  # asked here, health checks too
@@ -143,8 +143,8 @@ def test_services_for_other_machines_are_told_to_them_with_a_warning(
 def test_services_for_other_machines_ask_for_the_password_that_only_the_owner_can_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.runtime.hosts.elsewhere", lambda host: "10.1.2.3")
-    monkeypatch.setattr("flows.services.places.elsewhere", lambda host: "10.1.2.3")
+    monkeypatch.setattr("softgrpo.flows.runtime.hosts.elsewhere", lambda host: "10.1.2.3")
+    monkeypatch.setattr("softgrpo.flows.services.places.elsewhere", lambda host: "10.1.2.3")
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:of-another-server")
     services = Services(tmp_path, 4200, 5000, "0.0.0.0")
     assert services.credentials == {} and services.environment()["SOFTGRPO_MLFLOW_APP"] == ""
@@ -187,7 +187,7 @@ def test_services_that_run_are_not_said_to_be_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Services, "is_running", lambda self: True)
-    monkeypatch.setattr("flows.services.control._bring_up", lambda services: None)
+    monkeypatch.setattr("softgrpo.flows.services.control._bring_up", lambda services: None)
     (tmp_path / "services").mkdir()
     (tmp_path / "services/ports.json").write_text('{"PREFECT_PORT": 4311, "MLFLOW_PORT": 5311}')
     monkeypatch.setenv("PREFECT_PORT", "4311")
@@ -211,9 +211,9 @@ def test_a_start_that_fails_ends_what_it_started(
     monkeypatch.setenv("PREFECT_PORT", str(free_port()))
     monkeypatch.setenv("MLFLOW_PORT", str(free_port()))
     monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", f"sqlite:///{tmp_path}/mlflow.db")  # nobody has to make it first
-    monkeypatch.setattr("flows.services.health.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("softgrpo.flows.services.health.PATIENCE_SECONDS", 0.1)
     if interrupted:
-        monkeypatch.setattr("flows.services.control._bring_up", interrupt)
+        monkeypatch.setattr("softgrpo.flows.services.control._bring_up", interrupt)
     assert main(["start", "--output", str(tmp_path)]) == (130 if interrupted else 1)
     said = capsys.readouterr().err
     assert str(tmp_path / "services") in said  # where the logs are

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.command.doctor import as_text, examine
-from flows.services.control import main
-from flows.services.logs import log_ends, repeated_errors, repeated_messages
-from flows.services.places import Services
+from softgrpo.flows.command.doctor import as_text, examine
+from softgrpo.flows.services.control import main
+from softgrpo.flows.services.logs import log_ends, repeated_errors, repeated_messages
+from softgrpo.flows.services.places import Services
 
 SCHEDULER = """\
 {time} | ERROR   | docket.dependencies - ↩ [    {took}ms] schedule_deployments(){{schedule_deployments}}
@@ -66,7 +66,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
     record = {**services.place, "log_ends": log_ends(services.folder)}
     (services.folder / "ports.json").write_text(json.dumps(record), encoding="utf-8")
     monkeypatch.setattr(Services, "is_running", lambda self: True)
-    monkeypatch.setattr("flows.services.control._bring_up", lambda services: None)
+    monkeypatch.setattr("softgrpo.flows.services.control._bring_up", lambda services: None)
     return services
 
 

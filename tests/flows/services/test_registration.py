@@ -10,10 +10,10 @@ import yaml
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows.pipeline import softgrpo_flow
-from flows.services.registration import DEPLOYMENTS_FILE, deployment_names, form_schema, missing_schedules
-from flows.tune import tune_flow
-from flows.variants import ablate_flow, multi_recaller_flow
+from softgrpo.flows.pipeline import softgrpo_flow
+from softgrpo.flows.services.registration import DEPLOYMENTS_FILE, deployment_names, form_schema, missing_schedules
+from softgrpo.flows.tune import tune_flow
+from softgrpo.flows.variants import ablate_flow, multi_recaller_flow
 
 WEEKLY = {"slug": "weekly", "cron": "0 3 * * 1", "timezone": "UTC", "active": False}
 NIGHTLY = {"slug": "nightly", "cron": "0 5 * * *", "timezone": "UTC", "active": False}
@@ -110,7 +110,7 @@ def test_the_server_refuses(parameters: dict[str, Any], message: str, schema: di
 
 
 def test_the_form_of_scoring_offers_datasets_too() -> None:
-    from flows.score import score_flow
+    from softgrpo.flows.score import score_flow
 
     schema = form_schema(parameter_schema(score_flow).model_dump(exclude_unset=True), ["shop"])
     assert [kind.get("enum") for kind in schema["properties"]["dataset"]["anyOf"]] == [["ml-100k", "shop"], None]
@@ -119,7 +119,7 @@ def test_the_form_of_scoring_offers_datasets_too() -> None:
 
 
 def test_the_form_of_a_refit_offers_datasets_too() -> None:
-    from flows.refit import refit_flow
+    from softgrpo.flows.refit import refit_flow
 
     schema = form_schema(parameter_schema(refit_flow).model_dump(exclude_unset=True), ["shop"])
     assert [kind.get("enum") for kind in schema["properties"]["dataset"]["anyOf"]] == [["ml-100k", "shop"], None]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.services.control import main
-from flows.services.places import ROOT, Services
-from flows.services.record import write_record
-from flows.services.worker_environment import worker_data_paths, worker_datasets
+from softgrpo.flows.services.control import main
+from softgrpo.flows.services.places import ROOT, Services
+from softgrpo.flows.services.record import write_record
+from softgrpo.flows.services.worker_environment import worker_data_paths, worker_datasets
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:2")
     write_record(services)
     monkeypatch.setattr(Services, "is_running", lambda self: True)
-    monkeypatch.setattr("flows.services.control._bring_up", lambda services: None)
+    monkeypatch.setattr("softgrpo.flows.services.control._bring_up", lambda services: None)
     return services
 
 

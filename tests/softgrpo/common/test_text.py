@@ -9,10 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.command.common import print_json
-from flows.results.prefect_page import escape, run_page
-from flows.runtime.console import Short, Visible
-from flows.runtime.failures import readable
 from softgrpo.common.text import (
     LONGEST_LINE,
     LONGEST_WORD,
@@ -24,7 +20,11 @@ from softgrpo.common.text import (
 )
 from softgrpo.errors import ConfigError
 from softgrpo.evaluation.summary import Summary
-from tasks.tracking.descriptions import plain
+from softgrpo.flows.command.common import print_json
+from softgrpo.flows.results.prefect_page import escape, run_page
+from softgrpo.flows.runtime.console import Short, Visible
+from softgrpo.flows.runtime.failures import readable
+from softgrpo.tasks.tracking.descriptions import plain
 
 EVIL = "a\x1b[2J\0\u202eb\u2066c\x07\x9b31m\u200fd\ufeff"
 """Clears a terminal, ends a C string, turns the direction of letters, rings, and hides a mark."""

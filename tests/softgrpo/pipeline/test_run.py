@@ -15,7 +15,7 @@ from softgrpo.errors import ConfigError
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.plan import plan
 from softgrpo.presets import resolve, settings
-from tasks.executors import independent_batches
+from softgrpo.tasks.executors import independent_batches
 from tests.flows.command.test_flags import another_value
 
 # where the data are, whether they may be fetched, what a stage may take changes no number; the size only chooses a preset
@@ -152,7 +152,7 @@ def test_until_ends_the_plan() -> None:
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     """Runs the command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, "-m", "softgrpo.flows.cli", *words], capture_output=True, text=True, timeout=280, check=False
     )
 
 

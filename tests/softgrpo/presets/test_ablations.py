@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
-from flows.variants import Ablation
 from softgrpo.errors import ConfigError
+from softgrpo.flows.variants import Ablation
 from softgrpo.pipeline.keys import stage_key
 from softgrpo.pipeline.plan import plan
 from softgrpo.presets import resolve

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
 from softgrpo.errors import ConfigError
+from softgrpo.flows.cli import main
 from softgrpo.presets import resolve
 from softgrpo.presets.settings_file import read_settings
 

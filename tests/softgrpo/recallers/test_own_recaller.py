@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import flows.cli as cli
+import softgrpo.flows.cli as cli
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
 from softgrpo.pipeline.preflight import preflight

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.results.scoring import ScoreOptions, score_run
 from softgrpo.common.records import Corpus
 from softgrpo.data.corpus import write_corpus
+from softgrpo.flows.results.scoring import ScoreOptions, score_run
 from softgrpo.serving.current import Current
 from softgrpo.serving.served_run import ServedRun
 from tests.softgrpo.serving.test_scoring import files, finished

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.results.scoring import Scored, ScoreOptions, open_to_score, score_run
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import CandidateError, DataError, SoftGRPOError
+from softgrpo.flows.results.scoring import Scored, ScoreOptions, open_to_score, score_run
 from softgrpo.pipeline.run import run_standalone
 from softgrpo.presets import resolve
 from softgrpo.recallers.by_text import Adapter
@@ -171,6 +171,6 @@ def test_a_bad_catalogue_is_refused_before_anything_is_written(
 ) -> None:
     (tmp_path / "h.csv").write_text("user,item\na,i4\n")
     (tmp_path / "bad.csv").write_text("item_id,price\nn1,3\n")
-    monkeypatch.setattr("flows.results.scoring.open_stored", lambda run_id, output: finished(run))
+    monkeypatch.setattr("softgrpo.flows.results.scoring.open_stored", lambda run_id, output: finished(run))
     with pytest.raises(DataError, match="DATA-133"):
         open_to_score("abc", tmp_path, ScoreOptions(tmp_path / "h.csv", item_fields=tmp_path / "bad.csv", k=2))

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.results.finished import FinishedRun
-from flows.results.scoring import Scored, ScoreOptions, score_run
 from softgrpo.config import DataConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.streams import Shard
 from softgrpo.errors import CandidateError, ConfigError, DataError, SoftGRPOError
+from softgrpo.flows.results.finished import FinishedRun
+from softgrpo.flows.results.scoring import Scored, ScoreOptions, score_run
 from softgrpo.serving import scoring
 from softgrpo.serving.histories import Histories, open_history, read_histories
 from softgrpo.serving.lister import NO_LIST

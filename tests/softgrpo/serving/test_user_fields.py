@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.results.scoring import ScoreOptions, score_run
 from softgrpo.config import DataConfig
 from softgrpo.data.streams import Shard
 from softgrpo.errors import DataError
+from softgrpo.flows.results.scoring import ScoreOptions, score_run
 from softgrpo.serving.router import Router
 from softgrpo.serving.user_fields import open_user_fields, read_user_fields
 from tests.softgrpo.serving.test_scoring import files, finished

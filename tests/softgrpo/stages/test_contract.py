@@ -9,7 +9,7 @@ from softgrpo.pipeline.plan import plan
 from softgrpo.presets import resolve
 from softgrpo.stages.catalogue import EVERY
 from softgrpo.stages.contract import ALL_STAGES, LANGUAGE_MODEL_STAGES, POLICY_STAGES, STAGES
-from tasks.tracking import descriptions
+from softgrpo.tasks.tracking import descriptions
 
 
 def test_stages_of_the_pipeline_in_their_order() -> None:

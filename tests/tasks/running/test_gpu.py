@@ -7,7 +7,7 @@ import torch
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.plan import plan
-from tasks.running.gpu import uses_gpu
+from softgrpo.tasks.running.gpu import uses_gpu
 
 
 def asking(**sections: object) -> list[str]:

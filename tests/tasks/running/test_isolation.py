@@ -20,7 +20,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import MemoryLimitError, ProcessError, RecallerError
 from softgrpo.reporting import ProgressBar, watched
 from softgrpo.stages.contract import StageContext
-from tasks.running.isolation import ROOT, Isolation, free_cores
+from softgrpo.tasks.running.isolation import ROOT, Isolation, free_cores
 from tests.support.isolated_stages import recaller, seen, waiting
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from softgrpo.errors import StoreError
 from softgrpo.reporting import ProgressBar
-from tasks.running import progress_file as module
-from tasks.running.progress_file import RunProgress, bar_watches, note_begin, note_end, progress_file
-from tasks.tracking.liveness import LivenessLocks
+from softgrpo.tasks.running import progress_file as module
+from softgrpo.tasks.running.progress_file import RunProgress, bar_watches, note_begin, note_end, progress_file
+from softgrpo.tasks.tracking.liveness import LivenessLocks
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 
 from softgrpo.errors import ConfigError, StoreError, TimeLimitError, TrainingError, no_space
-from tasks.running.retries import is_transient
-from tasks.tracking.connection import store_errors
+from softgrpo.tasks.running.retries import is_transient
+from softgrpo.tasks.tracking.connection import store_errors
 
 
 def away() -> Exception:

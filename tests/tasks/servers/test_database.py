@@ -8,7 +8,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from tasks.servers.database import check_database, make_database
+from softgrpo.tasks.servers.database import check_database, make_database
 
 OTHER = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('select * from t').fetchall(); c.close()"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tasks.servers.request_guard import PasswordGuard, RequestGuard
+from softgrpo.tasks.servers.request_guard import PasswordGuard, RequestGuard
 
 HOSTS = ("127.0.0.1", "localhost", "Server.example")
 ORIGINS = ("http://localhost:4200", "http://127.0.0.1:4200", "https://proxy.example/")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
-from flows.runtime.environment import check_servers
 from softgrpo.errors import ConfigError, SoftGRPOError, StoreError
-from tasks.servers.addresses import check_answers
+from softgrpo.flows.cli import main
+from softgrpo.flows.runtime.environment import check_servers
+from softgrpo.tasks.servers.addresses import check_answers
 
 HTML = b"<!doctype html><title>wiki</title>"
 
@@ -104,7 +104,7 @@ def test_a_web_server_of_another_kind_is_named(
 def test_whoever_answers_without_an_end_is_not_waited_for(
     answer: bytes, more: bytes, stranger: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.servers.addresses.DEADLINE_SECONDS", 1.0)
+    monkeypatch.setattr("softgrpo.tasks.servers.addresses.DEADLINE_SECONDS", 1.0)
     began = time.monotonic()
     with pytest.raises(StoreError, match=r"\[STORE-029\]"):
         check_answers(f"http://127.0.0.1:{stranger(answer, more)}", "MLFLOW_TRACKING_URI")

@@ -23,7 +23,7 @@ from benchmarks.serving import served
 from softgrpo.common.records import Part
 from softgrpo.serving.answers import open_answerer
 from softgrpo.serving.bundle import load_bundle, save_bundle
-from tasks.tracking.bundles import REQUIREMENTS, write_model
+from softgrpo.tasks.tracking.bundles import REQUIREMENTS, write_model
 from tests.softgrpo.serving.test_answers import asked
 from tests.softgrpo.serving.test_bundle import NUMBERS, PROMPT, new_items, table
 from tests.softgrpo.stages.tiny_run import DEPTH, RECALLERS, TinyRun, coloured_corpus, run_stages, toy_model

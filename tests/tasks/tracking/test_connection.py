@@ -19,9 +19,9 @@ from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepositor
 
 from softgrpo.errors import ConfigError, StoreError
 from softgrpo.pipeline.store import LocalStore
-from tasks.servers.addresses import check_answers, make_line
-from tasks.servers.database import DATABASE, file_system, make_database
-from tasks.tracking.connection import insert, open_tracking, store_errors, tracking_uri
+from softgrpo.tasks.servers.addresses import check_answers, make_line
+from softgrpo.tasks.servers.database import DATABASE, file_system, make_database
+from softgrpo.tasks.tracking.connection import insert, open_tracking, store_errors, tracking_uri
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_database_over_a_network_stays_as_sqlite_makes_it(tmp_path: Path, monk
     assert file_system(Path("/far away/x"), mounts) == "nfs4"
     assert file_system(Path("/far away/disk/x"), mounts) == "xfs"
     assert file_system(Path("/home"), tmp_path / "none") is None
-    monkeypatch.setattr("tasks.servers.database.HERE", frozenset({"other"}))
+    monkeypatch.setattr("softgrpo.tasks.servers.database.HERE", frozenset({"other"}))
     made = make_database(tmp_path)
     assert made.read_bytes() == b"" and made.stat().st_mode & 0o777 == 0o600  # MLflow fills it
 
@@ -93,7 +93,7 @@ def test_a_server_that_is_not_there_is_named_within_seconds(
 
 
 def test_a_server_that_accepts_and_says_nothing_is_named_within_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.servers.addresses.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("softgrpo.tasks.servers.addresses.TIMEOUT_SECONDS", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from tasks.tracking.connection import EXPERIMENTS, Tracking
-from tasks.tracking.listing import list_pipelines
+from softgrpo.tasks.tracking.connection import EXPERIMENTS, Tracking
+from softgrpo.tasks.tracking.listing import list_pipelines
 
 
 def test_runs_that_somebody_else_made_are_left_out(tmp_path: Path) -> None:

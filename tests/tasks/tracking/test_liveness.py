@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.tracking.liveness import LivenessLocks
+from softgrpo.tasks.tracking.liveness import LivenessLocks
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tasks.tracking.liveness import LivenessLocks
+from softgrpo.tasks.tracking.liveness import LivenessLocks
 with LivenessLocks(Path(sys.argv[1])).hold() as lock:
     print(lock, flush=True)
     time.sleep(60)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from softgrpo.pipeline.store import LocalStore
-from tasks.tracking.connection import open_tracking
-from tasks.tracking.liveness import LivenessLocks
-from tasks.tracking.runs import Runs
+from softgrpo.tasks.tracking.connection import open_tracking
+from softgrpo.tasks.tracking.liveness import LivenessLocks
+from softgrpo.tasks.tracking.runs import Runs
 
 WORKER = """
 import sys, time

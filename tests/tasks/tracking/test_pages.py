@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks.tracking.pages import run_page, start_page, version_page
+from softgrpo.tasks.tracking.pages import run_page, start_page, version_page
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from mlflow.entities.model_registry import ModelVersion
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.store import LocalStore
-from tasks.tracking.connection import Tracking, open_tracking
-from tasks.tracking.liveness import LivenessLocks
-from tasks.tracking.registry import BEST, JUDGE, NDCG, WINDOWS, best_version, model_name, register
-from tasks.tracking.runs import Runs
-from tasks.tracking.store import ArtifactStore, Reference
+from softgrpo.tasks.tracking.connection import Tracking, open_tracking
+from softgrpo.tasks.tracking.liveness import LivenessLocks
+from softgrpo.tasks.tracking.registry import BEST, JUDGE, NDCG, WINDOWS, best_version, model_name, register
+from softgrpo.tasks.tracking.runs import Runs
+from softgrpo.tasks.tracking.store import ArtifactStore, Reference
 from tests.reliability.runs import free_port
 
 MACHINE = """

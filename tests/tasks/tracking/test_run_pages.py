@@ -11,9 +11,9 @@ import pytest
 from softgrpo.evaluation.summary import Summary
 from softgrpo.presets import resolve
 from softgrpo.presets.changes import find_changes
-from tasks.tracking.descriptions import NOTE_CHARACTERS, pipeline_note, plain, short, stage_note
-from tasks.tracking.headline import gain, headline, headline_tags, learning_curve, lines, readable
-from tasks.tracking.run_names import About, flow_run_name, short_path
+from softgrpo.tasks.tracking.descriptions import NOTE_CHARACTERS, pipeline_note, plain, short, stage_note
+from softgrpo.tasks.tracking.headline import gain, headline, headline_tags, learning_curve, lines, readable
+from softgrpo.tasks.tracking.run_names import About, flow_run_name, short_path
 
 SUMMARY = Summary(10, "grpo_multi", "ItemKNN", "static", ("SofT-GRPO multi is better.",), "All learnt.")
 METRICS = {

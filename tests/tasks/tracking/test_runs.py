@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.tracking.runs import FLUSH_POINTS, PARAM_CHARACTERS, RunReporter, flatten, git_commit, metric_name
+from softgrpo.tasks.tracking.runs import FLUSH_POINTS, PARAM_CHARACTERS, RunReporter, flatten, git_commit, metric_name
 
 
 class FakeRuns:
@@ -71,7 +71,7 @@ def test_the_log_gets_the_newest_values_now_and_then_and_at_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("tasks.tracking.runs.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("softgrpo.tasks.tracking.runs.time.monotonic", lambda: now[0])
     reporter = RunReporter(FakeRuns(), "run", logging.getLogger("test"))  # type: ignore[arg-type]
     with caplog.at_level(logging.INFO, "softgrpo.curves"):
         for step in range(1, 40):

@@ -17,8 +17,8 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 
 from softgrpo.errors import StoreError
 from softgrpo.pipeline.store import LocalStore
-from tasks.tracking.connection import Tracking
-from tasks.tracking.saved_view import TAG_CHARACTERS, columns_of, encode_view, keep_view, view_state
+from softgrpo.tasks.tracking.connection import Tracking
+from softgrpo.tasks.tracking.saved_view import TAG_CHARACTERS, columns_of, encode_view, keep_view, view_state
 
 
 def decoded(tag: str) -> dict[str, Any]:
