@@ -29,6 +29,8 @@ COMMANDS = {
     "pure": "softgrpo.flows.command.pure",
     "runs": "softgrpo.flows.command.runs",
     "compare": "softgrpo.flows.command.compare",
+    "watch": "softgrpo.flows.command.watch",
+    "open": "softgrpo.flows.command.open",
     "report": "softgrpo.flows.command.report",
     "recommend": "softgrpo.flows.command.recommend",
     "score": "softgrpo.flows.command.score",
@@ -59,6 +61,8 @@ softgrpo: a language model learns, for each user, how much to trust each recalle
   softgrpo standalone                the same in one process, without Prefect and MLflow
   softgrpo pure --do_test ...        the original flags
   softgrpo runs                      the runs that are stored, the newest first
+  softgrpo watch [RUN]               how far a run is, live, from another terminal
+  softgrpo open RUN                  its report and its pages in MLflow and Prefect, in the browser
   softgrpo report RUN                the report of a run: table, page, figures
   softgrpo recommend RUN             what a trained run recommends, with each recaller's part in it
   softgrpo score RUN --latest        the same for the histories of now, new users included

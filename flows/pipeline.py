@@ -25,7 +25,7 @@ from softgrpo.flows.runtime.console import VERDICT_LOGGER, attach_run_logging
 from softgrpo.flows.runtime.environment import check_writable
 from softgrpo.flows.runtime.lost_runs import mark_alive
 from softgrpo.flows.runtime.session import has_own_server
-from softgrpo.pipeline.costs import missing
+from softgrpo.pipeline.costs import missing, seconds_by_node
 from softgrpo.pipeline.plan import check_force, plan
 from softgrpo.pipeline.preflight import preflight
 from softgrpo.pipeline.resources import estimate_lines
@@ -36,6 +36,7 @@ from softgrpo.serving.pure_models import show_model
 from softgrpo.stages.contract import AnyStage, Node, StageName, unwatched
 from softgrpo.tasks.executors import SERIAL, Executor, open_executor
 from softgrpo.tasks.pipeline_run import note_nodes, open_store, pipeline_run
+from softgrpo.tasks.running.progress_file import progress_file
 from softgrpo.tasks.stage import Progress
 from softgrpo.tasks.tracking.groups import Member
 from softgrpo.tasks.tracking.lookup import upstream_of
@@ -65,8 +66,11 @@ def log_estimates(
     store: ArtifactStore,
     upstream: Mapping[str, Reference],
     executor: Executor,
-) -> None:
+) -> dict[str, float]:
     """Logs what the stages of a plan that are not stored will take of time, memory and disk, if one of them trains something.
+
+    Returns:
+        The seconds of each of these stages by node, nothing where no line is logged.
 
     Raises:
         MemoryLimitError: A stage would take more memory than it may, see `softgrpo.pipeline.resources.check_room`.
@@ -76,8 +80,10 @@ def log_estimates(
     left = missing(nodes, config, force, partial(stored_digest, store), digests)
     output = store.local.root if executor.works_here else None
     copies = 1 if store.runs.tracking.has_pages else 2  # without a server, MLflow's files are in the output folder too
-    for line in estimate_lines(left, config, output, executor.recallers_at_once, copies):
+    lines = estimate_lines(left, config, output, executor.recallers_at_once, copies)
+    for line in lines:
         get_run_logger().info(line)
+    return seconds_by_node(left, config, executor.recallers_at_once) if lines else {}
 
 
 @passwords_hidden()
@@ -133,30 +139,44 @@ def execute(
         pipeline_run(store, config, nodes, about, member) as run_id,
     ):
         progress = Progress(config, store, run_id, force, results, watch, prefetched, about=about)
+        seconds: dict[str, float] = {}
         if watch is unwatched:  # a study has many trials, of a known length
-            log_estimates(nodes, config, force, store, upstream, executor)
-        finished: list[Node] = []
-        for batch in executor.batches(nodes):
-            for node in batch:
-                if node.name in upstream:
-                    progress.references[node.name] = upstream[node.name]
-                    get_run_logger().info("%s: taken from run %s", node.name, from_run)
-            to_run = [node for node in batch if node.name not in upstream]
-            if finished and not all(map(progress.seems_stored, to_run)):
-                note_nodes(progress, finished)  # before what takes long, or fails
-                finished = []
-            executor.run_nodes(progress, to_run)
-            for node in batch:
-                finished.append(node)
-                if watch is unwatched:  # what a study tries is no result yet
-                    show_model(output, config, node, progress.folders()[node.name])
-        note_nodes(progress, finished, whole=True)
-        page = publish_page(progress, output) if "test" in progress.references else None
+            seconds = log_estimates(nodes, config, force, store, upstream, executor)
+        estimates = {node.name: seconds.get(node.name) for node in nodes}
+        with progress_file(output, store.runs.liveness, run_id, about.name, estimates):
+            for name, reference in upstream.items():
+                progress.take(name, reference)
+                get_run_logger().info("%s: taken from run %s", name, from_run)
+            run_batches(progress, executor.batches(nodes), output, executor)
+            page = publish_page(progress, output) if "test" in progress.references else None
     result = recorded(progress, read_table(progress.folders()), page)
     create_markdown_artifact(result_page(progress, result), key="result", description=about.name)
     for sentence in verdict_of(result):
         logging.getLogger(VERDICT_LOGGER).info("%s", sentence)
     return result
+
+
+def run_batches(progress: Progress, batches: Sequence[Sequence[Node]], output: Path, executor: Executor) -> None:
+    """Brings the nodes to their end that a run has not taken from elsewhere, and notes them all in its MLflow run.
+
+    Args:
+        progress: The pipeline run; the nodes' references are added.
+        batches: The plan as the executor takes it.
+        output: Folder of all that is written.
+        executor: Runs the stages.
+    """
+    finished: list[Node] = []
+    for batch in batches:
+        to_run = [node for node in batch if node.name not in progress.references]
+        if finished and not all(map(progress.seems_stored, to_run)):
+            note_nodes(progress, finished)  # before what takes long, or fails
+            finished = []
+        executor.run_nodes(progress, to_run)
+        for node in batch:
+            finished.append(node)
+            if progress.watch is unwatched:  # what a study tries is no result yet
+                show_model(output, progress.config, node, progress.folders()[node.name])
+    note_nodes(progress, finished, whole=True)
 
 
 def run_softgrpo(

@@ -22,6 +22,7 @@ from softgrpo.flows.runtime.lost_runs import mark_alive
 from softgrpo.pipeline.refit import refit_plan, served_as, trained_recallers
 from softgrpo.pipeline.run import read_metrics
 from softgrpo.tasks.executors import Executor, open_executor
+from softgrpo.tasks.running.progress_file import progress_file
 from softgrpo.tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
 from softgrpo.tasks.stage import Progress
 from softgrpo.tasks.tracking.lookup import open_store_of_run, read_run, stage_runs
@@ -91,8 +92,10 @@ def execute(plan: RefitPlan, output: Path, executor: Executor) -> Refitted:
     nodes = refit_plan(config)
     with refit_run(store.runs, config, lineage) as run_id:
         progress = Progress(config, store, run_id, (), results, references=dict(given))
-        for batch in executor.batches(nodes):
-            executor.run_nodes(progress, batch)
+        estimates: dict[str, float | None] = dict.fromkeys(node.name for node in nodes)
+        with progress_file(output, store.runs.liveness, run_id, f"refit {run.name}", estimates):
+            for batch in executor.batches(nodes):
+                executor.run_nodes(progress, batch)
         own = {node.name: progress.references[node.name] for node in nodes}
         note_refit(store.runs, run_id, config, own)
         model = register(plan, store, lineage, run_id, own)

@@ -39,7 +39,7 @@ from softgrpo.tasks.tracking.headline import (
 from softgrpo.tasks.tracking.liveness import LivenessLocks
 from softgrpo.tasks.tracking.pages import run_page, version_page, view_id, view_page
 from softgrpo.tasks.tracking.registry import is_external, register
-from softgrpo.tasks.tracking.run_names import About
+from softgrpo.tasks.tracking.run_names import PREFECT_LINK, PREFECT_TAG, About
 from softgrpo.tasks.tracking.runs import COMMIT_TAG, LOGGED_ARTIFACTS_TAG, Runs, git_commit
 from softgrpo.tasks.tracking.saved_view import keep_view
 from softgrpo.tasks.tracking.store import MODEL_STAGES, ArtifactStore, dataset
@@ -84,6 +84,8 @@ def pipeline_run(
     tags |= {f"version.{library}": version for library, version in libraries.items()}
     if commit := git_commit(Path(softgrpo.__file__).parent):
         tags[COMMIT_TAG] = commit
+    if PREFECT_LINK in about.links:
+        tags[PREFECT_TAG] = about.links[PREFECT_LINK]
     if member is not None:
         tags[MEMBER] = member.name
     settings = config.model_dump(mode="json")

@@ -31,6 +31,7 @@ from softgrpo.reporting import Pruned, Reporter
 from softgrpo.stages.contract import Node, Watch, unwatched
 from softgrpo.tasks.running.gpu import gpu_slot
 from softgrpo.tasks.running.isolation import Isolation
+from softgrpo.tasks.running.progress_file import bar_watches, note_begin, note_end
 from softgrpo.tasks.running.progress_page import on_progress_page
 from softgrpo.tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
 from softgrpo.tasks.tracking.descriptions import NOTE, stage_note
@@ -137,6 +138,11 @@ class Progress:
         """Returns the folder of each finished node."""
         return {name: self.store.local.payload(reference["key"]) for name, reference in self.references.items()}
 
+    def take(self, node: str, reference: Reference) -> None:
+        """Takes a finished node from elsewhere."""
+        self.references[node] = reference
+        note_end(self.parent_run, node, "reused")
+
     def reused(self) -> tuple[str, ...]:
         """Returns the names of the nodes that were not run."""
         return tuple(name for name in self.references if name not in self.ran)
@@ -187,9 +193,10 @@ class Progress:
             get_run_logger().info("%s: %s on the cluster", node.name, "done" if obtained["ran"] else "found")
 
         # A stage that another pipeline of the same flow has run counts as reused in this one.
-        if obtained["ran"] and mine:
+        if ran := obtained["ran"] and mine:
             self.ran.append(node.name)
         self.references[node.name] = _reference(obtained)
+        note_end(self.parent_run, node.name, "done" if ran else "reused")
 
 
 def _reference(obtained: Obtained) -> Reference:
@@ -235,8 +242,9 @@ def _make(order: Order, key: str, reporter: Reporter) -> Committed:
             "Bring the machines to the same state and run the same command again",
             code="STORE-038",
         )
+    watches = bar_watches(order.parent_run, node.name)
     try:
-        with gpu_slot(node, order.config), on_progress_page(node.name):
+        with gpu_slot(node, order.config), on_progress_page(node.name, *watches):
             runnable = order.isolation.node(node) if order.isolation else node
             committed = run_node(runnable, order.config, order.inputs(), key, store.local, reporter)
             if order.forced:
@@ -284,6 +292,7 @@ def obtain(order: Order, key: str) -> Obtained:
                 log.info("%s: reused from '%s', now published to MLflow", node.name, store.local.payload(key))
                 return Obtained(**_record(order, key, lambda _: here), ran=False)
         log.info("%s: running", node.name)
+        note_begin(order.parent_run, node.name)
         started = time.monotonic()
         reference = _record(order, key, partial(_make, order, key))
         log.info("%s: done in %.1f s", node.name, time.monotonic() - started)

@@ -85,9 +85,11 @@ def run_record(result: RunResult, config: ExperimentConfig, output: Path) -> dic
 
 
 def announce(result: RunResult, k: int) -> None:
-    """Prints the comparison, where things are, and last the verdict; k is the cut-off that the comparison is about."""
+    """Prints the comparison, where things are, the verdict, and last the run's id and page; k is the cut-off of the comparison."""
     from softgrpo.evaluation.summary import read_summary
     from softgrpo.flows.command.output import print_comparison, print_sentences
+    from softgrpo.flows.results.places import last_line
+    from softgrpo.flows.results.recorded import RecordedRun
 
     if result.table is not None:
         print_comparison(result.table, k)
@@ -100,6 +102,8 @@ def announce(result: RunResult, k: int) -> None:
         print(f"{label:<{width}}  {visible(value)}")
     summary = read_summary(result.folders["test"]) if "test" in result.folders else None
     print_sentences(summary.sentences if summary else ())
+    if isinstance(result, RecordedRun):
+        print(last_line(result.run_id, dict(result.links)))
 
 
 def _check_source(run_id: str, output: Path, config: ExperimentConfig, until: str) -> None:

@@ -240,6 +240,20 @@ def cost_line(left: Sequence[Node], config: ExperimentConfig, workers: int = 1) 
         return f"estimate: none ({error.received})"
 
 
+def seconds_by_node(left: Sequence[Node], config: ExperimentConfig, workers: int = 1) -> dict[str, float]:
+    """Returns what each node will take on this machine, as `estimate` says; nothing where it cannot say.
+
+    Args:
+        left: The stages that will run.
+        config: The resolved configuration.
+        workers: Recallers trained at once.
+    """
+    try:
+        return {node.name: estimate([node], config, this_machine(), workers).total for node in left}
+    except SoftGRPOError:  # as in `cost_line`
+        return {}
+
+
 def recaller_seconds(name: str, config: ExperimentConfig, size: DataSize) -> float:
     """Returns the seconds of the reference machine that training a recaller takes if it does not stop early."""
     if name == TEXT:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from softgrpo.reporting import BEST_METRIC, ProgressBar, watched
+from softgrpo.reporting import ProgressBar, Watch, watched
+from softgrpo.tasks.running.bar_words import in_words
 
 SECONDS_BEFORE_FIRST = 5.0
 """A stage that ends sooner shows nothing."""
 SECONDS_BETWEEN_UPDATES = 15.0
-NUMBERS = {BEST_METRIC: "validation NDCG"}
-"""Labels of numbers that a bar carries; all others keep their names."""
 
 log = logging.getLogger("softgrpo.reporting")
 
@@ -80,41 +78,22 @@ class ProgressPage:
             log.warning("Prefect's page does not show how far this is: %s", error)
 
 
-def in_words(bar: Mapping[str, Any]) -> str:
-    """Returns the progress of a bar in words, such as `SFT: step 12 of 40, loss 0.5312, about 2 min left`.
-
-    Args:
-        bar: `format_dict` of a bar that has a total.
-    """
-    numbers = [part.partition("=") for part in (bar["postfix"] or "").split(", ") if part]
-    parts = [f"{bar['unit']} {bar['n']:,} of {bar['total']:,}"]
-    parts += [f"{NUMBERS.get(name, name)} {value}" for name, _, value in numbers]
-    steps = bar["n"] - bar["initial"]
-    rate = bar["rate"] or (steps / bar["elapsed"] if bar["elapsed"] else 0.0)
-    if rate > 0:
-        parts.append(f"about {duration((bar['total'] - bar['n']) / rate)} left")
-    label = (bar["prefix"] or "").removesuffix(": ")
-    return f"{label}: {', '.join(parts)}" if label else ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Returns a time in words: `40 s`, `3 min`, `1 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 @contextmanager
-def on_progress_page(node: str) -> Iterator[None]:
+def on_progress_page(node: str, *others: Watch) -> Iterator[None]:
     """Shows how far the block is on Prefect's page, if it takes long enough; call it inside a task.
 
     Args:
         node: Name of the stage's node.
+        others: Get the bars too.
     """
     page = ProgressPage(node)
+
+    def look(bar: ProgressBar) -> None:
+        for watch in (page.look, *others):
+            watch(bar)
+
     try:
-        with watched(page.look):
+        with watched(look):
             yield
         page.done()
     finally:

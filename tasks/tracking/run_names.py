@@ -14,6 +14,8 @@ MOST_CHARACTERS = 40
 """Of one changed setting in a name."""
 NONE = "none"
 RECALLER_SETTINGS = "recall.settings."
+PREFECT_LINK, PREFECT_TAG = "The run in Prefect", "prefect page"
+"""Label of a link, and the tag with the same address."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class About:
             page: Address of the run on Prefect's page, None where no server keeps it.
         """
         changes = find_changes(config)
-        links = {} if page is None else {"The run in Prefect": page}
+        links = {} if page is None else {PREFECT_LINK: page}
         return cls(run_name(config, changes, until, member), run_tags(config, changes), links)
 
 

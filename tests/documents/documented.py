@@ -23,7 +23,7 @@ GROUPS = {
         "test_deployments_run_as_the_documents_say",
     ),
     "results": (
-        r"softgrpo (doctor|config|runs|report|recommend|score|refit|export|compare|run (shop|ml-100k debug))\b.*",
+        r"softgrpo (doctor|config|runs|watch|open|report|recommend|score|refit|export|compare|run (shop|ml-100k debug))\b.*",
         "tests/documents/test_tutorial.py",
         "test_the_tutorial_can_be_followed",
     ),

@@ -95,7 +95,8 @@ class Newcomer:
 
     def environment(self) -> dict[str, str]:
         """Returns the shell's variables, with the command found as after `make env`."""
-        return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "BROWSER": "true"}  # a browser that shows nothing
 
     def command(self, line: str) -> str:
         """Runs a command and returns what it printed; RUN stands for the latest runs."""
@@ -154,6 +155,7 @@ def test_the_tutorial_can_be_followed(tmp_path: Path, prefect_address: str, monk
     answer = next(printed for text, printed in said.items() if "router.recommend" in text)
     assert "'rank': 3" in answer and "Which recaller serves this user best now?" in answer
     assert "SofT-GRPO multi" in said["softgrpo report RUN"]
+    assert "finished after" in said["softgrpo watch"] and "/reports/" in said["softgrpo open RUN"]
     assert "learning_rate" in said["softgrpo config ml-100k tiny"]
     loaded = next(printed for text, printed in said.items() if "load_model" in text)
     assert sum(json.loads(loaded.replace("'", '"')).values()) == pytest.approx(1, abs=1e-5)

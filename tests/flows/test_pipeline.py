@@ -73,6 +73,21 @@ def test_second_run_reuses_everything(go: Any, output: Path) -> None:
     assert len(runs(output, "tags.stage = 'pipeline'")) == 2
 
 
+def test_a_run_says_how_far_it_is(go: Any, fakes: FakeStages, output: Path) -> None:
+    """The first run makes all stages, the second one finds them, and each has a file of its own."""
+    from softgrpo.tasks.running.progress_file import RunProgress
+
+    for states in (["done"] * 5, ["reused"] * 5):
+        go()
+        newest = max((output / "progress").iterdir(), key=lambda path: path.stat().st_mtime)
+        told = RunProgress.read(newest)
+        assert told.state == "finished" and tuple(told.nodes) == NODES
+        assert [node.state for node in told.nodes.values()] == states
+    assert {path.stem for path in (output / "progress").iterdir()} == {
+        run.info.run_id for run in runs(output, "tags.stage = 'pipeline'")
+    }
+
+
 def test_everything_comes_back_from_mlflow_alone(go: Any, output: Path) -> None:
     first, _ = go()
     shutil.rmtree(output / "stages")

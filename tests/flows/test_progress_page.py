@@ -18,7 +18,7 @@ from softgrpo.errors import TrainingError
 from softgrpo.pipeline.run import RunResult
 from softgrpo.reporting import ProgressBar
 from softgrpo.stages.contract import StageContext
-from softgrpo.tasks.running.progress_page import duration, in_words
+from softgrpo.tasks.running.bar_words import duration, in_words
 from tests.support.fake_stages import FakeStages
 
 PATIENCE_SECONDS = 30.0
