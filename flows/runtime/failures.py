@@ -7,7 +7,15 @@ import signal
 from softgrpo.common.interruption import Interrupted
 from softgrpo.common.redaction import without_password
 from softgrpo.common.text import one_line
-from softgrpo.errors import SoftGRPOError, StoreError, is_full_disk, lack_of_memory, no_space, out_of_memory
+from softgrpo.errors import (
+    ConfigError,
+    SoftGRPOError,
+    StoreError,
+    is_full_disk,
+    lack_of_memory,
+    no_space,
+    out_of_memory,
+)
 from softgrpo.tasks.servers.database import damaged_database
 
 OK, FAILED, REFUSED = 0, 1, 2
@@ -40,6 +48,13 @@ def explained(error: Exception) -> SoftGRPOError | None:
         return out_of_memory(cause)
     if (damaged := damaged_database(error)) is not None:
         return damaged
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "softgrpo":
+        return ConfigError(
+            f"The Python package '{error.name.partition('.')[0]}' is not installed",
+            "Each part of softgrpo has an extra that brings its packages",
+            "Run: pip install 'softgrpo[all]', or in a clone: make install",
+            code="CONFIG-155",
+        )
     if isinstance(error, OSError):
         rule = "Files that a run reads and writes must be accessible"
         remedy = "Mend it and repeat the command; --debug shows where it happened"

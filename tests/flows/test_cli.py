@@ -89,6 +89,8 @@ def fail_with(error: BaseException) -> Any:
         (OSError(28, "No space left on device"), 1, "no space is left on the disk. A stage counts"),
         (OSError(122, "Disk quota exceeded"), 1, "no space is left on the disk. A stage counts"),
         (PermissionError(13, "Permission denied", "x"), 1, "The system refused"),
+        (ModuleNotFoundError("No module named 'a'", name="a.b"), 1, "package 'a' is not installed. Each part"),
+        (ModuleNotFoundError("No module named 'softgrpo.x'", name="softgrpo.x"), 1, "unexpected error"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

@@ -46,10 +46,10 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for show in ("tune.print_study", "ablate.print_compared", "multi_recaller.print_compared"):
         monkeypatch.setattr(f"softgrpo.flows.command.{show}", lambda result, output: None)
     for module, names in (("tune", ["tune_flow"]), ("variants", ["ablate_flow", "multi_recaller_flow"])):
-        recorder = types.ModuleType(f"flows.{module}")
+        recorder = types.ModuleType(f"softgrpo.flows.{module}")
         for name in names:
             vars(recorder)[name] = lambda **parameters: called.append(parameters)
-        monkeypatch.setitem(sys.modules, f"flows.{module}", recorder)
+        monkeypatch.setitem(sys.modules, f"softgrpo.flows.{module}", recorder)
     return called
 
 
