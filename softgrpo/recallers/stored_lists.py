@@ -28,7 +28,6 @@ from softgrpo.recallers.candidates import (
     REBUILD,
     STORED,
     lists_table,
-    read_candidates,
     readable,
     stored_meta,
 )
@@ -80,7 +79,7 @@ class StoredLists:
     def _whole(self) -> CandidateLists | None:
         """All lists, where they may be kept."""
         size = self.windows * len(self.recallers) * self.depth * ENTRY_BYTES
-        return read_candidates(self.path) if size <= self.hold else None
+        return self._read(np.arange(self.windows)) if size <= self.hold else None
 
     def rows(self, rows: NDArray[np.int64]) -> CandidateLists:
         """Returns the lists of some windows, (w,) numbers, in their order.
@@ -89,7 +88,11 @@ class StoredLists:
             CandidateError: The file is damaged.
         """
         if self._whole is not None:
-            return CandidateLists(self.recallers, self._whole.items[rows], self._whole.scores[rows])
+            return self._whole.rows(rows)
+        return self._read(rows)
+
+    def _read(self, rows: NDArray[np.int64]) -> CandidateLists:
+        """Returns what `rows` does, from the file: one row group is in memory at a time."""
         pool = len(self.recallers)
         found = empty_lists(self.recallers, len(rows), self.depth)
         items, scores = (part.reshape(-1, self.depth) for part in (found.items, found.scores))
