@@ -211,3 +211,33 @@ def test_the_onnx_file_gives_the_weights(
         expected = (policy.model(**inputs).logits / 0.5).softmax(-1).numpy()
     (weights,) = session.run(["weights"], {name: value.numpy() for name, value in inputs.items()})
     np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_onnx_file_of_the_packaged_encoder(tmp_path: Path) -> None:
+    """all-MiniLM with a head that reads numbers, as in the size `tiny`: one prompt and many, of 3 to 64 tokens."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from softgrpo.serving.onnx_file import write_onnx
+
+    settings = PolicyConfig(numbers="head", frozen_layers=6)
+    pool, scale = ("SASRec", "EASE", "Text"), NumberScale(("x", "SASRec: y", "EASE: y"), np.zeros(3), np.ones(3))
+    policy = create_policy(settings, pool, 64, np.array([0.5, 0.3, 0.2]), 1, scale)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in policy.model.parameters():
+            if value.requires_grad:  # a new head gives the prior, whatever the text
+                value += 0.5 * torch.randn(value.shape, generator=generator)
+    policy.card = replace(policy.card, reading_tau=0.5)
+    written = write_onnx(tmp_path / "model.onnx", policy)
+    assert written.difference <= 1e-4 and "numbers" in written.inputs
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    words = "History, newest last: Sleeper; Fargo; Mask, The; Heat; Braveheart. "
+    for prompts in (["a"], [words, "User: 24, M, technician, 197 items.", words * 3, "b"]):
+        encoded = policy.tokenizer(prompts, return_tensors="pt", padding=True, truncation=True, max_length=64)
+        inputs = {name: encoded[name] for name in encoded}
+        inputs["numbers"] = torch.randn(len(prompts), 3, generator=generator)
+        with torch.no_grad():
+            expected = (policy.model(**inputs).logits / 0.5).softmax(-1).numpy()
+        (weights,) = session.run(["weights"], {name: inputs[name].numpy() for name in written.inputs})
+        np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-4)
+    assert expected.std(0).max() > 0.01
