@@ -176,6 +176,8 @@ def test_commands_are_accepted(
 
     monkeypatch.setattr("flows.command.pipeline.pipeline_job", job)
     monkeypatch.setattr("flows.command.runs.newest_runs", lambda output, most: [])
+    monkeypatch.setattr("flows.results.live.find_run", lambda run_id, output: output)
+    monkeypatch.setattr("flows.results.live.read_progress", lambda path, output: None)
     for name in SERVERS if "--dask" in words else ():
         monkeypatch.setenv(name, "http://127.0.0.1")  # where nobody answers
     monkeypatch.setattr("flows.command.groups.check_servers", lambda: None)
