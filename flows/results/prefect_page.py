@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ FIGURE = Path(FIGURES) / "comparison.png"
 """Where the stage test keeps the figure of its table. It has a white ground, and Prefect's page may be dark."""
 MAIN_ROWS = ("static", "sft_multi", "grpo_multi")
 """Keys of the rows that a comparison of several runs shows beside the recallers."""
-LONG_LABEL = 22
-"""Characters of a label that leave room for the other columns."""
+LONG_LABEL, LINE = 22, 26
+"""Characters of a label that leave room for the other columns, and those of one line of a label."""
 STAGE_WORDS = {
     "split": "split of the data",
     "embed": "embeddings of item texts",
@@ -97,9 +98,10 @@ def comparison_markdown(table: pd.DataFrame, summary: Summary) -> str:
 
 
 def _label(label: str) -> str:
-    """Returns what a row is called; a long name breaks before its bracket, since cells of the page's tables do not wrap."""
+    """Returns what a row is called; a long name breaks before its bracket and between words, since cells do not wrap."""
     before, bracket, after = label.partition(" (")
-    return f"{escape(before)}<br>({escape(after)}" if bracket and len(label) > LONG_LABEL else escape(label)
+    parts = [before, f"({after}"] if bracket and len(label) > LONG_LABEL else [label]
+    return "<br>".join(escape(line) for part in parts for line in textwrap.wrap(part, LINE))
 
 
 def _short_p(row: Mapping[str, Any], reference: str) -> str:

@@ -180,6 +180,8 @@ def test_commands_are_accepted(
 
     monkeypatch.setattr("softgrpo.flows.command.pipeline.pipeline_job", job)
     monkeypatch.setattr("softgrpo.flows.command.runs.newest_runs", lambda output, most: [])
+    monkeypatch.setattr("softgrpo.flows.results.live.find_run", lambda run_id, output: output)
+    monkeypatch.setattr("softgrpo.flows.results.live.read_progress", lambda path, output: None)
     for name in SERVERS if "--dask" in words else ():
         monkeypatch.setenv(name, "http://127.0.0.1")  # where nobody answers
     monkeypatch.setattr("softgrpo.flows.command.groups.check_servers", lambda: None)

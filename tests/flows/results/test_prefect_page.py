@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from softgrpo.evaluation.summary import Summary
+from softgrpo.flows.results import prefect_page
 from softgrpo.flows.results.differences import differing
 from softgrpo.flows.results.prefect_page import (
     comparison_markdown,
@@ -179,3 +180,12 @@ def test_a_study_says_what_was_better_than_its_start() -> None:
     page = study_page(better, {"grpo.learning_rate": 2.0}, 10, "softgrpo run x", "there")
     assert "| trial | validation NDCG@10 | learning rate |" in page
     assert "| 2, pruned |  | 3 |" in page and "```sh\nsoftgrpo run x\n```" in page
+
+
+def test_a_long_name_without_a_bracket_breaks_between_words() -> None:
+    """The page is narrow, and its cells do not wrap by themselves."""
+    assert prefect_page._label("Static mixture per third of history length") == (
+        "Static mixture per third<br>of history length"
+    )
+    assert prefect_page._label("Nearest neighbours") == "Nearest neighbours"
+    assert prefect_page._label("Global weights (cross-entropy method)") == "Global weights<br>(cross-entropy method)"
