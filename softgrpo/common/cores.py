@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 
 
 def usable_cores() -> int:
     """Returns how many cores the system gives this process; where it does not say, as on macOS, those of the machine."""
-    if sys.platform == "linux":
+    if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
