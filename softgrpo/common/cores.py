@@ -7,5 +7,6 @@ import os
 
 def usable_cores() -> int:
     """Returns how many cores the system gives this process; where it does not say, as on macOS, those of the machine."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
