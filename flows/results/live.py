@@ -41,7 +41,7 @@ def find_run(run_id: str | None, output: Path) -> Path:
                 f"--output {output}",
                 "No run has left word there of how far it is; `standalone` runs and earlier versions leave none",
                 "Start one: softgrpo run, or name the folder that it writes to",
-                code="CONFIG-195",
+                code="CONFIG-116",
             )
         return next((path for path in paths if is_at_work(path, output)), paths[0])
     exact = [path for path in paths if path.stem == run_id]
@@ -52,7 +52,7 @@ def find_run(run_id: str | None, output: Path) -> Path:
             f"run '{run_id}'",
             several if found else f"No run of that id has left word in {folder} of how far it is",
             "`softgrpo runs` lists the ids; six characters from the beginning of one are enough",
-            code="CONFIG-196",
+            code="CONFIG-117",
         )
     return found[0]
 

@@ -53,7 +53,7 @@ def explained(error: Exception) -> SoftGRPOError | None:
             f"The Python package '{error.name.partition('.')[0]}' is not installed",
             "Each part of softgrpo has an extra that brings its packages",
             "Run: pip install 'softgrpo[all]', or in a clone: make install",
-            code="CONFIG-155",
+            code="CONFIG-115",
         )
     if isinstance(error, OSError):
         rule = "Files that a run reads and writes must be accessible"

@@ -50,7 +50,7 @@ def read_item_file(path: Path, data: DataConfig, text: TextConfig, known: pd.Dat
             f"'{path}', row {int(empty.argmax()) + 1}: {key} is empty",
             "Every row of a file of items has its item",
             "Correct the row, or remove it",
-            code="DATA-132",
+            code="DATA-052",
         )
     rows = table.drop_duplicates(key, keep="first").reset_index(drop=True)
     title = pick_text(path, names, "data.title_field", data.title_field, TITLE_FIELDS)
@@ -78,7 +78,7 @@ def _columns(
                 f"'{path}' with the columns {', '.join(map(str, rows))}",
                 f"The run's texts of items hold {field}; usual names of that column are {', '.join(usual[:4])}",
                 f"Add or rename the column. {nearest(usual[0], map(str, rows))}",
-                code="DATA-133",
+                code="DATA-053",
             )
         else:
             columns[field] = pd.Series([""] * len(items), dtype=object)

@@ -111,7 +111,7 @@ def check_room(expected: Needs, room: Room, limits: LimitsConfig, recallers_at_o
             ("Raise it" if given else "End other programs, or set limits.memory_gb if you know better")
             + ", take fewer or smaller windows (split.window, split.windows_per_user), lower recall.depth,"
             " or leave out a recaller",
-            code="MEMORY-063",
+            code="MEMORY-003",
         )
     stored = sum(expected.disk.values())
     if stored > room.disk:
@@ -119,7 +119,7 @@ def check_room(expected: Needs, room: Room, limits: LimitsConfig, recallers_at_o
             f"--output {room.output} with {amount(room.disk)} free, for files of about {amount(stored)}",
             "A run starts only where the estimate of its files is within what is free",
             "Make room, or choose another --output",
-            code="STORE-106",
+            code="STORE-046",
         )
 
 

@@ -65,7 +65,7 @@ class StoredLists:
         found = cls(path, tuple(meta["recallers"]), int(meta["depth"]), int(meta["windows"]), hold)
         lists, expected = int(found._groups[-1]), found.windows * len(found.recallers)
         if lists != expected:
-            raise CandidateError(f"{path} holds {lists} of {expected} lists", STORED, REBUILD, code="CANDIDATE-089")
+            raise CandidateError(f"{path} holds {lists} of {expected} lists", STORED, REBUILD, code="CANDIDATE-029")
         return found
 
     @cached_property

@@ -77,7 +77,7 @@ class NewItems:
                 f"'{path}' with {len(texts):,} items that the run does not know",
                 f"The recaller {TEXT} knows a new item by its text, and none has any",
                 f"Fill the columns {', '.join(config.text.fields)}",
-                code="DATA-134",
+                code="DATA-054",
             )
         items = file.items[new].reindex(columns=known.columns, fill_value="").reset_index(drop=True)
         return cls(path, items, texts, _changed(file.items[~new], known.iloc[place[~new]]))
@@ -133,7 +133,7 @@ def check_pool(path: Path, recallers: Sequence[str]) -> None:
             f"items of {path} for a run with the recallers {', '.join(recallers)}",
             f"Only {TEXT} knows items that it was not trained on, by their texts",
             f"Train a run with {TEXT} in its pool, or `softgrpo refit` once the items have been taken",
-            code="CANDIDATE-109",
+            code="CANDIDATE-030",
         )
 
 

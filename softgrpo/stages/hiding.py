@@ -85,7 +85,7 @@ def check_one_per_window(
             f"{len(without)} windows without a prompt, window {without[0]} the first",
             "Every window that is learnt from, chosen by or tested has one, whatever came of it",
             DEFECT,
-            code="LEAKAGE-078",
+            code="LEAKAGE-018",
         )
     expected = quintiles(numbers.values[windows.of(Part.POLICY)])
     if not np.allclose(numbers.cuts, expected, rtol=TOLERANCE, atol=TOLERANCE):

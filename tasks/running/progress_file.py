@@ -99,7 +99,7 @@ def _damaged(path: Path) -> StoreError:
         f"'{path}' does not tell how far a run is",
         "The process of a run writes it",
         "Remove it; the run itself does not need it",
-        code="STORE-126",
+        code="STORE-047",
     )
 
 

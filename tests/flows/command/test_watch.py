@@ -59,4 +59,4 @@ def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
 
 def test_without_a_run_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", "--output", str(tmp_path)]) == 2
-    assert "CONFIG-195" in capsys.readouterr().err
+    assert "CONFIG-116" in capsys.readouterr().err

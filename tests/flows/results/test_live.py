@@ -54,7 +54,7 @@ def test_the_lines_of_a_run() -> None:
 
 def test_which_run_is_meant(tmp_path: Path) -> None:
     """The newest that runs, else the newest; or the one that is named."""
-    with pytest.raises(ConfigError, match="CONFIG-195"):
+    with pytest.raises(ConfigError, match="CONFIG-116"):
         find_run(None, tmp_path)
     old = write(tmp_path, replace(RUN, run_id="aaaaaaaa1", state="finished"), age=9)
     new = write(tmp_path, replace(RUN, run_id="aaaaaaaa2", state="finished"))

@@ -106,7 +106,7 @@ def one_stage(config: ExperimentConfig, until: str) -> tuple[Node, ...]:
 def test_a_run_that_cannot_end_starts_no_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("softgrpo.pipeline.run.plan", one_stage)
     config = resolve("ml-100k", "tiny", overrides={"limits.memory_gb": 0.3})
-    with pytest.raises(MemoryLimitError, match="MEMORY-063"):
+    with pytest.raises(MemoryLimitError, match="MEMORY-003"):
         run_standalone(config, output=tmp_path)
     assert not list(tmp_path.rglob("made"))
     run_standalone(resolve("ml-100k", "tiny"), output=tmp_path)

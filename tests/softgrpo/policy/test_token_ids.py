@@ -43,10 +43,10 @@ class Stored(Prepared):
         everything = np.arange(len(TEXTS))
         self.__dict__["windows"] = SimpleNamespace(of=lambda *parts: everything)
         self.__dict__["features"] = SimpleNamespace(ndcg=np.eye(3, dtype=np.float32))
-        self.__dict__["lists"] = SimpleNamespace(recallers=RECALLERS)
+        self.__dict__["stored_lists"] = SimpleNamespace(recallers=RECALLERS)
         self.__dict__["fusion"] = FusionConfig()
 
-    def judged(self, rows: Any, method: Any = None) -> Any:
+    def contending(self, rows: Any, k: Any = None) -> Any:
         """Returns lists in which a target is within reach of every window."""
         return SimpleNamespace(reachable=torch.ones(len(rows), dtype=torch.bool))
 

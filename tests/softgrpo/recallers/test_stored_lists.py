@@ -93,7 +93,7 @@ def test_a_file_with_fewer_lists_than_it_says_is_refused(tmp_path: Path) -> None
     path = tmp_path / "lists.parquet"
     write_candidates(path, lists())
     pq.write_table(pq.read_table(path).slice(0, 13), path)
-    with pytest.raises(CandidateError, match=r"holds 13 of 14 lists.*CANDIDATE-089"):
+    with pytest.raises(CandidateError, match=r"holds 13 of 14 lists.*CANDIDATE-029"):
         StoredLists.open(path)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(CandidateError, match="CANDIDATE-005"):

@@ -146,10 +146,10 @@ def test_embeddings_are_kept(run: TinyRun, catalogue: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [
-        ("item_id,price\nn1,3\n", DataError, r"title.*DATA-133"),
+        ("item_id,price\nn1,3\n", DataError, r"title.*DATA-053"),
         ("name,price\nn1,3\n", DataError, r"item_id.*DATA-005"),
-        ("item_id,title\n,red\n", DataError, r"row 1: item_id is empty.*DATA-132"),
-        ("item_id,title\nn1,\nn2,\n", DataError, r"2 items that the run does not know.*DATA-134"),
+        ("item_id,title\n,red\n", DataError, r"row 1: item_id is empty.*DATA-052"),
+        ("item_id,title\nn1,\nn2,\n", DataError, r"2 items that the run does not know.*DATA-054"),
     ],
 )
 def test_bad_catalogues(run: TinyRun, tmp_path: Path, text: str, kind: type[SoftGRPOError], message: str) -> None:
@@ -162,7 +162,7 @@ def test_bad_catalogues(run: TinyRun, tmp_path: Path, text: str, kind: type[Soft
 def test_a_run_without_text_is_refused(run: TinyRun, catalogue: Path) -> None:
     recall = run.config.recall.model_copy(update={"recallers": ("Pop", "ItemKNN")})
     config = run.config.model_copy(update={"recall": recall})
-    with pytest.raises(CandidateError, match=r"Pop, ItemKNN.*CANDIDATE-109"):
+    with pytest.raises(CandidateError, match=r"Pop, ItemKNN.*CANDIDATE-030"):
         NewItems.read(catalogue, config, run.prepared.corpus.items)
 
 
@@ -172,5 +172,5 @@ def test_a_bad_catalogue_is_refused_before_anything_is_written(
     (tmp_path / "h.csv").write_text("user,item\na,i4\n")
     (tmp_path / "bad.csv").write_text("item_id,price\nn1,3\n")
     monkeypatch.setattr("softgrpo.flows.results.scoring.open_stored", lambda run_id, output: finished(run))
-    with pytest.raises(DataError, match="DATA-133"):
+    with pytest.raises(DataError, match="DATA-053"):
         open_to_score("abc", tmp_path, ScoreOptions(tmp_path / "h.csv", item_fields=tmp_path / "bad.csv", k=2))

@@ -33,7 +33,7 @@ def test_stages_give_a_policy_the_numbers_it_was_trained_on_and_no_others(
     values = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     prepared: Any = SimpleNamespace(
         config=ExperimentConfig(),
-        lists=SimpleNamespace(recallers=("A", "B")),
+        recallers=("A", "B"),
         numbers=SimpleNamespace(names=("items", "A: gap"), values=values),
     )
     assert load_for(prepared, tmp_path) is policy

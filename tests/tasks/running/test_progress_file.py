@@ -69,5 +69,5 @@ def test_other_processes_write_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"nodes": {"a": {"colour": 1}}}', '{"nodes": []}'])
 def test_a_damaged_file_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "abc.json").write_text(text)
-    with pytest.raises(StoreError, match="STORE-126"):
+    with pytest.raises(StoreError, match="STORE-047"):
         RunProgress.read(tmp_path / "abc.json")
