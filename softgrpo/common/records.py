@@ -120,7 +120,7 @@ class CandidateLists:
         return CandidateLists(self.recallers, self.items[rows], self.scores[rows])
 
 
-class Listed(Protocol):
+class ListSource(Protocol):
     """Candidate lists of W windows, in memory or in a file."""
 
     @property

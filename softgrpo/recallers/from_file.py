@@ -23,7 +23,7 @@ from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.errors import CandidateError
 from softgrpo.recallers.candidate_checks import Positions
 from softgrpo.recallers.candidates import NO_ITEM
-from softgrpo.recallers.list_parts import ABSENT, NULL, Ids, Names, ids_of, parts_of, plain, windows_of
+from softgrpo.recallers.list_parts import ABSENT, NULL, CorpusNames, Ids, ids_of, parts_of, plain, windows_of
 from softgrpo.recallers.list_tables import DOCUMENT, SCHEMA, open_file
 
 SHOWN = 3
@@ -148,7 +148,7 @@ def read_parts(
         CandidateError: See `read_lists`.
     """
     file = open_file(path, name, len(windows) * (corpus.num_items + 1))
-    problems, names, places = _Problems(), Names.of(corpus), positions or Positions(corpus)
+    problems, names, places = _Problems(), CorpusNames.of(corpus), positions or Positions(corpus)
     for part, table, row in parts_of(file, names, windows):
         rows = _numbered(table, row, names, windows)
         problems.add(rows, corpus, windows, part, places)
@@ -166,7 +166,7 @@ def count(number: int) -> str:
     return f"{number:,} row{'' if number == 1 else 's'} "
 
 
-def _numbered(table: pa.Table, row: Ids, names: Names, windows: Windows) -> _Rows:
+def _numbered(table: pa.Table, row: Ids, names: CorpusNames, windows: Windows) -> _Rows:
     given = plain(table[Columns.Score])
     score = pc.fill_null(given.cast(pa.float64(), safe=False), np.nan).to_numpy()
     score = np.where(np.abs(score) > np.finfo(np.float32).max, np.copysign(np.inf, score), score)  # lists hold float32

@@ -25,8 +25,8 @@ NULL = -2
 
 
 @dataclass(frozen=True)
-class Names:
-    """Names in the order of their numbers.
+class CorpusNames:
+    """CorpusNames in the order of their numbers.
 
     Attributes:
         users: Of users.
@@ -37,12 +37,12 @@ class Names:
     items: pd.Index
 
     @classmethod
-    def of(cls, corpus: Corpus) -> Names:
+    def of(cls, corpus: Corpus) -> CorpusNames:
         """Returns the names of a corpus."""
         return cls(pd.Index(corpus.users[Columns.Token]), pd.Index(corpus.items[Columns.Token]))
 
 
-def parts_of(file: ListFile, names: Names, windows: Windows) -> Iterator[tuple[slice, pa.Table, Ids]]:
+def parts_of(file: ListFile, names: CorpusNames, windows: Windows) -> Iterator[tuple[slice, pa.Table, Ids]]:
     """Gives ranges of windows with their rows and these rows' numbers; rows of no window come with the first range."""
     starts = file.starts
     groups = range(len(starts) - 1)
@@ -84,7 +84,7 @@ def _ranges(counts: Ids) -> Iterator[slice]:
             first, taken = int(behind[place]), end
 
 
-def windows_of(table: pa.Table, names: Names, windows: Windows) -> Ids:
+def windows_of(table: pa.Table, names: CorpusNames, windows: Windows) -> Ids:
     """Returns the number of each row's window, -1 where there is none."""
     user = ids_of(table[Columns.User], names.users)
     # unsigned numbers that int64 does not hold become negative, as no number of a window is

@@ -126,7 +126,7 @@ def empty_lists(recallers: tuple[str, ...], windows: int, depth: int) -> Candida
 
 
 @dataclass(frozen=True)
-class Pool:
+class StoredPool:
     """The lists of several recallers for the same windows, each in a file of its own.
 
     Attributes:
@@ -136,7 +136,7 @@ class Pool:
     stored: tuple[StoredLists, ...]
 
     @classmethod
-    def open(cls, paths: Sequence[Path]) -> Pool:
+    def open(cls, paths: Sequence[Path]) -> StoredPool:
         """Looks at the files.
 
         Raises:

@@ -26,7 +26,7 @@ from softgrpo.common.artifacts import (
     PROMPTS,
     RECALLER_CURVES,
 )
-from softgrpo.common.records import Corpus, Listed, Part, Windows
+from softgrpo.common.records import Corpus, ListSource, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.cross_fit import all_windows
@@ -145,7 +145,7 @@ def rows_before(view: View) -> int:
 
 
 def platt_of(
-    config: ExperimentConfig, lists: Listed, targets: NDArray[np.int32], rows: NDArray[np.int64]
+    config: ExperimentConfig, lists: ListSource, targets: NDArray[np.int32], rows: NDArray[np.int64]
 ) -> torch.Tensor | None:
     """Returns the parameters (M, 2) of the normalisation `platt`, None where no merge reads them.
 
@@ -184,7 +184,7 @@ def sampled(
     return samples[0], samples[1]
 
 
-def report_earlier(reporter: Reporter, lists: Listed, windows: Windows) -> dict[str, float]:
+def report_earlier(reporter: Reporter, lists: ListSource, windows: Windows) -> dict[str, float]:
     """Says what `split.cross_fit` added and how wide the scores of these lists are, and returns both as metrics.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from softgrpo.common.memory import free_bytes
-from softgrpo.common.records import LEARNT_FROM, Listed, Part, Windows
+from softgrpo.common.records import LEARNT_FROM, ListSource, Part, Windows
 from softgrpo.config import FusionConfig, LimitsConfig
 from softgrpo.errors import MemoryLimitError
 from softgrpo.ranking.rewards import JudgedLists
@@ -113,7 +113,7 @@ def held_bytes(limits: LimitsConfig) -> float:
 
 
 def judge(
-    lists: Listed,
+    lists: ListSource,
     targets: NDArray[np.int32],
     rows: NDArray[np.int64],
     fusion: FusionConfig,
@@ -127,7 +127,7 @@ def judge(
 
 
 def judged_shards(
-    lists: Listed,
+    lists: ListSource,
     targets: NDArray[np.int32],
     rows: NDArray[np.int64],
     fusion: FusionConfig,
@@ -157,7 +157,7 @@ def judged_shards(
 
 
 def searched(
-    lists: Listed,
+    lists: ListSource,
     targets: NDArray[np.int32],
     rows: NDArray[np.int64],
     hit: NDArray[np.bool_],

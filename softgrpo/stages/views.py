@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from softgrpo.common.artifacts import CANDIDATES
 from softgrpo.common.names import name_fold
-from softgrpo.common.records import CandidateLists, Listed, Part, Windows
+from softgrpo.common.records import CandidateLists, ListSource, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.cross_fit import cross_fit
 from softgrpo.policy.features import Features
 from softgrpo.recallers.candidates import BLOCK
-from softgrpo.recallers.stored_lists import ListsWriter, Pool, StoredLists
+from softgrpo.recallers.stored_lists import ListsWriter, StoredLists, StoredPool
 from softgrpo.stages.shards import in_shards
 
 
@@ -42,14 +42,14 @@ class View:
         """Returns the name of the stage that makes a recaller's lists for these windows."""
         return f"recall-{name_fold(recaller, self.fold) if self.fold else recaller}"
 
-    def pool(self, inputs: Mapping[str, Path], recallers: Sequence[str]) -> Pool:
+    def pool(self, inputs: Mapping[str, Path], recallers: Sequence[str]) -> StoredPool:
         """Returns the lists of a pool for these windows, in their files.
 
         Args:
             inputs: Folders of the stages `recall`, by name.
             recallers: The pool.
         """
-        return Pool.open([inputs[self.node(name)] / CANDIDATES for name in recallers])
+        return StoredPool.open([inputs[self.node(name)] / CANDIDATES for name in recallers])
 
     def blocks(self, lists: StoredLists) -> Iterator[tuple[NDArray[np.int64], CandidateLists]]:
         """Gives these windows a block at a time: their numbers among those of all views, and their lists.
@@ -77,7 +77,7 @@ def views_of(windows: Windows, config: ExperimentConfig) -> tuple[View, ...]:
     )
 
 
-def write_pools(path: Path, pools: Sequence[Pool]) -> None:
+def write_pools(path: Path, pools: Sequence[StoredPool]) -> None:
     """Writes the lists of all views into one file, one behind the other; they have the same recallers and depth."""
     recallers, depth = pools[0].recallers, pools[0].depth
     with ListsWriter(path, recallers, depth, sum(pool.windows for pool in pools)) as writer:
@@ -102,7 +102,7 @@ def rows_of_features(features: Features, rows: slice) -> Features:
     return Features(**{field.name: getattr(features, field.name)[rows] for field in fields(Features)})
 
 
-def score_scales(lists: Listed, windows: Windows) -> dict[str, float]:
+def score_scales(lists: ListSource, windows: Windows) -> dict[str, float]:
     """Returns how wide the scores of each recaller's earlier lists are, as a multiple of those of its policy windows.
 
     The width of a list is its first score less its last; the two means are over lists with at least two items. NaN without any.

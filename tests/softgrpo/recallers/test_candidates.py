@@ -25,7 +25,7 @@ from softgrpo.recallers.candidates import (
     read_candidates,
     write_candidates,
 )
-from softgrpo.recallers.stored_lists import Pool
+from softgrpo.recallers.stored_lists import StoredPool
 from tests.softgrpo.recallers.cases import corpus_of, windows_of
 
 INF, NAN = float("inf"), float("nan")
@@ -126,7 +126,7 @@ def pooled(folder: Path, *each: CandidateLists) -> CandidateLists:
     paths = [folder / f"{number}.parquet" for number in range(len(each))]
     for path, one in zip(paths, each, strict=True):
         write_candidates(path, one)
-    pool = Pool.open(paths)
+    pool = StoredPool.open(paths)
     return pool.rows(np.arange(pool.windows))
 
 

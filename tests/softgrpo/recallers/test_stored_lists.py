@@ -11,7 +11,7 @@ import pytest
 from softgrpo.common.records import CandidateLists
 from softgrpo.errors import CandidateError
 from softgrpo.recallers.candidates import read_candidates, write_candidates
-from softgrpo.recallers.stored_lists import ListsWriter, Pool, StoredLists
+from softgrpo.recallers.stored_lists import ListsWriter, StoredLists, StoredPool
 
 ROWS = np.array([4, 0, 6, 4])
 
@@ -79,14 +79,14 @@ def test_a_pool_has_the_depth_of_its_longest_lists(tmp_path: Path) -> None:
     )
     for path, each in zip(paths, (one, other), strict=True):
         write_candidates(path, each)
-    pool = Pool.open(paths)
+    pool = StoredPool.open(paths)
     found = pool.rows(ROWS)
     assert (pool.recallers, pool.depth, pool.windows) == (("A", "B"), 5, 7)
     np.testing.assert_array_equal(found.items[:, 0, :3], one.items[ROWS, 0])
     assert (found.items[:, 0, 3:] == -1).all() and np.isnan(found.scores[:, 0, 3:]).all()
     np.testing.assert_array_equal(found.items[:, 1], other.items[ROWS, 0])
     with pytest.raises(CandidateError, match="CANDIDATE-004"):
-        Pool.open([paths[0], paths[0]])
+        StoredPool.open([paths[0], paths[0]])
 
 
 def test_a_file_with_fewer_lists_than_it_says_is_refused(tmp_path: Path) -> None:
