@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -49,10 +50,9 @@ def prepare(arguments: argparse.Namespace) -> Job:
             print_json(as_record(read_progress(path, arguments.output), time.time()))
         elif arguments.once:
             print(*plain_lines(read_progress(path, arguments.output), time.time()), sep="\n")
-        elif sys.stdout.isatty():
-            _draw(path, arguments.output)
         else:
-            _tell(path, arguments.output)
+            with contextlib.suppress(KeyboardInterrupt):  # it ends the view and not the run
+                (_draw if sys.stdout.isatty() else _tell)(path, arguments.output)
         return OK
 
     return job

@@ -34,16 +34,17 @@ def find_run(run_id: str | None, output: Path) -> Path:
         ConfigError: There is none, or several ids begin so.
     """
     folder = output.resolve() / FOLDER
-    paths = sorted(folder.glob("[!.]*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = list(folder.glob("[!.]*.json"))
     if run_id is None:
-        if not paths:
+        runs = {path: run for path in paths if (run := _read_if_whole(path, output)) is not None}
+        if not runs:
             raise ConfigError(
                 f"--output {output}",
                 "No run has left word there of how far it is; `standalone` runs and earlier versions leave none",
-                "Start one: softgrpo run, or name the folder that it writes to",
+                "Start one: softgrpo run, and give it some seconds; or name the folder that it writes to",
                 code="CONFIG-116",
             )
-        return next((path for path in paths if is_at_work(path, output)), paths[0])
+        return max(runs, key=lambda path: (runs[path].state == AT_WORK, runs[path].began))
     exact = [path for path in paths if path.stem == run_id]
     found = exact or [path for path in paths if len(run_id) >= LEAST_CHARACTERS and path.stem.startswith(run_id)]
     if len(found) != 1:
@@ -57,12 +58,12 @@ def find_run(run_id: str | None, output: Path) -> Path:
     return found[0]
 
 
-def is_at_work(path: Path, output: Path) -> bool:
-    """Tells whether the run of a file is running, as far as the file can be read."""
+def _read_if_whole(path: Path, output: Path) -> RunProgress | None:
+    """Returns what a file says, None where it cannot be read."""
     try:
-        return read_progress(path, output).state == AT_WORK
+        return read_progress(path, output)
     except StoreError:
-        return False
+        return None
 
 
 def read_progress(path: Path, output: Path) -> RunProgress:

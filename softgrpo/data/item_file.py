@@ -45,7 +45,7 @@ def read_item_file(path: Path, data: DataConfig, text: TextConfig, known: pd.Dat
     table = read_texts(path)
     names = [str(name) for name in table]
     key = item_key(path, names, data)
-    if (empty := table[key].to_numpy(object) == "").any():
+    if (empty := (table[key].str.strip() == "").to_numpy(bool)).any():
         raise DataError(
             f"'{path}', row {int(empty.argmax()) + 1}: {key} is empty",
             "Every row of a file of items has its item",

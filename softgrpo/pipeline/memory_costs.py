@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from softgrpo.common.names import TEXT, recaller_and_fold
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.size import DataSize
+from softgrpo.pipeline.costs import has_gpu
 from softgrpo.pipeline.model_costs import prompt_tokens
 from softgrpo.policy.model_size import all_weights, frozen_share, layer_weights
 from softgrpo.recallers.kinds import kind_of
@@ -177,9 +178,11 @@ def _training(node: Node, config: ExperimentConfig, size: DataSize) -> float:
         layer_weights(policy.model_name, policy.size)
     )  # of all layers: within a factor of 2 in the presets' models
     activations = (1 - frozen) * ACTIVATION_BYTES * tokens * width
-    windows = min(size.policy, train.max_train_windows or size.policy) + size.valid
+    learnt, chosen_on = _sampled(config, size.policy), _sampled(config, size.valid)
+    windows = min(learnt, train.max_train_windows or learnt) + min(chosen_on, train.max_valid_windows or chosen_on)
     judged = windows * (aligned_bytes(config, CONTENDERS) + PROMPT_BYTES)
-    return 4 * weights + 12 * trained + activations + _held(config, size) + judged
+    trains_here = 0.0 if train.device != "cpu" and has_gpu() else 12 * trained + activations
+    return 4 * weights + trains_here + _held(config, size) + judged
 
 
 def _test(node: Node, config: ExperimentConfig, size: DataSize) -> float:

@@ -37,7 +37,8 @@ class Needs:
     def peak(self, recallers_at_once: int = 1) -> tuple[str, float]:
         """Returns what takes most memory, and how much; recallers that are trained at once count together."""
         recall = sorted((value for name, value in self.memory.items() if name.startswith("recall-")), reverse=True)
-        together = {f"{recallers_at_once} recallers at once": sum(recall[:recallers_at_once])} if recall else {}
+        count = min(recallers_at_once, len(recall))
+        together = {f"{count} recallers at once": sum(recall[:count])} if count > 1 else {}
         return max((dict(self.memory) | together).items(), key=lambda entry: entry[1])
 
     def line(self, recallers_at_once: int = 1) -> str:
@@ -108,9 +109,7 @@ def check_room(expected: Needs, room: Room, limits: LimitsConfig, recallers_at_o
         raise MemoryLimitError(
             f"{whose} for {name}, which will take about {amount(peak)}",
             "A run starts only where the estimate of its memory is within what it may take",
-            ("Raise it" if given else "End other programs, or set limits.memory_gb if you know better")
-            + ", take fewer or smaller windows (split.window, split.windows_per_user), lower recall.depth,"
-            " or leave out a recaller",
+            ("Raise it" if given else "End other programs, or set limits.memory_gb if you know better") + _saver(name),
             code="MEMORY-003",
         )
     stored = sum(expected.disk.values())
@@ -121,6 +120,18 @@ def check_room(expected: Needs, room: Room, limits: LimitsConfig, recallers_at_o
             "Make room, or choose another --output",
             code="STORE-046",
         )
+
+
+def _saver(name: str) -> str:
+    """Returns what else saves memory in a stage."""
+    if name in ("sft", "grpo"):
+        return ", choose a smaller model, policy.adapter lora, more policy.frozen_layers or smaller batches"
+    if name.endswith("at once"):
+        return ", or lower --parallel"
+    return (
+        ", take fewer or smaller windows (split.window, split.windows_per_user), lower recall.depth,"
+        " or leave out a recaller"
+    )
 
 
 def estimate_lines(

@@ -5,6 +5,7 @@ Legend: I items of the run, N new ones, d numbers of an embedding, B requests, t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from softgrpo.common.artifacts import EMBEDDINGS
@@ -27,6 +29,8 @@ from softgrpo.errors import CandidateError, DataError
 from softgrpo.policy.model_files import identify_weights
 from softgrpo.recallers.candidates import Scorer
 from softgrpo.stages.embed import different_texts, encoder_of
+
+logger = logging.getLogger(__name__)
 
 KEPT = ".new-texts"
 """Folder of kept embeddings, beside the stages of a run."""
@@ -168,10 +172,14 @@ def kept_embeddings(config: ExperimentConfig, texts: Sequence[str], folder: Path
 
 
 def _read_kept(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Returns digest of a text -> embedding; nothing where nothing has been kept."""
+    """Returns digest of a text -> embedding; nothing where nothing has been kept, or the file is damaged."""
     if not path.is_file():
         return {}
-    stored = load_file(path)
+    try:
+        stored = load_file(path)
+    except SafetensorError as error:
+        logger.warning("%s cannot be read (%s): the embeddings are made again", path, error)
+        return {}
     return {bytes(digest).hex(): vector for digest, vector in zip(stored["digests"], stored["embeddings"], strict=True)}
 
 

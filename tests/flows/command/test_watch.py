@@ -47,6 +47,19 @@ def test_a_run_is_watched_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.splitlines() == lines[-2:]
 
 
+def test_an_interrupt_ends_the_view_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("softgrpo.flows.command.watch.time.sleep", interrupted)
+    with progress_file(tmp_path, LivenessLocks(tmp_path / "stages" / ".alive"), "abcdef12", "a run", {"sft": 2.0}):
+        assert main(["watch", "--output", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "0 of 1 stages" in said.out and "interrupted" not in said.err
+
+
 def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
     begun = threading.Event()
     work(tmp_path, begun)

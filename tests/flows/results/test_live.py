@@ -56,13 +56,12 @@ def test_which_run_is_meant(tmp_path: Path) -> None:
     """The newest that runs, else the newest; or the one that is named."""
     with pytest.raises(ConfigError, match="CONFIG-116"):
         find_run(None, tmp_path)
-    old = write(tmp_path, replace(RUN, run_id="aaaaaaaa1", state="finished"), age=9)
-    new = write(tmp_path, replace(RUN, run_id="aaaaaaaa2", state="finished"))
+    old = write(tmp_path, replace(RUN, run_id="aaaaaaaa1", state="finished", began=1.0))
+    new = write(tmp_path, replace(RUN, run_id="aaaaaaaa2", state="finished", began=2.0), age=9)
     (tmp_path / "progress" / "broken.json").write_text("{")
-    os.utime(tmp_path / "progress" / "broken.json", (0, 0))
     assert find_run(None, tmp_path) == new
     assert find_run("aaaaaaaa1", tmp_path) == old
-    running = write(tmp_path, RUN, age=5)
+    running = write(tmp_path, replace(RUN, began=0.5), age=5)
     assert find_run(None, tmp_path) == running == find_run("012345", tmp_path)
     for name, message in (("aaaaaaaa", "Several runs begin so"), ("01234", "No run of that id"), ("zz", "No run")):
         with pytest.raises(ConfigError, match=message):

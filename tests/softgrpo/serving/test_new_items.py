@@ -141,6 +141,10 @@ def test_embeddings_are_kept(run: TinyRun, catalogue: Path, monkeypatch: pytest.
     assert read[2:] == ["green d"]
     order = [each["item"] for each in second["items"] if each["item"] != "n4"]
     assert order == [each["item"] for each in first["items"]][: len(order)]
+    (kept,) = (run.folders["embed"].parent / new_items.KEPT).glob("*.safetensors")
+    kept.write_bytes(kept.read_bytes()[:100])  # a damaged file is made again
+    assert Router.load(finished(run), "Text", catalogue).recommend(["i4"], k=9) == second
+    assert sorted(read[3:]) == ["blue b", "green d", "red d"]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +153,7 @@ def test_embeddings_are_kept(run: TinyRun, catalogue: Path, monkeypatch: pytest.
         ("item_id,price\nn1,3\n", DataError, r"title.*DATA-053"),
         ("name,price\nn1,3\n", DataError, r"item_id.*DATA-005"),
         ("item_id,title\n,red\n", DataError, r"row 1: item_id is empty.*DATA-052"),
+        ("item_id,title\n  ,red\n", DataError, r"row 1: item_id is empty.*DATA-052"),
         ("item_id,title\nn1,\nn2,\n", DataError, r"2 items that the run does not know.*DATA-054"),
     ],
 )

@@ -38,12 +38,23 @@ def test_shards_cover_all_rows() -> None:
 def test_free_memory_is_the_least_of_machine_and_group(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 3000 kB\nMemAvailable: 2000 kB\n", encoding="utf-8")
-    assert free_bytes(meminfo, tmp_path) == 2000 * 1024
+    assert free_bytes(meminfo, tmp_path, tmp_path / "own") == 2000 * 1024
     (tmp_path / "memory.current").write_text("500\n", encoding="utf-8")
     (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
-    assert free_bytes(meminfo, tmp_path) == 2000 * 1024
+    assert free_bytes(meminfo, tmp_path, tmp_path / "own") == 2000 * 1024
     (tmp_path / "memory.max").write_text("1500\n", encoding="utf-8")
-    assert free_bytes(meminfo, tmp_path) == 1000
+    assert free_bytes(meminfo, tmp_path, tmp_path / "own") == 1000
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 300\n", encoding="utf-8")
+    assert free_bytes(meminfo, tmp_path, tmp_path / "own") == 1300  # cached files are given back
+    (tmp_path / "own").write_text("0::/user/job\n", encoding="utf-8")
+    inner = tmp_path / "user" / "job"
+    inner.mkdir(parents=True)
+    (inner / "memory.max").write_text("700\n", encoding="utf-8")
+    (inner / "memory.current").write_text("500\n", encoding="utf-8")
+    assert free_bytes(meminfo, tmp_path, tmp_path / "own") == 200
+    (tmp_path / "user" / "memory.max").write_text("600\n", encoding="utf-8")
+    (tmp_path / "user" / "memory.current").write_text("550\n", encoding="utf-8")
+    assert free_bytes(meminfo, tmp_path, tmp_path / "own") == 50
 
 
 DRAWN = {".html", ".md", ".png", ".svg"}
