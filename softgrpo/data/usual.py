@@ -123,7 +123,7 @@ def _no_column(
     return DataError(
         f"{path} has no column '{column}'",
         f"the setting {setting} names a column of this file{further_rule}",
-        f"Set --{setting} to one of its columns{further_remedy}. {nearest(column, names)}",
+        f"Name a column so, or set --{setting} to one of its columns{further_remedy}. {nearest(column, names)}",
         code="DATA-005",
     )
 
