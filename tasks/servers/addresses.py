@@ -23,7 +23,7 @@ DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 EXAMPLES = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
 SERVERS = tuple(EXAMPLES)
 MLFLOW_CREDENTIALS = "SOFTGRPO_CREDENTIALS"
-"""Environment variable with the `user:password` that MLflow's server asks for, see `softgrpo.tasks.tracking.app`."""
+"""Environment variable with user and password, a colon between them, for MLflow's server, see `softgrpo.tasks.tracking.app`."""
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
 """Addresses that MLflow takes besides URLs."""
 

@@ -51,13 +51,13 @@ def as_table(router: Router, history: list[str]) -> pd.DataFrame:
 
 
 def test_a_new_user_gets_over_http_what_the_offline_merge_gives(
-    make_problem: Callable[..., Problem], monkeypatch: pytest.MonkeyPatch
+    make_problem: Callable[..., Problem], services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Train, refit on data that grew, with kill -9 in the middle, serve `@fresh`, ask: equal to the last digit."""
-    problem = make_problem("tomorrow")
+    problem = make_problem("tomorrow", services)
     problem.run()
-    uri = f"sqlite:///{problem.output / 'mlflow.db'}"
-    (evaluated,) = Tracked(problem, uri).runs("tags.stage = 'pipeline'")
+    tracked = Tracked(problem)
+    (evaluated,) = tracked.runs("tags.stage = 'pipeline'")
     words = ("refit", evaluated.info.run_id, "--parallel", "1", "--output", str(problem.output))
     grow(problem)
     killed = problem.order(*words)
@@ -70,7 +70,6 @@ def test_a_new_user_gets_over_http_what_the_offline_merge_gives(
     refit = json.loads(said[said.index("{\n") :])
     assert refit["reused"] == ["snapshot"] and refit["alias"] == "fresh" and refit["evaluated"] is False
 
-    tracked = Tracked(problem, uri)
     name = refit["model"].partition(",")[0]
     version = tracked.client.get_model_version_by_alias(name, "fresh")
     assert version.tags["refit_of"] == evaluated.info.run_id and version.tags["refit_run"] == refit["run_id"]
@@ -80,10 +79,10 @@ def test_a_new_user_gets_over_http_what_the_offline_merge_gives(
     problem.order(*words).end()  # the same again is the same version
     assert tracked.client.get_model_version_by_alias(name, "fresh").version == version.version
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", services.addresses["MLFLOW_TRACKING_URI"])
     router = Router.load(open_stored(refit["run_id"], problem.output), "grpo_multi")
     offline = router.recommend(HISTORY, k=10)
     assert offline["unknown_items"] == 0 and len(offline["items"]) == 10
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with served(f"models:/{name}@fresh") as address:
         status, answer = post(address, as_table(router, HISTORY), k=10)
     assert status == 200, answer
