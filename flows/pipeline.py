@@ -83,7 +83,7 @@ def log_estimates(
     lines = estimate_lines(left, config, output, executor.recallers_at_once, copies)
     for line in lines:
         get_run_logger().info(line)
-    return seconds_by_node(left, config, executor.recallers_at_once) if lines else {}
+    return seconds_by_node(left, config) if lines else {}
 
 
 @passwords_hidden()

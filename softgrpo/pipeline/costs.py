@@ -240,16 +240,15 @@ def cost_line(left: Sequence[Node], config: ExperimentConfig, workers: int = 1) 
         return f"estimate: none ({error.received})"
 
 
-def seconds_by_node(left: Sequence[Node], config: ExperimentConfig, workers: int = 1) -> dict[str, float]:
+def seconds_by_node(left: Sequence[Node], config: ExperimentConfig) -> dict[str, float]:
     """Returns what each node will take on this machine, as `estimate` says; nothing where it cannot say.
 
     Args:
         left: The stages that will run.
         config: The resolved configuration.
-        workers: Recallers trained at once.
     """
     try:
-        return {node.name: estimate([node], config, this_machine(), workers).total for node in left}
+        return {node.name: estimate([node], config, this_machine()).total for node in left}
     except SoftGRPOError:  # as in `cost_line`
         return {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from softgrpo.common.names import recaller_and_fold
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.size import DataSize
-from softgrpo.pipeline.memory_costs import DENSE, METRICS, NUMBERS, OTHER_NUMBERS, ROWS, WIDTH
+from softgrpo.pipeline.memory_costs import DENSE, METRICS, ROWS, WIDTH, numbers_bytes
 from softgrpo.policy.model_size import all_weights, frozen_share
 from softgrpo.stages.contract import Node
 
@@ -56,8 +56,7 @@ def disk_bytes(node: Node, config: ExperimentConfig, size: DataSize) -> float:
             return SMALL_FILES + 4 * 384 * size.items
         case "data":
             recallers = len(config.recall.recallers)
-            numbers = 8 * (NUMBERS * recallers + OTHER_NUMBERS)
-            own = numbers + FEATURE_BYTES * recallers + PROMPT_BYTES
+            own = numbers_bytes(config, 1) + FEATURE_BYTES * recallers + PROMPT_BYTES
             return SMALL_FILES + _lists(config, size, recallers) + own * size.windows
         case "gates":
             return GATES_BYTES

@@ -106,7 +106,8 @@ def _whole_union(config: ExperimentConfig) -> float:
     return UNION_SHARE * len(config.recall.recallers) * config.recall.depth
 
 
-def _numbers_bytes(config: ExperimentConfig, windows: float) -> float:
+def numbers_bytes(config: ExperimentConfig, windows: float) -> float:
+    """Returns what the numbers of some windows take."""
     return windows * 8 * (NUMBERS * len(config.recall.recallers) + OTHER_NUMBERS)
 
 
@@ -146,7 +147,7 @@ def _sampled(config: ExperimentConfig, windows: int) -> int:
 
 def _described(config: ExperimentConfig, size: DataSize) -> float:
     """Returns what features and numbers of all windows take, with copies on the way."""
-    return FEATURE_BYTES * len(config.recall.recallers) * size.windows + 2 * _numbers_bytes(config, size.windows)
+    return FEATURE_BYTES * len(config.recall.recallers) * size.windows + 2 * numbers_bytes(config, size.windows)
 
 
 def _data(node: Node, config: ExperimentConfig, size: DataSize) -> float:

@@ -6,7 +6,7 @@ Legend: W windows, w some of them, M recallers, D depth.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,8 +143,9 @@ class StoredPool:
             CandidateError: There are none, one is missing or damaged, they cover different numbers of windows, or a recaller
                 appears twice.
         """
-        _check_pool([stored_meta(path) for path in paths])
-        return cls(tuple(StoredLists.open(path) for path in paths))
+        stored = tuple(StoredLists.open(path) for path in paths)
+        _check_pool(stored)
+        return cls(stored)
 
     @property
     def recallers(self) -> tuple[str, ...]:
@@ -172,14 +173,14 @@ class StoredPool:
         return pool
 
 
-def _check_pool(stored: Sequence[Mapping[str, Any]]) -> None:
-    """Checks a pool by what its files say of their lists.
+def _check_pool(stored: Sequence[StoredLists]) -> None:
+    """Checks that files of lists make a pool.
 
     Raises:
         CandidateError: There are none, they cover different numbers of windows, or a recaller appears twice.
     """
-    names = tuple(name for meta in stored for name in meta["recallers"])
-    sizes = sorted({int(meta["windows"]) for meta in stored})
+    names = tuple(name for each in stored for name in each.recallers)
+    sizes = sorted({each.windows for each in stored})
     if len(sizes) != 1:
         raise CandidateError(
             f"Candidate lists for {sizes} windows", "A pool covers the same windows", REBUILD, code="CANDIDATE-003"

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from softgrpo.common.memory import free_bytes
-from softgrpo.common.records import LEARNT_FROM, ListSource, Part, Windows
+from softgrpo.common.records import LEARNT_FROM, CandidateLists, ListSource, Part, Windows
 from softgrpo.config import FusionConfig, LimitsConfig
 from softgrpo.errors import MemoryLimitError
 from softgrpo.ranking.rewards import JudgedLists
@@ -120,10 +120,14 @@ def judge(
     platt: torch.Tensor | None,
 ) -> JudgedLists:
     """Returns the lists (W, M, D) and targets (W, T) of some windows as tensors for merging and scoring."""
-    own = lists.rows(rows)
-    return JudgedLists.build(
-        torch.from_numpy(own.items), torch.from_numpy(own.scores), torch.from_numpy(targets[rows]), fusion, platt
-    )
+    return _judged(lists.rows(rows), targets[rows], fusion, platt)
+
+
+def _judged(
+    lists: CandidateLists, targets: NDArray[np.int32], fusion: FusionConfig, platt: torch.Tensor | None
+) -> JudgedLists:  # fmt: skip
+    items, scores = torch.from_numpy(lists.items), torch.from_numpy(lists.scores)
+    return JudgedLists.build(items, scores, torch.from_numpy(targets), fusion, platt)
 
 
 def judged_shards(
@@ -147,13 +151,7 @@ def judged_shards(
     for block in in_shards(rows, max(size, BLOCK)):
         own = lists.rows(block)
         for part in in_shards(np.arange(len(block)), size):
-            yield JudgedLists.build(
-                torch.from_numpy(own.items[part]),
-                torch.from_numpy(own.scores[part]),
-                torch.from_numpy(targets[block[part]]),
-                fusion,
-                platt,
-            )
+            yield _judged(own.rows(part), targets[block[part]], fusion, platt)
 
 
 def searched(

@@ -12,12 +12,15 @@ from benchmarks.estimates import measure_estimates
 from softgrpo.config import ExperimentConfig, LimitsConfig
 from softgrpo.data.size import DataSize
 from softgrpo.errors import MemoryLimitError, StoreError
+from softgrpo.evaluation import beyond
 from softgrpo.pipeline import disk_costs, memory_costs
 from softgrpo.pipeline.memory_costs import aligned_bytes
 from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.resources import Needs, Room, amount, check_room, estimate_lines, needs
 from softgrpo.pipeline.run import run_standalone
 from softgrpo.presets import resolve
+from softgrpo.recallers import list_parts, stored_lists
+from softgrpo.stages import shards
 from softgrpo.stages.contract import Node
 from tests.support.fake_stages import FakeStages
 
@@ -34,6 +37,12 @@ def test_lists_are_aligned_over_their_union_by_hand() -> None:
     config = resolve("ml-100k", "tiny")  # three lists of 100
     # a union of 10 items: ids of 8 bytes, a rank and a value of 4 bytes for each list, places of 101 entries of 8 bytes
     assert aligned_bytes(config, 10) == 10 * 8 + 3 * 10 * (4 + 4) + 3 * 101 * 8
+
+
+def test_the_estimate_counts_with_the_sizes_that_the_stages_hold() -> None:
+    """The estimate may not import the stages, which would load torch, so it has these numbers once more."""
+    assert memory_costs.HELD_BYTES == shards.HELD_BYTES and memory_costs.ENTRY_BYTES == stored_lists.ENTRY_BYTES
+    assert memory_costs.SHARD == beyond.CHUNK and memory_costs.GIVEN_ROWS >= list_parts.PART_ROWS
 
 
 def test_what_grows_with_the_data() -> None:
