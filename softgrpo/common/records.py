@@ -62,6 +62,18 @@ class Corpus:
         """Returns the items of one user in time order, (n,)."""
         return self.item[self.offsets[user] : self.offsets[user + 1]]
 
+    def of_users(self, first: int, end: int) -> Corpus:
+        """Returns the interactions of the users `first` to `end` (exclusive) alone, who are numbered from 0 on."""
+        begin, stop = self.offsets[first], self.offsets[end]
+        return Corpus(
+            users=self.users.iloc[first:end].reset_index(drop=True),
+            items=self.items,
+            user=self.user[begin:stop] - np.int32(first),
+            item=self.item[begin:stop],
+            time=self.time[begin:stop],
+            offsets=self.offsets[first : end + 1] - begin,
+        )
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -94,6 +106,10 @@ class Windows:
     def at(self, rows: NDArray[np.int64] | slice) -> Windows:
         """Returns some of the windows, in the order asked for."""
         return replace(self, user=self.user[rows], part=self.part[rows], start=self.start[rows], end=self.end[rows])
+
+    def of_users(self, first: int, end: int) -> Windows:
+        """Returns windows of the users `first` to `end` (exclusive) alone, numbered as `Corpus.of_users` does."""
+        return replace(self, user=self.user - np.int32(first), train_end=self.train_end[first:end])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Legend: W windows, M recallers, D depth, T targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -85,6 +85,11 @@ def own_ndcg(ranks: Floats, num_targets: NDArray[np.int64], k: int) -> Floats:
 def _ascending(values: Floats) -> tuple[Floats, ...]:
     """Returns the known values of each column (w, M) in ascending order."""
     return tuple(np.sort(column[~np.isnan(column)]) for column in values.T)
+
+
+def _among(values: Floats, rows: NDArray[np.int64]) -> Floats:
+    """Returns the quantile in [0, 1] of each value (W, M) among those of some windows."""
+    return _quantiles(values, _ascending(values[rows]))
 
 
 def _quantiles(values: Floats, known: Sequence[Floats]) -> Floats:
@@ -215,6 +220,52 @@ class Outcomes:
         return mean(self.ndcg).astype(np.float32), rank.astype(np.float32), count.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class ListNumbers:
+    """What is known of lists alone, (W, M) each.
+
+    Attributes:
+        ndcg: See `Features`.
+        best_rank: See `Features`.
+        first: First score, NaN of an empty list.
+        lead: Lead of the first over the k-th score relative to the whole range, likewise.
+        overlap: See `Features`.
+    """
+
+    ndcg: Floats
+    best_rank: Floats
+    first: Floats
+    lead: Floats
+    overlap: Floats
+
+    @classmethod
+    def of(cls, lists: CandidateLists, targets: NDArray[np.int32], k: int) -> ListNumbers:
+        """Computes them; arguments as of `make_features`."""
+        first, lead = _first_and_lead(lists.items, lists.scores, k)
+        return cls(*outcomes_of(lists, targets, k), first, lead, _overlap(lists.items, k))
+
+    @classmethod
+    def join(cls, parts: Iterable[Mapping[str, Floats]]) -> ListNumbers:
+        """Returns those of some windows behind those of others."""
+        own = list(parts)
+        return cls(**{field.name: np.concatenate([each[field.name] for each in own]) for field in fields(cls)})
+
+    def rows(self, rows: slice) -> ListNumbers:
+        """Returns those of some windows."""
+        return ListNumbers(**{name: values[rows] for name, values in vars(self).items()})
+
+    def strength_and_peak(self, windows: Windows) -> tuple[Floats, Floats]:
+        """Returns both as `Features` has them; the windows are those whose lists come from the same recallers."""
+        learnt = windows.of(*LEARNT_FROM)
+        return _among(self.first, learnt), _among(self.lead, learnt)
+
+
+def outcomes_of(lists: CandidateLists, targets: NDArray[np.int32], k: int) -> tuple[Floats, Floats]:
+    """Returns `ndcg` and `best_rank` of lists; arguments as of `make_features`."""
+    ranks = own_ranks(lists.items, targets)
+    return own_ndcg(ranks, (targets >= 0).sum(1), k), ranks.min(2)
+
+
 def make_features(lists: CandidateLists, windows: Windows, targets: NDArray[np.int32], k: int) -> Features:
     """Computes all features.
 
@@ -224,42 +275,21 @@ def make_features(lists: CandidateLists, windows: Windows, targets: NDArray[np.i
         targets: (W, T), -1 behind the last.
         k: Cut-off of NDCG, peak and overlap.
     """
-    return features_of_blocks([lists], windows, targets, k)
+    return features_by(ListNumbers.of(lists, targets, k), windows)
 
 
-def features_of_blocks(
-    blocks: Iterable[CandidateLists], windows: Windows, targets: NDArray[np.int32], k: int
-) -> Features:
-    """Computes all features from the lists of some windows at a time; `make_features` says what they are.
-
-    Args:
-        blocks: Candidate lists of all windows, one block of windows behind the other.
-        windows: See `make_features`.
-        targets: See `make_features`.
-        k: See `make_features`.
-    """
-    parts: list[tuple[Floats, ...]] = []
-    begin = 0
-    for lists in blocks:
-        own = targets[begin : begin + len(lists.items)]
-        ranks = own_ranks(lists.items, own)
-        ndcg = own_ndcg(ranks, (own >= 0).sum(1), k)
-        parts.append((ndcg, ranks.min(2), *_first_and_lead(lists.items, lists.scores, k), _overlap(lists.items, k)))
-        begin += len(own)
-    ndcg, best_rank, first, lead, overlap = map(np.concatenate, zip(*parts, strict=True))
-    track_ndcg, track_rank, track_count = track_record(windows, ndcg, best_rank)
-    learnt = windows.of(*LEARNT_FROM)
-    strength, peak = ListScale.by(first[learnt], lead[learnt], k).quantiles(first, lead)
+def features_by(own: ListNumbers, windows: Windows) -> Features:
+    """Computes all features from what is known of the lists; `make_features` says of which windows."""
+    strength, peak = own.strength_and_peak(windows)
     return Features(
-        ndcg=ndcg,
-        best_rank=best_rank,
-        strength=strength,
-        peak=peak,
-        overlap=overlap,
-        track_ndcg=track_ndcg,
-        track_rank=track_rank,
-        track_count=track_count,
+        own.ndcg, own.best_rank, strength, peak, own.overlap, *track_record(windows, own.ndcg, own.best_rank)
     )
+
+
+def with_outcomes(features: Features, windows: Windows, ndcg: Floats, best_rank: Floats) -> Features:
+    """Returns the features of the windows with other outcomes of the same lists, (W, M) each."""
+    record = track_record(windows, ndcg, best_rank)
+    return Features(ndcg, best_rank, features.strength, features.peak, features.overlap, *record)
 
 
 def save_features(path: Path, features: Features) -> None:

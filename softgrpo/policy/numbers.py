@@ -6,7 +6,7 @@ Legend: W windows, F numbers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,20 +101,9 @@ def window_numbers(known: Known, config: FeaturesConfig, earlier: Sequence[Known
         config: Which blocks are on.
         earlier: What is known of the windows that `split.cross_fit` adds, part by part; they come behind the others.
     """
-    return numbers_of_blocks([known, *earlier], config, known.windows.of(Part.POLICY))
-
-
-def numbers_of_blocks(blocks: Iterable[Known], config: FeaturesConfig, policy: NDArray[np.int64]) -> WindowNumbers:
-    """Computes the numbers of all windows, of some windows at a time.
-
-    Args:
-        blocks: What is known of the windows, one block behind the other.
-        config: Which blocks of numbers are on.
-        policy: Places of the policy windows, which the levels are made from.
-    """
-    found = [name_and_compute(known, config) for known in blocks]
+    found = [name_and_compute(each, config) for each in (known, *earlier)]
     values = np.concatenate([each for _, each in found])
-    return WindowNumbers(found[0][0], values, quintiles(values[policy]))
+    return WindowNumbers(found[0][0], values, quintiles(values[known.windows.of(Part.POLICY)]))
 
 
 def quintiles(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,35 +28,19 @@ NO_PROMPT = PromptParts("", (), "")
 
 def save_prompts(path: Path, parts: Sequence[PromptParts]) -> None:
     """Writes one row per window."""
-    with PromptsWriter(path) as writer:
-        writer.write(parts)
+    with pq.ParquetWriter(path, PROMPT_SCHEMA) as file:
+        file.write_table(prompts_table(parts))
 
 
-class PromptsWriter:
-    """Writes prompts, those of some windows at a time as a row group: one row per window.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetWriter(path, PROMPT_SCHEMA)
-
-    def __enter__(self) -> PromptsWriter:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def write(self, parts: Sequence[PromptParts]) -> None:
-        """Writes the prompts of the next windows."""
-        rows = {
-            "head": [part.head for part in parts],
-            "items": [list(part.items) for part in parts],
-            "tail": [part.tail for part in parts],
-            "shorter": [list(part.shorter) for part in parts],
-        }
-        self._file.write_table(pa.table(rows, schema=PROMPT_SCHEMA))
+def prompts_table(parts: Sequence[PromptParts]) -> pa.Table:
+    """Returns prompts as files hold them, one row per window."""
+    rows = {
+        "head": [part.head for part in parts],
+        "items": [list(part.items) for part in parts],
+        "tail": [part.tail for part in parts],
+        "shorter": [list(part.shorter) for part in parts],
+    }
+    return pa.table(rows, schema=PROMPT_SCHEMA)
 
 
 def load_prompts(path: Path, rows: NDArray[np.int64]) -> list[PromptParts]:

@@ -11,7 +11,7 @@ from softgrpo.recallers.candidates import NO_ITEM, REBUILD
 
 
 def check_candidates(
-    lists: CandidateLists, corpus: Corpus, windows: Windows, positions: Positions | None = None
+    lists: CandidateLists, corpus: Corpus, windows: Windows, positions: Positions | None = None, before: int = 0
 ) -> None:
     """Checks that lists are what they have to be.
 
@@ -20,6 +20,7 @@ def check_candidates(
         corpus: All interactions.
         windows: The windows that they are for.
         positions: Of the corpus, where they are known already.
+        before: How many windows come before these, whose numbers messages tell.
 
     Raises:
         CandidateError: The lists are of another shape, or one has a gap, an item that does not exist, a repeated item, a
@@ -36,35 +37,29 @@ def check_candidates(
     for number, name in enumerate(lists.recallers):
         items, scores = lists.items[:, number], lists.scores[:, number]
         filled = items != NO_ITEM
-        _refuse(filled[:, 1:] & ~filled[:, :-1], name, "has an empty place before its end", "A list has no gaps")
-        _refuse(
-            filled != ~np.isnan(scores), name, "has an item without a score, or a score without one", "They go together"
-        )
+
+        def refuse(wrong: NDArray[np.bool_], what: str, rule: str, name: str = name) -> None:
+            if wrong.any():
+                window = before + int(np.argwhere(wrong)[0, 0])
+                raise CandidateError(
+                    f"The list of {name} for window {window} {what}", rule, REBUILD, code="CANDIDATE-009"
+                )
+
+        refuse(filled[:, 1:] & ~filled[:, :-1], "has an empty place before its end", "A list has no gaps")
+        refuse(filled != ~np.isnan(scores), "has an item without a score, or a score without one", "They go together")
         wrong = filled & ((items < 0) | (items >= corpus.num_items))
-        _refuse(wrong, name, "holds an item that does not exist", f"Items are 0..{corpus.num_items - 1}")
-        _refuse(filled & ~np.isfinite(scores) & ~np.isnan(scores), name, "has an infinite score", "Scores are finite")
-        _refuse(
-            filled[:, 1:] & (scores[:, 1:] > scores[:, :-1]), name, "has scores that rise", "The best item comes first"
-        )
+        refuse(wrong, "holds an item that does not exist", f"Items are 0..{corpus.num_items - 1}")
+        refuse(filled & ~np.isfinite(scores) & ~np.isnan(scores), "has an infinite score", "Scores are finite")
+        refuse(filled[:, 1:] & (scores[:, 1:] > scores[:, :-1]), "has scores that rise", "The best item comes first")
         ordered = np.sort(np.where(filled, items, -1 - np.arange(lists.depth)), axis=1)
-        _refuse(ordered[:, 1:] == ordered[:, :-1], name, "holds an item twice", "An item appears once")
+        refuse(ordered[:, 1:] == ordered[:, :-1], "holds an item twice", "An item appears once")
         seen = position(np.broadcast_to(windows.user[:, None], items.shape)[filled], items[filled])
         leaked = np.zeros_like(filled)
         leaked[filled] = seen < np.broadcast_to(windows.start[:, None], items.shape)[filled]
         if leaked.any():
-            window = int(np.argwhere(leaked)[0, 0])
+            window = before + int(np.argwhere(leaked)[0, 0])
             received = f"The list of {name} for window {window} holds an item of the window's history"
             raise LeakageError(received, "Candidates are unseen items", REBUILD, code="LEAKAGE-004")
-
-
-def _refuse(wrong: NDArray[np.bool_], name: str, what: str, rule: str) -> None:
-    if wrong.any():
-        raise CandidateError(
-            f"The list of {name} for window {int(np.argwhere(wrong)[0, 0])} {what}",
-            rule,
-            REBUILD,
-            code="CANDIDATE-009",
-        )
 
 
 class Positions:

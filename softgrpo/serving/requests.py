@@ -171,8 +171,8 @@ class Describer:
             features,
             self.embeddings,
             vectors,
-            reference.popularity,
-            reference.seconds,
+            popularity=reference.popularity,
+            seconds=reference.seconds,
         )
         names, values = name_and_compute(known, self.config)
         if names != reference.names:

@@ -6,13 +6,14 @@ The folder-level contract that `softgrpo.pipeline.run` (one process) and `tasks`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import ConfigError, nearest
 from softgrpo.reporting import Reporter
+from softgrpo.stages.pieces import InThisProcess, Pieces
 
 COST = "cost/"
 """Beginning of the names of measured times."""
@@ -35,6 +36,7 @@ class StageContext:
         out: Empty folder to fill.
         work: Folder that survives a crash of this stage, for checkpoints; it belongs to this stage's key alone.
         reporter: Receives curves and log lines.
+        pieces: Has work on windows done, a piece at a time.
     """
 
     config: ExperimentConfig
@@ -43,6 +45,7 @@ class StageContext:
     out: Path
     work: Path
     reporter: Reporter
+    pieces: Pieces = field(default_factory=InThisProcess)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -26,29 +25,24 @@ from softgrpo.common.artifacts import (
     PROMPTS,
     RECALLER_CURVES,
 )
-from softgrpo.common.records import Corpus, ListSource, Part, Windows
+from softgrpo.common.records import CandidateLists, ListSource, Part, Windows
 from softgrpo.config import ExperimentConfig
-from softgrpo.data.corpus import load_corpus
-from softgrpo.data.cross_fit import all_windows
-from softgrpo.data.windows import load_windows, targets_of, write_windows
-from softgrpo.policy.blocks.block import Known, UserVectors
-from softgrpo.policy.blocks.pace import in_seconds
-from softgrpo.policy.blocks.popularity import training_counts
-from softgrpo.policy.catalogue import Catalogue
-from softgrpo.policy.features import Features, features_of_blocks, save_features
-from softgrpo.policy.numbers import WindowNumbers, numbers_of_blocks, save_numbers
-from softgrpo.policy.prompt_files import NO_PROMPT, PromptsWriter
-from softgrpo.policy.prompts import PromptFormatter
+from softgrpo.data.windows import write_windows
+from softgrpo.policy.features import Features, ListNumbers, features_by, save_features
+from softgrpo.policy.numbers import WindowNumbers, quintiles, save_numbers
+from softgrpo.policy.prompt_files import PROMPT_SCHEMA, load_prompts
 from softgrpo.policy.shift import LARGE_SHIFT, InputShift, input_shifts, largest_first, save_shifts
 from softgrpo.ranking.normalisation import fit_platt
-from softgrpo.recallers.stored_lists import StoredLists
+from softgrpo.recallers.stored_lists import ListsWriter, StoredLists
 from softgrpo.reporting import Reporter
 from softgrpo.stages.contract import StageContext
-from softgrpo.stages.inputs import embeddings_of
+from softgrpo.stages.described import array_table, of_numbers, open_lists, open_numbers, open_prompts, pieces_of
 from softgrpo.stages.merge_files import save_merges
-from softgrpo.stages.shards import held_bytes, learning_windows, prompted_windows, searched, seeded_sample, shard_size
-from softgrpo.stages.user_vectors import fit_vectors
-from softgrpo.stages.views import View, join_features, rows_of_features, score_scales, views_of, write_pools
+from softgrpo.stages.opened import Opened
+from softgrpo.stages.pieces import Piece, array_text
+from softgrpo.stages.shards import held_bytes, learning_windows, searched, seeded_sample, shard_size
+from softgrpo.stages.user_vectors import VectorReader, fit_vectors
+from softgrpo.stages.views import join_features, score_scales
 
 logger = logging.getLogger(__name__)
 
@@ -84,64 +78,45 @@ def report_shift(shifts: Sequence[InputShift]) -> dict[str, float]:
     }
 
 
-def user_vectors(context: StageContext, corpus: Corpus, windows: Windows) -> UserVectors | None:
+def user_vectors(context: StageContext, opened: Opened) -> VectorReader | None:
     """Returns what reads the recallers' user vectors, stores how, and says whose are read; None where the block has none."""
     config = context.config
-    reader = fit_vectors(config, context.inputs, corpus, windows)
+    if not config.features.user_vector:
+        return None
+    reader = fit_vectors(config, opened.recallers, opened.corpus, opened.of_split)
     if reader is not None:
         reader.save(context.out)
-    if config.features.user_vector:
-        read = () if reader is None else tuple(reader.projections)
-        left_out = [name for name in config.recall.recallers if name not in read]
-        context.reporter.info(
-            f"user vectors are read of {', '.join(read) or 'no recaller'}; without one: {', '.join(left_out) or 'none'}"
-        )
+    read = () if reader is None else tuple(reader.projections)
+    left_out = [name for name in config.recall.recallers if name not in read]
+    context.reporter.info(
+        f"user vectors are read of {', '.join(read) or 'no recaller'}; without one: {', '.join(left_out) or 'none'}"
+    )
     return reader
 
 
-def features_of(view: View, lists: StoredLists, targets: NDArray[np.int32], k: int) -> Features:
-    """Returns the features of the windows of a view.
-
-    Args:
-        view: The windows.
-        lists: Of all views.
-        targets: Of all views, (W, T).
-        k: Cut-off of the labels.
-    """
-    blocks = (own for _, own in view.blocks(lists))
-    return features_of_blocks(blocks, view.windows, targets[view.rows], k)
-
-
-def known_blocks(
-    views: Sequence[View],
-    corpus: Corpus,
-    lists: StoredLists,
-    features: Features,
-    embeddings: NDArray[np.float32] | None,
-    vectors: UserVectors | None,
-) -> Iterator[Known]:
-    """Gives what is known of the windows of all views, a block at a time.
-
-    Args:
-        views: The windows.
-        corpus: All interactions.
-        lists: Of all views.
-        features: Of all views.
-        embeddings: Of the items' texts.
-        vectors: Reads the recallers' user vectors.
-    """
-    seconds = in_seconds(corpus.time)
-    for view in views:
-        popularity = training_counts(corpus, view.windows)
-        for rows, own in view.blocks(lists):
-            windows = view.windows.at(rows - rows_before(view))
-            of_block = rows_of_features(features, slice(int(rows[0]), int(rows[-1]) + 1))
-            yield Known(corpus, windows, own, of_block, embeddings, vectors, popularity, seconds)
+def write_lists(context: StageContext, opened: Opened) -> Features:
+    """Writes the lists of all views into one file, one behind the other, and returns the features of their windows."""
+    pool, path = opened.pools[0], context.out / CANDIDATES
+    own = []
+    with ListsWriter(path, pool.recallers, pool.depth, len(opened.windows)) as writer:
+        for made in context.pieces.make(open_lists, opened, {}, pieces_of(opened)):
+            writer.write(CandidateLists(pool.recallers, made["items"], made["scores"]))
+            own.append({name: array for name, array in made.items() if name not in ("items", "scores")})
+    known = ListNumbers.join(own)
+    return join_features([features_by(known.rows(view.rows), view.windows) for view in opened.views])
 
 
-def rows_before(view: View) -> int:
-    """Returns how many windows come before those of a view."""
-    return int(view.rows.start)
+def make_numbers(
+    context: StageContext, opened: Opened, features: Features, vectors: VectorReader | None
+) -> WindowNumbers:
+    """Returns the numbers of all windows."""
+    common = {} if vectors is None else vectors.tensors
+    names, values = "", []
+    for made in context.pieces.make(open_numbers, opened, common, pieces_of(opened, features)):
+        names = array_text(made["names"])
+        values.append(made["values"])
+    joined = np.concatenate(values)
+    return WindowNumbers(tuple(json.loads(names)), joined, quintiles(joined[opened.windows.of(Part.POLICY)]))
 
 
 def platt_of(
@@ -203,55 +178,34 @@ def report_earlier(reporter: Reporter, lists: ListSource, windows: Windows) -> d
     return {"windows_earlier": float(count)} | known
 
 
-def write_prompts(
-    out: Path,
-    config: ExperimentConfig,
-    corpus: Corpus,
-    windows: Windows,
-    lists: StoredLists,
-    features: Features,
-    numbers: WindowNumbers,
-) -> None:
-    """Writes the prompts of the windows that have one, a block at a time, and that of the first of them as an example."""
-    prompted = prompted_windows(windows, config.train.sample_windows, config.seed)
-    catalogue = Catalogue.of(corpus.items, in_seconds(corpus.time), titles=config.told_prompt.titles)
-    example = int(learning_windows(windows, config.train.sample_windows, config.seed)[0][0])
-    with PromptsWriter(out / PROMPTS) as writer:
-        for part, own in lists.blocks():
-            formatter = PromptFormatter(
-                config.told_prompt,
-                corpus,
-                windows.at(part),
-                own,
-                rows_of_features(features, part),
-                replace(numbers, values=numbers.values[part]),
-                catalogue,
-            )
-            prompts = [formatter.parts(row) if has else NO_PROMPT for row, has in enumerate(prompted[part].tolist())]
-            writer.write(prompts)
-            if part.start <= example < part.stop:
-                (out / "example_prompt.txt").write_text(prompts[example - part.start].text(), encoding="utf-8")
+def write_prompts(context: StageContext, opened: Opened, features: Features, numbers: WindowNumbers) -> None:
+    """Writes the prompts of the windows that have one, a piece at a time, and that of the first of them as an example."""
+    asked = (
+        Piece(piece.rows, {**piece.given, "values": numbers.values[piece.rows]})
+        for piece in pieces_of(opened, features)
+    )
+    path = context.out / PROMPTS
+    with pq.ParquetWriter(path, PROMPT_SCHEMA) as file:
+        for made in context.pieces.make(open_prompts, opened, of_numbers(numbers), asked):
+            file.write_table(array_table(made["table"]))
+    first = learning_windows(opened.windows, context.config.train.sample_windows, context.config.seed)[0][:1]
+    (context.out / "example_prompt.txt").write_text(load_prompts(path, first)[0].text(), encoding="utf-8")
 
 
 def run(context: StageContext) -> dict[str, float]:
-    config, inputs, out = context.config, context.inputs, context.out
-    corpus, of_split = load_corpus(inputs["split"]), load_windows(inputs["split"])
-    views = views_of(of_split, config)
-    windows = all_windows(of_split, [view.windows for view in views[1:]])
-    write_pools(out / CANDIDATES, [view.pool(inputs, config.recall.recallers) for view in views])
-    lists = StoredLists.open(out / CANDIDATES, held_bytes(config.limits))
+    config, out = context.config, context.out
+    opened = Opened(config, context.inputs)
+    views, windows, targets = opened.views, opened.windows, opened.targets
+    features = write_lists(context, opened)
+    save_features(out / FEATURES, features)
+    opened.lists = lists = StoredLists.open(out / CANDIDATES, held_bytes(config.limits))
     (out / RECALLER_CURVES).write_text(json.dumps(recaller_curves(context)), encoding="utf-8")
-    targets = targets_of(corpus, windows)
     policy = windows.of(Part.POLICY)
     learnt, chosen_on = sampled(context, policy, windows.of(Part.VALID))
     platt = platt_of(config, lists, targets, learnt)
     if platt is not None:
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
-    vectors = user_vectors(context, corpus, of_split)
-    features = join_features([features_of(view, lists, targets, config.fusion.k) for view in views])
-    save_features(out / FEATURES, features)
-    known = known_blocks(views, corpus, lists, features, embeddings_of(inputs), vectors)
-    numbers = numbers_of_blocks(known, config.told_features, policy)
+    numbers = make_numbers(context, opened, features, user_vectors(context, opened))
     save_numbers(out / NUMBERS, numbers)
     shifts = input_shifts(numbers, windows)
     save_shifts(out / INPUT_SHIFTS, shifts)
@@ -279,7 +233,7 @@ def run(context: StageContext) -> dict[str, float]:
             torch.tensor(static.best.weights, dtype=torch.float64)
         )
         context.reporter.info(f"standard error of the mixture's NDCG on that sample of validation windows: {error:.5f}")
-    write_prompts(out, config, corpus, windows, lists, features, numbers)
+    write_prompts(context, opened, features, numbers)
     mixture = dict(zip(lists.recallers, static.best.weights, strict=True))
     context.reporter.info(
         f"best static mixture ({static.best.name}; merge {search.chosen.name}, of {len(search.tried)}): {mixture}, "

@@ -5,7 +5,7 @@ Legend: W windows, U users, F numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,8 @@ from softgrpo.config import FeaturesConfig, PromptConfig
 from softgrpo.data.windows import targets_of
 from softgrpo.errors import LeakageError
 from softgrpo.policy.blocks.block import Known
-from softgrpo.policy.features import make_features
+from softgrpo.policy.catalogue import Catalogue
+from softgrpo.policy.features import outcomes_of, with_outcomes
 from softgrpo.policy.numbers import WindowNumbers, name_and_compute, quintiles
 from softgrpo.policy.prompt_files import NO_PROMPT
 from softgrpo.policy.prompts import PromptFormatter, PromptParts
@@ -39,8 +40,8 @@ class World:
 def hidden_worlds(known: Known, k: int, seed: int) -> Iterator[World]:
     """Gives worlds in which everything from a window's start on is replaced, until each window has been in one.
 
-    Items and times are others; labels and track records are made again from them. The lists stay: their own check says that
-    recallers were trained on nothing that comes later.
+    Items and times are others; labels and track records are made again from them. The lists stay, and what follows from them
+    alone: their own check says that recallers were trained on nothing that comes later.
 
     Args:
         known: What is known of all windows.
@@ -53,25 +54,22 @@ def hidden_worlds(known: Known, k: int, seed: int) -> Iterator[World]:
     for turn in range(int(ordinal.max(initial=-1)) + 1):
         rows = np.flatnonzero(ordinal == turn)
         corpus = _hide(known.corpus, windows, rows, np.random.default_rng([seed, turn]))
-        features = make_features(known.lists, windows, targets_of(corpus, windows), k)
+        outcomes = outcomes_of(known.lists, targets_of(corpus, windows), k)
+        features = with_outcomes(known.features, windows, *outcomes)
         yield World(rows, replace(known, corpus=corpus, features=features))
 
 
-def check_one_per_window(
-    prompts: Sequence[PromptParts], numbers: WindowNumbers, windows: Windows, prompted: NDArray[np.bool_]
-) -> None:
-    """Checks that every window has numbers, each that needs one a prompt, and that levels in words follow from policy windows.
+def check_one_per_window(counts: Mapping[str, int], windows: Windows) -> None:
+    """Checks that every window has one of each thing that is stored.
 
     Args:
-        prompts: Of all windows, `NO_PROMPT` where there is none.
-        numbers: Of all windows.
+        counts: How many are stored, by what they are.
         windows: All windows.
-        prompted: (W,) windows that need a prompt.
 
     Raises:
-        LeakageError: Some are missing or too many, or the levels are others.
+        LeakageError: Some are missing or too many.
     """
-    for what, count in (("prompts", len(prompts)), ("rows of numbers", len(numbers.values))):
+    for what, count in counts.items():
         if count != len(windows):
             raise LeakageError(
                 f"{count} {what} for {len(windows)} windows",
@@ -79,14 +77,18 @@ def check_one_per_window(
                 DEFECT,
                 code="LEAKAGE-010",
             )
-    without = np.flatnonzero(prompted & np.array([prompt == NO_PROMPT for prompt in prompts], dtype=np.bool_))
-    if len(without):
-        raise LeakageError(
-            f"{len(without)} windows without a prompt, window {without[0]} the first",
-            "Every window that is learnt from, chosen by or tested has one, whatever came of it",
-            DEFECT,
-            code="LEAKAGE-018",
-        )
+
+
+def check_levels(numbers: WindowNumbers, windows: Windows) -> None:
+    """Checks that levels in words follow from policy windows.
+
+    Args:
+        numbers: Of all windows.
+        windows: All windows.
+
+    Raises:
+        LeakageError: The levels are others.
+    """
     expected = quintiles(numbers.values[windows.of(Part.POLICY)])
     if not np.allclose(numbers.cuts, expected, rtol=TOLERANCE, atol=TOLERANCE):
         raise LeakageError(
@@ -94,6 +96,27 @@ def check_one_per_window(
             "Words tell which fifth of the policy windows a number is in",
             DEFECT,
             code="LEAKAGE-012",
+        )
+
+
+def check_prompted(prompts: Sequence[PromptParts], prompted: NDArray[np.bool_], before: int = 0) -> None:
+    """Checks that every window has a prompt that needs one.
+
+    Args:
+        prompts: Of w windows, `NO_PROMPT` where there is none.
+        prompted: (w,) windows that need a prompt.
+        before: How many windows come before these, whose numbers messages tell.
+
+    Raises:
+        LeakageError: Some are missing.
+    """
+    without = np.flatnonzero(prompted & np.array([prompt == NO_PROMPT for prompt in prompts], dtype=np.bool_))
+    if len(without):
+        raise LeakageError(
+            f"{len(without)} windows without a prompt, window {before + without[0]} the first",
+            "Every window that is learnt from, chosen by or tested has one, whatever came of it",
+            DEFECT,
+            code="LEAKAGE-018",
         )
 
 
@@ -132,7 +155,9 @@ def check_numbers(world: World, numbers: WindowNumbers, config: FeaturesConfig) 
     return values.size
 
 
-def check_prompts(world: World, prompts: Sequence[PromptParts], numbers: WindowNumbers, config: PromptConfig) -> int:
+def check_prompts(
+    world: World, prompts: Sequence[PromptParts], numbers: WindowNumbers, config: PromptConfig, catalogue: Catalogue
+) -> int:
     """Checks that no prompt of the world's windows tells anything from behind their history.
 
     A prompt that knew a target, or the outcome of its own or of a later window, would differ.
@@ -142,6 +167,7 @@ def check_prompts(world: World, prompts: Sequence[PromptParts], numbers: WindowN
         prompts: The stored prompts of all windows.
         numbers: The numbers of all windows, which `check_numbers` has seen.
         config: What prompts contain.
+        catalogue: What prompts say of items.
 
     Returns:
         How many prompts were compared.
@@ -150,7 +176,7 @@ def check_prompts(world: World, prompts: Sequence[PromptParts], numbers: WindowN
         LeakageError: A prompt is another in the hidden world.
     """
     known = world.known
-    formatter = PromptFormatter(config, known.corpus, known.windows, known.lists, known.features, numbers)
+    formatter = PromptFormatter(config, known.corpus, known.windows, known.lists, known.features, numbers, catalogue)
     compared = [window for window in world.rows.tolist() if prompts[window] != NO_PROMPT]
     for window in compared:
         if formatter.parts(window) != prompts[window]:

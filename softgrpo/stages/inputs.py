@@ -18,7 +18,7 @@ from softgrpo.baselines.merge_search import MergeSearch
 from softgrpo.baselines.static_mixture import StaticMixture
 from softgrpo.common.artifacts import CANDIDATES, EMBEDDINGS, FEATURES, MERGES, NUMBERS, PLATT, PROMPTS, WINDOWS
 from softgrpo.common.embeddings import load_embeddings
-from softgrpo.common.records import CandidateLists, Corpus, ListSource, Windows
+from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
@@ -100,7 +100,7 @@ class Prepared:
         return load_windows(self.data if (self.data / WINDOWS).is_file() else self.split)
 
     @cached_property
-    def stored_lists(self) -> ListSource:
+    def stored_lists(self) -> StoredLists:
         """Candidate lists, to be read for some windows at a time."""
         return StoredLists.open(self.data / CANDIDATES, held_bytes(self.config.limits))
 

@@ -16,8 +16,9 @@ from softgrpo.common.records import Corpus, Part, Windows
 from softgrpo.config import SplitConfig
 from softgrpo.data.windows import make_windows, targets_of
 from softgrpo.errors import LeakageError
-from softgrpo.policy.features import Features
+from softgrpo.policy.features import Features, ListNumbers
 from softgrpo.recallers.candidate_checks import Positions
+from softgrpo.stages.views import View
 
 DEFECT = "This is a defect, not a matter of settings: keep the stored stages and report it"
 TOLERANCE = 1e-4
@@ -88,12 +89,9 @@ def check_same_windows(windows: Windows, expected: Windows) -> None:
     Raises:
         LeakageError: There are fewer, more or other ones, or they are in another order.
     """
-    in_order = [
-        list(zip(each.user.tolist(), each.part.tolist(), each.start.tolist(), each.end.tolist(), strict=True))
-        for each in (windows, expected)
-    ]
-    if in_order[0] != in_order[1]:
-        stored, of_split = map(set, in_order)
+    found, wanted = (np.column_stack([each.user, each.part, each.start, each.end]) for each in (windows, expected))
+    if not np.array_equal(found, wanted):
+        stored, of_split = (set(map(tuple, each.tolist())) for each in (found, wanted))
         lost = len({row[0] for row in of_split} - {row[0] for row in stored})
         raise LeakageError(
             f"{len(of_split - stored)} windows are missing ({lost} users have none) "
@@ -129,8 +127,13 @@ def check_everyone_is_tested(tested: NDArray[np.integer], windows: Windows) -> i
     return len(test_windows)
 
 
-def check_track_record(features: Features, windows: Windows) -> int:
+def check_track_record(features: Features, windows: Windows, before: int = 0) -> int:
     """Checks that each window's track record is made of the outcomes inside its history, and of no other.
+
+    Args:
+        features: Of W windows.
+        windows: All windows that their users have.
+        before: How many windows come before these, whose numbers messages tell.
 
     Returns:
         How many earlier outcomes the records hold.
@@ -153,7 +156,7 @@ def check_track_record(features: Features, windows: Windows) -> int:
     wrong |= ~np.isclose(features.track_ndcg, mean, atol=TOLERANCE, equal_nan=True).all(1)
     wrong |= ~np.isclose(features.track_rank, rank, rtol=TOLERANCE, equal_nan=True).all(1)
     if wrong.any():
-        window = int(np.flatnonzero(wrong)[0])
+        window = before + int(np.flatnonzero(wrong)[0])
         raise LeakageError(
             f"The track records of {int(wrong.sum())} windows, window {window} the first, tell of other outcomes than those before",
             "A track record holds only outcomes whose last target lies inside the present history",
@@ -161,6 +164,31 @@ def check_track_record(features: Features, windows: Windows) -> int:
             code="LEAKAGE-009",
         )
     return int(count.sum())
+
+
+def check_shapes(features: Features, own: ListNumbers, view: View) -> None:
+    """Checks that what is stored of the shape of lists follows from the lists, whose sizes are told by those of policy windows.
+
+    Args:
+        features: Of all windows.
+        own: What is known of the lists of the windows of a view.
+        view: The windows.
+
+    Raises:
+        LeakageError: Something else is stored.
+    """
+    strength, peak = own.strength_and_peak(view.windows)
+    for name, expected in (("strength", strength), ("peak", peak), ("overlap", own.overlap)):
+        stored = getattr(features, name)[view.rows]
+        wrong = ~np.isclose(stored, expected, atol=TOLERANCE, equal_nan=True).all(1)
+        if wrong.any():
+            window = view.rows.start + int(np.flatnonzero(wrong)[0])
+            raise LeakageError(
+                f"The {name} of the lists of {int(wrong.sum())} windows, window {window} the first, is not what the lists say",
+                "The shape of a list is compared with those of the policy windows, and with nothing else",
+                DEFECT,
+                code="LEAKAGE-019",
+            )
 
 
 def _pairs_of_a_user(windows: Windows) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -176,4 +204,4 @@ def _pairs_of_a_user(windows: Windows) -> Iterator[tuple[NDArray[np.int64], NDAr
 def named(window: int, corpus: Corpus, windows: Windows) -> str:
     """Returns what a message calls a window."""
     user = corpus.users[Columns.Token].iloc[windows.user[window]]
-    return f"window {window} (user {user!r}, {Part(windows.part[window]).name.lower()}, behind {windows.start[window]} items)"
+    return f"a {Part(windows.part[window]).name.lower()} window of user {user!r} (behind {windows.start[window]} items)"

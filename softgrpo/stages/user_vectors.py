@@ -92,36 +92,55 @@ class VectorReader:
             for name, projection in self.projections.items()
         }
 
-    def save(self, folder: Path) -> None:
-        """Writes the projections into the folder of the stage `data`."""
+    @property
+    def tensors(self) -> dict[str, NDArray[np.float64]]:
+        """The projections as named arrays, which `read_vectors` reads."""
         tensors: dict[str, NDArray[np.float64]] = {}
         for name, projection in self.projections.items():
             tensors |= {_MEAN + name: projection.mean, _COMPONENTS + name: np.ascontiguousarray(projection.components)}
-        save_file(tensors, folder / USER_VECTORS)
+        return tensors
+
+    def save(self, folder: Path) -> None:
+        """Writes the projections into the folder of the stage `data`."""
+        save_file(self.tensors, folder / USER_VECTORS)
 
 
 def fit_vectors(
-    config: ExperimentConfig, inputs: Mapping[str, Path], corpus: Corpus, windows: Windows
+    config: ExperimentConfig, recallers: Mapping[str, RecBoleRecaller], corpus: Corpus, windows: Windows
 ) -> VectorReader | None:
-    """Opens the recallers that have user vectors and fits their projections on policy windows.
+    """Fits projections of the vectors of some recallers on policy windows.
 
     Args:
         config: The resolved configuration.
-        inputs: Folders of the stages `recall-<recaller>`, among others.
+        recallers: Those with user vectors, by name.
         corpus: All interactions.
-        windows: All windows.
+        windows: All windows of the split.
 
     Returns:
-        None where the block is off or no recaller has vectors.
+        None where no recaller has vectors.
     """
-    opened = _open(config, inputs, corpus) if config.features.user_vector else {}
     learnt, batch_size = _part(windows, Part.POLICY), config.recall.batch_size
     fitted = {
         name: fit_projection(_vectors(recaller, *_asked(corpus, learnt), batch_size), config.features.user_vector_size)
-        for name, recaller in opened.items()
+        for name, recaller in recallers.items()
     }
     projections = {name: projection for name, projection in fitted.items() if projection is not None}
-    return VectorReader(opened, projections, batch_size) if projections else None
+    return VectorReader(recallers, projections, batch_size) if projections else None
+
+
+def read_vectors(
+    tensors: Mapping[str, NDArray[np.float64]], config: ExperimentConfig, recallers: Mapping[str, RecBoleRecaller]
+) -> VectorReader:
+    """Returns what reads vectors with projections that were fitted before.
+
+    Args:
+        tensors: See `VectorReader.tensors`.
+        config: The resolved configuration.
+        recallers: Those with user vectors, by name.
+    """
+    names = [name for name in config.recall.recallers if _MEAN + name in tensors]
+    projections = {name: Projection(tensors[_MEAN + name], tensors[_COMPONENTS + name]) for name in names}
+    return VectorReader(recallers, projections, config.recall.batch_size)
 
 
 def load_vectors(
@@ -131,16 +150,13 @@ def load_vectors(
 
     Args:
         config: The resolved configuration.
-        inputs: As in `fit_vectors`.
+        inputs: Folders of the stages `recall-<recaller>`, among others.
         corpus: All interactions.
         folder: Of the stage `data`.
     """
     if not (folder / USER_VECTORS).is_file():
         return None
-    tensors = load_file(folder / USER_VECTORS)
-    names = [name for name in config.recall.recallers if _MEAN + name in tensors]
-    projections = {name: Projection(tensors[_MEAN + name], tensors[_COMPONENTS + name]) for name in names}
-    return VectorReader(_open(config, inputs, corpus), projections, config.recall.batch_size)
+    return read_vectors(load_file(folder / USER_VECTORS), config, open_recallers(config, inputs, corpus))
 
 
 def check_projections(reader: VectorReader, corpus: Corpus, windows: Windows) -> None:
@@ -162,8 +178,17 @@ def check_projections(reader: VectorReader, corpus: Corpus, windows: Windows) ->
             )
 
 
-def _open(config: ExperimentConfig, inputs: Mapping[str, Path], corpus: Corpus) -> dict[str, RecBoleRecaller]:
-    """Returns the recallers of the pool that have user vectors, by name."""
+def open_recallers(config: ExperimentConfig, inputs: Mapping[str, Path], corpus: Corpus) -> dict[str, RecBoleRecaller]:
+    """Opens the recallers of the pool that have user vectors.
+
+    Args:
+        config: The resolved configuration.
+        inputs: Folders of the stages `recall-<recaller>`, among others.
+        corpus: All interactions.
+
+    Returns:
+        Them, by name.
+    """
     from softgrpo.recallers.recbole_adapter import load_recaller
     from softgrpo.recallers.recbole_model import RecBoleRecaller
     from softgrpo.recallers.recbole_vectors import has_user_vector

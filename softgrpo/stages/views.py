@@ -6,22 +6,19 @@ view trained on, and a score is compared with scores of the same recallers. Lege
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from softgrpo.common.artifacts import CANDIDATES
 from softgrpo.common.names import name_fold
-from softgrpo.common.records import CandidateLists, ListSource, Part, Windows
+from softgrpo.common.records import ListSource, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.cross_fit import cross_fit
 from softgrpo.policy.features import Features
-from softgrpo.recallers.candidates import BLOCK
-from softgrpo.recallers.stored_lists import ListsWriter, StoredLists, StoredPool
-from softgrpo.stages.shards import in_shards
+from softgrpo.recallers.stored_lists import StoredPool
 
 
 @dataclass(frozen=True)
@@ -51,15 +48,6 @@ class View:
         """
         return StoredPool.open([inputs[self.node(name)] / CANDIDATES for name in recallers])
 
-    def blocks(self, lists: StoredLists) -> Iterator[tuple[NDArray[np.int64], CandidateLists]]:
-        """Gives these windows a block at a time: their numbers among those of all views, and their lists.
-
-        Args:
-            lists: Of all views.
-        """
-        for block in in_shards(np.arange(lists.windows)[self.rows], BLOCK):
-            yield block, lists.rows(block)
-
 
 def views_of(windows: Windows, config: ExperimentConfig) -> tuple[View, ...]:
     """Returns the view of the split, and behind it that of each part of `split.cross_fit`.
@@ -75,20 +63,6 @@ def views_of(windows: Windows, config: ExperimentConfig) -> tuple[View, ...]:
         View(fold, each, slice(begin, end))
         for fold, (each, begin, end) in enumerate(zip(parts, (0, *ends), ends, strict=False))
     )
-
-
-def write_pools(path: Path, pools: Sequence[StoredPool]) -> None:
-    """Writes the lists of all views into one file, one behind the other; they have the same recallers and depth."""
-    recallers, depth = pools[0].recallers, pools[0].depth
-    with ListsWriter(path, recallers, depth, sum(pool.windows for pool in pools)) as writer:
-        for pool in pools:
-            for block in in_shards(np.arange(pool.windows), BLOCK):
-                writer.write(pool.rows(block))
-
-
-def rows_of_lists(lists: CandidateLists, rows: slice) -> CandidateLists:
-    """Returns the lists of some windows."""
-    return lists.rows(rows)
 
 
 def join_features(features: Sequence[Features]) -> Features:

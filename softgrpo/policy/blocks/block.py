@@ -39,6 +39,7 @@ class Known:
         embeddings: (I, d) of the items' texts, of unit length, zeros for an item without a text; None where there are none.
         vectors: Reads the recallers' own user vectors; None where no recaller has one, or nobody asked for them.
         popularity: (I,) how often each item occurs in the recallers' training part; None counts it in the corpus.
+        elsewhere: (I,) what that count lacks, of users who are not in the corpus; None where it holds all of them.
         seconds: Whether times are seconds since 1970; None looks at the corpus. Requests bring both of the run that they ask.
     """
 
@@ -49,6 +50,7 @@ class Known:
     embeddings: NDArray[np.float32] | None = None
     vectors: UserVectors | None = None
     popularity: NDArray[np.int64] | None = None
+    elsewhere: NDArray[np.int64] | None = None
     seconds: bool | None = None
 
     def of(self, rows: NDArray[np.int64]) -> Known:
