@@ -20,6 +20,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from softgrpo.errors import ConfigError, ProcessError, StoreError
 from softgrpo.stages.contract import Node
+from softgrpo.tasks.cluster_pieces import make_on_cluster
 from softgrpo.tasks.running.gpu import uses_gpu
 from softgrpo.tasks.running.isolation import Isolation, free_cores
 from softgrpo.tasks.servers.addresses import check_workers
@@ -138,6 +139,8 @@ class ParallelExecutor(Executor):
 class DaskExecutor(Executor):
     """Runs every stage that is not stored on a Dask cluster, each in a process of its own, and whole pipelines side by side.
 
+    Work on windows is cut into pieces that all workers make, see `softgrpo.tasks.cluster_pieces`.
+
     When a worker dies, Dask gives its stages to another one. A stage that is run twice does no harm: what it commits has the same
     key.
 
@@ -179,7 +182,7 @@ class DaskExecutor(Executor):
         for order in map(progress.order, nodes):
             key = order.key()
             if order.forced or not progress.store.knows(key):
-                order = replace(order, isolation=Isolation(), remote=True)
+                order = replace(order, isolation=Isolation(), elsewhere=make_on_cluster, remote=True)
                 with self._lock:
                     mine = key not in self._futures
                     if mine:

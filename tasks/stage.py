@@ -31,6 +31,7 @@ from softgrpo.reporting import Pruned, Reporter
 from softgrpo.stages.contract import Node, Watch, unwatched
 from softgrpo.tasks.running.gpu import gpu_slot
 from softgrpo.tasks.running.isolation import Isolation
+from softgrpo.tasks.running.piece_files import AskedPieces
 from softgrpo.tasks.running.progress_file import bar_watches, note_begin, note_end
 from softgrpo.tasks.running.progress_page import on_progress_page
 from softgrpo.tasks.running.retries import RETRY_DELAYS_SECONDS, worth_retrying
@@ -65,6 +66,7 @@ class Order:
         token: Names this order of a forced stage, and no other; empty for other stages.
         watch: Put between the stage and its reporter.
         isolation: Runs the stage in a process of its own; None runs it in this one.
+        elsewhere: Has the pieces of a stage made that runs in a process of its own; None leaves them to that process.
         remote: The task may run on another machine, which fetches what the stage reads.
     """
 
@@ -77,6 +79,7 @@ class Order:
     token: str
     watch: Watch
     isolation: Isolation | None = None
+    elsewhere: Callable[[Order, str, AskedPieces, Callable[[int], None]], None] | None = None
     remote: bool = False
 
     def key(self) -> str:
@@ -232,20 +235,31 @@ def _record(order: Order, key: str, make: Callable[[Reporter], Committed]) -> Re
         return store.publish(node, committed, run_id, settings, order.config)
 
 
-def _make(order: Order, key: str, reporter: Reporter) -> Committed:
-    """Runs a stage and commits its files."""
-    node, store = order.node, order.store
-    if order.remote and order.key() != key:
+def check_identity(order: Order, key: str) -> None:
+    """Checks that a stage is the same on this machine as where the run was started.
+
+    Raises:
+        StoreError: It is not.
+    """
+    if order.key() != key:
         raise StoreError(
-            f"{node.name} on {socket.gethostname()} has another identity than where the run was started",
+            f"{order.node.name} on {socket.gethostname()} has another identity than where the run was started",
             "Code, libraries and data must be the same on all machines of a run",
             "Bring the machines to the same state and run the same command again",
             code="STORE-038",
         )
+
+
+def _make(order: Order, key: str, reporter: Reporter) -> Committed:
+    """Runs a stage and commits its files."""
+    node, store = order.node, order.store
+    if order.remote:
+        check_identity(order, key)
+    elsewhere = None if order.elsewhere is None else partial(order.elsewhere, order, key)
     watches = bar_watches(order.parent_run, node.name)
     try:
         with gpu_slot(node, order.config), on_progress_page(node.name, *watches):
-            runnable = order.isolation.node(node) if order.isolation else node
+            runnable = order.isolation.node(node, elsewhere) if order.isolation else node
             committed = run_node(runnable, order.config, order.inputs(), key, store.local, reporter)
             if order.forced:
                 order.note_made(key)

@@ -112,9 +112,10 @@ def _outputs(run: FinishedRun, prepared: Prepared, method: UsableMethod) -> NDAr
     if method.kind == "gate":
         gate = load_gate(folders["gates"], method.key.removeprefix("gate_"))
         return gate.weights(prepared.numbers.values[rows], prepared.windows.start[rows])
-    from softgrpo.stages.test import policy_weights
+    from softgrpo.stages.answered import policy_weights
+    from softgrpo.stages.opened import Opened
 
-    return policy_weights(folders["grpo"], run.config, prepared, "policy on test windows").numpy()
+    return policy_weights(Opened(run.config, folders), "grpo", "policy on test windows").numpy()
 
 
 def notes(recommendation: Recommendation) -> list[str]:

@@ -68,7 +68,7 @@ class RecallerModel(Scorer, Protocol):
 
 
 def build_candidates(
-    model: Scorer, corpus: Corpus, windows: Windows, depth: int, batch_size: int, progress_label: str
+    model: Scorer, corpus: Corpus, windows: Windows, depth: int, batch_size: int, progress_label: str = ""
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Returns the top `depth` unseen items of every window.
 
@@ -80,14 +80,16 @@ def build_candidates(
         windows: The windows, whose histories are the input and the mask.
         depth: D.
         batch_size: Windows scored at a time.
-        progress_label: Text before the progress bar.
+        progress_label: Text before the progress bar; without one there is no bar.
 
     Returns:
         Items (W, D), -1 behind a shorter list, and scores (W, D), NaN there.
     """
     items = np.full((len(windows), depth), NO_ITEM, dtype=np.int32)
     scores = np.full((len(windows), depth), np.nan, dtype=np.float32)
-    with ProgressBar(total=len(windows), desc=progress_label, unit="window", mininterval=0.5) as bar:
+    with ProgressBar(
+        total=len(windows), desc=progress_label, unit="window", mininterval=0.5, disable=not progress_label
+    ) as bar:
         for first in range(0, len(windows), batch_size):
             rows = slice(first, min(first + batch_size, len(windows)))
             users = windows.user[rows].astype(np.int64)

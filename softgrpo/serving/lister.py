@@ -20,11 +20,10 @@ from softgrpo.common.names import TEXT
 from softgrpo.common.records import CandidateLists, Corpus
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import CandidateError
-from softgrpo.recallers.by_text import Adapter, TextRecaller, windows_at_a_time
+from softgrpo.recallers.by_text import windows_at_a_time
 from softgrpo.recallers.candidates import NO_ITEM, unseen_items
-from softgrpo.recallers.fitted_plugin import PluginRecaller
-from softgrpo.recallers.plugins import plugin_names
 from softgrpo.serving.new_items import KnowsNoNewItem
+from softgrpo.stages.stored_recallers import open_stored, open_text
 
 NO_USER = "does not know the user"
 NO_HISTORY = "knows no item of the history, or there is none"
@@ -143,25 +142,13 @@ def open_lister(
     for name in config.recall.recallers:
         if name in config.recall.files or name in without:
             continue
+        folder = folders[f"recall-{name}"] / "model"
         if name == TEXT:
-            text = _open_text(config, folders, work)
+            text = open_text(config, load_embeddings(folders["embed"] / EMBEDDINGS), folder, work)
             opened[name], known[name] = text, text.has_text
-        elif name in plugin_names():
-            plugin = PluginRecaller.load(folders[f"recall-{name}"] / "model")
-            opened[name], known[name] = plugin, plugin.trained
         else:
-            from softgrpo.recallers.recbole_adapter import load_recaller  # recbole only where it is used
-
-            model = load_recaller(folders[f"recall-{name}"] / "model", corpus)
-            opened[name], known[name] = model, model.trained
+            opened[name], known[name] = open_stored(name, corpus, folder)
         if new and name != TEXT:
             opened[name] = KnowsNoNewItem(opened[name], corpus.num_items, new)
             known[name] = np.pad(known[name], (0, new))
     return Lister(config.recall.recallers, opened, known, config.recall.depth, config.recall.batch_size)
-
-
-def _open_text(config: ExperimentConfig, folders: Mapping[str, Path], work: Path) -> TextRecaller:
-    embeddings = load_embeddings(folders["embed"] / EMBEDDINGS)
-    model = TextRecaller(embeddings, config.text.history_items, config.text.half_life)
-    folder = folders[f"recall-{TEXT}"] / "model"
-    return model.adapted(Adapter.load(folder), work / "adapted.safetensors") if folder.is_dir() else model

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from softgrpo.data.cross_fit import all_windows
 from softgrpo.data.windows import load_windows, targets_of, training_counts
 from softgrpo.policy.blocks.pace import in_seconds
 from softgrpo.policy.catalogue import Catalogue
+from softgrpo.recallers.candidates import Scorer
 from softgrpo.recallers.stored_lists import StoredPool
 from softgrpo.stages.inputs import Prepared, embeddings_of
 from softgrpo.stages.shards import prompted_windows
@@ -39,11 +41,18 @@ class Opened:
         config: The resolved configuration.
         inputs: Folder of each of them, by node name.
         lists: Of all views in one file, once there is one; until then they are pooled from the files of the recallers.
+        scorer: The recaller that the stage itself has trained.
     """
 
     config: ExperimentConfig
     inputs: Mapping[str, Path]
     lists: ListSource | None = None
+    scorer: Scorer | None = None
+
+    @cached_property
+    def scratch(self) -> TemporaryDirectory[str]:
+        """A folder for as long as this is open."""
+        return TemporaryDirectory()
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -76,3 +77,18 @@ def text_array(text: str) -> NDArray[np.uint8]:
 def array_text(array: NDArray[np.uint8]) -> str:
     """Returns the text of `text_array`."""
     return array.tobytes().decode("utf-8")
+
+
+def packed(folder: Path) -> Arrays:
+    """Returns the files of a folder as arrays of bytes, by their paths in it behind a slash; none where there is no such folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {f"/{path.relative_to(folder).as_posix()}": np.fromfile(path, dtype=np.uint8) for path in files}
+
+
+def unpack(arrays: Arrays, folder: Path) -> None:
+    """Writes the files of `packed` into a new folder; nothing where there are none."""
+    for name, data in arrays.items():
+        if name.startswith("/"):
+            path = folder / name[1:]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data.tobytes())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from softgrpo.common.records import Corpus, Windows
-from softgrpo.data.corpus import load_corpus
-from softgrpo.data.windows import load_windows
 from softgrpo.recallers.candidates import RecallerModel
 from softgrpo.recallers.evidence import keep_training_input
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.lists import CurveKeeper, write_lists
+from softgrpo.stages.opened import Opened
 
 
 def train(
@@ -46,7 +45,7 @@ def train(
 
 
 def run(context: StageContext) -> dict[str, float]:
-    corpus, windows = load_corpus(context.inputs["split"]), load_windows(context.inputs["split"])
-    model = train(context, context.variant, corpus, windows)
+    opened = Opened(context.config, context.inputs)
+    model = train(context, context.variant, opened.corpus, opened.of_split)
     model.save(context.out / "model")
-    return write_lists(context, model, corpus, windows, context.config.recall.batch_size)
+    return write_lists(context, opened, model, context.out / "model", context.config.recall.batch_size)

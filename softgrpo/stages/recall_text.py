@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from softgrpo.common.artifacts import EMBEDDINGS
 from softgrpo.common.embeddings import load_embeddings
 from softgrpo.common.records import Corpus, Part, Windows
-from softgrpo.data.corpus import load_corpus
-from softgrpo.data.windows import load_windows, targets_of
+from softgrpo.data.windows import targets_of
 from softgrpo.errors import RecallerError
 from softgrpo.ranking.metrics import ndcg
 from softgrpo.recallers.by_text import Adapter, TextRecaller, windows_at_a_time
@@ -26,6 +25,7 @@ from softgrpo.recallers.evidence import keep_pairs
 from softgrpo.recallers.text_adapter import Examples, fit_adapter
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.lists import CurveKeeper, write_lists
+from softgrpo.stages.opened import Opened
 
 K = 10  # of the NDCG that an adapter is chosen by, as RecBole's recallers are; fusion.k must train no recaller anew
 MOST_WINDOWS = 10_000
@@ -33,15 +33,19 @@ MOST_WINDOWS = 10_000
 
 
 def run(context: StageContext) -> dict[str, float]:
-    config = context.config
-    corpus, windows = load_corpus(context.inputs["split"]), load_windows(context.inputs["split"])
-    embeddings = load_embeddings(context.inputs["embed"] / EMBEDDINGS)
-    model = TextRecaller(embeddings, config.text.history_items, config.text.half_life)
+    config, opened = context.config, Opened(context.config, context.inputs)
+    model = frozen_recaller(opened)
     learnt: dict[str, float] = {}
     if config.text.adapter != "off":
-        model, learnt = adapt(context, model, config.text.adapter, corpus, windows)
-    batch_size = windows_at_a_time(config.recall.batch_size, corpus.num_items)
-    return write_lists(context, model, corpus, windows, batch_size) | learnt
+        model, learnt = adapt(context, model, config.text.adapter, opened.corpus, opened.of_split)
+    batch_size = windows_at_a_time(config.recall.batch_size, opened.corpus.num_items)
+    return write_lists(context, opened, model, context.out / "model", batch_size) | learnt
+
+
+def frozen_recaller(opened: Opened) -> TextRecaller:
+    """Returns the recaller without an adapter."""
+    text = opened.config.text
+    return TextRecaller(load_embeddings(opened.inputs["embed"] / EMBEDDINGS), text.history_items, text.half_life)
 
 
 def adapt(

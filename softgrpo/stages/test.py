@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softgrpo.algorithm.batching import PromptCollator, predict_logits
-from softgrpo.baselines.zero_shot import can_generate, load_decoder, zero_shot_weights
+from softgrpo.baselines.zero_shot import can_generate
 from softgrpo.common.artifacts import CONFUSION, CURVES, INPUT_SHIFTS, RECALLER_CURVES
 from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
@@ -34,7 +32,6 @@ from softgrpo.evaluation.report_files import save_report
 from softgrpo.evaluation.rows import standard_methods
 from softgrpo.evaluation.summary import FOCUS
 from softgrpo.evaluation.table import Comparison, compare
-from softgrpo.policy.card import load_card
 from softgrpo.policy.prior import starting_weights
 from softgrpo.policy.shift import load_shifts
 from softgrpo.ranking.fusion import merged_lists
@@ -42,13 +39,14 @@ from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.sharded import ShardedLists
 from softgrpo.recallers.candidates import BLOCK
 from softgrpo.reporting import BEST_METRIC, Reporter
+from softgrpo.stages.answered import policy_logits, read_weights, untrained_weights
 from softgrpo.stages.choice import choose_method
-from softgrpo.stages.contract import MERGE_MILLISECONDS, POLICY_MILLISECONDS, StageContext
+from softgrpo.stages.contract import MERGE_MILLISECONDS, StageContext
 from softgrpo.stages.fitted import FittedBaselines
 from softgrpo.stages.inputs import Prepared, embeddings_of
 from softgrpo.stages.leakage import check_everyone_is_tested
 from softgrpo.stages.merge_table import bounds_note, merge_metrics, merge_rows, other_merges
-from softgrpo.stages.policy_rows import load_for, load_prior, rows_of
+from softgrpo.stages.opened import Opened
 from softgrpo.stages.shards import in_shards
 
 TIMED_WINDOWS = 512
@@ -68,57 +66,13 @@ SHOWN_CURVES = {
 }
 
 
-def on_cuda(config: ExperimentConfig) -> bool:
-    """Returns whether the language model runs on a GPU."""
-    return config.train.device != "cpu" and torch.cuda.is_available()
-
-
-def policy_logits_on_test(
-    folder: Path, config: ExperimentConfig, prepared: Prepared, label: str, reporter: Reporter | None = None
-) -> Tensor:
-    """Returns the logits (W, M) of a stored policy on the test windows, and reports how long it takes for one."""
-    policy = load_for(prepared, folder)
-    train = config.train
-    if on_cuda(config):
-        policy.model.to("cuda")
-    started = time.perf_counter()
-    log_prior = load_prior(prepared, folder, policy.card)
-    rows = rows_of(prepared, prepared.windows.of(Part.TEST), policy, log_prior=log_prior)
-    logits = predict_logits(
-        policy.model, rows, PromptCollator(policy.tokenizer), train.eval_batch_size, train.bf16, label
-    )
-    if reporter is not None:
-        reporter.metrics({POLICY_MILLISECONDS: 1000 * (time.perf_counter() - started) / len(logits)}, 0)
-    return logits
-
-
-def policy_weights(folder: Path, config: ExperimentConfig, prepared: Prepared, label: str) -> Tensor:
-    """Returns the weights (W, M) float64 of a stored policy on the test windows."""
-    return read_weights(folder, policy_logits_on_test(folder, config, prepared, label))
-
-
-def read_weights(folder: Path, logits: Tensor) -> Tensor:
-    """Returns logits (W, M) as weights, float64, at the temperature that a stored policy is read at."""
-    return (logits.double() / load_card(folder).reading_tau).softmax(-1)
-
-
-def untrained_weights(config: ExperimentConfig, prepared: Prepared) -> Tensor:
-    """Returns the weights (W, M) float64 of the untrained language model on the test windows."""
-    model, tokenizer = load_decoder(config.policy.model_name)
-    if on_cuda(config):
-        model.to("cuda")  # type: ignore[arg-type]
-    prompts = prepared.encoded(prepared.windows.of(Part.TEST), tokenizer).input_ids
-    train = config.train
-    return zero_shot_weights(model, tokenizer, prompts, prepared.recallers, train.eval_batch_size, train.bf16)
-
-
-def learned_weights(context: StageContext, prepared: Prepared) -> tuple[dict[str, Tensor], dict[str, str]]:
+def learned_weights(context: StageContext, opened: Opened) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Returns the weights (W, M) of each language model, and what a reader must know about a row that is not there."""
     config = context.config
     learned, notes = {}, {}
     if "zero_shot" in config.evaluation.baselines:
         if can_generate(config.policy.model_name):
-            learned["zero_shot"] = untrained_weights(config, prepared)
+            learned["zero_shot"] = untrained_weights(opened, context.pieces)
         else:
             notes["zero-shot row"] = "none: the language model is an encoder, which cannot answer without training"
     asked: dict[tuple[str, ...], Tensor] = {}  # SofT-GRPO may have kept the weights of SFT
@@ -127,7 +81,8 @@ def learned_weights(context: StageContext, prepared: Prepared) -> tuple[dict[str
         model = tuple(digest_file(path) for path in sorted(folder.glob("*.safetensors")))
         assert model, folder
         if model not in asked:
-            asked[model] = policy_logits_on_test(folder, config, prepared, f"{key} on test windows", context.reporter)
+            label = f"{key} on test windows"
+            asked[model] = policy_logits(opened, key, label, context.pieces, context.reporter)
         learned[key] = read_weights(folder, asked[model])
     return learned, notes
 
@@ -218,10 +173,11 @@ def _lift(comparison: Comparison, judged: ShardedLists, users: NDArray[np.int32]
 
 def run(context: StageContext) -> dict[str, float]:
     config, out = context.config, context.out
-    prepared = Prepared.of(config, context.inputs)
+    opened = Opened(config, context.inputs)
+    prepared = opened.prepared
     rows = prepared.windows.of(Part.TEST)
     check_any_window("test", len(rows), "the stage test needs users with at least one item in the test part")
-    learned, notes = learned_weights(context, prepared)
+    learned, notes = learned_weights(context, opened)
     fitted = FittedBaselines.load(config, context.inputs["gates"])
     judged, recallers = prepared.sharded(rows), prepared.recallers
     merges = merge_rows(prepared, rows)

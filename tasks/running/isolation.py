@@ -26,6 +26,7 @@ from softgrpo.common.paths import PACKAGE
 from softgrpo.errors import ProcessError, SoftGRPOError
 from softgrpo.reporting import ProgressBar
 from softgrpo.stages.contract import Node, StageContext
+from softgrpo.tasks.running.piece_files import AskedPieces, MakeElsewhere
 
 ERRORS = {kind.__name__: kind for kind in SoftGRPOError.__subclasses__()}
 THREADS = "OMP_NUM_THREADS"
@@ -62,9 +63,14 @@ class Isolation:
     def __reduce__(self) -> tuple[type[Isolation], tuple[int | None]]:
         return Isolation, (self.threads,)
 
-    def node(self, node: Node) -> Node:
-        """Returns a node whose stage runs in a process of its own."""
-        return replace(node, stage=replace(node.stage, run=partial(self._run, node)))
+    def node(self, node: Node, elsewhere: MakeElsewhere | None = None) -> Node:
+        """Returns a node whose stage runs in a process of its own.
+
+        Args:
+            node: The stage.
+            elsewhere: Has its pieces made; None leaves them to that process.
+        """
+        return replace(node, stage=replace(node.stage, run=partial(self._run, node, elsewhere)))
 
     @contextmanager
     def until_interrupted(self) -> Iterator[None]:
@@ -99,7 +105,7 @@ class Isolation:
             self._children.add(child)
         return child
 
-    def _run(self, node: Node, context: StageContext) -> dict[str, float]:
+    def _run(self, node: Node, elsewhere: MakeElsewhere | None, context: StageContext) -> dict[str, float]:
         child = self._start()
         order = {
             "node": node.name,
@@ -109,9 +115,10 @@ class Isolation:
             "inputs": {name: str(folder) for name, folder in context.inputs.items()},
             "out": str(context.out),
             "work": str(context.work),
+            "elsewhere": elsewhere is not None,
         }
         try:
-            return _Listener(node.name, context).listen(child, json.dumps(order))
+            return _Listener(node.name, context, child, elsewhere).listen(json.dumps(order))
         finally:
             child.kill()  # nothing happens if it has ended by itself
             child.wait()
@@ -126,18 +133,21 @@ class Isolation:
 
 
 class _Listener:
-    """Reads the messages of a stage's process."""
+    """Reads the messages of a stage's process, and answers those that ask for pieces."""
 
-    def __init__(self, node: str, context: StageContext) -> None:
+    def __init__(
+        self, node: str, context: StageContext, child: subprocess.Popen[str], elsewhere: MakeElsewhere | None
+    ) -> None:
         self._node = node
         self._reporter = context.reporter
+        self._child = child
+        self._elsewhere = elsewhere
         self._bar: tuple[list[Any], ProgressBar] | None = None
 
-    def listen(self, child: subprocess.Popen[str], order: str) -> dict[str, float]:
-        assert child.stdin is not None and child.stdout is not None
-        with suppress(BrokenPipeError):  # it has ended already; its last messages can still be read
-            child.stdin.write(order + "\n")
-            child.stdin.flush()
+    def listen(self, order: str) -> dict[str, float]:
+        child = self._child
+        assert child.stdout is not None
+        self._tell(order)
         try:
             for line in child.stdout:
                 kind, *values = json.loads(line)
@@ -154,6 +164,12 @@ class _Listener:
             code="PROCESS-002",
         )
 
+    def _tell(self, line: str) -> None:
+        assert self._child.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended already; its last messages can still be read
+            self._child.stdin.write(line + "\n")
+            self._child.stdin.flush()
+
     def _take(self, kind: str, values: list[Any]) -> None:
         if kind == "metrics":
             self._reporter.metrics(*values)
@@ -164,6 +180,9 @@ class _Listener:
             logging.getLogger(name).log(level, "%s", text)
         elif kind == "bar":
             self._draw(*values)
+        elif kind == "pieces":
+            assert self._elsewhere is not None, "it was told to make them itself"
+            self._elsewhere(AskedPieces.of_message(*values), lambda place: self._tell(str(place)))
         elif kind == "refused":
             name, code, *words = values
             raise ERRORS[name](*words, code=code)

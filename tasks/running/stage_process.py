@@ -1,8 +1,8 @@
 """One stage in a process of its own, which `softgrpo.tasks.running.isolation` starts.
 
-The first line of standard input says what to do, in JSON; messages are lines of JSON on standard output. Standard input stays open
-as long as the process at its other end lives. The system closes it however that process ends, `kill -9` included, and then this
-one ends too.
+The first line of standard input says what to do, in JSON; messages are lines of JSON on standard output. Further lines of input are
+the places of pieces that others have made for the stage. Standard input stays open as long as the process at its other end lives.
+The system closes it however that process ends, `kill -9` included, and then this one ends too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TextIO
 
 from softgrpo.common.redaction import hide_passwords, traceback_text, without_password
@@ -24,6 +25,8 @@ from softgrpo.errors import SoftGRPOError, full_disk_is_readable, lack_of_memory
 from softgrpo.pipeline.time_limit import time_limit
 from softgrpo.reporting import ProgressBar, watched
 from softgrpo.stages.contract import StageContext
+from softgrpo.stages.pieces import InThisProcess, Pieces
+from softgrpo.tasks.running.piece_files import PiecesElsewhere
 
 
 class MessageWriter(logging.Handler):
@@ -64,17 +67,21 @@ class MessageWriter(logging.Handler):
             self.write("bar", [id(bar), bar.desc, bar.total, bar.unit], bar.n, bar.postfix)
 
 
-def _end_with_parent() -> None:
-    """Waits for the end of standard input, then ends this process; what it has not committed does not count."""
-    while os.read(0, 1024):
-        pass
+def _end_with_parent(heard: SimpleQueue[int]) -> None:
+    """Hears until the end of standard input, then ends this process; what it has not committed does not count."""
+    for line in sys.stdin:
+        heard.put(int(line))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _run(order: Mapping[str, Any], writer: MessageWriter) -> dict[str, float]:
+def _run(order: Mapping[str, Any], writer: MessageWriter, heard: SimpleQueue[int]) -> dict[str, float]:
     config = ExperimentConfig.model_validate(order["config"])
     inputs = {name: Path(folder) for name, folder in order["inputs"].items()}
-    context = StageContext(config, order["variant"], inputs, Path(order["out"]), Path(order["work"]), writer)
+    out, work = Path(order["out"]), Path(order["work"])
+    pieces: Pieces = InThisProcess()
+    if order["elsewhere"]:
+        pieces = PiecesElsewhere(work, lambda asked: writer.write("pieces", *asked), heard.get)
+    context = StageContext(config, order["variant"], inputs, out, work, writer, pieces)
     limit, memory = (
         time_limit(config.limits.stage_hours * 3600, order["node"]),
         lack_of_memory_is_readable(order["node"]),
@@ -87,7 +94,8 @@ def _run(order: Mapping[str, Any], writer: MessageWriter) -> dict[str, float]:
 def main() -> None:
     """Runs the stage that standard input names."""
     order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    heard: SimpleQueue[int] = SimpleQueue()
+    threading.Thread(target=_end_with_parent, args=[heard], daemon=True).start()
     with (
         os.fdopen(os.dup(1), "w", encoding="utf-8") as channel,
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
@@ -100,7 +108,7 @@ def main() -> None:
         logging.getLogger().addHandler(writer)
         logging.getLogger("softgrpo").setLevel(logging.INFO)
         try:
-            writer.write("done", _run(order, writer))
+            writer.write("done", _run(order, writer, heard))
         except SoftGRPOError as error:
             writer.write("refused", type(error).__name__, error.code, *error.args)
         except Exception as error:  # broad: the parent process raises it again

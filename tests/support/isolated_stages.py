@@ -12,10 +12,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import RecallerError
 from softgrpo.reporting import ProgressBar
 from softgrpo.stages.contract import Node, Stage, StageContext
+from softgrpo.stages.opened import Opened
+from softgrpo.stages.pieces import Arrays, Job, Piece, cut
 
 PATIENCE_SECONDS = 60.0
 
@@ -48,6 +52,25 @@ def _say(context: StageContext) -> None:
         bar.refresh()
 
 
+def open_sums(opened: Opened, common: Arrays) -> Job:
+    """Opens the sum of what a piece is given and of what is common; `reverse` is a view that runs backwards."""
+
+    def make(piece: Piece) -> Arrays:
+        sums = piece.given["numbers"] + common["more"]
+        return {"sums": sums, "reverse": sums[::-1]}
+
+    return make
+
+
+def _ask_for_pieces(context: StageContext) -> None:
+    """Has four pieces made and writes down what came of them."""
+    wide = np.arange(24.0).reshape(8, 3)
+    asked = [Piece(piece.rows, {"numbers": wide[piece.rows, 1]}) for piece in cut(0, 8, 2)]
+    opened = Opened(context.config, context.inputs)
+    made = list(context.pieces.make(open_sums, opened, {"more": np.array([100.0])}, asked))
+    (context.out / "sums").write_text(json.dumps([{name: each[name].tolist() for name in each} for each in made]))
+
+
 def run(context: StageContext) -> dict[str, float]:
     folder, variant = _note(context), context.variant
     if variant == "Refused":
@@ -58,6 +81,8 @@ def run(context: StageContext) -> dict[str, float]:
         bytearray(1 << 62)
     if variant == "Dead":
         os.kill(os.getpid(), signal.SIGKILL)
+    if variant == "Pieces":
+        _ask_for_pieces(context)
     if variant == "Loud":
         _say(context)
     end = time.monotonic() + PATIENCE_SECONDS

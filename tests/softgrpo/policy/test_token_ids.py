@@ -16,10 +16,10 @@ from softgrpo.policy.card import PolicyCard
 from softgrpo.policy.model import Policy
 from softgrpo.policy.prompt_files import save_prompts
 from softgrpo.policy.prompts import PromptParts
-from softgrpo.stages import grpo, sft
-from softgrpo.stages import test as test_stage
+from softgrpo.stages import answered, grpo, sft
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.opened import Opened
 from tests.softgrpo.stages.test_training import Notes
 from tests.support.toy_policy import toy_decoder, toy_encoder, toy_tokenizer
 
@@ -74,9 +74,11 @@ def test_the_three_stages_read_the_same_token_ids(
         seen.append(rows)
         return torch.zeros(len(rows), 3)
 
-    monkeypatch.setattr(test_stage, "load_for", lambda *given: policy)
-    monkeypatch.setattr(test_stage, "predict_logits", asked)
-    test_stage.policy_logits_on_test(tmp_path, config, prepared, "test")
+    monkeypatch.setattr(answered, "load_for", lambda *given: policy)
+    monkeypatch.setattr(answered, "predict_logits", asked)
+    opened = Opened(config, {"grpo": tmp_path})
+    opened.__dict__["prepared"] = prepared  # what it has read already
+    answered.policy_logits(opened, "grpo", "test")
     asked_rows = prepared.asked_rows()
     dropout = [module for module in policy.model.modules() if isinstance(module, torch.nn.Dropout)]
     assert side == "left" or any(module.p for module in dropout)

@@ -18,11 +18,14 @@ from softgrpo.baselines.gates import Gate
 from softgrpo.common.records import Part, Windows
 from softgrpo.config import ExperimentConfig, FusionConfig, LabelConfig
 from softgrpo.errors import DataError
+from softgrpo.pipeline.run import LogReporter
 from softgrpo.policy.card import PolicyCard
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.stages import test as test_stage
+from softgrpo.stages.contract import StageContext
 from softgrpo.stages.grpo import choose_reading
 from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.opened import Opened
 from softgrpo.stages.sft import make_targets
 from softgrpo.stages.teacher import gate_data, teach
 from softgrpo.stages.test import foreign_note
@@ -193,16 +196,17 @@ def test_policies_of_equal_weights_are_asked_once(tmp_path: Path, monkeypatch: p
         (tmp_path / name / "policy.json").write_text(json.dumps(asdict(card)))
     asked: list[str] = []
 
-    def logits(folder: Path, *rest: object) -> torch.Tensor:
-        asked.append(folder.name)
+    def logits(opened: Opened, node: str, *rest: object) -> torch.Tensor:
+        asked.append(opened.inputs[node].name)
         return torch.tensor([[1.0, 0.0]])
 
-    monkeypatch.setattr(test_stage, "policy_logits_on_test", logits)
+    monkeypatch.setattr(test_stage, "policy_logits", logits)
 
     def learned(name: str) -> dict[str, torch.Tensor]:
         inputs = {"sft": tmp_path / "sft", "grpo": tmp_path / name}
         config = ExperimentConfig.model_validate({"evaluation": {"baselines": []}})
-        return test_stage.learned_weights(SimpleNamespace(config=config, inputs=inputs, reporter=None), None)[0]  # type: ignore[arg-type]
+        context = StageContext(config, "", inputs, tmp_path, tmp_path, LogReporter("test"))
+        return test_stage.learned_weights(context, Opened(config, inputs))[0]
 
     kept = learned("kept")
     assert asked == ["sft"]
