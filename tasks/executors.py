@@ -20,11 +20,12 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from softgrpo.errors import ConfigError, ProcessError, StoreError
 from softgrpo.stages.contract import Node
-from softgrpo.tasks.cluster_pieces import make_on_cluster
+from softgrpo.tasks.running.cluster_pieces import make_on_cluster
 from softgrpo.tasks.running.gpu import uses_gpu
 from softgrpo.tasks.running.isolation import Isolation, free_cores
+from softgrpo.tasks.running.order import Order
 from softgrpo.tasks.servers.addresses import check_workers
-from softgrpo.tasks.stage import Obtained, Order, Progress
+from softgrpo.tasks.stage import Obtained, Progress
 
 PATIENCE_SECONDS = 8
 PULSE_SECONDS = 0.5
@@ -139,7 +140,7 @@ class ParallelExecutor(Executor):
 class DaskExecutor(Executor):
     """Runs every stage that is not stored on a Dask cluster, each in a process of its own, and whole pipelines side by side.
 
-    Work on windows is cut into pieces that all workers make, see `softgrpo.tasks.cluster_pieces`.
+    Work on windows is cut into pieces that all workers make, see `softgrpo.tasks.running.cluster_pieces`.
 
     When a worker dies, Dask gives its stages to another one. A stage that is run twice does no harm: what it commits has the same
     key.

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softgrpo.common.records import Corpus, Windows
-from softgrpo.policy.features import Features, Outcomes
+from softgrpo.policy.features import Features
+from softgrpo.policy.track_record import Outcomes
 from softgrpo.serving.requests import TrackRecord
 
 

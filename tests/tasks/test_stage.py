@@ -10,7 +10,8 @@ from typing import Any
 from softgrpo.config import ExperimentConfig
 from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.store import LocalStore
-from softgrpo.tasks.stage import Order, Progress
+from softgrpo.tasks.running.order import Order
+from softgrpo.tasks.stage import Progress
 
 
 def commit(local: LocalStore, key: str) -> None:

@@ -22,8 +22,8 @@ from softgrpo.policy.features import (
     own_ndcg,
     own_ranks,
     save_features,
-    track_record,
 )
+from softgrpo.policy.track_record import track_record
 from softgrpo.ranking import metrics
 from tests.softgrpo.data.cases import windows_of
 

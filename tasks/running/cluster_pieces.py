@@ -20,8 +20,8 @@ from softgrpo.common.files import written_whole
 from softgrpo.common.redaction import hide_passwords
 from softgrpo.errors import ProcessError
 from softgrpo.stages.pieces import Job, Opener, Piece
+from softgrpo.tasks.running.order import Order, check_identity
 from softgrpo.tasks.running.piece_files import AskedPieces, to_bytes
-from softgrpo.tasks.stage import Order, check_identity
 
 if TYPE_CHECKING:
     from softgrpo.stages.opened import Opened
