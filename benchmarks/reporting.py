@@ -87,8 +87,9 @@ def write_made_up_report(prepared: Prepared, static: StaticMixture, out: Path) -
 
     from softgrpo.baselines.gates import GATES
     from softgrpo.common.records import Part
+    from softgrpo.common.training_part import training_counts
     from softgrpo.config import FusionConfig, MergeMethod
-    from softgrpo.data.windows import later_training_share, tied_target_share, training_counts
+    from softgrpo.data.windows import later_training_share, tied_target_share
     from softgrpo.evaluation.beyond import beyond_accuracy, mean_popularity
     from softgrpo.evaluation.cases import data_facts, extreme_cases
     from softgrpo.evaluation.coverage import coverage_of, join_coverage

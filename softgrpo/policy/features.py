@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from softgrpo.common.mapped import open_mapped
 from softgrpo.common.records import LEARNT_FROM, CandidateLists, Windows
 from softgrpo.errors import LeakageError
 
@@ -268,5 +269,5 @@ def save_features(path: Path, features: Features) -> None:
 
 
 def load_features(path: Path) -> Features:
-    """Reads what `save_features` wrote."""
-    return Features(**load_file(path))
+    """Opens what `save_features` wrote: the numbers are mapped and not read."""
+    return Features(**open_mapped(path)[0])

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from softgrpo.common.mapped import open_mapped, write_header
 from softgrpo.common.records import Part
 from softgrpo.config import BlockName, FeaturesConfig
 from softgrpo.policy.blocks.agreement import AGREEMENT
@@ -114,14 +114,42 @@ def numbers_of_blocks(blocks: Iterable[Known], config: FeaturesConfig, policy: N
     """
     found = [name_and_compute(known, config) for known in blocks]
     values = np.concatenate([each for _, each in found])
-    return WindowNumbers(found[0][0], values, quintiles(values[policy]))
+    return WindowNumbers(found[0][0], values, quintiles(values, policy))
 
 
-def quintiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the four values between the fifths of each column (w, F), as (F, 4)."""
+def write_numbers(
+    path: Path, blocks: Iterable[Known], config: FeaturesConfig, policy: NDArray[np.int64], count: int
+) -> WindowNumbers:
+    """Computes and stores the numbers of all windows, a block at a time; see `numbers_of_blocks`, `save_numbers`, `load_numbers`.
+
+    Args:
+        path: The file.
+        blocks: See `numbers_of_blocks`.
+        config: See there.
+        policy: See there.
+        count: W.
+    """
+    with path.open("wb") as file:
+        places: dict[str, int] = {}
+        for known in blocks:
+            names, values = name_and_compute(known, config)
+            if not places:
+                shapes = {"values": (count, len(names)), "cuts": (len(names), LEVELS - 1)}
+                places = write_header(file, shapes, {"names": json.dumps(names)})
+                file.seek(places["values"])
+            file.write(np.ascontiguousarray(values).tobytes())
+    numbers = load_numbers(path)
+    cuts = quintiles(numbers.values, policy)
+    with path.open("r+b") as file:
+        file.seek(places["cuts"])
+        file.write(np.ascontiguousarray(cuts).tobytes())
+    return WindowNumbers(numbers.names, numbers.values, cuts)
+
+
+def quintiles(values: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns the four values between the fifths of each column (W, F) in some rows, as (F, 4)."""
     shares = np.arange(1, LEVELS) / LEVELS
-    cuts: NDArray[np.float64] = np.quantile(values, shares, axis=0).T
-    return cuts
+    return np.stack([np.quantile(column[rows], shares) for column in values.T])
 
 
 def save_numbers(path: Path, numbers: WindowNumbers) -> None:
@@ -132,7 +160,6 @@ def save_numbers(path: Path, numbers: WindowNumbers) -> None:
 
 
 def load_numbers(path: Path) -> WindowNumbers:
-    """Reads what `save_numbers` wrote."""
-    with safe_open(path, framework="numpy") as file:
-        names = tuple(json.loads(file.metadata()["names"]))
-        return WindowNumbers(names, file.get_tensor("values"), file.get_tensor("cuts"))
+    """Opens what `save_numbers` or `write_numbers` wrote: the values are mapped and not read."""
+    tensors, metadata = open_mapped(path)
+    return WindowNumbers(tuple(json.loads(metadata["names"])), tensors["values"], tensors["cuts"])

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from softgrpo.common.records import LEARNT_FROM, CandidateLists, Corpus, Windows
+from softgrpo.common.training_part import training_counts
 from softgrpo.policy.blocks.pace import in_seconds
-from softgrpo.policy.blocks.popularity import training_counts
 from softgrpo.policy.features import ListScale
 from softgrpo.policy.numbers import WindowNumbers
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from softgrpo.common.columns import Columns
 from softgrpo.common.names import SNAPSHOT_NODE
 from softgrpo.common.records import Corpus
+from softgrpo.common.training_part import training_counts
 from softgrpo.data.corpus import load_corpus
-from softgrpo.policy.blocks.popularity import training_counts
 from softgrpo.recallers.candidates import NO_ITEM
 from softgrpo.stages.inputs import Prepared
 

@@ -27,16 +27,16 @@ from softgrpo.common.artifacts import (
     RECALLER_CURVES,
 )
 from softgrpo.common.records import Corpus, ListSource, Part, Windows
+from softgrpo.common.training_part import training_counts
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.cross_fit import all_windows
 from softgrpo.data.windows import load_windows, targets_of, write_windows
 from softgrpo.policy.blocks.block import Known, UserVectors
 from softgrpo.policy.blocks.pace import in_seconds
-from softgrpo.policy.blocks.popularity import training_counts
 from softgrpo.policy.catalogue import Catalogue
-from softgrpo.policy.features import Features, features_of_blocks, save_features
-from softgrpo.policy.numbers import WindowNumbers, numbers_of_blocks, save_numbers
+from softgrpo.policy.features import Features, features_of_blocks, load_features, save_features
+from softgrpo.policy.numbers import WindowNumbers, write_numbers
 from softgrpo.policy.prompt_files import NO_PROMPT, PromptsWriter
 from softgrpo.policy.prompts import PromptFormatter
 from softgrpo.policy.shift import LARGE_SHIFT, InputShift, input_shifts, largest_first, save_shifts
@@ -250,9 +250,9 @@ def run(context: StageContext) -> dict[str, float]:
     vectors = user_vectors(context, corpus, of_split)
     features = join_features([features_of(view, lists, targets, config.fusion.k) for view in views])
     save_features(out / FEATURES, features)
+    features = load_features(out / FEATURES)  # mapped
     known = known_blocks(views, corpus, lists, features, embeddings_of(inputs), vectors)
-    numbers = numbers_of_blocks(known, config.told_features, policy)
-    save_numbers(out / NUMBERS, numbers)
+    numbers = write_numbers(out / NUMBERS, known, config.told_features, policy, len(windows))
     shifts = input_shifts(numbers, windows)
     save_shifts(out / INPUT_SHIFTS, shifts)
     if not config.tells_record:

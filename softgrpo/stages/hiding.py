@@ -87,7 +87,7 @@ def check_one_per_window(
             DEFECT,
             code="LEAKAGE-018",
         )
-    expected = quintiles(numbers.values[windows.of(Part.POLICY)])
+    expected = quintiles(numbers.values, windows.of(Part.POLICY))
     if not np.allclose(numbers.cuts, expected, rtol=TOLERANCE, atol=TOLERANCE):
         raise LeakageError(
             "The levels that words stand for are not those of the policy windows",

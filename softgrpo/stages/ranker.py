@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from softgrpo.baselines.item_numbers import ItemKnowledge, ListedWindows, latest_items
 from softgrpo.baselines.item_ranker import ItemRanker, RankerData, Ranking, fit_item_ranker
 from softgrpo.common.records import Part
-from softgrpo.data.windows import targets_of, training_counts
+from softgrpo.common.training_part import training_counts
+from softgrpo.data.windows import targets_of
 from softgrpo.recallers.candidates import BLOCK
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.shards import in_shards

@@ -19,8 +19,9 @@ from softgrpo.common.artifacts import CONFUSION, CURVES, INPUT_SHIFTS, RECALLER_
 from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
 from softgrpo.common.records import Part
+from softgrpo.common.training_part import training_counts
 from softgrpo.config import ExperimentConfig, PolicyConfig
-from softgrpo.data.windows import later_training_share, tied_target_share, training_counts
+from softgrpo.data.windows import later_training_share, tied_target_share
 from softgrpo.evaluation.beyond import beyond_accuracy, beyond_metrics, mean_popularity
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.chosen import write_chosen

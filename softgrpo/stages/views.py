@@ -93,6 +93,8 @@ def rows_of_lists(lists: CandidateLists, rows: slice) -> CandidateLists:
 
 def join_features(features: Sequence[Features]) -> Features:
     """Returns the features of all views, one behind the other."""
+    if len(features) == 1:
+        return features[0]
     names = [field.name for field in fields(Features)]
     return Features(**{name: np.concatenate([getattr(each, name) for each in features]) for name in names})
 

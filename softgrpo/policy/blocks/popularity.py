@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from softgrpo.common.records import Corpus, Windows
+from softgrpo.common.training_part import training_counts
 from softgrpo.policy.blocks.block import TOP, Block, Known, Numbers, latest
 
 HISTORY_ITEMS = 50
 """How many of the latest items of a history count."""
-
-
-def training_counts(corpus: Corpus, windows: Windows) -> NDArray[np.int64]:
-    """Returns how often each item occurs in what recallers may train on, (I,)."""
-    position = np.arange(len(corpus.item)) - corpus.offsets[corpus.user]
-    return np.bincount(corpus.item[position < windows.train_end[corpus.user]], minlength=corpus.num_items)
 
 
 def _compute(known: Known) -> Numbers:
