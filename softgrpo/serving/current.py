@@ -71,6 +71,8 @@ class Current:
 
     def sequences(self, corpus: Corpus) -> Corpus:
         """Returns the run's sequences, of the run's users, with the items' numbers of now."""
+        if np.array_equal(self.items, np.arange(len(self.items))):
+            return corpus
         return replace(corpus, item=self.items[corpus.item])
 
     def in_run(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
