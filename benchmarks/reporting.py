@@ -87,8 +87,10 @@ def write_made_up_report(prepared: Prepared, static: StaticMixture, out: Path) -
 
     from softgrpo.baselines.gates import GATES
     from softgrpo.common.records import Part
+    from softgrpo.common.scratch import scratch
+    from softgrpo.common.training_part import training_counts
     from softgrpo.config import FusionConfig, MergeMethod
-    from softgrpo.data.windows import later_training_share, tied_target_share, training_counts
+    from softgrpo.data.windows import later_training_share, tied_target_share
     from softgrpo.evaluation.beyond import beyond_accuracy, mean_popularity
     from softgrpo.evaluation.cases import data_facts, extreme_cases
     from softgrpo.evaluation.coverage import coverage_of, join_coverage
@@ -117,7 +119,10 @@ def write_made_up_report(prepared: Prepared, static: StaticMixture, out: Path) -
         if name != judged.fusion.method
     }
     gates = {name: Gate(kind.label, weights(), 0.1, "made up") for name, kind in GATES.items()}
-    first = np.concatenate([items[:, 0] for items, _ in listed_blocks(prepared, rows)]).astype(np.int64)
+    first, begin = scratch((len(rows), prepared.stored_lists.depth), np.int64), 0
+    for items, _ in listed_blocks(prepared, rows):
+        first[begin : begin + len(items)] = items[:, 0]
+        begin += len(items)
     rankers = [ranker_method("ranker", "Item ranker", first, judged)]
     learned = {name: weights() for name in ("sft", "grpo")}
     start = torch.tensor(static.best.weights, dtype=torch.float64)

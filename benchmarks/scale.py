@@ -22,12 +22,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.made_up import Place, make
-from benchmarks.peak import peak_bytes_of_process
+from benchmarks.peak import anonymous_bytes, peak_bytes_of_process
 
 USERS, LISTS = (1500, 6000), (3, 8)
 PAPER_USERS = (10_000_000, 100_000_000)
 MACHINE_BYTES = 24e9
 """Memory of a machine in the table on paper."""
+PAUSE = 0.02
+"""Seconds between two looks at the memory of a step."""
 MOST_TIME, MOST_MEMORY = 1.05, 0.1
 """Largest exponents that are wanted."""
 
@@ -41,7 +43,8 @@ class Measured:
         users: How many.
         lists: How many recallers.
         seconds: Of one core.
-        peak: Bytes.
+        peak: Bytes of all that was in memory: with the libraries' code, and with pages of mapped files.
+        own: Bytes of what lies in no file, which the system cannot give to others; looked at every `PAUSE`.
         stored: Bytes of what it wrote.
     """
 
@@ -50,6 +53,7 @@ class Measured:
     lists: int
     seconds: float
     peak: float
+    own: float
     stored: float
 
 
@@ -153,14 +157,24 @@ def measure(users: int, lists: int, folder: Path, sample: int = 0) -> list[Measu
 def _in_process(step: str, place: Place) -> Measured:
     command = [sys.executable, "-m", "benchmarks.scale", "step", step]
     command += [str(place.folder), str(place.users), str(place.lists), str(place.sample)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
-    seconds, peak = map(float, done.stdout.split()[-2:])
+    own = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
+        while process.poll() is None:
+            own = max(own, anonymous_bytes(process.pid))
+            time.sleep(PAUSE)
+        told, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    seconds, peak = map(float, told.split()[-2:])
     out = place.stage(STEPS[step][1]) if step in STEPS else place.folder
     stored = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(
-        f"{place.users:,} users, {place.lists} lists, {step}: {seconds:.1f} s, {peak / 2**20:,.0f} MiB", file=sys.stderr
+        f"{place.users:,} users, {place.lists} lists, {step}: {seconds:.1f} s, {peak / 2**20:,.0f} MiB, "
+        f"{own / 2**20:,.0f} MiB in no file",
+        file=sys.stderr,
+        flush=True,
     )
-    return Measured(step, place.users, place.lists, seconds, peak, stored)
+    return Measured(step, place.users, place.lists, seconds, peak, own, stored)
 
 
 def step(name: str, place: Place) -> None:
@@ -183,8 +197,9 @@ class Fit:
         lists: How many recallers.
         time: Exponent of the time.
         memory: Exponent of the memory.
+        own: Exponent of the memory that lies in no file.
         second: Seconds that a further user takes.
-        byte: Bytes that a further user takes at the peak.
+        byte: Bytes in no file that a further user takes at the peak.
         fixed: Bytes that every number of users takes.
         stored: Bytes that a further user takes on disk.
     """
@@ -193,6 +208,7 @@ class Fit:
     lists: int
     time: float
     memory: float
+    own: float
     second: float
     byte: float
     fixed: float
@@ -211,10 +227,12 @@ def fit(points: Sequence[Measured]) -> Fit:
         return float(max(along, 0.0)), float(start)
 
     seconds, peaks = [point.seconds for point in points], [point.peak for point in points]
-    byte, fixed = slope(peaks)
+    own = [point.own for point in points]
+    byte, fixed = slope(own)
     stored, _ = slope([point.stored for point in points])
     first = points[0]
-    return Fit(first.step, first.lists, exponent(seconds), exponent(peaks), slope(seconds)[0], byte, fixed, stored)
+    of_time, of_peak, of_own = (exponent(values) for values in (seconds, peaks, own))
+    return Fit(first.step, first.lists, of_time, of_peak, of_own, slope(seconds)[0], byte, fixed, stored)
 
 
 def fits(points: Sequence[Measured]) -> list[Fit]:
@@ -227,17 +245,20 @@ def fits(points: Sequence[Measured]) -> list[Fit]:
 
 def markdown(points: Sequence[Measured]) -> str:
     """Returns the tables in the form that `docs/performance.md` holds."""
-    lines = ["| users | lists | step | s of one core | peak, MiB | stored, MiB |", "|---|---|---|---|---|---|"]
+    lines = ["| users | lists | step | s of one core | peak, MiB | in no file | stored, MiB |"]
+    lines += ["|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {p.users:,} | {p.lists} | {p.step} | {p.seconds:.1f} | {p.peak / 2**20:,.0f} | {p.stored / 2**20:,.1f} |"
+        f"| {p.users:,} | {p.lists} | {p.step} | {p.seconds:.1f} | {p.peak / 2**20:,.0f} | {p.own / 2**20:,.0f} | "
+        f"{p.stored / 2**20:,.1f} |"
         for p in points
     ]
     found = fits(points)
-    lines += ["", "| lists | step | exponent of time | of memory | a user more: ms | KiB at the peak | KiB stored |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    lines += ["", "| lists | step | exponent of time | of the peak | of what is in no file | a user more: ms |"]
+    lines[-1] += " KiB in no file | KiB stored |"
+    lines += ["|---|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {f.lists} | {f.step} | {f.time:.2f} | {f.memory:.2f} | {1000 * f.second:.2f} | {f.byte / 2**10:.2f} | "
-        f"{f.stored / 2**10:.2f} |"
+        f"| {f.lists} | {f.step} | {f.time:.2f} | {f.memory:.2f} | {f.own:.2f} | {1000 * f.second:.2f} | "
+        f"{f.byte / 2**10:.2f} | {f.stored / 2**10:.2f} |"
         for f in found
     ]
     lines += ["", *on_paper(found)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Protocol
@@ -26,6 +27,8 @@ SPLIT_PARTS = (Part.RECORD, Part.POLICY, Part.VALID, Part.TEST)
 """The parts that every split has."""
 LEARNT_FROM = (Part.POLICY, Part.EARLIER)
 """The parts whose windows weights are learnt from, window by window."""
+RANGE = 2**20
+"""Interactions that are looked at at a time by what looks at all of them."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,19 @@ class Corpus:
             time=self.time[begin:stop],
             offsets=self.offsets[first : end + 1] - begin,
         )
+
+    def ranges(self) -> Iterator[tuple[slice, slice]]:
+        """Gives the users some at a time, and where their interactions are: about `RANGE` of these, and at least one user."""
+        first = 0
+        while first < self.num_users:
+            last = max(first + 1, int(np.searchsorted(self.offsets, self.offsets[first] + RANGE, "right")) - 1)
+            yield slice(first, last), slice(int(self.offsets[first]), int(self.offsets[last]))
+            first = last
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether every interaction has a time."""
+        return not any(np.isnan(self.time[rows]).any() for _, rows in self.ranges())
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Corpus
+from softgrpo.common.text import one_line
 from softgrpo.config import DataConfig
 from softgrpo.data.atomic import read_atomic
 from softgrpo.data.files import DataFiles, data_files
@@ -21,6 +24,14 @@ from softgrpo.data.usual import GENRE_FIELDS, ITEM_KEYS, TITLE_FIELDS, find_colu
 from softgrpo.errors import DataError
 
 USER_FIELDS = ("age", "gender", "occupation")
+INTERACTIONS = {Columns.User: np.int32, Columns.Item: np.int32, Columns.Time: np.float64}
+"""Columns of the interactions, each a file of its own, and their types."""
+EARLIER = "interactions.parquet"
+"""All of them in the runs of earlier versions."""
+_STORED = (
+    "The stages split and snapshot write each column of the interactions, of the same length, as one of NumPy's files"
+)
+_AGAIN = "Run the pipeline again; stages that have not changed are reused"
 
 
 def read_corpus(config: DataConfig, seed: int) -> Corpus:
@@ -174,24 +185,43 @@ def _read_users(files: DataFiles, tokens: NDArray[np.object_], config: DataConfi
 
 
 def write_corpus(folder: Path, corpus: Corpus) -> None:
-    """Writes `interactions.parquet`, `users.parquet` and `items.parquet`."""
-    table = pd.DataFrame({Columns.User: corpus.user, Columns.Item: corpus.item, Columns.Time: corpus.time})
-    table.to_parquet(folder / "interactions.parquet", index=False)
+    """Writes the columns of the interactions as NumPy's files, which can be mapped, `users.parquet` and `items.parquet`."""
+    for name, kind in INTERACTIONS.items():
+        np.save(_column(folder, name), np.asarray(getattr(corpus, name), dtype=kind))
     corpus.users.to_parquet(folder / "users.parquet", index=False)
     corpus.items.to_parquet(folder / "items.parquet", index=False)
 
 
 def load_corpus(folder: Path) -> Corpus:
-    """Reads what `write_corpus` wrote."""
-    table = pd.read_parquet(folder / "interactions.parquet")
+    """Opens what `write_corpus` wrote: interactions are mapped and not read, so that they may exceed the memory.
+
+    Raises:
+        DataError: A file of interactions is missing or damaged.
+    """
     users = pd.read_parquet(folder / "users.parquet")
-    user = table[Columns.User].to_numpy(np.int32)
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(np.int64)
+    columns = {name: _mapped(folder, name) for name in INTERACTIONS}
+    user = columns[Columns.User]
+    lengths = sorted({len(column) for column in columns.values()})
+    if len(lengths) > 1:
+        raise DataError(f"columns of {lengths} interactions in {folder}", _STORED, _AGAIN, code="DATA-055")
     return Corpus(
         users=users,
         items=pd.read_parquet(folder / "items.parquet"),
-        user=user,
-        item=table[Columns.Item].to_numpy(np.int32),
-        time=table[Columns.Time].to_numpy(np.float64),
-        offsets=offsets,
+        **columns,
+        offsets=np.searchsorted(user, np.arange(len(users) + 1)).astype(np.int64),
     )
+
+
+def _column(folder: Path, name: str) -> Path:
+    return folder / f"interactions.{name}.npy"
+
+
+def _mapped(folder: Path, name: str) -> NDArray[Any]:
+    """Returns a column of the interactions; changes stay in memory."""
+    if (folder / EARLIER).is_file():
+        return np.array(pq.read_table(folder / EARLIER, columns=[name]).column(name), dtype=INTERACTIONS[name])
+    path = _column(folder, name)
+    try:
+        return np.asarray(np.load(path, mmap_mode="c"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({one_line(str(error))})", _STORED, _AGAIN, code="DATA-056") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ PLAIN: tuple[Kind, ...] = ("atomic", "csv", "tsv")
 _AGAIN = "Write or copy it again"
 HEAD = 1 << 16
 """Bytes at the beginning of a file that tell how wide its lines are."""
+_ROW = ""
+"""Column of the numbers of rows in a part; no key is empty."""
 PACKED_SHRINKS = 10
 """By which factor gzip makes a table smaller, about."""
 
@@ -56,9 +59,17 @@ class Shard:
         """Tells which users (n,) belong to it."""
         if self.count == 1:
             return np.ones(len(names), dtype=np.bool_)
-        hashes = pd.util.hash_array(names, categorize=True)
-        mine: NDArray[np.bool_] = hashes % np.uint64(self.count) == self.index
+        mine: NDArray[np.bool_] = _hashes(names) % np.uint64(self.count) == self.index
         return mine
+
+    def parts(self, names: NDArray[np.object_], count: int) -> NDArray[np.int64]:
+        """Returns to which of `count` equal parts users (n,) of this shard belong, see `part`."""
+        places = _hashes(names) % np.uint64(self.count * count) // np.uint64(self.count)
+        return places.astype(np.int64)
+
+
+def _hashes(names: NDArray[np.object_]) -> NDArray[np.uint64]:
+    return pd.util.hash_array(names, categorize=True)
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,35 @@ class Stream:
             yield first + kept, table.iloc[kept].reset_index(drop=True)
             first += len(table)
 
+    def in_parts(self, shard: Shard, user: str, count: int, folder: Path) -> list[PartOfStream]:
+        """Sorts the rows of a shard's users into parts, in one pass over the file.
+
+        Args:
+            shard: Whose rows are wanted.
+            user: The key of the column with the user.
+            count: How many parts.
+            folder: Gets a file for each part that has a row; it is needed as long as they are read.
+
+        Returns:
+            The rows of the users of `shard.part(0, count)`, `shard.part(1, count)`, ...
+
+        Raises:
+            DataError: See `pieces`.
+        """
+        paths = [folder / f"{part}.arrow" for part in range(count)]
+        writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
+        with ExitStack() as stack:
+            for numbers, table in self.pieces(shard, user):
+                part = shard.parts(table[user].to_numpy(object), count)
+                order = np.argsort(part, kind="stable")
+                rows = pa.table({**{key: _column(table[key]) for key in self.columns}, _ROW: numbers}).take(order)
+                ends = np.searchsorted(part[order], np.arange(count + 1))
+                for own in np.flatnonzero(np.diff(ends)).tolist():
+                    if own not in writers:
+                        writers[own] = stack.enter_context(pa.ipc.new_stream(paths[own], rows.schema))
+                    writers[own].write_table(rows.slice(ends[own], ends[own + 1] - ends[own]))
+        return [PartOfStream(self.path, self.columns, self.ignored, self.rows, path) for path in paths]
+
     def names(self, rows: NDArray[np.int64], values: pd.Series, key: str) -> NDArray[np.object_]:
         """Returns a column of a piece as names.
 
@@ -162,6 +202,41 @@ class Stream:
             "Correct the row, or remove it",
             code="DATA-033",
         )
+
+
+@dataclass(frozen=True)
+class PartOfStream(Stream):
+    """The rows of some users of a file, in a file of their own.
+
+    Attributes:
+        stored: That file; there is none where they have no row.
+    """
+
+    stored: Path
+
+    def pieces(self, shard: Shard, user: str) -> Iterator[tuple[NDArray[np.int64], pd.DataFrame]]:
+        """Gives these rows as `Stream.pieces` does; the shard is the one that they were sorted by."""
+        if not self.stored.is_file():
+            return
+        with pa.ipc.open_stream(self.stored) as reader:
+            waiting: list[pa.RecordBatch] = []
+            for batch in reader:
+                waiting.append(batch)
+                if sum(each.num_rows for each in waiting) >= PIECE:
+                    yield self._piece(waiting)
+                    waiting = []
+            if waiting:
+                yield self._piece(waiting)
+
+    def _piece(self, batches: list[pa.RecordBatch]) -> tuple[NDArray[np.int64], pd.DataFrame]:
+        table = pa.Table.from_batches(batches).combine_chunks()
+        columns = {key: table[key].to_numpy() for key in self.columns}
+        return table[_ROW].to_numpy(), pd.DataFrame(columns)
+
+
+def _column(values: pd.Series) -> pa.Array:
+    """Returns a column of a piece as Arrow has it: texts, or decimal numbers."""
+    return pa.array(values.to_numpy(), pa.float64() if pd.api.types.is_float_dtype(values.dtype) else pa.string())
 
 
 def _look(path: Path, kind: Kind) -> tuple[list[str], int]:

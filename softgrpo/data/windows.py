@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from softgrpo.common.artifacts import WINDOWS
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import SPLIT_PARTS, Corpus, Part, Windows
+from softgrpo.common.training_part import training_rows
 from softgrpo.config import SplitConfig
 from softgrpo.errors import DataError, LeakageError
 
@@ -107,26 +108,21 @@ def targets_of(corpus: Corpus, windows: Windows) -> NDArray[np.int32]:
     return np.where(inside, corpus.item[np.minimum(at, len(corpus.item) - 1)], -1).astype(np.int32)
 
 
-def training_counts(corpus: Corpus, windows: Windows) -> NDArray[np.int64]:
-    """Returns how often each item occurs in the recallers' training part, (I,) int64."""
-    within = np.arange(len(corpus.item)) - corpus.offsets[corpus.user]
-    trained = corpus.item[within < windows.train_end[corpus.user]]
-    return np.bincount(trained, minlength=corpus.num_items).astype(np.int64)
-
-
 def later_training_share(corpus: Corpus, windows: Windows) -> float:
     """Returns the share of the recallers' training interactions that are later than a test window's first target, in [0, 1].
 
     The interactions of all users count; the share is the mean over test windows. A split per user leaves such interactions in the
     training part, `global_time` does not. NaN where times are missing, or there is no test window or no training interaction.
     """
-    within = np.arange(len(corpus.item)) - corpus.offsets[corpus.user]
-    trained = np.sort(corpus.time[within < windows.train_end[corpus.user]])
     rows = windows.of(Part.TEST)
-    if not len(rows) or not len(trained) or np.isnan(corpus.time).any():
+    if not len(rows) or not corpus.is_timed:
         return float("nan")
-    first = corpus.time[corpus.offsets[windows.user[rows]] + windows.start[rows]]
-    return 1 - float(np.searchsorted(trained, first, side="right").mean()) / len(trained)
+    first = np.sort(corpus.time[corpus.offsets[windows.user[rows]] + windows.start[rows]])
+    trained, not_later = 0, 0  # not_later: pairs of a training interaction and a window that is not before it
+    for own in training_rows(corpus, windows):
+        trained += len(own)
+        not_later += int((len(first) - np.searchsorted(first, np.sort(corpus.time[own]), side="left")).sum())
+    return 1 - not_later / len(first) / trained if trained else float("nan")
 
 
 def history_of(corpus: Corpus, windows: Windows, window: int) -> NDArray[np.int32]:
@@ -144,14 +140,15 @@ def tied_target_share(corpus: Corpus, windows: Windows, part: Part | None = None
         windows: All windows.
         part: Only the targets of this part; None takes those of all windows.
     """
-    positions = _target_positions(corpus, windows)
-    if part is not None:
-        positions = positions[np.repeat(windows.part == part, windows.end - windows.start)]
-    if len(positions) == 0 or np.isnan(corpus.time).any():
+    positions = _target_positions(corpus, windows if part is None else windows.at(windows.of(part)))
+    if len(positions) == 0 or not corpus.is_timed:
         return float("nan")
-    same = (np.diff(corpus.time) == 0) & (np.diff(corpus.user) == 0)
-    tied = np.concatenate([[False], same]) | np.concatenate([same, [False]])  # (N,)
-    return float(tied[positions].mean())
+    tied = np.zeros(len(positions), dtype=np.bool_)
+    for step in (-1, 1):
+        beside = np.clip(positions + step, 0, len(corpus.time) - 1)  # a place beside itself is no other one
+        same = (corpus.time[beside] == corpus.time[positions]) & (corpus.user[beside] == corpus.user[positions])
+        tied |= same & (beside != positions)
+    return float(tied.mean())
 
 
 def _target_positions(corpus: Corpus, windows: Windows) -> Positions:

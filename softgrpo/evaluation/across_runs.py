@@ -17,6 +17,7 @@ from softgrpo.common.columns import Columns
 from softgrpo.config import EvaluationConfig
 from softgrpo.errors import DataError
 from softgrpo.evaluation.table import tabulate
+from softgrpo.evaluation.window_metrics import WindowMetrics
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def compare_runs(
     windows = pd.concat([_named(run, run.windows[shared]) for run in runs], ignore_index=True).drop(columns="run")
     references = {"vs_single": f"{first.name}/{first.best_single}", "vs_first": f"{first.name}/{focus}"}
     tested = [f"{run.name}/{focus}" for run in runs]
-    return tabulate(rows, windows, references, primary, settings, seed, tested)
+    return tabulate(rows, WindowMetrics.of(windows), references, primary, settings, seed, tested)
 
 
 def _named(run: EvaluatedRun, frame: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +148,7 @@ def average_seeds(
     common = [name for name in frames[0].columns if all(name in frame.columns for frame in frames)]
     windows = pd.concat([frame[common] for frame in frames], ignore_index=True)
     references = {"vs_single": BEST_SINGLE, "vs_static": STATIC}
-    table = tabulate(rows, windows, references, primary, settings, seed)
+    table = tabulate(rows, WindowMetrics.of(windows), references, primary, settings, seed)
     means = [frame.groupby(["method", Columns.User])[primary].mean().groupby("method").mean() for frame in frames]
     table[f"{primary}_spread"] = np.std([mean.loc[shared].to_numpy() for mean in means], axis=0, ddof=1)
     return table

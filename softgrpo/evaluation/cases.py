@@ -56,9 +56,8 @@ class Case:
 
 def gains(comparison: Comparison, method: str, reference: str, metric: str) -> NDArray[np.float64]:
     """Returns (W,) a metric of one method minus that of another, window by window."""
-    of = {key: frame[metric].to_numpy() for key, frame in comparison.windows.groupby("method", sort=False)}
-    difference: NDArray[np.float64] = of[method] - of[reference]
-    return difference
+    measured = comparison.measured
+    return measured.column(method, metric) - measured.column(reference, metric)
 
 
 def extreme_cases(
@@ -77,7 +76,7 @@ def extreme_cases(
         comparison: From `softgrpo.evaluation.table.compare`.
         judged: The same W windows.
         corpus: For titles and histories.
-        windows: For the place of each window; `comparison.windows` holds its number.
+        windows: For the place of each window; `comparison.measured` holds its number.
         method: Key of the method that is looked at.
         reference: Key of the method that it is compared with.
         count: At most this many winners, and as many losers.
@@ -86,7 +85,7 @@ def extreme_cases(
     gain = gains(comparison, method, reference, f"ndcg@{judged.fusion.k}")
     order = np.argsort(-gain, kind="stable")
     rows = [row for row in order[:count] if gain[row] > 0] + [row for row in order[::-1][:count] if gain[row] < 0]
-    numbers = comparison.windows[Columns.Window].to_numpy()[: len(judged)]
+    numbers = comparison.measured.windows
     cases = []
     for row in rows:
         number = numbers[row]

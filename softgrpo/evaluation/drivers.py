@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from softgrpo.common.scratch import scratch
 from softgrpo.evaluation.learnt import NEGLIGIBLE
 from softgrpo.policy.blocks.record import HISTORY, RECORD
 
@@ -125,7 +126,9 @@ def _by_strength(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def _standard_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the ranks of each column, equal values with their mean rank, with mean 0 and standard deviation 1; else NaN."""
-    ranks = pd.DataFrame(values).rank().to_numpy()
+    scaled = scratch(values.shape[::-1])
     with np.errstate(invalid="ignore", divide="ignore"):
-        scaled: NDArray[np.float64] = (ranks - ranks.mean(0)) / ranks.std(0)
-    return scaled
+        for place, column in enumerate(values.T):
+            ranks = pd.Series(column).rank().to_numpy()
+            scaled[place] = (ranks - ranks.mean()) / ranks.std()
+    return scaled.T

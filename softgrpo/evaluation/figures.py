@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from softgrpo.common.columns import Columns
 from softgrpo.evaluation import plots, plots_recallers
 from softgrpo.evaluation.cases import gains
 from softgrpo.evaluation.learnt import EQUAL, NEGLIGIBLE
@@ -128,8 +127,7 @@ def _gains(report: Report) -> Iterator[Planned]:
         nothing = f"{label} gives every user the NDCG@{k} of both references: no user gains, none loses."
         yield from ((anchor, title, nothing, None) for anchor, title in titles.items())
         return
-    users = comparison.windows.loc[comparison.windows["method"] == report.focus, Columns.User].to_numpy()
-    by_user = {name: per_user(values, users) for name, values in moving.items()}
+    by_user = {name: per_user(values, comparison.measured.users) for name, values in moving.items()}
     equal = "".join(f" Over {name} nobody gains and nobody loses." for name in by_window if name not in moving)
     shares = " ".join(f"Over {name}, {_shares(values)}." for name, values in by_user.items())
     inches = HALF_INCHES if report.popularity is None else WHOLE_INCHES  # two of the three stand beside each other

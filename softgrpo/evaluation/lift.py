@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from softgrpo.common.scratch import scratch
 from softgrpo.config import EvaluationConfig
 from softgrpo.evaluation.significance import paired_bootstrap, per_user
 from softgrpo.evaluation.table import Comparison, by_lists
@@ -98,18 +99,19 @@ def lift_at(
         seed: Of the bootstrap.
     """
     ks = tuple(range(1, LARGEST_K + 1))
-    by_window = {key: np.empty((len(judged), len(ks))) for key in rows}
+    by_window = dict(zip(rows, scratch((len(rows), len(judged), len(ks))), strict=True))
     for lists, own in by_lists(judged, [comparison.method(key) for key in rows]):
         for part, shard in shards_of(lists):
             for method in own:
                 values = shard.metrics(method.weights[part], ks)
                 by_window[method.key][part] = np.stack([values[f"ndcg@{k}"].numpy() for k in ks], axis=1)
-    scores = np.stack([per_user(values, users) for values in by_window.values()], axis=2)  # (U, K, 1 + R)
+    scores = scratch((len(np.unique(users)), len(ks), len(rows)))  # (U, K, 1 + R)
+    for place, values in enumerate(by_window.values()):
+        scores[:, :, place] = per_user(values, users)
     index, (_, *references) = pd.Index(ks, name="k"), rows.values()
     ndcg = pd.DataFrame(scores.mean(0), index=index, columns=list(rows.values()))
-    differences = (scores[:, :, :1] - scores[:, :, 1:]).reshape(
-        len(scores), -1
-    )  # of all k, with the same draws of users
+    differences = scratch((len(scores), len(ks), len(references)))  # of all k, with the same draws of users
+    np.subtract(scores[:, :, :1], scores[:, :, 1:], out=differences)
     result = paired_bootstrap(differences, settings.bootstrap, settings.confidence, seed)
     base = ndcg[references].where(ndcg[references] > 0)
     low, high = (

@@ -78,7 +78,7 @@ def _content(report: Report) -> dict[str, Any]:
     config, comparison = report.config, report.comparison
     k = config.fusion.k
     rows = table_rows(comparison.table)
-    users = comparison.windows["user"].nunique()
+    users = comparison.measured.num_users
     return {
         "config": config,
         "k": k,

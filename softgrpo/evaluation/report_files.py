@@ -26,11 +26,13 @@ from softgrpo.evaluation.chosen import Chosen
 from softgrpo.evaluation.coverage import Coverage
 from softgrpo.evaluation.drivers import Drivers
 from softgrpo.evaluation.lift import Lift
+from softgrpo.evaluation.parts import write_frames
 from softgrpo.evaluation.report import summarise, write_report
 from softgrpo.evaluation.report_content import Choice, MergeRow, Report
 from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.summary import write_summary
 from softgrpo.evaluation.table import Comparison, tabulate
+from softgrpo.evaluation.window_metrics import WindowMetrics
 from softgrpo.policy.shift import InputShift
 
 SHOWN_SETTINGS: dict[str, Any] = {
@@ -52,16 +54,15 @@ def save_report(report: Report, folder: Path) -> None:
     """
     comparison = report.comparison
     comparison.table.to_parquet(folder / TABLE, index=False)
-    comparison.windows.to_parquet(folder / WINDOWS, index=False)
-    numbers = comparison.windows[Columns.Window].to_numpy()[: len(report.history)]
-    frames = [
+    comparison.measured.write(folder / WINDOWS)
+    frames = (
         pd.DataFrame(method.weights.numpy(), columns=list(report.config.recall.recallers)).assign(
-            method=method.key, **{Columns.Window: numbers}
+            method=method.key, **{Columns.Window: comparison.measured.windows}
         )
         for method in comparison.methods
         if method.weighs
-    ]
-    pd.concat(frames, ignore_index=True).to_parquet(folder / WEIGHTS, index=False)
+    )
+    write_frames(folder / WEIGHTS, frames)
     if report.beyond is not None:
         report.beyond.to_parquet(folder / BEYOND, index=False)
     config = report.config
@@ -199,10 +200,10 @@ def _changed(settings: EvaluationConfig, changes: Mapping[str, Any]) -> Evaluati
 
 
 def _comparison(folder: Path, stored: Mapping[str, Any], config: ExperimentConfig) -> Comparison:
-    table, windows = pd.read_parquet(folder / TABLE), pd.read_parquet(folder / WINDOWS)
+    table, measured = pd.read_parquet(folder / TABLE), WindowMetrics.of(pd.read_parquet(folder / WINDOWS))
     weights = dict(tuple(pd.read_parquet(folder / WEIGHTS).groupby("method", sort=False)))
     recallers = list(config.recall.recallers)
-    alone = torch.ones(windows[Columns.Window].nunique(), 1, dtype=torch.float64)  # of a ranker, see `Method.weights`
+    alone = torch.ones(len(measured.windows), 1, dtype=torch.float64)  # of a ranker, see `Method.weights`
     methods = tuple(
         Method(
             row["method"],
@@ -212,14 +213,14 @@ def _comparison(folder: Path, stored: Mapping[str, Any], config: ExperimentConfi
         )
         for row in table.to_dict("records")
     )
-    return Comparison(table, windows, methods, stored["best_single"], stored["best_static"])
+    return Comparison(table, measured, methods, stored["best_single"], stored["best_static"])
 
 
 def _with_other_draws(comparison: Comparison, config: ExperimentConfig) -> Comparison:
     references = {"vs_single": comparison.best_single, "vs_static": comparison.best_static}
     rows = comparison.table[["method", "label", "kind"]]
     primary = f"ndcg@{config.fusion.k}"
-    table = tabulate(rows, comparison.windows, references, primary, config.evaluation, config.seed)
+    table = tabulate(rows, comparison.measured, references, primary, config.evaluation, config.seed)
     return replace(comparison, table=table)
 
 

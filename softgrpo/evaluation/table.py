@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from softgrpo.common.columns import Columns
+from softgrpo.common.scratch import scratch
 from softgrpo.config import EvaluationConfig, ExperimentConfig
 from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.significance import Bootstrap, holm, is_bound, paired_bootstrap, per_user, smallest_p
+from softgrpo.evaluation.window_metrics import WindowMetrics
 from softgrpo.ranking.metrics import check_any_window
 from softgrpo.ranking.sharded import Judged, shards_of
 
@@ -28,17 +29,22 @@ class Comparison:
             NDCG), `vs_x_low` and `vs_x_high` (paired bootstrap interval of the difference), `vs_x_p` (p-value, Holm-corrected
             over the whole table). NaN where a row is compared with itself; p is NaN for oracles too. `vs_x_p_bound` tells where p
             is as small as the draws allow. Tables of earlier versions lack it.
-        windows: One row per method and window. Columns: `method`, `window`, `user`, then the metrics.
+        measured: Every metric of every method in every window.
         methods: What was compared.
         best_single: Key of the reference of `vs_single`.
         best_static: Key of the reference of `vs_static`.
     """
 
     table: pd.DataFrame
-    windows: pd.DataFrame
+    measured: WindowMetrics
     methods: tuple[Method, ...]
     best_single: str
     best_static: str
+
+    @property
+    def windows(self) -> pd.DataFrame:
+        """One row per method and window. Columns: `method`, `window`, `user`, then the metrics."""
+        return self.measured.frame()
 
     def method(self, key: str) -> Method:
         """Returns the method of a key."""
@@ -70,11 +76,8 @@ def compare(
     """
     check_any_window("test", len(judged), "a comparison needs users with at least one item in the test part")
     ks = config.evaluation.cutoffs(config.fusion.k)
-    by_method = window_metrics(judged, methods, ks)
-    frames = [
-        pd.DataFrame({"method": key, Columns.Window: windows, Columns.User: users} | values)
-        for key, values in by_method.items()
-    ]
+    names, values = window_metrics(judged, methods, ks)
+    measured = WindowMetrics(names, windows, users, values)
     rows = pd.DataFrame(
         {
             "method": [method.key for method in methods],
@@ -82,23 +85,23 @@ def compare(
             "kind": [method.kind for method in methods],
         }
     )
-    everything = pd.concat(frames, ignore_index=True)
     references = {"vs_single": best_single, "vs_static": best_static}
-    table = tabulate(rows, everything, references, f"ndcg@{config.fusion.k}", config.evaluation, config.seed)
-    return Comparison(table, everything, tuple(methods), best_single, best_static)
+    table = tabulate(rows, measured, references, f"ndcg@{config.fusion.k}", config.evaluation, config.seed)
+    return Comparison(table, measured, tuple(methods), best_single, best_static)
 
 
 def window_metrics(
     judged: Judged, methods: Sequence[Method], ks: tuple[int, ...]
-) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Returns every metric of every method by its key, (W,) each; an oracle is a bound of each metric by itself.
+) -> tuple[tuple[str, ...], dict[str, NDArray[np.float64]]]:
+    """Returns the names of K metrics, and those of every method by its key, (W, K) each; an oracle is a bound of each by itself.
 
     Args:
         judged: The W test windows.
         methods: The rows.
         ks: Cut-offs.
     """
-    by_method: dict[str, dict[str, NDArray[np.float64]]] = {method.key: {} for method in methods}
+    names: tuple[str, ...] = ()
+    by_method: dict[str, NDArray[np.float64]] = {}
     for lists, own in by_lists(judged, methods):
         for part, shard in shards_of(lists):
             for method in own:
@@ -106,13 +109,17 @@ def window_metrics(
                     values = shard.metrics(method.weights[part], ks)
                 else:
                     values = shard.best_metrics(method.choices, ks)
-                for name, value in values.items():
-                    by_method[method.key].setdefault(name, np.empty(len(lists)))[part] = value.numpy()
+                if not names:
+                    names = tuple(values)
+                    room = scratch((len(methods), len(judged), len(names)))
+                    by_method = {each.key: of_method for each, of_method in zip(methods, room, strict=True)}
+                for place, name in enumerate(names):
+                    by_method[method.key][part, place] = values[name].numpy()
     weighing = [method.key for method in methods if method.weighs and method.keeps_bounds]
     for bound in (by_method[method.key] for method in methods if method.bounds_rows):
-        for name in bound:
-            bound[name] = np.max([by_method[key][name] for key in weighing], axis=0)
-    return by_method
+        for place in range(len(names)):
+            bound[:, place] = np.max([by_method[key][:, place] for key in weighing], axis=0)
+    return names, by_method
 
 
 def by_lists(judged: Judged, methods: Sequence[Method]) -> list[tuple[Judged, list[Method]]]:
@@ -126,7 +133,7 @@ def by_lists(judged: Judged, methods: Sequence[Method]) -> list[tuple[Judged, li
 
 def tabulate(
     rows: pd.DataFrame,
-    windows: pd.DataFrame,
+    measured: WindowMetrics,
     references: Mapping[str, str],
     primary: str,
     settings: EvaluationConfig,
@@ -137,7 +144,7 @@ def tabulate(
 
     Args:
         rows: `method`, `label` and `kind` of each row.
-        windows: As in `Comparison.windows`; every method on the same windows in the same order.
+        measured: Of these rows.
         references: Prefix of the columns of differences -> key of the method that others are compared with.
         primary: The metric compared.
         settings: Of the bootstrap.
@@ -147,13 +154,14 @@ def tabulate(
     Returns:
         `rows` with the columns that `Comparison.table` describes.
     """
-    metrics = [name for name in windows.columns if name not in ("method", Columns.Window, Columns.User)]
-    keys = list(rows["method"])
-    frames = dict(tuple(windows.groupby("method", sort=False)))
-    by_user = [per_user(frames[key][metrics].to_numpy(), frames[key][Columns.User].to_numpy()) for key in keys]
+    metrics, keys = list(measured.names), list(rows["method"])
+    means = np.empty((len(keys), len(metrics)))
+    scores = scratch((measured.num_users, len(keys)))
+    for place, key in enumerate(keys):
+        by_user = per_user(measured.values[key], measured.users)
+        means[place], scores[:, place] = by_user.mean(0), by_user[:, metrics.index(primary)]
     table = rows.copy()
-    table[metrics] = np.stack([values.mean(0) for values in by_user])
-    scores = np.stack([values[:, metrics.index(primary)] for values in by_user], axis=1)  # (U, rows)
+    table[metrics] = means
     numbers = {name: keys.index(reference) for name, reference in references.items()}
     untested = table["kind"] == "oracle" if tested is None else ~table["method"].isin(list(tested))
     return pd.concat([table, _differences(scores, numbers, untested, settings, seed)], axis=1)
@@ -168,7 +176,8 @@ def _differences(
 ) -> pd.DataFrame:
     """The columns `vs_...` from the scores (U, rows) and the row number of each reference."""
     places = list(references.values())
-    differences = scores[:, None, :] - scores[:, places, None]  # (U, references, rows)
+    differences = scratch((len(scores), len(places), scores.shape[1]))  # (U, references, rows)
+    np.subtract(scores[:, None, :], scores[:, places, None], out=differences)
     result: Bootstrap = paired_bootstrap(differences, settings.bootstrap, settings.confidence, seed)
     by_reference = [np.split(values, len(places)) for values in (result.mean, result.low, result.high, result.p)]
     columns: dict[str, NDArray[np.float64]] = {}

@@ -40,11 +40,11 @@ READ_BYTES = 110
 """Of an interaction while the data are read."""
 LISTING_BYTES = 40
 """Of an entry of a list that a recaller makes, with what checks and writes it."""
-GIVEN_BYTES, GIVEN_ROWS = 110, 5_000_000
+GIVEN_BYTES, GIVEN_ROWS = 110, 1_250_000
 """Of a row of a file of lists while it is read, and how many rows are held at a time."""
 POSITION_BYTES = 32
 """Of an interaction where histories are looked up."""
-HELD_BYTES = 2**29
+HELD_BYTES = 2**27
 """Of the lists of all windows, at most."""
 INTERACTION_BYTES = 250
 """Of a training interaction in RecBole."""

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from softgrpo.common.records import LEARNT_FROM, CandidateLists, Windows
+from softgrpo.common.mapped import open_mapped
+from softgrpo.common.records import LEARNT_FROM, CandidateLists, ListSource, Windows
 from softgrpo.policy.track_record import track_record
 
 Floats = NDArray[np.float32]
@@ -118,9 +119,12 @@ class ListScale:
     k: int
 
     @classmethod
-    def of(cls, lists: CandidateLists, rows: NDArray[np.int64], k: int) -> ListScale:
-        """Returns the scale by the lists of some windows."""
-        return cls.by(*_first_and_lead(lists.items[rows], lists.scores[rows], k), k)
+    def of(cls, lists: ListSource, rows: NDArray[np.int64], k: int) -> ListScale:
+        """Returns the scale by the lists of some windows, which are read some at a time."""
+        blocks = (lists.rows(rows[first : first + CHUNK]) for first in range(0, max(len(rows), 1), CHUNK))
+        parts = [_first_and_lead(own.items, own.scores, k) for own in blocks]
+        first, lead = map(np.concatenate, zip(*parts, strict=True))
+        return cls.by(first, lead, k)
 
     @classmethod
     def by(cls, first: Floats, lead: Floats, k: int) -> ListScale:
@@ -243,5 +247,5 @@ def save_features(path: Path, features: Features) -> None:
 
 
 def load_features(path: Path) -> Features:
-    """Reads what `save_features` wrote."""
-    return Features(**load_file(path))
+    """Opens what `save_features` wrote: the numbers are mapped and not read."""
+    return Features(**open_mapped(path)[0])

@@ -6,16 +6,16 @@ Legend: W windows, F numbers.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from softgrpo.common.mapped import open_mapped, write_header
 from softgrpo.common.records import Part
 from softgrpo.config import BlockName, FeaturesConfig
 from softgrpo.policy.blocks.agreement import AGREEMENT
@@ -103,14 +103,40 @@ def window_numbers(known: Known, config: FeaturesConfig, earlier: Sequence[Known
     """
     found = [name_and_compute(each, config) for each in (known, *earlier)]
     values = np.concatenate([each for _, each in found])
-    return WindowNumbers(found[0][0], values, quintiles(values[known.windows.of(Part.POLICY)]))
+    return WindowNumbers(found[0][0], values, quintiles(values, known.windows.of(Part.POLICY)))
 
 
-def quintiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the four values between the fifths of each column (w, F), as (F, 4)."""
+def write_numbers(
+    path: Path, parts: Iterable[tuple[Sequence[str], NDArray[np.float64]]], policy: NDArray[np.int64], count: int
+) -> WindowNumbers:
+    """Stores the numbers of all windows, some at a time, and returns what `load_numbers` does.
+
+    Args:
+        path: The file.
+        parts: What `name_and_compute` gives of the windows, one part behind the other.
+        policy: Places of the policy windows, which the levels are made from.
+        count: W.
+    """
+    with path.open("wb") as file:
+        places: dict[str, int] = {}
+        for names, values in parts:
+            if not places:
+                shapes = {"values": (count, len(names)), "cuts": (len(names), LEVELS - 1)}
+                places = write_header(file, shapes, {"names": json.dumps(names)})
+                file.seek(places["values"])
+            file.write(np.ascontiguousarray(values).tobytes())
+    numbers = load_numbers(path)
+    cuts = quintiles(numbers.values, policy)
+    with path.open("r+b") as file:
+        file.seek(places["cuts"])
+        file.write(np.ascontiguousarray(cuts).tobytes())
+    return WindowNumbers(numbers.names, numbers.values, cuts)
+
+
+def quintiles(values: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns the four values between the fifths of each column (W, F) in some rows, as (F, 4)."""
     shares = np.arange(1, LEVELS) / LEVELS
-    cuts: NDArray[np.float64] = np.quantile(values, shares, axis=0).T
-    return cuts
+    return np.stack([np.quantile(column[rows], shares) for column in values.T])
 
 
 def save_numbers(path: Path, numbers: WindowNumbers) -> None:
@@ -121,7 +147,6 @@ def save_numbers(path: Path, numbers: WindowNumbers) -> None:
 
 
 def load_numbers(path: Path) -> WindowNumbers:
-    """Reads what `save_numbers` wrote."""
-    with safe_open(path, framework="numpy") as file:
-        names = tuple(json.loads(file.metadata()["names"]))
-        return WindowNumbers(names, file.get_tensor("values"), file.get_tensor("cuts"))
+    """Opens what `save_numbers` or `write_numbers` wrote: the values are mapped and not read."""
+    tensors, metadata = open_mapped(path)
+    return WindowNumbers(tuple(json.loads(metadata["names"])), tensors["values"], tensors["cuts"])

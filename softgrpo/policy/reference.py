@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from softgrpo.common.records import LEARNT_FROM, CandidateLists, Corpus, Windows
-from softgrpo.data.windows import training_counts
+from softgrpo.common.records import LEARNT_FROM, Corpus, ListSource, Windows
+from softgrpo.common.training_part import training_counts
 from softgrpo.policy.blocks.pace import in_seconds
 from softgrpo.policy.features import ListScale
 from softgrpo.policy.numbers import WindowNumbers
@@ -46,7 +46,7 @@ class Reference:
 
     @classmethod
     def of(
-        cls, corpus: Corpus, windows: Windows, lists: CandidateLists, numbers: WindowNumbers, k: int
+        cls, corpus: Corpus, windows: Windows, lists: ListSource, numbers: WindowNumbers, k: int
     ) -> Reference:  # fmt: skip
         """Returns the reference of a run.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from softgrpo.common.scratch import scratch
 from softgrpo.errors import CandidateError, TrainingError
 
 ABSENT = 2**31 - 1
@@ -272,15 +273,22 @@ class AlignedBuffer:
         """Returns room for unions of a size, with the windows that have come."""
         count, (_, recallers, depth) = self._windows, part.lists.shape
         room = Aligned(
-            part.items.new_full((count, size), -1),
-            part.ranks.new_full((count, recallers, size), part.depth),
-            part.values.new_zeros((count, recallers, size)),
-            part.lists.new_empty((count, recallers, depth)) if self._room is None else self._room.lists,
+            _room(part.items, count, size).fill_(-1),
+            _room(part.ranks, count, recallers, size).fill_(part.depth),
+            _room(part.values, count, recallers, size),
+            _room(part.lists, count, recallers, depth) if self._room is None else self._room.lists,
         )
         if self._room is not None:
             for whole, filled in zip(list(vars(room).values())[:3], list(vars(self._room).values())[:3], strict=True):
                 whole[..., : filled.shape[-1]] = filled
         return room
+
+
+def _room(like: Tensor, *shape: int) -> Tensor:
+    """Returns zeros of a shape, of the type and on the device of another tensor; large ones of the CPU lie in a file."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    return torch.from_numpy(scratch(shape, like.new_empty(0).numpy().dtype))
 
 
 def at_places(entries: Tensor, places: Tensor) -> Tensor:

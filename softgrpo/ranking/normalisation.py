@@ -166,15 +166,16 @@ def fit_platt(scores: Tensor, relevance: Tensor) -> Tensor:
     Returns:
         (M, 2) float64 slope and intercept on the raw score.
     """
-    raw, relevant = scores.double().numpy(), relevance.numpy()
+    raw, relevant = scores.numpy(), relevance.numpy()
     rows = []
     for recaller in range(raw.shape[1]):
         mask = ~np.isnan(raw[:, recaller])
-        rows.append(_fit_one(raw[:, recaller][mask], relevant[:, recaller][mask]))
+        rows.append(_fit_one(raw[:, recaller][mask].astype(np.float64), relevant[:, recaller][mask]))
     return torch.tensor(rows, dtype=torch.float64)
 
 
 def _fit_one(scores: np.ndarray, relevant: np.ndarray) -> tuple[float, float]:
+    """Returns slope and intercept of one recaller; the scores are used up, for they may be many."""
     hits, items = int(relevant.sum()), len(relevant)
     base_rate = (0.0, float(np.log((hits + 1) / (items - hits + 1))))
     if hits in (0, items) or scores.min() == scores.max():
@@ -182,7 +183,9 @@ def _fit_one(scores: np.ndarray, relevant: np.ndarray) -> tuple[float, float]:
     from sklearn.linear_model import LogisticRegression  # only this normalisation needs it
 
     mean, deviation = scores.mean(), scores.std()
-    model = LogisticRegression(max_iter=1000).fit(((scores - mean) / deviation)[:, None], relevant)
+    scores -= mean
+    scores /= deviation
+    model = LogisticRegression(max_iter=1000).fit(scores[:, None], relevant)
     slope = float(model.coef_[0, 0]) / deviation
     if slope <= 0:
         return base_rate

@@ -63,17 +63,32 @@ def check_candidates(
 
 
 class Positions:
-    """Looks up the place of (user, item) pairs in the users' sequences; beyond every sequence for pairs that are not there."""
+    """Looks up the place of (user, item) pairs in the users' sequences; beyond every sequence for pairs that are not there.
+
+    What is held grows with the sequences of the users between the first and the last one of a call, and is kept for the next call.
+    """
 
     def __init__(self, corpus: Corpus) -> None:
-        keys = corpus.user.astype(np.int64) * corpus.num_items + corpus.item
-        self._order = np.argsort(keys, kind="stable")  # of repeated pairs the first comes first
-        self._keys = keys[self._order]
-        self._place = np.arange(len(keys)) - corpus.offsets[corpus.user]
-        self._num_items = corpus.num_items
+        self._corpus = corpus
+        self._learn(slice(0, 0))
+
+    def _learn(self, users: slice) -> None:
+        corpus = self._corpus
+        rows = slice(int(corpus.offsets[users.start]), int(corpus.offsets[users.stop]))
+        keys = corpus.user[rows].astype(np.int64) * corpus.num_items + corpus.item[rows]
+        order = np.argsort(keys, kind="stable")  # of repeated pairs the first comes first
+        self._users, self._keys = users, keys[order]
+        self._place = (np.arange(rows.start, rows.stop) - corpus.offsets[corpus.user[rows]])[order]
 
     def __call__(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.int64]:
-        keys = users.astype(np.int64) * self._num_items + items
+        place = np.full(len(users), np.iinfo(np.int64).max)
+        if not len(users):
+            return place
+        low, behind = int(users.min()), int(users.max()) + 1
+        if low < self._users.start or behind > self._users.stop:
+            self._learn(slice(low, behind))
+        keys = users.astype(np.int64) * self._corpus.num_items + items
         nearest = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        place = self._place[self._order[nearest]]
-        return np.where(self._keys[nearest] == keys, place, np.iinfo(np.int64).max)
+        there = self._keys[nearest] == keys
+        place[there] = self._place[nearest[there]]
+        return place

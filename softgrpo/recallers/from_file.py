@@ -23,7 +23,7 @@ from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.errors import CandidateError
 from softgrpo.recallers.candidate_checks import Positions
 from softgrpo.recallers.candidates import NO_ITEM
-from softgrpo.recallers.list_parts import ABSENT, NULL, CorpusNames, Ids, ids_of, parts_of, plain, windows_of
+from softgrpo.recallers.list_parts import ABSENT, NULL, PART_ROWS, Ids, Known, ids_of, parts_of, plain, windows_of
 from softgrpo.recallers.list_tables import DOCUMENT, SCHEMA, open_file
 
 SHOWN = 3
@@ -89,7 +89,7 @@ class _Problems:
 
     def add(self, rows: _Rows, corpus: Corpus, windows: Windows, part: slice, positions: Positions) -> None:
         """Looks at the rows of some windows."""
-        for what, mask in _wrong_rows(rows, corpus, windows, positions).items():
+        for what, mask in _wrong_rows(rows, corpus, windows, part, positions).items():
             self.counts[what] += int(mask.sum())
             self.first[what] = sorted(self.first.get(what, []) + rows.first(mask))[:SHOWN]
         self.missing.append(np.setdiff1d(np.arange(part.start, part.stop), rows.window))
@@ -129,7 +129,13 @@ def read_lists(path: Path, name: str, corpus: Corpus, windows: Windows, depth: i
 
 
 def read_parts(
-    path: Path, name: str, corpus: Corpus, windows: Windows, depth: int, positions: Positions | None = None
+    path: Path,
+    name: str,
+    corpus: Corpus,
+    windows: Windows,
+    depth: int,
+    positions: Positions | None = None,
+    most: int | None = None,
 ) -> Iterator[CandidateLists]:
     """Gives what `read_lists` returns, some windows at a time, in their order; problems are told when all was read.
 
@@ -142,15 +148,16 @@ def read_parts(
         corpus: See `read_lists`.
         windows: See `read_lists`.
         depth: See `read_lists`.
-        positions: Of the corpus, where they are known already.
+        positions: Of the corpus, where somebody else looks them up too.
+        most: Rows that are held at a time, where `BLOCK` windows have no more; None takes `PART_ROWS`.
 
     Raises:
         CandidateError: See `read_lists`.
     """
     file = open_file(path, name, len(windows) * (corpus.num_items + 1))
-    problems, names, places = _Problems(), CorpusNames.of(corpus), positions or Positions(corpus)
-    for part, table, row in parts_of(file, names, windows):
-        rows = _numbered(table, row, names, windows)
+    problems, known, places = _Problems(), Known.of(corpus, windows), positions or Positions(corpus)
+    for part, table, row in parts_of(file, known, PART_ROWS if most is None else most):
+        rows = _numbered(table, row, known)
         problems.add(rows, corpus, windows, part, places)
         if not problems:
             yield _as_lists(rows, name, part, depth)
@@ -166,17 +173,17 @@ def count(number: int) -> str:
     return f"{number:,} row{'' if number == 1 else 's'} "
 
 
-def _numbered(table: pa.Table, row: Ids, names: CorpusNames, windows: Windows) -> _Rows:
+def _numbered(table: pa.Table, row: Ids, known: Known) -> _Rows:
     given = plain(table[Columns.Score])
     score = pc.fill_null(given.cast(pa.float64(), safe=False), np.nan).to_numpy()
     score = np.where(np.abs(score) > np.finfo(np.float32).max, np.copysign(np.inf, score), score)  # lists hold float32
     if pa.types.is_integer(given.type):
         score = np.where(np.abs(score) >= EXACT, np.inf, score)
-    user, item = ids_of(table[Columns.User], names.users), ids_of(table[Columns.Item], names.items)
-    return _Rows(table, row, user, item, windows_of(table, names, windows), score)
+    user, item = ids_of(table[Columns.User], known.users), ids_of(table[Columns.Item], known.items)
+    return _Rows(table, row, user, item, windows_of(table, known), score)
 
 
-def _wrong_rows(rows: _Rows, corpus: Corpus, windows: Windows, positions: Positions) -> dict[str, Mask]:
+def _wrong_rows(rows: _Rows, corpus: Corpus, windows: Windows, part: slice, positions: Positions) -> dict[str, Mask]:
     """Returns the rows that have each problem, in the order in which problems are told."""
     empty = (rows.item == NULL) & np.isnan(rows.score)
     placed, listed = rows.window >= 0, rows.item >= 0
@@ -187,7 +194,7 @@ def _wrong_rows(rows: _Rows, corpus: Corpus, windows: Windows, positions: Positi
     repeated = np.zeros_like(seen)
     repeated[both] = pd.Series(window * corpus.num_items + rows.item[both]).duplicated().to_numpy()
     crowded = (
-        np.bincount(rows.window[placed], minlength=len(windows))[rows.window] > 1
+        np.bincount(rows.window[placed] - part.start, minlength=1)[np.maximum(rows.window - part.start, 0)] > 1
     )  # means nothing where not placed
     return {
         "with a user that is not in the filtered data": rows.user < 0,

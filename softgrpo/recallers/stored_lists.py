@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import CandidateLists
+from softgrpo.common.scratch import scratch
 from softgrpo.errors import CandidateError
 from softgrpo.recallers.candidates import (
     BLOCK,
@@ -120,9 +121,12 @@ class StoredLists:
 
 
 def empty_lists(recallers: tuple[str, ...], windows: int, depth: int) -> CandidateLists:
-    """Returns lists without an item."""
+    """Returns lists without an item, to be filled; those of many windows lie in a file."""
     shape = (windows, len(recallers), depth)
-    return CandidateLists(recallers, np.full(shape, NO_ITEM, np.int32), np.full(shape, np.nan, np.float32))
+    lists = CandidateLists(recallers, scratch(shape, np.int32), scratch(shape, np.float32))
+    lists.items.fill(NO_ITEM)
+    lists.scores.fill(np.nan)
+    return lists
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def describer_of(prepared: Prepared, folders: Mapping[str, Path], current: Curre
         current: The users and items that are asked about; None looks them up.
     """
     config, current = prepared.config, current or Current.of(prepared, folders)
-    own = Reference.of(prepared.corpus, prepared.windows, prepared.lists, prepared.numbers, config.fusion.k)
+    own = Reference.of(prepared.corpus, prepared.windows, prepared.stored_lists, prepared.numbers, config.fusion.k)
     reference = replace(own, popularity=current.popularity)
     catalogue = Catalogue.of(current.corpus.items, reference.seconds, titles=config.told_prompt.titles)
     embeddings = load_embeddings(folders["embed"] / EMBEDDINGS) if "embed" in folders else None
@@ -153,7 +153,7 @@ def describer_of(prepared: Prepared, folders: Mapping[str, Path], current: Curre
 
 def common_lists_of(prepared: Prepared, current: Current) -> ItemsAndScores:
     """Returns the common lists of a run's recallers, see `common_lists`, with the items' numbers of now."""
-    items, scores = common_lists(prepared.lists, prepared.windows.of(Part.TEST))
+    items, scores = common_lists(prepared.stored_lists, prepared.windows.of(Part.TEST))
     return current.listed(items), scores
 
 

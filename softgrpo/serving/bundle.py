@@ -182,7 +182,7 @@ def save_bundle(folder: Path, prepared: Prepared, folders: Mapping[str, Path], k
         "static": fixed_weights(prepared)[STATIC].tolist(),
         "weights": weights,
         "fields": [name for name in prepared.corpus.users if name != Columns.Token],
-        "depth": prepared.lists.depth,
+        "depth": prepared.stored_lists.depth,
     }
     (folder / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from softgrpo.common.columns import Columns
 from softgrpo.common.names import SNAPSHOT_NODE
 from softgrpo.common.records import Corpus
+from softgrpo.common.training_part import training_counts
 from softgrpo.data.corpus import load_corpus
-from softgrpo.data.windows import training_counts
 from softgrpo.recallers.candidates import NO_ITEM
 from softgrpo.stages.inputs import Prepared
 
@@ -71,6 +71,8 @@ class Current:
 
     def sequences(self, corpus: Corpus) -> Corpus:
         """Returns the run's sequences, of the run's users, with the items' numbers of now."""
+        if np.array_equal(self.items, np.arange(len(self.items))):
+            return corpus
         return replace(corpus, item=self.items[corpus.item])
 
     def in_run(self, users: NDArray[np.int64]) -> NDArray[np.int64]:

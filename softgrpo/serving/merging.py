@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from softgrpo.common.records import CandidateLists
+from softgrpo.common.records import ListSource
 from softgrpo.config import FusionConfig
 from softgrpo.ranking.fusion import align, contributions, merged_lists
-from softgrpo.recallers.candidates import NO_ITEM
+from softgrpo.recallers.candidates import BLOCK, NO_ITEM
 
 ItemsAndScores = tuple[NDArray[np.int32], NDArray[np.float32]]
 """Items (..., D), -1 behind the end of a list, and scores (..., D), NaN there."""
@@ -45,23 +45,35 @@ def merge_lists(
     return merged.numpy(), contributions(aligned, merged, given, fusion).numpy()
 
 
-def common_lists(lists: CandidateLists, rows: NDArray[np.int64]) -> ItemsAndScores:
+def common_lists(lists: ListSource, rows: NDArray[np.int64]) -> ItemsAndScores:
     """Returns each recaller's common list (M, D): the items with the largest sum of 1 / rank over some windows.
 
-    The scores are the mean scores at each rank, so that they are on the recaller's own scale.
+    The scores are the mean scores at each rank, so that they are on the recaller's own scale. Lists are read some windows at a
+    time; sums are added window after window from the sum so far, so that they do not depend on how many come at a time.
     """
     count, depth = len(lists.recallers), lists.depth
+    totals = [np.zeros(0) for _ in range(count)]  # by item
+    sums, listed = np.zeros((count, depth), dtype=np.float32), np.zeros((count, depth), dtype=np.int64)
+    for first in range(0, len(rows), BLOCK):
+        own = lists.rows(rows[first : first + BLOCK])
+        for recaller in range(count):
+            retrieved, values = own.items[:, recaller], own.scores[:, recaller]
+            filled = retrieved != NO_ITEM
+            found = retrieved[filled]
+            totals[recaller] = np.pad(
+                totals[recaller], (0, max(0, int(found.max(initial=-1)) + 1 - len(totals[recaller])))
+            )
+            worth = np.broadcast_to(1.0 / np.arange(1, depth + 1), retrieved.shape)[filled]
+            np.add.at(totals[recaller], found, worth)
+            listed[recaller] += filled.sum(0)  # lists that are at least as long
+            known = np.where(filled, values, np.float32(0.0))
+            sums[recaller] = np.concatenate([sums[recaller][None], known]).sum(0)
     items = np.full((count, depth), NO_ITEM, dtype=np.int32)
     scores = np.full((count, depth), np.nan, dtype=np.float32)
-    worth = 1.0 / np.arange(1, depth + 1)
-    for recaller in range(count):
-        retrieved, values = lists.items[rows, recaller], lists.scores[rows, recaller]
-        filled = retrieved != NO_ITEM
-        total = np.bincount(retrieved[filled], weights=np.broadcast_to(worth, retrieved.shape)[filled])
+    for recaller, total in enumerate(totals):
         best = np.argsort(-total, kind="stable")[: min(depth, int((total > 0).sum()))]
-        listed = filled.sum(0)  # (D,) lists that are at least as long
-        mean = np.where(filled, values, 0.0).sum(0) / np.maximum(listed, 1)
-        width = min(len(best), int((listed > 0).sum()))
+        mean = sums[recaller] / np.maximum(listed[recaller], 1)
+        width = min(len(best), int((listed[recaller] > 0).sum()))
         items[recaller, :width] = best[:width]
         scores[recaller, :width] = np.minimum.accumulate(mean[:width])
     return items, scores

@@ -238,7 +238,7 @@ def _versions(card: PolicyCard) -> str:
 
 
 def _limits(card: PolicyCard, config: ExperimentConfig, report: Report) -> Iterator[str]:
-    users = report.comparison.windows["user"].nunique()
+    users = report.comparison.measured.num_users
     yield f"One seed and {users:,} test users of one data set. The spread between seeds is not in the intervals."
     if config.data.max_users is not None:
         yield f"A sample: at most {config.data.max_users:,} users were used, so the numbers above are no result."

@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from softgrpo.common.columns import Columns
+from softgrpo.config import LimitsConfig
 from softgrpo.data.streams import Shard, Stream
-from softgrpo.serving.histories import Histories, read_histories, read_lists
+from softgrpo.serving.histories import USER, Histories, read_histories, read_lists
 from softgrpo.serving.recommended import Recommended
 from softgrpo.serving.served_run import ServedRun
 from softgrpo.serving.user_fields import read_user_fields
+from softgrpo.stages.shards import HELD_SHARE, memory_bytes
 
 BATCH = 1024
 """Users that are scored at a time."""
-ROWS = 4_000_000
-"""Rows of a file that are held at a time; a larger file is read several times, each time for other users."""
+ROWS = 1_000_000
+"""Rows of a file that are held at a time, at most; the rows of a larger file are first sorted into parts by their users."""
+ROW_BYTES = 250
+"""Of a row while it is read."""
 SHOWN = 5
 
 
@@ -41,11 +47,45 @@ class Asked:
     k: int
     fields: Stream | None = None
 
-    @property
-    def parts(self) -> int:
-        """How many times the files are read."""
+    def count(self, limits: LimitsConfig) -> int:
+        """Returns how many parts the users make, one of which is held at a time.
+
+        Args:
+            limits: What the run may take.
+        """
         largest = max(stream.rows for stream in (self.history, *self.lists.values()))
-        return max(1, math.ceil(largest / self.shard.count / ROWS))
+        most = max(1, min(ROWS, int(HELD_SHARE * memory_bytes(limits)) // ROW_BYTES))
+        return max(1, math.ceil(largest / self.shard.count / most))
+
+    def parts(self, count: int, folder: Path) -> Iterator[Asked]:
+        """Gives the users part by part; the files are read once for all of them.
+
+        Args:
+            count: How many parts.
+            folder: Gets the rows of each part; it is needed until the last one was used.
+
+        Raises:
+            DataError: A file is damaged, or a row lacks its user.
+        """
+        if count == 1:
+            yield self
+            return
+        streams = {"history": self.history, **{f"list {name}": stream for name, stream in self.lists.items()}}
+        if self.fields is not None:
+            streams["fields"] = self.fields
+        sorted_rows = {}
+        for number, (name, stream) in enumerate(streams.items()):
+            own = folder / str(number)
+            own.mkdir()
+            sorted_rows[name] = stream.in_parts(self.shard, USER, count, own)
+        for part in range(count):
+            yield replace(
+                self,
+                history=sorted_rows["history"][part],
+                lists={name: sorted_rows[f"list {name}"][part] for name in self.lists},
+                shard=self.shard.part(part, count),
+                fields=None if self.fields is None else sorted_rows["fields"][part],
+            )
 
 
 @dataclass
@@ -121,27 +161,26 @@ def score(run: ServedRun, asked: Asked, summary: Summary) -> Iterator[Recommende
     Raises:
         SoftGRPOError: A file is damaged, or a list is missing.
     """
-    for part in range(asked.parts):
-        shard = asked.shard.part(part, asked.parts)
-        histories = read_histories(
-            asked.history, shard, run.item_index, run.config.data, run.config.seed, asked.users
-        )  # fmt: skip
-        summary.unordered += histories.unordered
-        for batch in _batches(run, asked, shard, histories):
-            summary.add(batch)
-            if run.new_items is not None:
-                summary.new_items += int(batch.items[Columns.Item].isin(run.new_items.items[Columns.Token]).sum())
-            yield batch
+    config = run.config
+    with TemporaryDirectory() as folder:
+        for own in asked.parts(asked.count(config.limits), Path(folder)):
+            histories = read_histories(own.history, own.shard, run.item_index, config.data, config.seed, own.users)
+            summary.unordered += histories.unordered
+            for batch in _batches(run, own, histories):
+                summary.add(batch)
+                if run.new_items is not None:
+                    summary.new_items += int(batch.items[Columns.Item].isin(run.new_items.items[Columns.Token]).sum())
+                yield batch
 
 
-def _batches(run: ServedRun, asked: Asked, shard: Shard, histories: Histories) -> Iterator[Recommended]:
+def _batches(run: ServedRun, asked: Asked, histories: Histories) -> Iterator[Recommended]:
     """Gives what the users of one part get."""
     depth = run.config.recall.depth
     given = {
-        name: read_lists(stream, shard, histories.users, histories.items, run.item_index, depth)
+        name: read_lists(stream, asked.shard, histories.users, histories.items, run.item_index, depth)
         for name, stream in asked.lists.items()
     }
-    fields = None if asked.fields is None else read_user_fields(asked.fields, shard, histories.users)
+    fields = None if asked.fields is None else read_user_fields(asked.fields, asked.shard, histories.users)
     for first in range(0, len(histories.users), BATCH):
         rows = slice(first, first + BATCH)
         yield run.recommend(

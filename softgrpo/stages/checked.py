@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from softgrpo.common.artifacts import PROMPTS
 from softgrpo.common.records import CandidateLists, Corpus, Windows
-from softgrpo.data.windows import targets_of, training_counts
+from softgrpo.common.training_part import training_counts
+from softgrpo.data.windows import targets_of
 from softgrpo.policy.blocks.block import Known
 from softgrpo.policy.features import Features, ListNumbers
 from softgrpo.policy.numbers import WindowNumbers

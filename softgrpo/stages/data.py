@@ -28,8 +28,8 @@ from softgrpo.common.artifacts import (
 from softgrpo.common.records import CandidateLists, ListSource, Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.windows import write_windows
-from softgrpo.policy.features import Features, ListNumbers, features_by, save_features
-from softgrpo.policy.numbers import WindowNumbers, quintiles, save_numbers
+from softgrpo.policy.features import Features, ListNumbers, features_by, load_features, save_features
+from softgrpo.policy.numbers import WindowNumbers, write_numbers
 from softgrpo.policy.prompt_files import PROMPT_SCHEMA, load_prompts
 from softgrpo.policy.shift import LARGE_SHIFT, InputShift, input_shifts, largest_first, save_shifts
 from softgrpo.ranking.normalisation import fit_platt
@@ -109,14 +109,11 @@ def write_lists(context: StageContext, opened: Opened) -> Features:
 def make_numbers(
     context: StageContext, opened: Opened, features: Features, vectors: VectorReader | None
 ) -> WindowNumbers:
-    """Returns the numbers of all windows."""
+    """Stores the numbers of all windows and returns them."""
     common = {} if vectors is None else vectors.tensors
-    names, values = "", []
-    for made in context.pieces.make(open_numbers, opened, common, pieces_of(opened, features)):
-        names = array_text(made["names"])
-        values.append(made["values"])
-    joined = np.concatenate(values)
-    return WindowNumbers(tuple(json.loads(names)), joined, quintiles(joined[opened.windows.of(Part.POLICY)]))
+    made = context.pieces.make(open_numbers, opened, common, pieces_of(opened, features))
+    parts = ((json.loads(array_text(each["names"])), each["values"]) for each in made)
+    return write_numbers(context.out / NUMBERS, parts, opened.windows.of(Part.POLICY), len(opened.windows))
 
 
 def platt_of(
@@ -196,8 +193,8 @@ def run(context: StageContext) -> dict[str, float]:
     config, out = context.config, context.out
     opened = Opened(config, context.inputs)
     views, windows, targets = opened.views, opened.windows, opened.targets
-    features = write_lists(context, opened)
-    save_features(out / FEATURES, features)
+    save_features(out / FEATURES, write_lists(context, opened))
+    features = load_features(out / FEATURES)  # mapped
     opened.lists = lists = StoredLists.open(out / CANDIDATES, held_bytes(config.limits))
     (out / RECALLER_CURVES).write_text(json.dumps(recaller_curves(context)), encoding="utf-8")
     policy = windows.of(Part.POLICY)
@@ -206,7 +203,6 @@ def run(context: StageContext) -> dict[str, float]:
     if platt is not None:
         (out / PLATT).write_text(json.dumps(platt.tolist()), encoding="utf-8")
     numbers = make_numbers(context, opened, features, user_vectors(context, opened))
-    save_numbers(out / NUMBERS, numbers)
     shifts = input_shifts(numbers, windows)
     save_shifts(out / INPUT_SHIFTS, shifts)
     if not config.tells_record:

@@ -89,7 +89,7 @@ def check_levels(numbers: WindowNumbers, windows: Windows) -> None:
     Raises:
         LeakageError: The levels are others.
     """
-    expected = quintiles(numbers.values[windows.of(Part.POLICY)])
+    expected = quintiles(numbers.values, windows.of(Part.POLICY))
     if not np.allclose(numbers.cuts, expected, rtol=TOLERANCE, atol=TOLERANCE):
         raise LeakageError(
             "The levels that words stand for are not those of the policy windows",

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softgrpo.common.records import CandidateLists, Corpus, ListSource, Windows
+from softgrpo.common.training_part import training_counts
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.cross_fit import all_windows
-from softgrpo.data.windows import load_windows, targets_of, training_counts
+from softgrpo.data.windows import load_windows, targets_of
 from softgrpo.policy.blocks.pace import in_seconds
 from softgrpo.policy.catalogue import Catalogue
 from softgrpo.recallers.candidates import Scorer

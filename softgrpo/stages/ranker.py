@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from softgrpo.baselines.item_numbers import ItemKnowledge, ListedWindows, latest_items
 from softgrpo.baselines.item_ranker import ItemRanker, RankerData, Ranking, fit_item_ranker
 from softgrpo.common.records import Part
-from softgrpo.data.windows import targets_of, training_counts
+from softgrpo.common.scratch import scratch
+from softgrpo.common.training_part import training_counts
+from softgrpo.data.windows import targets_of
 from softgrpo.recallers.candidates import BLOCK
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.shards import in_shards
@@ -41,8 +43,15 @@ def rank_rows(
 ) -> Ranking:
     """Returns the items of some windows of a run, (W,) numbers, in a ranker's order; embeddings as in `fit_ranker`."""
     knowledge = _knowledge(prepared, embeddings)
-    parts = [ranker.rank(_listed(prepared, block), knowledge) for block in in_shards(rows, BLOCK)]
-    return Ranking(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("items", "scores")))
+    found: Ranking | None = None
+    for places in in_shards(np.arange(len(rows)), BLOCK):
+        part = ranker.rank(_listed(prepared, rows[places]), knowledge)
+        if found is None:
+            shape = (len(rows), part.items.shape[1])
+            found = Ranking(scratch(shape, part.items.dtype), scratch(shape, part.scores.dtype))
+        found.items[places], found.scores[places] = part.items, part.scores
+    assert found is not None, "in_shards gives at least one"
+    return found
 
 
 def _listed(prepared: Prepared, rows: NDArray[np.int64]) -> ListedWindows:

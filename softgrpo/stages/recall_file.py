@@ -13,7 +13,7 @@ from softgrpo.recallers.candidates import BLOCK
 from softgrpo.recallers.from_file import read_parts
 from softgrpo.recallers.stored_lists import ListsWriter
 from softgrpo.stages.contract import StageContext
-from softgrpo.stages.shards import in_shards
+from softgrpo.stages.shards import given_rows, in_shards
 
 
 def run(context: StageContext) -> dict[str, float]:
@@ -21,8 +21,9 @@ def run(context: StageContext) -> dict[str, float]:
     corpus, windows = load_corpus(context.inputs["split"]), load_windows(context.inputs["split"])
     context.reporter.info(f"{name}: lists of '{config.files[name]}', digest {digest_file(config.files[name])}")
     positions, first, listed = Positions(corpus), 0, 0
+    most = given_rows(context.config.limits)
     with ListsWriter(context.out / CANDIDATES, (name,), config.depth, len(windows)) as writer:
-        for lists in read_parts(config.files[name], name, corpus, windows, config.depth, positions):
+        for lists in read_parts(config.files[name], name, corpus, windows, config.depth, positions, most):
             check_candidates(lists, corpus, windows.at(slice(first, first + len(lists.items))), positions)
             for block in in_shards(np.arange(len(lists.items)), BLOCK):
                 writer.write(lists.rows(block))

@@ -18,6 +18,7 @@ from softgrpo.errors import MemoryLimitError
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.ranking.searched import SearchedLists
 from softgrpo.recallers.candidates import BLOCK
+from softgrpo.recallers.list_parts import PART_ROWS
 
 GB = 1e9
 FREE_SHARE = 0.5
@@ -26,8 +27,10 @@ ENTRY_BYTES = 64
 """Of one (recaller, item) pair of a window: place, value, mask and bit sets, and the temporaries of each; an upper estimate."""
 TABLE_WINDOWS, TABLE_ENTRY_BYTES = 1024, 10 * ENTRY_BYTES
 """Test windows in a shard at most, and bytes of a pair in one: those of a single shard are kept under every merge."""
-HELD_BYTES, HELD_SHARE = 2**29, 0.25
+HELD_BYTES, HELD_SHARE = 2**27, 0.25
 """Of the lists of all windows where they are kept: at most, and as a share of what the run may take."""
+GIVEN_BYTES = 110
+"""Of a row of a file of lists while it is read."""
 MOST_ENTRIES = 2**18
 """Pairs in a shard at most: larger shards are not faster."""
 
@@ -110,6 +113,11 @@ def in_shards(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]
 def held_bytes(limits: LimitsConfig) -> float:
     """Returns what the lists of all windows may take to be kept in memory: they are read once, and not for each pass."""
     return min(HELD_BYTES, HELD_SHARE * memory_bytes(limits))
+
+
+def given_rows(limits: LimitsConfig) -> int:
+    """Returns how many rows of a file of lists are held at a time."""
+    return min(PART_ROWS, int(HELD_SHARE * memory_bytes(limits)) // GIVEN_BYTES)
 
 
 def judge(

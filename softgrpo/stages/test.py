@@ -14,11 +14,11 @@ from torch import Tensor
 
 from softgrpo.baselines.zero_shot import can_generate
 from softgrpo.common.artifacts import CONFUSION, CURVES, INPUT_SHIFTS, RECALLER_CURVES
-from softgrpo.common.columns import Columns
 from softgrpo.common.digests import digest_file
 from softgrpo.common.records import Part
+from softgrpo.common.training_part import training_counts
 from softgrpo.config import ExperimentConfig, PolicyConfig
-from softgrpo.data.windows import later_training_share, tied_target_share, training_counts
+from softgrpo.data.windows import later_training_share, tied_target_share
 from softgrpo.evaluation.beyond import beyond_accuracy, beyond_metrics, mean_popularity
 from softgrpo.evaluation.cases import data_facts, extreme_cases
 from softgrpo.evaluation.chosen import write_chosen
@@ -189,8 +189,7 @@ def run(context: StageContext) -> dict[str, float]:
     methods = standard_methods(judged, recallers, prepared.static, start, learned, config, gates, others, rankers, free)
     users = prepared.windows.user[rows]
     comparison = compare(judged, users, rows, methods, prepared.static.best_single.name, config)
-    for _, evaluated in comparison.windows.groupby("method", sort=False):
-        check_everyone_is_tested(evaluated[Columns.Window].to_numpy(), prepared.windows)
+    check_everyone_is_tested(comparison.measured.windows, prepared.windows)
     popularity = training_counts(prepared.corpus, prepared.windows)
     targets = prepared.targets[rows]
     beyond = beyond_accuracy(judged, methods, recallers, popularity, config.fusion.k)

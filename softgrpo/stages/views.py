@@ -67,6 +67,8 @@ def views_of(windows: Windows, config: ExperimentConfig) -> tuple[View, ...]:
 
 def join_features(features: Sequence[Features]) -> Features:
     """Returns the features of all views, one behind the other."""
+    if len(features) == 1:
+        return features[0]
     names = [field.name for field in fields(Features)]
     return Features(**{name: np.concatenate([getattr(each, name) for each in features]) for name in names})
 

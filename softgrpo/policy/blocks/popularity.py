@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from softgrpo.data.windows import training_counts
+from softgrpo.common.training_part import training_counts
 from softgrpo.policy.blocks.block import TOP, Block, Known, Numbers, latest
 
 HISTORY_ITEMS = 50

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from softgrpo.common.records import SPLIT_PARTS, Corpus, Part, Windows
+from softgrpo.common.training_part import training_counts
 from softgrpo.config import DataConfig, SplitConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import (
@@ -22,7 +23,6 @@ from softgrpo.data.windows import (
     part_ends,
     targets_of,
     tied_target_share,
-    training_counts,
     write_windows,
 )
 from softgrpo.errors import DataError, LeakageError

@@ -17,6 +17,7 @@ from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_files import load_report, rewrite_report, save_report
 from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.table import Comparison, tabulate
+from softgrpo.evaluation.window_metrics import WindowMetrics
 from tests.softgrpo.evaluation.setup_small import Small
 from tests.softgrpo.evaluation.test_report import make_report
 
@@ -118,8 +119,9 @@ def test_a_report_of_the_size_of_ml_1m_takes_less_than_30_seconds(case: Small, t
         [(method.key, method.label, method.kind) for method in methods], columns=["method", "label", "kind"]
     )
     references = {"vs_single": "Left", "vs_static": "static"}
-    table = tabulate(listed, windows, references, "ndcg@5", config.evaluation, 0)
-    comparison = Comparison(table, windows, methods, "Left", "static")
+    measured = WindowMetrics.of(windows)
+    table = tabulate(listed, measured, references, "ndcg@5", config.evaluation, 0)
+    comparison = Comparison(table, measured, methods, "Left", "static")
     save_report(
         replace(old, config=config, comparison=comparison, history=generator.integers(10, 500, users)), tmp_path
     )

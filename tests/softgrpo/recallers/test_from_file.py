@@ -307,9 +307,8 @@ def test_a_file_that_is_read_in_parts_gives_the_same_lists(
     path = tmp_path / "mine.parquet"
     pq.write_table(pq.read_table(write(path, many_rows(order))), path, row_group_size=17)
     whole = read_lists(path, "Mine", *many(), DEPTH)
-    monkeypatch.setattr("softgrpo.recallers.list_parts.PART_ROWS", 24)
     monkeypatch.setattr("softgrpo.recallers.list_parts.BLOCK", 4)  # eight rows
-    parts = list(read_parts(path, "Mine", *many(), DEPTH))
+    parts = list(read_parts(path, "Mine", *many(), DEPTH, most=24))
     assert [len(part.items) for part in parts] == [12] * 7 + [6]
     np.testing.assert_array_equal(np.concatenate([part.items for part in parts]), whole.items)
     np.testing.assert_array_equal(np.concatenate([part.scores for part in parts]), whole.scores)
@@ -332,7 +331,7 @@ def test_a_file_that_is_read_in_parts_has_the_same_problems(
     pq.write_table(pq.read_table(write(path, rows)), path, row_group_size=17)
     told = []
     for size in (4_000_000, 24):
-        monkeypatch.setattr("softgrpo.recallers.list_parts.PART_ROWS", size)
+        monkeypatch.setattr("softgrpo.recallers.from_file.PART_ROWS", size)
         monkeypatch.setattr("softgrpo.recallers.list_parts.BLOCK", 4)
         with pytest.raises(CandidateError) as caught:
             read_lists(path, "Mine", *many(), DEPTH)
