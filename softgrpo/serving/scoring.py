@@ -6,12 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
 
 from softgrpo.common.columns import Columns
 from softgrpo.data.streams import Shard, Stream
 from softgrpo.serving.histories import Histories, read_histories, read_lists
 from softgrpo.serving.recommended import Recommended
-from softgrpo.serving.served_run import ServedRun
+from softgrpo.serving.served_run import GivenLists, ServedRun
 from softgrpo.serving.user_fields import read_user_fields
 
 BATCH = 1024
@@ -44,8 +47,13 @@ class Asked:
     @property
     def parts(self) -> int:
         """How many times the files are read."""
-        largest = max(stream.rows for stream in (self.history, *self.lists.values()))
-        return max(1, math.ceil(largest / self.shard.count / ROWS))
+        return count_parts(self.history, self.lists, self.shard)
+
+
+def count_parts(history: Stream, lists: Mapping[str, Stream], shard: Shard) -> int:
+    """Returns how many times files are read, each time for other users of a shard."""
+    largest = max(stream.rows for stream in (history, *lists.values()))
+    return max(1, math.ceil(largest / shard.count / ROWS))
 
 
 @dataclass
@@ -70,6 +78,11 @@ class Summary:
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Summary:
+        """Returns a summary from what `vars` gives of one."""
+        return cls(**{**record, "counts": Counter(record["counts"])})
+
     def add(self, recommended: Recommended) -> None:
         """Counts a batch."""
         table = recommended.users
@@ -82,8 +95,15 @@ class Summary:
             for each in str(without).split("; "):
                 self._count(f"have no list of a recaller: {each}", group["user"].tolist())
 
-    def _count(self, what: str, users: list[str]) -> None:
-        self.counts[what] += len(users)
+    def join(self, other: Summary) -> None:
+        """Counts what another has counted of the users that come next."""
+        for name in ("users", "items", "unordered", "unknown", "new_items"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for what, count in other.counts.items():
+            self._count(what, other.examples[what], count)
+
+    def _count(self, what: str, users: list[str], count: int | None = None) -> None:
+        self.counts[what] += len(users) if count is None else count
         known = self.examples.setdefault(what, [])
         known += users[: SHOWN - len(known)]
 
@@ -110,6 +130,77 @@ class Summary:
         return lines
 
 
+@dataclass(frozen=True)
+class PartOfUsers:
+    """The users of one reading of the files, and what is known of them.
+
+    Attributes:
+        histories: What they took.
+        given: Their lists from elsewhere.
+        fields: What is known of them now, None where nobody tells.
+    """
+
+    histories: Histories
+    given: GivenLists
+    fields: pd.DataFrame | None
+
+    @classmethod
+    def read(cls, run: ServedRun, asked: Asked, number: int) -> PartOfUsers:
+        """Reads the files.
+
+        Args:
+            run: Who answers.
+            asked: Who asks.
+            number: Of the part, 0 to `asked.parts` - 1.
+
+        Raises:
+            SoftGRPOError: A file is damaged.
+        """
+        shard, config = asked.shard.part(number, asked.parts), run.config
+        histories = read_histories(asked.history, shard, run.item_index, config.data, config.seed, asked.users)
+        given = {
+            name: read_lists(stream, shard, histories.users, histories.items, run.item_index, config.recall.depth)
+            for name, stream in asked.lists.items()
+        }
+        fields = None if asked.fields is None else read_user_fields(asked.fields, shard, histories.users)
+        return cls(histories, given, fields)
+
+    def score(self, run: ServedRun, k: int, first: int = 0, step: int = 1) -> Iterator[tuple[Recommended, Summary]]:
+        """Gives what users get, a batch at a time, and what there is to say of each batch.
+
+        Args:
+            run: Who answers.
+            k: Length of the lists.
+            first: Number of the first batch that is wanted.
+            step: Every how many-th batch is wanted from there on.
+
+        Raises:
+            SoftGRPOError: A list is missing.
+        """
+        users, items, times, strange = (
+            self.histories.users,
+            self.histories.items,
+            self.histories.times,
+            self.histories.strange,
+        )
+        for start in range(first * BATCH, len(users), step * BATCH):
+            rows = slice(start, start + BATCH)
+            batch = run.recommend(
+                users[rows],
+                items[rows],
+                None if times is None else times[rows],
+                k,
+                {name: (lists[rows], scores[rows]) for name, (lists, scores) in self.given.items()},
+                strange[rows],
+                None if self.fields is None else self.fields.iloc[rows],
+            )
+            summary = Summary()
+            summary.add(batch)
+            if run.new_items is not None:
+                summary.new_items = int(batch.items[Columns.Item].isin(run.new_items.items[Columns.Token]).sum())
+            yield batch, summary
+
+
 def score(run: ServedRun, asked: Asked, summary: Summary) -> Iterator[Recommended]:
     """Gives what users get, a batch at a time.
 
@@ -121,35 +212,9 @@ def score(run: ServedRun, asked: Asked, summary: Summary) -> Iterator[Recommende
     Raises:
         SoftGRPOError: A file is damaged, or a list is missing.
     """
-    for part in range(asked.parts):
-        shard = asked.shard.part(part, asked.parts)
-        histories = read_histories(
-            asked.history, shard, run.item_index, run.config.data, run.config.seed, asked.users
-        )  # fmt: skip
-        summary.unordered += histories.unordered
-        for batch in _batches(run, asked, shard, histories):
-            summary.add(batch)
-            if run.new_items is not None:
-                summary.new_items += int(batch.items[Columns.Item].isin(run.new_items.items[Columns.Token]).sum())
+    for number in range(asked.parts):
+        part = PartOfUsers.read(run, asked, number)
+        summary.unordered += part.histories.unordered
+        for batch, said in part.score(run, asked.k):
+            summary.join(said)
             yield batch
-
-
-def _batches(run: ServedRun, asked: Asked, shard: Shard, histories: Histories) -> Iterator[Recommended]:
-    """Gives what the users of one part get."""
-    depth = run.config.recall.depth
-    given = {
-        name: read_lists(stream, shard, histories.users, histories.items, run.item_index, depth)
-        for name, stream in asked.lists.items()
-    }
-    fields = None if asked.fields is None else read_user_fields(asked.fields, shard, histories.users)
-    for first in range(0, len(histories.users), BATCH):
-        rows = slice(first, first + BATCH)
-        yield run.recommend(
-            histories.users[rows],
-            histories.items[rows],
-            None if histories.times is None else histories.times[rows],
-            asked.k,
-            {name: (items[rows], scores[rows]) for name, (items, scores) in given.items()},
-            histories.strange[rows],
-            None if fields is None else fields.iloc[rows],
-        )
