@@ -117,7 +117,7 @@ def _score_missing(client: Client, job: ScoreJob, paths: Mapping[Share, Path]) -
     futures = {client.submit(score_share, job, share, pure=False): share for share in missing}
     bar = ProgressBar(total=len(paths), initial=len(paths) - len(missing), desc="shares", unit="share")
     try:
-        for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
+        for future in as_completed(list(futures), loop=client.loop):  # type: ignore[no-untyped-call]
             made = _result(future, job)
             with full_disk_is_readable(), written_whole(paths[futures[future]]) as aside:
                 aside.write_bytes(made)
@@ -127,7 +127,7 @@ def _score_missing(client: Client, job: ScoreJob, paths: Mapping[Share, Path]) -
         bar.close()
         client.cancel(list(futures))  # type: ignore[no-untyped-call]
     if missing:
-        client.run(forget)
+        client.run(forget, on_error="ignore")  # a worker that came at last has nothing to forget
 
 
 def _result(future: object, job: ScoreJob) -> bytes:
