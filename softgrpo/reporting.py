@@ -95,6 +95,38 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no types
         super().close()
 
 
+class MirroredBar:
+    """Draws the bars of another process, one at a time, for this one's console and its page."""
+
+    def __init__(self) -> None:
+        self._drawn: tuple[list[Any], ProgressBar] | None = None
+
+    def draw(self, which: list[Any], done: float, postfix: str | None) -> None:
+        """Draws a bar as it is now.
+
+        Args:
+            which: What tells it from others, its label, total and unit.
+            done: How far it is.
+            postfix: What stands behind it.
+        """
+        if self._drawn is None or self._drawn[0] != which:
+            self.close()
+            _, label, total, unit = which
+            self._drawn = which, ProgressBar(total=total, desc=label.removesuffix(": "), unit=unit, delay=0)
+        bar = self._drawn[1]
+        bar.n = done
+        bar.set_postfix_str(postfix or "", refresh=False)
+        bar.refresh()
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._drawn is not None:
+            bar = self._drawn[1]
+            bar.leave = False  # the log says when the stage is done
+            bar.close()
+            self._drawn = None
+
+
 BEST_METRIC = "eval_ndcg_best_reading"
 """Curve of a training by which its model is chosen: NDCG on validation windows, read at the better of both temperatures."""
 

@@ -18,16 +18,21 @@ from prefect import State, get_run_logger
 from prefect.futures import PrefectWrappedFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from softgrpo.errors import ConfigError, ProcessError, StoreError
+from softgrpo.common.cores import free_cores
 from softgrpo.stages.contract import Node
+from softgrpo.tasks.running.cluster import (
+    PATIENCE_SECONDS,
+    losses_are_readable,
+    package_is_missing,
+    threads_of_workers,
+)
 from softgrpo.tasks.running.cluster_pieces import make_on_cluster
 from softgrpo.tasks.running.gpu import uses_gpu
-from softgrpo.tasks.running.isolation import Isolation, free_cores
+from softgrpo.tasks.running.isolation import Isolation
 from softgrpo.tasks.running.order import Order
 from softgrpo.tasks.servers.addresses import check_workers
 from softgrpo.tasks.stage import Obtained, Progress
 
-PATIENCE_SECONDS = 8
 PULSE_SECONDS = 0.5
 CORES_FOR_ONE = 2
 """Cores for which one recaller more is trained at the same time, unless a run says how many; see docs/performance.md."""
@@ -197,25 +202,8 @@ class DaskExecutor(Executor):
             progress.finish(order, key, self._wait(order.node, key), mine=mine)
 
     def _wait(self, node: Node, key: str) -> State[Obtained]:
-        from distributed import KilledWorker
-        from distributed.client import FutureCancelledError
-
-        try:
+        with losses_are_readable(node.name):
             return _state(self._futures[key])
-        except KilledWorker as error:
-            raise ProcessError(
-                f"{node.name}: {error}",
-                "A stage that takes one worker after another down is given up; perhaps it needs more memory than they have",
-                "Look into the workers' logs, give them more, and run the same command again",
-                code="PROCESS-001",
-            ) from error
-        except FutureCancelledError as error:
-            raise StoreError(
-                f"{node.name}: {error}",
-                "The Dask scheduler must be there for as long as the run",
-                "Start it again and run the same command; finished stages are reused",
-                code="STORE-025",
-            ) from error
 
     def map_pipelines(self, run_pipeline: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Returns what a function returns for each item, all at the same time; the first error ends the others too."""
@@ -271,28 +259,8 @@ def _open_cluster(address: str) -> Iterator[DaskExecutor]:
     try:
         from prefect_dask.task_runners import DaskTaskRunner
     except ImportError as error:
-        raise ConfigError(
-            f"--dask {address}",
-            "A package for Dask is missing",
-            "Run: pip install -c constraints.txt -e '.[dask]'",
-            code="CONFIG-072",
-        ) from error
+        raise package_is_missing(address) from error
     with DaskTaskRunner(address=address, client_kwargs={"timeout": PATIENCE_SECONDS}) as runner:
-        try:
-            stages = sum(runner.client.nthreads().values())
-        except (OSError, ValueError) as error:  # nothing answers; or it is no address
-            raise StoreError(
-                f"--dask {address}: {error}",
-                "A Dask scheduler must answer there",
-                "Start it, or correct the address",
-                code="STORE-026",
-            ) from error
-        if not stages:
-            raise StoreError(
-                f"The Dask cluster at {address}",
-                "It must have a worker",
-                "Start one: dask worker ADDRESS",
-                code="STORE-027",
-            )
+        stages = sum(threads_of_workers(runner.client, address).values())
         get_run_logger().info("stages run on the Dask cluster at %s, %d at once", address, stages)
         yield DaskExecutor(runner, stages)

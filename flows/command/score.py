@@ -15,6 +15,7 @@ from softgrpo.flows.command.parser import Commands, Parser, add_output, add_over
 from softgrpo.flows.command.recommend import add_users, check_length, read_users
 from softgrpo.flows.runtime.environment import check_takes_files, prepare_to_read
 from softgrpo.flows.runtime.failures import OK
+from softgrpo.tasks.servers.addresses import MLFLOW, check_servers_of_cluster
 
 if TYPE_CHECKING:
     from softgrpo.data.streams import Shard
@@ -35,7 +36,7 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     usage = (
         "softgrpo score RUN (--history FILE | --latest) [--lists NAME=FILE ...] [--user-fields FILE]\n"
         "                      [--item-fields FILE] [--users USER ...] [--k N] [--method NAME] [--shard I/N]\n"
-        "                      [--out FILE [--overwrite]] [--format parquet|json]"
+        "                      [--dask ADDRESS] [--out FILE [--overwrite]] [--format parquet|json]"
     )
     parser = commands.add_parser("score", prog="softgrpo score", description=DESCRIPTION, usage=usage)
     source = parser.add_mutually_exclusive_group(required=True)
@@ -75,6 +76,11 @@ def add_parser(commands: Commands[Parser], words: Sequence[str]) -> None:
     )
     parser.add_argument("--shard", metavar="I/N", help="the I-th of N equal shares of the users, by a hash of the name")
     parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="share the users out over the workers of the Dask cluster with this scheduler; the file is the same",
+    )
+    parser.add_argument(
         "--out", "--to", dest="to", type=Path, metavar="FILE", help="default: scores/RUN.parquet in the output folder"
     )
     parser.add_argument("--format", choices=FORMATS, help="of the default file (default: parquet)")
@@ -95,6 +101,7 @@ def prepare(arguments: argparse.Namespace) -> Job:
     _check_files(arguments)
     from softgrpo.evaluation.chosen import BEST
     from softgrpo.flows.results.scoring import ScoreOptions, open_to_score, score_run
+    from softgrpo.flows.results.shared_scoring import score_on_cluster
 
     method = arguments.method or BEST
     options = ScoreOptions(
@@ -112,7 +119,10 @@ def prepare(arguments: argparse.Namespace) -> Job:
     to = arguments.to or arguments.output / FOLDER / f"{run.run_id}{part}.{arguments.format or FORMATS[0]}"
 
     def job() -> int:
-        scored = score_run(run, options, to)
+        if arguments.dask is None:
+            scored = score_run(run, options, to)
+        else:
+            scored = score_on_cluster(run, arguments.output, options, to, arguments.dask)
         rate = scored.users / max(scored.seconds, 1e-9)
         print(f"method: {scored.method}")
         print(f"{counted(scored.users, 'user')}, {counted(scored.items, 'item')}, {rate:,.0f} users/s")
@@ -167,6 +177,8 @@ def _read_lists(words: Sequence[str] | None) -> dict[str, Path]:
 def _check_files(arguments: argparse.Namespace) -> None:
     """Checks --k, --out and --format, and that the output folder can be read."""
     check_length(arguments.k)
+    if arguments.dask is not None:
+        check_servers_of_cluster((MLFLOW,))
     check_overwrite(arguments.to, overwrite=arguments.overwrite)
     if arguments.to is None:
         check_takes_files("--output", arguments.output / FOLDER)

@@ -252,6 +252,11 @@ class PromptTrainer(Trainer):
         """Writes what a checkpoint holds beside the model and its optimiser."""
         write_origin(folder, self._origin)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Writes this process's random state; those of all are there before the last file, which makes the checkpoint count."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.args.should_save:  # before the rest, whose last file makes the checkpoint count
             folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -20,3 +22,11 @@ STAGES = "stages"
 def stages_folder(output: Path) -> Path:
     """Returns the folder of the finished stages in an output folder."""
     return output.resolve() / STAGES
+
+
+def path_of_this_code() -> dict[str, str]:
+    """Returns the variable that lets another process import the code of this one, where no installation leads to it."""
+    folder = str(PACKAGE.parent)
+    if folder in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -104,6 +105,20 @@ class TrainConfig(Section):
     in which no weights earn anything count as 0 and are not read. All users are tested."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the language model runs."""
+    processes: Count = 1
+    """Processes of one machine that train together in SFT and SofT-GRPO: each has a GPU of its own, or without GPUs its share of
+    the cores. They share out the prompts of a step, so the number must divide per_device_train_batch_size *
+    gradient_accumulation_steps. All other stages use one."""
+
+    def share(self, processes: int) -> tuple[int, int]:
+        """Returns prompts per forward pass and forward passes per step for each of some processes; a step has as many as with one.
+
+        Args:
+            processes: They divide the prompts of a step.
+        """
+        passes = math.gcd(self.gradient_accumulation_steps, processes)
+        rows = self.per_device_train_batch_size * passes // processes
+        return rows, self.gradient_accumulation_steps // passes
 
     @model_validator(mode="after")
     def _stopping(self) -> Self:
@@ -112,6 +127,17 @@ class TrainConfig(Section):
             raise ValueError(
                 f"early_stopping_patience = {patience} cannot stop anything with evaluations = {self.evaluations}: "
                 "the last one is the end anyway, so it must be smaller"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sharing(self) -> Self:
+        prompts = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        if prompts % self.processes:
+            raise ValueError(
+                f"processes = {self.processes} cannot share out the {prompts} prompts of a step equally "
+                f"(per_device_train_batch_size = {self.per_device_train_batch_size} * gradient_accumulation_steps = "
+                f"{self.gradient_accumulation_steps}): choose a divisor of {prompts}, or other sizes"
             )
         return self
 

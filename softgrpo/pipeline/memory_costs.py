@@ -174,7 +174,7 @@ def _training(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     weights = all_weights(policy.model_name, policy.size)
     frozen = frozen_share(policy.model_name, policy.frozen_layers)
     trained = (1 - frozen) * weights if policy.adapter == "none" else 0.0
-    tokens = train.per_device_train_batch_size * prompt_tokens(config)
+    tokens = train.share(train.processes)[0] * prompt_tokens(config)
     width = math.sqrt(
         layer_weights(policy.model_name, policy.size)
     )  # of all layers: within a factor of 2 in the presets' models
@@ -183,7 +183,7 @@ def _training(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     windows = min(learnt, train.max_train_windows or learnt) + min(chosen_on, train.max_valid_windows or chosen_on)
     judged = windows * (aligned_bytes(config, CONTENDERS) + PROMPT_BYTES)
     trains_here = 0.0 if train.device != "cpu" and has_gpu() else 12 * trained + activations
-    return 4 * weights + trains_here + _held(config, size) + judged
+    return train.processes * (4 * weights + trains_here + _held(config, size) + judged)
 
 
 def _test(node: Node, config: ExperimentConfig, size: DataSize) -> float:

@@ -19,6 +19,7 @@ from softgrpo.presets.changes import starting_point
 from softgrpo.recallers.plugins import complete_settings, plugin_names
 from softgrpo.recallers.registry import check_pool, check_settings
 from softgrpo.stages.contract import LANGUAGE_MODEL_STAGES
+from softgrpo.stages.together import check_gpus
 
 TIED_SHARE_WORTH_A_NOTE = 0.5
 
@@ -110,6 +111,7 @@ def _cross_fit_note(windows: Windows, parts: Sequence[Windows]) -> str:
 
 
 def _check_device(config: ExperimentConfig) -> None:
+    check_gpus(config.train)
     if config.train.device == "cuda":
         import torch  # seconds that other runs need not wait for
 

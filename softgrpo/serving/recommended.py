@@ -111,6 +111,26 @@ def schema_of(recallers: Sequence[str]) -> pa.Schema:
     return pa.schema([*texts, (OF_REQUESTS[1], pa.int64()), *numbers, *item, *parts])
 
 
+TEXT = pa.schema([("record", pa.string())])
+"""The column of what a JSON file is made of: one record per user, as its text."""
+
+
+def rows_schema(suffix: str, recallers: Sequence[str]) -> pa.Schema:
+    """Returns the columns of the rows that a file with such an ending is made of."""
+    return TEXT if suffix == ".json" else schema_of(recallers)
+
+
+def rows_of(recommended: Recommended, suffix: str) -> pa.Table:
+    """Returns a batch as the rows that a file with such an ending is made of, see `rows_schema`."""
+    if suffix == ".json":
+        texts = [visible_json(json.dumps(record, ensure_ascii=False)) for record in as_records(recommended)]
+        return pa.table([texts], schema=TEXT)
+    schema = schema_of(recommended.recallers)
+    merged = recommended.users.merge(recommended.items, on=Columns.User, how="left", sort=False)
+    columns = [pa.array(merged[field.name], field.type, from_pandas=True) for field in schema]
+    return pa.table(columns, schema=schema)
+
+
 class RequestWriter:
     """Writes what requests get as it comes, a batch at a time; the file takes its place when all are written.
 
@@ -143,14 +163,15 @@ class RequestWriter:
 
     def write(self, recommended: Recommended) -> None:
         """Writes a batch."""
+        self.write_rows(rows_of(recommended, self._path.suffix))
+
+    def write_rows(self, rows: pa.Table) -> None:
+        """Writes the rows of a batch, see `rows_of`."""
         if self._table is not None:
-            merged = recommended.users.merge(recommended.items, on=Columns.User, how="left", sort=False)
-            columns = [pa.array(merged[field.name], field.type, from_pandas=True) for field in self._schema]
-            self._table.write_table(pa.table(columns, schema=self._schema))
+            self._table.write_table(rows)
             return
         assert self._text is not None, "the writer is open"
-        for record in as_records(recommended):
-            text = visible_json(json.dumps(record, ensure_ascii=False))
+        for text in rows.column(0).to_pylist():
             self._text.write(self._separator + text)
             self._separator = ",\n"
 

@@ -8,13 +8,16 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
 
 from softgrpo.common.columns import Columns
 from softgrpo.config import LimitsConfig
 from softgrpo.data.streams import Shard, Stream
 from softgrpo.serving.histories import USER, Histories, read_histories, read_lists
 from softgrpo.serving.recommended import Recommended
-from softgrpo.serving.served_run import ServedRun
+from softgrpo.serving.served_run import GivenLists, ServedRun
 from softgrpo.serving.user_fields import read_user_fields
 from softgrpo.stages.shards import HELD_SHARE, memory_bytes
 
@@ -53,9 +56,11 @@ class Asked:
         Args:
             limits: What the run may take.
         """
-        largest = max(stream.rows for stream in (self.history, *self.lists.values()))
-        most = max(1, min(ROWS, int(HELD_SHARE * memory_bytes(limits)) // ROW_BYTES))
-        return max(1, math.ceil(largest / self.shard.count / most))
+        return count_parts(self.history, self.lists, self.shard, limits)
+
+    def part(self, number: int, count: int) -> Asked:
+        """Returns one of `count` parts, 0 to `count` - 1; to read it is to read the files whole."""
+        return replace(self, shard=self.shard.part(number, count))
 
     def parts(self, count: int, folder: Path) -> Iterator[Asked]:
         """Gives the users part by part; the files are read once for all of them.
@@ -80,12 +85,18 @@ class Asked:
             sorted_rows[name] = stream.in_parts(self.shard, USER, count, own)
         for part in range(count):
             yield replace(
-                self,
+                self.part(part, count),
                 history=sorted_rows["history"][part],
                 lists={name: sorted_rows[f"list {name}"][part] for name in self.lists},
-                shard=self.shard.part(part, count),
                 fields=None if self.fields is None else sorted_rows["fields"][part],
             )
+
+
+def count_parts(history: Stream, lists: Mapping[str, Stream], shard: Shard, limits: LimitsConfig) -> int:
+    """Returns how many parts the users of a shard make, one of which is held at a time."""
+    largest = max(stream.rows for stream in (history, *lists.values()))
+    most = max(1, min(ROWS, int(HELD_SHARE * memory_bytes(limits)) // ROW_BYTES))
+    return max(1, math.ceil(largest / shard.count / most))
 
 
 @dataclass
@@ -110,6 +121,11 @@ class Summary:
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Summary:
+        """Returns a summary from what `vars` gives of one."""
+        return cls(**{**record, "counts": Counter(record["counts"])})
+
     def add(self, recommended: Recommended) -> None:
         """Counts a batch."""
         table = recommended.users
@@ -122,8 +138,15 @@ class Summary:
             for each in str(without).split("; "):
                 self._count(f"have no list of a recaller: {each}", group["user"].tolist())
 
-    def _count(self, what: str, users: list[str]) -> None:
-        self.counts[what] += len(users)
+    def join(self, other: Summary) -> None:
+        """Counts what another has counted of the users that come next."""
+        for name in ("users", "items", "unordered", "unknown", "new_items"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for what, count in other.counts.items():
+            self._count(what, other.examples[what], count)
+
+    def _count(self, what: str, users: list[str], count: int | None = None) -> None:
+        self.counts[what] += len(users) if count is None else count
         known = self.examples.setdefault(what, [])
         known += users[: SHOWN - len(known)]
 
@@ -150,6 +173,76 @@ class Summary:
         return lines
 
 
+@dataclass(frozen=True)
+class PartOfUsers:
+    """The users of one reading of the files, and what is known of them.
+
+    Attributes:
+        histories: What they took.
+        given: Their lists from elsewhere.
+        fields: What is known of them now, None where nobody tells.
+    """
+
+    histories: Histories
+    given: GivenLists
+    fields: pd.DataFrame | None
+
+    @classmethod
+    def read(cls, run: ServedRun, asked: Asked) -> PartOfUsers:
+        """Reads the files.
+
+        Args:
+            run: Who answers.
+            asked: Who asks: the users of the part.
+
+        Raises:
+            SoftGRPOError: A file is damaged.
+        """
+        shard, config = asked.shard, run.config
+        histories = read_histories(asked.history, shard, run.item_index, config.data, config.seed, asked.users)
+        given = {
+            name: read_lists(stream, shard, histories.users, histories.items, run.item_index, config.recall.depth)
+            for name, stream in asked.lists.items()
+        }
+        fields = None if asked.fields is None else read_user_fields(asked.fields, shard, histories.users)
+        return cls(histories, given, fields)
+
+    def score(self, run: ServedRun, k: int, first: int = 0, step: int = 1) -> Iterator[tuple[Recommended, Summary]]:
+        """Gives what users get, a batch at a time, and what there is to say of each batch.
+
+        Args:
+            run: Who answers.
+            k: Length of the lists.
+            first: Number of the first batch that is wanted.
+            step: Every how many-th batch is wanted from there on.
+
+        Raises:
+            SoftGRPOError: A list is missing.
+        """
+        users, items, times, strange = (
+            self.histories.users,
+            self.histories.items,
+            self.histories.times,
+            self.histories.strange,
+        )
+        for start in range(first * BATCH, len(users), step * BATCH):
+            rows = slice(start, start + BATCH)
+            batch = run.recommend(
+                users[rows],
+                items[rows],
+                None if times is None else times[rows],
+                k,
+                {name: (lists[rows], scores[rows]) for name, (lists, scores) in self.given.items()},
+                strange[rows],
+                None if self.fields is None else self.fields.iloc[rows],
+            )
+            summary = Summary()
+            summary.add(batch)
+            if run.new_items is not None:
+                summary.new_items = int(batch.items[Columns.Item].isin(run.new_items.items[Columns.Token]).sum())
+            yield batch, summary
+
+
 def score(run: ServedRun, asked: Asked, summary: Summary) -> Iterator[Recommended]:
     """Gives what users get, a batch at a time.
 
@@ -164,31 +257,8 @@ def score(run: ServedRun, asked: Asked, summary: Summary) -> Iterator[Recommende
     config = run.config
     with TemporaryDirectory() as folder:
         for own in asked.parts(asked.count(config.limits), Path(folder)):
-            histories = read_histories(own.history, own.shard, run.item_index, config.data, config.seed, own.users)
-            summary.unordered += histories.unordered
-            for batch in _batches(run, own, histories):
-                summary.add(batch)
-                if run.new_items is not None:
-                    summary.new_items += int(batch.items[Columns.Item].isin(run.new_items.items[Columns.Token]).sum())
+            part = PartOfUsers.read(run, own)
+            summary.unordered += part.histories.unordered
+            for batch, said in part.score(run, asked.k):
+                summary.join(said)
                 yield batch
-
-
-def _batches(run: ServedRun, asked: Asked, histories: Histories) -> Iterator[Recommended]:
-    """Gives what the users of one part get."""
-    depth = run.config.recall.depth
-    given = {
-        name: read_lists(stream, asked.shard, histories.users, histories.items, run.item_index, depth)
-        for name, stream in asked.lists.items()
-    }
-    fields = None if asked.fields is None else read_user_fields(asked.fields, asked.shard, histories.users)
-    for first in range(0, len(histories.users), BATCH):
-        rows = slice(first, first + BATCH)
-        yield run.recommend(
-            histories.users[rows],
-            histories.items[rows],
-            None if histories.times is None else histories.times[rows],
-            asked.k,
-            {name: (items[rows], scores[rows]) for name, (items, scores) in given.items()},
-            histories.strange[rows],
-            None if fields is None else fields.iloc[rows],
-        )

@@ -16,6 +16,7 @@ from softgrpo.stages.callbacks import training_callbacks
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import AskedRows, Prepared
 from softgrpo.stages.policy_rows import keep_prior, load_for, load_prior, rows_of
+from softgrpo.stages.together import train_together
 from softgrpo.stages.training import (
     common_arguments,
     curves,
@@ -79,6 +80,13 @@ def choose_reading(drawn: dict[str, dict[str, list[float]]], step: float, tau: f
 
 
 def run(context: StageContext) -> dict[str, float]:
+    if context.config.train.processes > 1 and context.config.grpo.num_train_epochs > 0:
+        return train_together(context, __name__)
+    return train(context)
+
+
+def train(context: StageContext) -> dict[str, float]:
+    """Trains in this process; of several that train together, the first writes the files."""
     config = context.config
     prepared = Prepared.of(config, context.inputs)
     policy = load_for(prepared, context.inputs["sft"])
@@ -86,6 +94,8 @@ def run(context: StageContext) -> dict[str, float]:
     log_prior = load_prior(prepared, context.inputs["sft"], policy.card)
     trainer = _make_trainer(context, prepared, policy, asked, log_prior)
     metrics = train_keeping_best(trainer, context.work, context.reporter)
+    if not trainer.is_world_process_zero():
+        return metrics
     drawn = curves(trainer)
     trained = config.grpo.num_train_epochs > 0
     tau = choose_reading(drawn, metrics["best_step"], config.grpo.tau_gumbel) if trained else 1.0

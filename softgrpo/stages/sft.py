@@ -23,6 +23,7 @@ from softgrpo.stages.inputs import AskedRows, Prepared
 from softgrpo.stages.labels import make_class_weights, make_labels, smooth
 from softgrpo.stages.policy_rows import create_for, rows_of, save_prior
 from softgrpo.stages.teacher import teach
+from softgrpo.stages.together import train_together
 from softgrpo.stages.training import (
     common_arguments,
     curves,
@@ -99,6 +100,13 @@ def make_prior(context: StageContext, prepared: Prepared) -> NDArray[np.float32]
 
 
 def run(context: StageContext) -> dict[str, float]:
+    if context.config.train.processes > 1 and context.config.sft.num_train_epochs > 0:
+        return train_together(context, __name__)
+    return train(context)
+
+
+def train(context: StageContext) -> dict[str, float]:
+    """Trains in this process; of several that train together, the first writes the files."""
     config = context.config
     prepared = Prepared.of(config, context.inputs)
     policy = create_for(prepared)
@@ -106,6 +114,8 @@ def run(context: StageContext) -> dict[str, float]:
     log_prior = make_prior(context, prepared)
     trainer, truncated_share = _make_trainer(context, prepared, policy, asked, log_prior)
     metrics = train_keeping_best(trainer, context.work, context.reporter)
+    if not trainer.is_world_process_zero():
+        return metrics
     store_policy(context.out, policy, config.policy.merge_adapter)
     drawn = curves(trainer)
     (context.out / CURVES).write_text(json.dumps(drawn), encoding="utf-8")

@@ -72,6 +72,7 @@ def common_arguments(
         iterations: Optimiser steps per batch of rows; evaluations fall on multiples of it.
     """
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    own_rows, own_passes = config.share(training_processes())
     steps = math.ceil(math.ceil(rows / batch) * epochs) * iterations
     logging_steps = max(1, min(10, steps // 10))
     unit = math.lcm(iterations, logging_steps)  # a checkpoint falls between sets of samples, and between two logs
@@ -80,8 +81,8 @@ def common_arguments(
         "output_dir": str(work / "checkpoints"),
         "learning_rate": learning_rate,
         "num_train_epochs": epochs,
-        "per_device_train_batch_size": config.per_device_train_batch_size,
-        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "per_device_train_batch_size": own_rows,
+        "gradient_accumulation_steps": own_passes,
         "per_device_eval_batch_size": config.eval_batch_size,
         "warmup_steps": config.warmup_steps,
         "lr_scheduler_type": config.lr_scheduler,
@@ -109,6 +110,11 @@ def common_arguments(
     }
 
 
+def training_processes() -> int:
+    """Returns how many processes train together with this one, itself included."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
 def train_keeping_best(trainer: Trainer, work: Path, reporter: Reporter) -> dict[str, float]:
     """Trains from the last checkpoint, if there is one, and leaves the best model by validation NDCG in the trainer.
 
@@ -129,6 +135,10 @@ def train_keeping_best(trainer: Trainer, work: Path, reporter: Reporter) -> dict
         reporter.info(f"resuming from {checkpoint.name}")
         if has_ended(checkpoint):  # its last step, or an early stop: only the best model is still to be loaded
             trainer.args.num_train_epochs = 0.0
+    if (
+        trainer.args.process_index
+    ):  # dropout of its own; transformers seeds all processes alike, and a checkpoint holds each state
+        torch.manual_seed(trainer.args.seed + trainer.args.process_index)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.state.global_step < trainer.state.max_steps:
         reporter.info(f"stopped early, behind step {trainer.state.global_step} of {trainer.state.max_steps}")

@@ -18,8 +18,8 @@ from safetensors.numpy import load
 
 from softgrpo.common.files import written_whole
 from softgrpo.common.redaction import hide_passwords
-from softgrpo.errors import ProcessError
 from softgrpo.stages.pieces import Job, Opener, Piece
+from softgrpo.tasks.running.cluster import losses_are_readable
 from softgrpo.tasks.running.order import Order, check_identity
 from softgrpo.tasks.running.piece_files import AskedPieces, to_bytes
 
@@ -41,9 +41,10 @@ def make_on_cluster(order: Order, key: str, asked: AskedPieces, done: Callable[[
 
     Raises:
         ProcessError: A piece takes one worker after another down.
+        StoreError: The scheduler is gone.
         SoftGRPOError: What a piece raised.
     """
-    from distributed import Future, KilledWorker, wait, worker_client
+    from distributed import Future, wait, worker_client
 
     sent, common = replace(order, isolation=None, elsewhere=None), asked.common.read_bytes()
     left, at_work = deque(enumerate(asked.pieces)), dict[Future[bytes], int]()
@@ -57,15 +58,8 @@ def make_on_cluster(order: Order, key: str, asked: AskedPieces, done: Callable[[
             for future in wait(list(at_work), return_when="FIRST_COMPLETED").done:  # type: ignore[no-untyped-call]
                 place = at_work.pop(future)
                 piece = asked.pieces[place]
-                try:
+                with losses_are_readable(f"{order.node.name}, windows {piece.first} to {piece.end - 1}"):
                     made = future.result()
-                except KilledWorker as error:
-                    raise ProcessError(
-                        f"{order.node.name}, windows {piece.first} to {piece.end - 1}: {error}",
-                        "A piece that takes one worker after another down is given up; perhaps it needs more memory than they have",
-                        "Look into the workers' logs, give them more, and run the same command again: made pieces are kept",
-                        code="PROCESS-003",
-                    ) from error
                 with written_whole(piece.made) as aside:
                     aside.write_bytes(made)
                 piece.given.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ import logging
 import os
 import subprocess
 import sys
-import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,31 +19,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from softgrpo.common.cores import usable_cores
+from softgrpo.common.cores import THREADS
 from softgrpo.common.interruption import end_at_once_next_time
-from softgrpo.common.paths import PACKAGE
+from softgrpo.common.paths import path_of_this_code
 from softgrpo.errors import ProcessError, SoftGRPOError
-from softgrpo.reporting import ProgressBar
+from softgrpo.reporting import MirroredBar
 from softgrpo.stages.contract import Node, StageContext
 from softgrpo.tasks.running.piece_files import AskedPieces, MakeElsewhere
 
 ERRORS = {kind.__name__: kind for kind in SoftGRPOError.__subclasses__()}
-THREADS = "OMP_NUM_THREADS"
-
-
-def free_cores() -> int:
-    """Returns how many cores this process may use: OMP_NUM_THREADS if it is set, but no more than the system gives it."""
-    cores = usable_cores()
-    threads = os.environ.get(THREADS, "")
-    return min(cores, int(threads)) if threads.isdecimal() and int(threads) else cores
-
-
-def _path_of_this_code() -> dict[str, str]:
-    """Returns the variable that lets another process import the code of this one, where no installation leads to it."""
-    folder = str(PACKAGE.parent)
-    if folder in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        return {}
-    return {"PYTHONPATH": os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])}
 
 
 class Isolation:
@@ -88,7 +71,7 @@ class Isolation:
             raise
 
     def _start(self) -> subprocess.Popen[str]:
-        environment = {**os.environ, **_path_of_this_code()}
+        environment = {**os.environ, **path_of_this_code()}
         if self.threads is not None:
             environment[THREADS] = str(self.threads)
         with self._lock:
@@ -142,7 +125,7 @@ class _Listener:
         self._reporter = context.reporter
         self._child = child
         self._elsewhere = elsewhere
-        self._bar: tuple[list[Any], ProgressBar] | None = None
+        self._bar = MirroredBar()
 
     def listen(self, order: str) -> dict[str, float]:
         child = self._child
@@ -155,7 +138,7 @@ class _Listener:
                     return dict(values[0])
                 self._take(kind, values)
         finally:
-            self._put_away()
+            self._bar.close()
         raise ProcessError(
             f"{self._node}: its process ended with code {child.wait()}",
             "It must come to its end; -9 means that it was killed, as the system does where memory is short, and -6 or -11 that a"
@@ -179,7 +162,7 @@ class _Listener:
             name, level, text = values
             logging.getLogger(name).log(level, "%s", text)
         elif kind == "bar":
-            self._draw(*values)
+            self._bar.draw(*values)
         elif kind == "pieces":
             assert self._elsewhere is not None, "it was told to make them itself"
             self._elsewhere(AskedPieces.of_message(*values), lambda place: self._tell(str(place)))
@@ -191,21 +174,3 @@ class _Listener:
             error = RuntimeError(message)
             error.add_note(place)
             raise error
-
-    def _draw(self, which: list[Any], done: float, postfix: str | None) -> None:
-        """Draws a bar of the other process, for this one's console and its page."""
-        if self._bar is None or self._bar[0] != which:
-            self._put_away()
-            _, label, total, unit = which
-            self._bar = which, ProgressBar(total=total, desc=label.removesuffix(": "), unit=unit, delay=0)
-        bar = self._bar[1]
-        bar.n = done
-        bar.set_postfix_str(postfix or "", refresh=False)
-        bar.refresh()
-
-    def _put_away(self) -> None:
-        if self._bar is not None:
-            bar = self._bar[1]
-            bar.leave = False  # the log says when the stage is done
-            bar.close()
-            self._bar = None

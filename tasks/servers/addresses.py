@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ TIMEOUT_SECONDS, DEADLINE_SECONDS = 5.0, 9.0
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 EXAMPLES = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
 SERVERS = tuple(EXAMPLES)
+MLFLOW = "MLFLOW_TRACKING_URI"
 MLFLOW_CREDENTIALS = "SOFTGRPO_CREDENTIALS"
 """Environment variable with user and password, a colon between them, for MLflow's server, see `softgrpo.tasks.tracking.app`."""
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
@@ -144,11 +146,23 @@ def check_workers(parallel: int | None, dask: str | None) -> None:
             "Leave one out",
             code="CONFIG-075",
         )
-    missing = [name for name in SERVERS if not os.environ.get(name, "").startswith("http")]
+    check_servers_of_cluster(SERVERS)
+
+
+def check_servers_of_cluster(names: Sequence[str]) -> None:
+    """Checks that the environment names servers that other machines can reach too.
+
+    Args:
+        names: Variables of the environment.
+
+    Raises:
+        ConfigError: One names none.
+    """
+    missing = [name for name in names if not os.environ.get(name, "").startswith("http")]
     if missing:
         raise ConfigError(
             f"--dask without {' and '.join(missing)}",
-            "All workers of a cluster report to the same servers",
+            "All workers of a cluster ask and report to the same servers",
             'Start them and name them: make services, then eval "$(make -s env)"',
             code="CONFIG-076",
         )

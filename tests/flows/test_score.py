@@ -45,7 +45,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr("softgrpo.flows.results.newest.freshest_refit", lambda tracking, name: REFITS.get(name))
     monkeypatch.setattr("softgrpo.flows.results.newest.list_pipelines", lambda tracking, most: RUNS)
     monkeypatch.setattr("softgrpo.flows.score.open_to_score", opened)
+
+    def on_cluster(run: Any, output: Path, options: ScoreOptions, path: Path, address: str) -> Scored:
+        calls.append(address)
+        return scored(run, options, path)
+
     monkeypatch.setattr("softgrpo.flows.score.score_run", scored)
+    monkeypatch.setattr("softgrpo.flows.score.score_on_cluster", on_cluster)
     return calls
 
 
@@ -76,3 +82,15 @@ def test_the_freshest_refit_is_asked(asked: list[Any], tmp_path: Path) -> None:
         score_flow("steam", fresh=True, output=tmp_path)
     with pytest.raises(ConfigError, match=r"run = older and fresh = true"):
         score_flow("shop", run="older", fresh=True, output=tmp_path)
+
+
+def test_a_cluster_is_asked(asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from softgrpo.flows.score import score_flow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ConfigError, match="--dask without MLFLOW_TRACKING_URI"):
+        score_flow("shop", dask="tcp://127.0.0.1:1", output=tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    path = tmp_path / "scores" / "newest.parquet"
+    assert score_flow("shop", dask="tcp://127.0.0.1:1", output=tmp_path) == path
+    assert asked[1:] == ["tcp://127.0.0.1:1", path]

@@ -273,6 +273,13 @@ SETTINGS = [
     Case("seed", f"{RUN} --seed x", "CONFIG-062", "seed = x", names="default 42"),
     Case("switch", f"{RUN} --bf16=maybe", "CONFIG-062", "train.bf16 = maybe", names="default false"),
     Case("choice", f"{RUN} --train.device tpu", "CONFIG-062", "train.device = tpu", names="default auto"),
+    Case(
+        "processes",
+        f"{RUN} --train.processes 7",
+        "CONFIG-061",
+        "processes = 7 cannot share out the",
+        names="divisor of",
+    ),
     Case("two at once", f"{RUN} --top_p 2 --seed=-1", "CONFIG-063", "grpo.top_p = 2", names="seed = -1"),
     Case("pool of one", f"{RUN} --recbole_models BPR", "CONFIG-061", "holds 1"),
     Case("empty pool", f"{RUN} --recbole_models", "CONFIG-061", "holds 0"),

@@ -61,6 +61,14 @@ def test_what_grows_with_the_data() -> None:
     assert lists >= 1000 * 2 * 100 * disk_costs.ENTRY_BYTES
 
 
+def test_processes_that_train_together_count_together() -> None:
+    alone = resolve("ml-100k", "tiny", overrides={"train.device": "cpu", "train.gradient_accumulation_steps": 2})
+    two = alone.model_copy(update={"train": alone.train.model_copy(update={"processes": 2})})
+    (node,) = [node for node in plan(alone) if node.name == "grpo"]
+    grows = memory_costs.GROWTH["grpo"]
+    assert grows(node, two, SIZE) == pytest.approx(2 * grows(node, alone, SIZE))
+
+
 def test_recallers_that_are_trained_at_once_count_together() -> None:
     expected = Needs({"recall-A": 3.0, "recall-B": 2.0, "recall-C": 1.0, "test": 4.0}, {})
     assert expected.peak() == ("test", 4.0)

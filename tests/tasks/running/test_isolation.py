@@ -20,7 +20,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import MemoryLimitError, ProcessError, RecallerError
 from softgrpo.reporting import ProgressBar, watched
 from softgrpo.stages.contract import StageContext
-from softgrpo.tasks.running.isolation import Isolation, free_cores
+from softgrpo.tasks.running.isolation import Isolation
 from tests.support.isolated_stages import recaller, seen, waiting
 
 ROOT = Path(__file__).parents[3]
@@ -137,12 +137,3 @@ def test_kill_9_of_who_started_it_ends_a_stage(tmp_path: Path) -> None:
     parent.wait()
     gone, _ = psutil.wait_procs([child], timeout=10)
     assert gone == [child]
-
-
-@pytest.mark.parametrize(("said", "cores"), [(None, 4), ("", 4), ("1", 1), ("3", 3), ("64", 4), ("0", 4), ("x", 4)])
-def test_free_cores(said: str | None, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if said is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", said)
-    assert free_cores() == cores
