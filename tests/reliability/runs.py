@@ -61,18 +61,18 @@ USERS, ITEMS, GROUPS, HISTORY = 60, 80, 4, 24
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
-def write_dataset(folder: Path, name: str) -> None:
+def write_dataset(folder: Path, name: str, users: int = USERS) -> None:
     """Writes RecBole's atomic files of users in four groups, each of which likes its own quarter of the items."""
     draw = random.Random(5)
     lines = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
-    for user in range(USERS):
+    for user in range(users):
         own = [item for item in range(ITEMS) if item % GROUPS == user % GROUPS]
         others = [item for item in range(ITEMS) if item % GROUPS != user % GROUPS]
         liked = draw.sample(own, 17) + draw.sample(others, HISTORY - 17)
         draw.shuffle(liked)
         lines += [f"u{user}\ti{item}\t4\t{1_000_000_000 + 3600 * place}" for place, item in enumerate(liked)]
     target = folder / name
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     (target / f"{name}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -18,10 +18,24 @@ import psutil
 import pytest
 
 from softgrpo.flows.services.control import Services
-from tests.reliability.runs import ROOT, Api, Command, Problem, Tracked, digests, flags, free_port, wait_until
+from tests.reliability.runs import (
+    ROOT,
+    Api,
+    Command,
+    Problem,
+    Tracked,
+    digests,
+    flags,
+    free_port,
+    wait_until,
+    write_dataset,
+)
 from tests.support.warm import COMMAND, WarmProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+MANY_USERS = 3000
+"""With windows of one item they make several pieces of each stage."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,31 @@ def test_kill_9_of_a_dask_worker(make_problem: Callable[..., Problem], services:
     assert keys(problem.output) == keys(alone.output)
     again = start(problem, *words, "--dask", cluster.address).end()
     assert ": running" not in again  # no worker is needed for that
+
+
+def test_a_worker_that_hangs_and_dies_costs_its_pieces(
+    make_problem: Callable[..., Problem], services: Services, cluster: Dask
+) -> None:
+    """Lists, numbers, prompts and checks are made by both workers in pieces; the files are those of one process."""
+    problem = make_problem("daskpieces", services)
+    write_dataset(problem.data, problem.dataset, MANY_USERS)
+    alone = replace(problem, output=problem.output.with_name("alone"), services=None)
+    words = {"stage": "check", "more": {"split.window": 1, "recall.settings": {"BPR": {"epochs": 1}}}}
+    alone.run(**words)
+
+    run = problem.start("--dask", cluster.address, **words)
+    pieces = problem.output / "stages" / ".work"
+    wait_until(lambda: any(pieces.glob("data-*/pieces/*.given")), "a piece", pause=0.002)
+    (helper,) = (place for place, stages in cluster.at_work().items() if not stages)
+    cluster.workers[helper].send_signal(signal.SIGSTOP)  # it holds the pieces that it was sent
+    wait_until(lambda: any(pieces.glob("data-*/pieces/*.made")), "a piece of the other worker", pause=0.002)
+    cluster.workers[helper].kill()
+    cluster.workers[helper].wait()
+    said = run.end()
+    assert "data: done on the cluster" in said and "check: done on the cluster" in said and "Traceback" not in said
+    assert keys(problem.output) == keys(alone.output)
+    assert Tracked(problem).states("data") == ["FINISHED"], "the stage went on"
+    assert not any(pieces.iterdir())
 
 
 def keys(output: Path) -> dict[str, str]:
