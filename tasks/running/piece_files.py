@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from softgrpo.common.files import written_whole
@@ -94,7 +95,7 @@ class PiecesElsewhere:
         name = f"{opener.__module__}:{opener.__name__}"
         for_all = self._keep(to_bytes(common), name)
         files = [self._wanted(piece, f"{name} {for_all.name}") for piece in asked]
-        missing = [file for file in files if not file.made.is_file()]
+        missing = [file for file in files if not _is_whole(file.made)]
         if missing:
             self._ask(AskedPieces(name, for_all, tuple(missing)).message())
         there = set(files) - set(missing)
@@ -108,7 +109,7 @@ class PiecesElsewhere:
         rows = piece.rows
         name = _digest(given, f"{said} {rows.start} {rows.stop}")
         made = self._folder / f"{name}.made"
-        return PieceFile(rows.start, rows.stop, made if made.is_file() else self._keep(given, said), made)
+        return PieceFile(rows.start, rows.stop, made if _is_whole(made) else self._keep(given, said), made)
 
     def _keep(self, data: bytes, said: str) -> Path:
         path = self._folder / f"{_digest(data, said)}.given"
@@ -118,10 +119,19 @@ class PiecesElsewhere:
         return path
 
 
+def _is_whole(path: Path) -> bool:
+    """Tells whether a piece is there; one that a fault of the disk has cut short is not."""
+    try:
+        with safe_open(path, framework="numpy"):
+            return True
+    except (FileNotFoundError, SafetensorError):
+        return False
+
+
 def _digest(data: bytes, said: str) -> str:
     return hashlib.sha256(said.encode("utf-8") + b"\0" + data).hexdigest()[:32]
 
 
 def to_bytes(arrays: Arrays) -> bytes:
     """Returns arrays as safetensors, which takes the memory of an array as it lies: views of others are copied first."""
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    return save({name: np.asarray(array, order="C") for name, array in arrays.items()})

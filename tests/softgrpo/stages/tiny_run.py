@@ -19,6 +19,7 @@ from softgrpo.recallers.candidates import write_candidates
 from softgrpo.stages import data, gates, grpo, sft, test
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import Prepared
+from softgrpo.stages.pieces import InThisProcess, Pieces
 from tests.softgrpo.baselines.cases import ITEMS, USERS, small_corpus
 from tests.softgrpo.data.cases import windows_of
 from tests.support.toy_policy import save_base, toy_encoder, toy_tokenizer
@@ -80,7 +81,13 @@ def random_items(windows: int) -> np.ndarray:
 
 
 def run_stages(
-    folder: Path, model: str, corpus: Corpus, items: np.ndarray, until: str = "test", **sections: dict[str, Any]
+    folder: Path,
+    model: str,
+    corpus: Corpus,
+    items: np.ndarray,
+    until: str = "test",
+    pieces: Pieces | None = None,
+    **sections: dict[str, Any],
 ) -> TinyRun:
     """Runs the stages from `data` on.
 
@@ -90,6 +97,7 @@ def run_stages(
         corpus: Of `coloured_corpus`.
         items: (W, 2, DEPTH) the lists of both recallers in the windows of `four_windows`.
         until: Last stage.
+        pieces: Has pieces made; None makes them in the stages' process.
         **sections: Settings that are not the usual ones of this small problem.
     """
     windows = four_windows()
@@ -107,7 +115,7 @@ def run_stages(
         folders[stage], work = folder / stage, folder / "work" / stage
         folders[stage].mkdir()
         inputs = {name: folders[name] for name in reads}
-        run(StageContext(config, "", inputs, folders[stage], work, LogReporter(stage)))
+        run(StageContext(config, "", inputs, folders[stage], work, LogReporter(stage), pieces or InThisProcess()))
     return TinyRun(config, folders)
 
 

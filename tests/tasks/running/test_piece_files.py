@@ -79,3 +79,17 @@ def test_a_stage_that_is_run_again_asks_for_what_is_missing(tmp_path: Path) -> N
     assert (full.rows, later.rows) == ([[0, 2, 4, 6]], [[0]])
     again = Maker()
     assert go(tmp_path, again) == EXPECTED and again.rows == []
+    made = sorted((tmp_path / ".work" / FOLDER).glob("*.made"))
+    assert len(made) == 4
+    made[2].write_bytes(made[2].read_bytes()[:-1])
+    assert go(tmp_path, again) == EXPECTED and [len(rows) for rows in again.rows] == [1]
+
+
+def test_a_piece_that_is_given_something_else_is_another_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(tmp_path, Maker())
+    kept = {path.name for path in (tmp_path / ".work" / FOLDER).glob("*.made")}
+    monkeypatch.setenv("PIECES_START_AT", "5")
+    other = Maker()
+    found = go(tmp_path, other)
+    assert other.rows == [[0, 2, 4, 6]] and found[0]["sums"] == [106.0, 109.0]
+    assert kept < {path.name for path in (tmp_path / ".work" / FOLDER).glob("*.made")}
