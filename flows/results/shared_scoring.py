@@ -63,9 +63,9 @@ def score_on_cluster(run: FinishedRun, output: Path, options: ScoreOptions, path
     with LocalStore(stages_folder(output)).lock(f"score-{job.name}"):
         folder = make_private(path.parent / FOLDER / job.name)
         with open_cluster(address) as (client, threads):
-            shares = _shares(
-                count_parts(history, lists, options.shard, run.config.limits), history.rows, len(threads), folder
-            )
+            _check_workers(client, job)
+            parts = count_parts(history, lists, options.shard, run.config.limits)
+            shares = _shares(parts, history.rows, len(threads), folder)
             _score_missing(client, job, {share: folder / share.name for share in shares})
         with full_disk_is_readable(), RequestWriter(path, run.config.recall.recallers) as writer:
             join_shares({share: folder / share.name for share in shares}, writer, summary)
@@ -122,7 +122,8 @@ def _score_missing(client: Client, job: ScoreJob, paths: Mapping[Share, Path]) -
     bar = ProgressBar(total=len(paths), initial=len(paths) - len(missing), desc="shares", unit="share")
     try:
         for future in as_completed(list(futures), loop=client.loop):  # type: ignore[no-untyped-call]
-            made = _result(future, job)
+            with losses_are_readable("A share of the users"):
+                made: bytes = future.result()
             with full_disk_is_readable(), written_whole(paths[futures[future]]) as aside:
                 aside.write_bytes(made)
             future.release()
@@ -134,10 +135,20 @@ def _score_missing(client: Client, job: ScoreJob, paths: Mapping[Share, Path]) -
         client.run(forget, on_error="ignore")  # a worker that came at last has nothing to forget
 
 
-def _result(future: object, job: ScoreJob) -> bytes:
-    with losses_are_readable("A share of the users"):
+def _check_workers(client: Client, job: ScoreJob) -> None:
+    """Checks that the workers that are there have the code of this command; those that come later are asked with their first share.
+
+    Raises:
+        StoreError: One has not.
+    """
+
+    def version() -> str:  # sent as it is: a worker without the module would die of its name
         try:
-            made: bytes = future.result()  # type: ignore[attr-defined]
-            return made
-        except (ImportError, AttributeError) as error:  # a worker without this module, or with another one
-            raise other_version(f"A worker: {error}", job) from error
+            from softgrpo.flows.results.share_worker import code_here as code_there
+        except ImportError as error:
+            return str(error)
+        return code_there()
+
+    for worker, found in client.run(version).items():
+        if found != job.code:
+            raise other_version(f"The worker {worker} has version {found}", job)

@@ -15,6 +15,7 @@ import torch
 from softgrpo.errors import RecallerError
 from softgrpo.reporting import ProgressBar
 from softgrpo.stages.contract import StageContext
+from softgrpo.stages.together import train_together
 
 PATIENCE_SECONDS = 60.0
 
@@ -22,6 +23,10 @@ PATIENCE_SECONDS = 60.0
 def seen(work: Path) -> dict[int, dict[str, Any]]:
     """Returns what the processes have written down about themselves, by rank."""
     return {int(path.stem): json.loads(path.read_text()) for path in sorted(work.glob("*.json"))}
+
+
+def run(context: StageContext) -> dict[str, float]:
+    return train_together(context, __name__)
 
 
 def train(context: StageContext) -> dict[str, float]:

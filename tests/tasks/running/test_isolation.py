@@ -19,8 +19,9 @@ import pytest
 from softgrpo.config import ExperimentConfig
 from softgrpo.errors import MemoryLimitError, ProcessError, RecallerError
 from softgrpo.reporting import ProgressBar, watched
-from softgrpo.stages.contract import StageContext
+from softgrpo.stages.contract import Node, Stage, StageContext
 from softgrpo.tasks.running.isolation import Isolation
+from tests.support import together_stages
 from tests.support.isolated_stages import recaller, seen, waiting
 
 ROOT = Path(__file__).parents[3]
@@ -120,6 +121,36 @@ def test_an_error_beside_it_leaves_a_stage_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError), isolation.until_interrupted():
         raise ValueError
     assert go(tmp_path, "A", isolation)[0] == {"length": 1.0}
+
+
+@pytest.mark.slow
+def test_processes_that_train_together_end_with_their_stage(tmp_path: Path) -> None:
+    """Which is itself in a process of its own."""
+    out, raised = tmp_path / "out", []
+    (tmp_path / "work").mkdir()
+    out.mkdir()
+    stage = Stage("sft", together_stages.run, lambda config, variant: {}, together_stages.__name__, ())
+    node = Isolation().node(Node("sft", stage, "Slow", ()))
+    config = ExperimentConfig.model_validate({"train": {"processes": 2, "device": "cpu"}})
+
+    def work() -> None:
+        try:
+            node.stage.run(StageContext(config, "Slow", {}, out, tmp_path / "work", Heard()))
+        except ProcessError as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while len(notes := together_stages.seen(tmp_path / "work")) < 2:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    both = [psutil.Process(note["pid"]) for note in notes.values()]
+    parents = {process.ppid() for process in both}
+    assert len(parents) == 1 and psutil.Process().pid not in parents
+    psutil.Process(parents.pop()).kill()
+    gone, _ = psutil.wait_procs(both, timeout=10)
+    thread.join(timeout=30)
+    assert len(gone) == 2 and len(raised) == 1 and "sft: its process ended with code -9" in raised[0]
 
 
 def test_kill_9_of_who_started_it_ends_a_stage(tmp_path: Path) -> None:
