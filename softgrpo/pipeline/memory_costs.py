@@ -123,7 +123,8 @@ def _recall(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     recaller, _ = recaller_and_fold(node.variant)
     entries = size.windows * config.recall.depth
     if recaller in config.recall.files:
-        return GIVEN_BYTES * min(entries, GIVEN_ROWS) + POSITION_BYTES * size.interactions
+        at_a_time = min(1.0, GIVEN_ROWS / max(entries, 1))  # users whose lists and histories are held
+        return at_a_time * (GIVEN_BYTES * entries + POSITION_BYTES * size.interactions)
     scores = SCORE_BYTES * min(config.recall.batch_size, size.windows) * size.items
     own = LISTING_BYTES * entries + scores
     if recaller == TEXT or recaller in plugin_names():
