@@ -203,7 +203,7 @@ def load_corpus(folder: Path) -> Corpus:
     user = columns[Columns.User]
     lengths = sorted({len(column) for column in columns.values()})
     if len(lengths) > 1:
-        raise DataError(f"columns of {lengths} interactions in {folder}", _STORED, _AGAIN, code="DATA-055")
+        raise DataError(f"columns of {lengths} interactions in {folder}", _STORED, _AGAIN, code="DATA-057")
     return Corpus(
         users=users,
         items=pd.read_parquet(folder / "items.parquet"),
@@ -224,4 +224,4 @@ def _mapped(folder: Path, name: str) -> NDArray[Any]:
     try:
         return np.asarray(np.load(path, mmap_mode="c"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({one_line(str(error))})", _STORED, _AGAIN, code="DATA-056") from error
+        raise DataError(f"{path} cannot be read ({one_line(str(error))})", _STORED, _AGAIN, code="DATA-058") from error

@@ -12,7 +12,7 @@ from softgrpo.stages.contract import Node
 KIB = 2**10
 SMALL_FILES, FEW_NUMBERS = 30 * KIB, KIB
 """Beside what grows with the data, and of a stage that stores a few numbers."""
-INTERACTION_BYTES, ITEM_BYTES, WINDOW_BYTES = 12, 60, 10
+INTERACTION_BYTES, ITEM_BYTES, WINDOW_BYTES = 16, 60, 10
 """Of the corpus and its windows."""
 ENTRY_BYTES = 5
 """Of an entry of a list, compressed."""

@@ -58,6 +58,15 @@ NUMBERS, OTHER_NUMBERS = 16, 12
 """Numbers of a window: by recaller, and others."""
 FEATURE_BYTES = 40
 """Of the features of a window and recaller."""
+DESCRIBED_BYTES = 100
+"""The same while they are computed."""
+PLATT_BYTES = 40
+"""Of an entry of a recaller's lists while its normalisation `platt` is fitted."""
+SCRATCH_BYTES, SEARCHED_ARRAYS = 2**26, 8
+"""Of an array with something of every window that is kept in memory, where a larger one lies in a file; and how many there are
+while weights are searched."""
+TEST_BYTES = 3000
+"""Of a test window beside the table of all rows."""
 PROMPT_BYTES = 3000
 """Of a prompt."""
 UNION_SHARE = 0.8
@@ -123,7 +132,8 @@ def _recall(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     recaller, _ = recaller_and_fold(node.variant)
     entries = size.windows * config.recall.depth
     if recaller in config.recall.files:
-        return GIVEN_BYTES * min(entries, GIVEN_ROWS) + POSITION_BYTES * size.interactions
+        at_a_time = min(1.0, GIVEN_ROWS / max(entries, 1))  # users whose lists and histories are held
+        return at_a_time * (GIVEN_BYTES * entries + POSITION_BYTES * size.interactions)
     scores = SCORE_BYTES * min(config.recall.batch_size, size.windows) * size.items
     own = LISTING_BYTES * entries + scores
     if recaller == TEXT or recaller in plugin_names():
@@ -153,7 +163,9 @@ def _described(config: ExperimentConfig, size: DataSize) -> float:
 def _data(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     learnt, chosen_on = _sampled(config, size.policy), _sampled(config, size.valid)
     searched = HIT_SHARE * (learnt + chosen_on) * aligned_bytes(config, CONTENDERS)
-    return _held(config, size) + _described(config, size) + max(2 * lists_bytes(config, learnt), searched)
+    described = DESCRIBED_BYTES * len(config.recall.recallers) * size.windows
+    fitted = PLATT_BYTES * config.recall.depth * learnt
+    return _held(config, size) + max(described, fitted, min(searched, SEARCHED_ARRAYS * SCRATCH_BYTES))
 
 
 def _held(config: ExperimentConfig, size: DataSize) -> float:
@@ -166,7 +178,8 @@ def _check(node: Node, config: ExperimentConfig, size: DataSize) -> float:
 
 def _gates(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     learnt = _sampled(config, size.policy) + _sampled(config, size.valid)
-    return _held(config, size) + _described(config, size) + learnt * aligned_bytes(config, CONTENDERS)
+    searched = learnt * aligned_bytes(config, CONTENDERS)
+    return _held(config, size) + numbers_bytes(config, learnt) + min(searched, SEARCHED_ARRAYS * SCRATCH_BYTES)
 
 
 def _training(node: Node, config: ExperimentConfig, size: DataSize) -> float:
@@ -189,7 +202,7 @@ def _training(node: Node, config: ExperimentConfig, size: DataSize) -> float:
 def _test(node: Node, config: ExperimentConfig, size: DataSize) -> float:
     weights = all_weights(config.policy.model_name, config.policy.size)
     judged = MERGES * min(size.test, SHARD) * aligned_bytes(config, _whole_union(config))
-    table = TABLE_COPIES * 8 * ROWS * METRICS * size.test
+    table = min(TABLE_COPIES * 8 * ROWS * METRICS * size.test, SCRATCH_BYTES + TEST_BYTES * size.test)
     return 4 * weights + _held(config, size) + judged + table
 
 

@@ -67,7 +67,7 @@ def recommend(
         ConfigError: K is deeper than the lists, or a user is named twice.
         PolicyError: The weights are not one row per test window and one column per recaller.
     """
-    corpus, lists, windows = prepared.corpus, prepared.lists, prepared.windows
+    corpus, lists, windows = prepared.corpus, prepared.stored_lists, prepared.windows
     if not 1 <= k <= lists.depth:
         raise ConfigError(
             f"k = {k}",
@@ -118,7 +118,7 @@ def recommend(
 
 def _choose(prepared: Prepared, learned: NDArray[np.float64], numbers: NDArray[np.intp]) -> _Chosen:
     """Returns what each user gets: the test window and its weights, or what stands in for them."""
-    windows, lists = prepared.windows, prepared.lists
+    windows, lists = prepared.windows, prepared.stored_lists
     test = windows.of(Part.TEST)
     size = prepared.corpus.num_users
     latest, row = (
@@ -129,8 +129,9 @@ def _choose(prepared: Prepared, learned: NDArray[np.float64], numbers: NDArray[n
     latest[windows.user[test]] = test
     row[windows.user[test]] = np.arange(len(test))
     window, own = latest[numbers], row[numbers]  # (U,)
-    items, scores = lists.items[window], lists.scores[window]
-    common = common_lists(lists, test) if (window < 0).any() else (lists.items[:0], lists.scores[:0])
+    listed = lists.rows(np.maximum(window, 0))  # without a window it is replaced
+    items, scores = listed.items, listed.scores
+    common = common_lists(lists, test if (window < 0).any() else test[:0])
     for at in np.flatnonzero(own < 0):  # a list of an earlier window holds what the user took since
         there = (items[at], scores[at]) if window[at] >= 0 else common
         items[at], scores[at] = without(there, prepared.corpus.sequence(numbers[at]) if numbers[at] >= 0 else None)
@@ -172,7 +173,7 @@ def _items_table(
         Columns.Score: scores[user, place],
     }
     return pd.DataFrame(
-        table | {f"from_{name}": shares[user, place, index] for index, name in enumerate(prepared.lists.recallers)}
+        table | {f"from_{name}": shares[user, place, index] for index, name in enumerate(prepared.recallers)}
     )
 
 

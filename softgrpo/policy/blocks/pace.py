@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from softgrpo.common.records import RANGE
 from softgrpo.policy.blocks.block import Block, Known, Numbers, latest
 
 PAUSES = 50
@@ -15,7 +16,8 @@ DAY_SECONDS = 86_400.0
 
 def in_seconds(time: NDArray[np.float64]) -> bool:
     """Tells whether all times of the data, (N,), look like seconds since 1970; unknown ones do not."""
-    return bool(((time >= SECONDS_FROM) & (time < SECONDS_TO)).all())  # NaN is neither
+    parts = (time[first : first + RANGE] for first in range(0, len(time), RANGE))
+    return all(bool(((part >= SECONDS_FROM) & (part < SECONDS_TO)).all()) for part in parts)  # NaN is neither
 
 
 def _compute(known: Known) -> Numbers:

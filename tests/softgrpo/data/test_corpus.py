@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from softgrpo.common.records import Corpus
 from softgrpo.config import DataConfig
 from softgrpo.data.corpus import load_corpus, read_corpus, write_corpus
 from softgrpo.data.interactions import tie_hash
 from softgrpo.data.locate import locate
 from softgrpo.errors import DataError
+from tests.softgrpo.common.test_scratch import lies_in_a_file
 from tests.softgrpo.data.cases import INTER, Row, dataset, sequences, write_table
 
 RATED = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
@@ -188,6 +190,51 @@ def test_round_trip(tmp_path: Path) -> None:
         assert getattr(again, name).dtype == getattr(corpus, name).dtype
     pd.testing.assert_frame_equal(again.users, corpus.users, check_dtype=False)
     pd.testing.assert_frame_equal(again.items, corpus.items, check_dtype=False)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[Path, Corpus]:
+    """Returns the folder of a stored corpus of two users."""
+    corpus = read_corpus(dataset(tmp_path, [("b", "y", 3.5), ("a", "z", 5), ("b", "x", 1)]), 1)
+    (tmp_path / "split").mkdir()
+    write_corpus(tmp_path / "split", corpus)
+    return tmp_path / "split", corpus
+
+
+def test_interactions_are_mapped_and_changes_stay_in_memory(stored: tuple[Path, Corpus]) -> None:
+    opened = load_corpus(stored[0])
+    for name in ("user", "item", "time"):
+        column = getattr(opened, name)
+        assert lies_in_a_file(column) and type(column) is np.ndarray
+        column[0] = 7
+    np.testing.assert_array_equal(load_corpus(stored[0]).item, stored[1].item)
+
+
+def test_interactions_of_an_earlier_version_are_read(stored: tuple[Path, Corpus]) -> None:
+    folder, corpus = stored
+    for name in ("user", "item", "time"):
+        (folder / f"interactions.{name}.npy").unlink()
+    columns = {"user": corpus.user, "item": corpus.item, "time": corpus.time}
+    pd.DataFrame(columns).to_parquet(folder / "interactions.parquet", index=False)
+    for name, values in columns.items():
+        np.testing.assert_array_equal(getattr(load_corpus(folder), name), values)
+        assert getattr(load_corpus(folder), name).dtype == values.dtype
+
+
+@pytest.mark.parametrize("what", ["missing", "cut off", "of another run"])
+def test_a_damaged_column_is_refused(stored: tuple[Path, Corpus], what: str) -> None:
+    path = stored[0] / "interactions.item.npy"
+    whole = path.read_bytes()
+    if what == "missing":
+        path.unlink()
+    elif what == "cut off":
+        path.write_bytes(whole[:-4])
+    else:
+        np.save(path, np.zeros(99, dtype=np.int32))
+    with pytest.raises(
+        DataError, match=r"columns of \[3, 99\]" if what == "of another run" else "item.npy cannot be read"
+    ):
+        load_corpus(stored[0])
 
 
 @settings(max_examples=30, deadline=None)

@@ -118,3 +118,23 @@ def test_rows_of_files_that_are_read_at_once_are_about_those_of_their_lines(tmp_
     assert 45 <= opened(tmp_path / "h.jsonl").rows <= 55
     (tmp_path / "h.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
     assert 45 <= opened(tmp_path / "h.jsonl.gz").rows <= 500
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_parts_are_the_rows_of_their_shards(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass over the file sorts the rows of every third user into four parts; one part has no user here."""
+    monkeypatch.setattr(streams, "PIECE", 7)
+    stream, shard = opened(written(tmp_path, kind)), Shard(1, 3)
+    parts = stream.in_parts(shard, "user", 4, tmp_path)
+    assert len(list(tmp_path.glob("*.arrow"))) < 4, "a case without a row is there too"
+    for place, part in enumerate(parts):
+        expected = list(stream.pieces(shard.part(place, 4), "user"))
+        found = list(part.pieces(shard.part(place, 4), "user"))
+        numbers = [
+            np.concatenate([np.empty(0, np.int64), *(each for each, _ in pieces)]) for pieces in (expected, found)
+        ]
+        np.testing.assert_array_equal(*numbers)
+        for key in stream.columns:
+            values = [[value for _, table in pieces for value in table[key]] for pieces in (expected, found)]
+            assert values[0] == values[1]
+        assert part.wrong(3, "x").args == stream.wrong(3, "x").args

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.estimates import measure_estimates
+from softgrpo.common import scratch
 from softgrpo.config import ExperimentConfig, LimitsConfig
 from softgrpo.data.size import DataSize
 from softgrpo.errors import MemoryLimitError, StoreError
@@ -43,6 +44,7 @@ def test_the_estimate_counts_with_the_sizes_that_the_stages_hold() -> None:
     """The estimate may not import the stages, which would load torch, so it has these numbers once more."""
     assert memory_costs.HELD_BYTES == shards.HELD_BYTES and memory_costs.ENTRY_BYTES == stored_lists.ENTRY_BYTES
     assert memory_costs.SHARD == beyond.CHUNK and memory_costs.GIVEN_ROWS >= list_parts.PART_ROWS
+    assert memory_costs.SCRATCH_BYTES == scratch.IN_MEMORY and memory_costs.GIVEN_BYTES == shards.GIVEN_BYTES
 
 
 def test_what_grows_with_the_data() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from softgrpo.common.records import CandidateLists, Corpus, Part, Windows
 from softgrpo.config import BlockName, ExperimentConfig, FeaturesConfig
@@ -24,8 +25,10 @@ from softgrpo.policy.numbers import (
     name_and_compute,
     save_numbers,
     window_numbers,
+    write_numbers,
 )
 from softgrpo.stages.hiding import hidden_worlds
+from tests.softgrpo.common.test_scratch import lies_in_a_file
 from tests.softgrpo.data.cases import corpus_of, windows_of
 
 DAY = 86_400.0
@@ -315,3 +318,23 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_a_prompt_tells_only_blocks_that_are_on(sections: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ExperimentConfig.model_validate(sections)
+
+
+def test_numbers_that_are_written_block_by_block_are_the_same_file(tmp_path: Path) -> None:
+    known = pool(5)
+    rows = np.arange(len(known.windows))
+    policy = known.windows.of(Part.POLICY)
+    save_numbers(tmp_path / "whole", window_numbers(known, EVERY))
+    written = write_numbers(
+        tmp_path / "blocks", (known.of(part) for part in np.array_split(rows, 3)), EVERY, policy, len(rows)
+    )
+    assert (tmp_path / "blocks").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert lies_in_a_file(written.values) and lies_in_a_file(load_numbers(tmp_path / "whole").values)
+
+
+def test_numbers_that_are_cut_off_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.safetensors"
+    save_numbers(path, window_numbers(pool(5), EVERY))
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(SafetensorError):
+        load_numbers(path)
