@@ -93,7 +93,8 @@ class PiecesElsewhere:
         """Gives what is made of each piece."""
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"{opener.__module__}:{opener.__name__}"
-        for_all = self._keep(to_bytes(common), name)
+        data = to_bytes(common)
+        for_all = self._keep(f"{_digest(data, name)}.common", data)
         files = [self._wanted(piece, f"{name} {for_all.name}") for piece in asked]
         missing = [file for file in files if not _is_whole(file.made)]
         if missing:
@@ -109,10 +110,10 @@ class PiecesElsewhere:
         rows = piece.rows
         name = _digest(given, f"{said} {rows.start} {rows.stop}")
         made = self._folder / f"{name}.made"
-        return PieceFile(rows.start, rows.stop, made if _is_whole(made) else self._keep(given, said), made)
+        return PieceFile(rows.start, rows.stop, made if _is_whole(made) else self._keep(f"{name}.given", given), made)
 
-    def _keep(self, data: bytes, said: str) -> Path:
-        path = self._folder / f"{_digest(data, said)}.given"
+    def _keep(self, name: str, data: bytes) -> Path:
+        path = self._folder / name
         if not path.is_file():
             with written_whole(path) as aside:
                 aside.write_bytes(data)

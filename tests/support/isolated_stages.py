@@ -62,12 +62,19 @@ def open_sums(opened: Opened, common: Arrays) -> Job:
     return make
 
 
+def open_rows(opened: Opened, common: Arrays) -> Job:
+    """Opens where a piece begins and ends."""
+    return lambda piece: {"rows": np.array([piece.rows.start, piece.rows.stop])}
+
+
 def _ask_for_pieces(context: StageContext) -> None:
     """Has four pieces made and writes down what came of them."""
     wide = np.arange(24.0).reshape(8, 3) + float(os.environ.get("PIECES_START_AT", "0"))
     asked = [Piece(piece.rows, {"numbers": wide[piece.rows, 1]}) for piece in cut(0, 8, 2)]
     opened = Opened(context.config, context.inputs)
     made = list(context.pieces.make(open_sums, opened, {"more": np.array([100.0])}, asked))
+    rows = context.pieces.make(open_rows, opened, {}, cut(0, 8, 2))  # all of them are given the same: nothing
+    assert [each["rows"].tolist() for each in rows] == [[0, 2], [2, 4], [4, 6], [6, 8]]
     (context.out / "sums").write_text(json.dumps([{name: each[name].tolist() for name in each} for each in made]))
 
 
