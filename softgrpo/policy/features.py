@@ -242,15 +242,20 @@ def features_of_blocks(
         targets: See `make_features`.
         k: See `make_features`.
     """
-    parts: list[tuple[Floats, ...]] = []
+    found: NDArray[np.float32] | None = None  # (5, W, M): small results that are kept between freed blocks make the heap grow
     begin = 0
     for lists in blocks:
-        own = targets[begin : begin + len(lists.items)]
-        ranks = own_ranks(lists.items, own)
-        ndcg = own_ndcg(ranks, (own >= 0).sum(1), k)
-        parts.append((ndcg, ranks.min(2), *_first_and_lead(lists.items, lists.scores, k), _overlap(lists.items, k)))
-        begin += len(own)
-    ndcg, best_rank, first, lead, overlap = map(np.concatenate, zip(*parts, strict=True))
+        part = slice(begin, begin + len(lists.items))
+        if found is None:
+            found = np.empty((5, len(windows), len(lists.recallers)), dtype=np.float32)
+        ranks = own_ranks(lists.items, targets[part])
+        found[0, part] = own_ndcg(ranks, (targets[part] >= 0).sum(1), k)
+        found[1, part] = ranks.min(2)
+        found[2, part], found[3, part] = _first_and_lead(lists.items, lists.scores, k)
+        found[4, part] = _overlap(lists.items, k)
+        begin = part.stop
+    assert found is not None, "at least one block"
+    ndcg, best_rank, first, lead, overlap = found
     track_ndcg, track_rank, track_count = track_record(windows, ndcg, best_rank)
     learnt = windows.of(*LEARNT_FROM)
     strength, peak = ListScale.by(first[learnt], lead[learnt], k).quantiles(first, lead)
