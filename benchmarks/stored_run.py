@@ -40,7 +40,7 @@ def store_run(folder: Path, users: int, items: int, said: Mapping[str, Any] | No
     from softgrpo.data.corpus import read_corpus, write_corpus
     from softgrpo.data.windows import make_windows, targets_of, write_windows
     from softgrpo.presets import resolve
-    from softgrpo.recallers.candidates import write_candidates
+    from softgrpo.recallers.stored_lists import write_candidates
     from softgrpo.stages.inputs import Prepared
     from softgrpo.stages.merge_files import save_static
 

@@ -76,10 +76,10 @@ def export_weights(
         SoftGRPOError: The run stored no weights, or an engine takes fewer recallers.
     """
     prepared = Prepared.of(run.config, run.folders)
-    learned = stored_weights(run.folders["test"], prepared.lists.recallers)
+    learned = stored_weights(run.folders["test"], prepared.recallers)
     users = recommend(prepared, learned, None, 1).users
     k = run.config.fusion.k
-    return write_engine_files(folder, users, engines, queries, prepared.fusion, prepared.lists.depth, k)
+    return write_engine_files(folder, users, engines, queries, prepared.fusion, prepared.stored_lists.depth, k)
 
 
 def origin_of(run: FinishedRun) -> Origin:

@@ -108,7 +108,7 @@ def _outputs(run: FinishedRun, prepared: Prepared, method: UsableMethod) -> NDAr
     if method.weights is not None:
         return np.tile(method.weights, (len(rows), 1))
     if "test" in folders:
-        return stored_weights(folders["test"], prepared.lists.recallers, method.key)
+        return stored_weights(folders["test"], prepared.recallers, method.key)
     if method.kind == "gate":
         gate = load_gate(folders["gates"], method.key.removeprefix("gate_"))
         return gate.weights(prepared.numbers.values[rows], prepared.windows.start[rows])

@@ -16,6 +16,8 @@ from softgrpo.config import SplitConfig
 from softgrpo.errors import DataError, LeakageError
 
 Positions = NDArray[np.int64]
+CHUNK = 2**16
+"""Windows whose targets are looked up at a time."""
 LATEST = (Part.RECORD, Part.POLICY)
 """Parts that give their latest windows; the others give their first."""
 
@@ -103,9 +105,13 @@ def targets_of(corpus: Corpus, windows: Windows) -> NDArray[np.int32]:
     """Returns the target items of every window, (W, T) int32, -1 behind the last target."""
     lengths = windows.end - windows.start
     columns = np.arange(lengths.max(initial=0))
-    inside = columns < lengths[:, None]
-    at = corpus.offsets[windows.user][:, None] + windows.start[:, None] + columns
-    return np.where(inside, corpus.item[np.minimum(at, len(corpus.item) - 1)], -1).astype(np.int32)
+    targets = np.empty((len(windows), len(columns)), dtype=np.int32)
+    for first in range(0, len(windows), CHUNK):
+        part = slice(first, first + CHUNK)
+        at = corpus.offsets[windows.user[part]][:, None] + windows.start[part, None] + columns
+        inside = columns < lengths[part, None]
+        targets[part] = np.where(inside, corpus.item[np.minimum(at, len(corpus.item) - 1)], -1)
+    return targets
 
 
 def later_training_share(corpus: Corpus, windows: Windows) -> float:

@@ -125,20 +125,8 @@ def unseen_items(
     return items, scores
 
 
-def write_candidates(path: Path, lists: CandidateLists) -> None:
-    """Writes one Parquet file: a row per (window, recaller) with the columns window, recaller, items and scores.
-
-    Lists end where they end (no padding); recallers and depth are in the file's metadata.
-    """
-    count, pool, depth = lists.items.shape
-    meta = {"recallers": lists.recallers, "depth": depth, "windows": count}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table = lists_table(lists).replace_schema_metadata({META: json.dumps(meta)})
-    pq.write_table(table, path, compression="zstd", row_group_size=BLOCK * pool)
-
-
 def lists_table(lists: CandidateLists, first: int = 0) -> pa.Table:
-    """Returns lists as `write_candidates` writes them.
+    """Returns lists as files hold them: a row per (window, recaller), and no padding.
 
     Args:
         lists: Of W windows.
@@ -163,39 +151,8 @@ def lists_table(lists: CandidateLists, first: int = 0) -> pa.Table:
     )
 
 
-def read_candidates(path: Path) -> CandidateLists:
-    """Reads a file of `write_candidates`.
-
-    Raises:
-        CandidateError: It is missing, damaged or of another kind.
-    """
-    meta = stored_meta(path)
-    table = _whole_table(path)
-    shape = (meta["windows"], len(meta["recallers"]), meta["depth"])
-    if table.num_rows != shape[0] * shape[1]:
-        raise CandidateError(
-            f"{path} holds {table.num_rows} of {shape[0] * shape[1]} lists", STORED, REBUILD, code="CANDIDATE-007"
-        )
-    items = (
-        table[Columns.Items].cast(pa.large_list(pa.int32())).combine_chunks()
-    )  # together they may be too many for 32 bits
-    filled = (np.arange(shape[2]) < items.value_lengths().to_numpy()[:, None]).reshape(shape)
-    result = CandidateLists(
-        tuple(meta["recallers"]), np.full(shape, NO_ITEM, np.int32), np.full(shape, np.nan, np.float32)
-    )
-    result.items[filled] = items.flatten().to_numpy()
-    scores = table[Columns.Scores].cast(pa.large_list(pa.float32())).combine_chunks()
-    result.scores[filled] = scores.flatten().to_numpy()
-    return result
-
-
-def _whole_table(path: Path) -> pa.Table:
-    with readable(path):
-        return pq.read_table(path)
-
-
 def stored_meta(path: Path) -> dict[str, Any]:
-    """Returns what a file of `write_candidates` says of its lists: recallers, depth and windows."""
+    """Returns what a file says of its lists: recallers, depth and windows."""
     with readable(path):
         meta = (pq.read_schema(path).metadata or {}).get(META)
     if meta is None:

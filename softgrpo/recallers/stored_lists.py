@@ -39,7 +39,7 @@ ENTRY_BYTES = 8
 
 @dataclass(frozen=True)
 class StoredLists:
-    """Lists in a file of `ListsWriter` or `write_candidates`.
+    """Lists in a file of `ListsWriter`.
 
     Attributes:
         path: The file.
@@ -199,7 +199,9 @@ def _check_pool(stored: Sequence[StoredLists]) -> None:
 
 
 class ListsWriter:
-    """Writes lists, a block of windows at a time, in the form of `softgrpo.recallers.candidates.write_candidates`.
+    """Writes a Parquet file of lists, a block of windows at a time: a row per (window, recaller) with both, items and scores.
+
+    Lists end where they end (no padding); recallers, depth and number of windows are in the file's metadata.
 
     Args:
         path: The file.
@@ -228,3 +230,20 @@ class ListsWriter:
             self._writer = self._stack.enter_context(pq.ParquetWriter(self._path, table.schema, compression="zstd"))
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
         self._written += len(lists.items)
+
+
+def write_candidates(path: Path, lists: CandidateLists) -> None:
+    """Writes lists that are in memory."""
+    with ListsWriter(path, lists.recallers, lists.depth, len(lists.items)) as writer:
+        for first in range(0, max(len(lists.items), 1), BLOCK):
+            writer.write(lists.rows(slice(first, first + BLOCK)))
+
+
+def read_candidates(path: Path) -> CandidateLists:
+    """Reads the lists of all windows.
+
+    Raises:
+        CandidateError: The file is missing, damaged or of another kind.
+    """
+    stored = StoredLists.open(path)
+    return stored.rows(np.arange(stored.windows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from softgrpo.stages.contract import StageContext
 from softgrpo.stages.hiding import check_levels, check_one_per_window
 from softgrpo.stages.leakage import check_nobody_left_out, check_same_windows, check_shapes, check_training_input
 from softgrpo.stages.opened import Opened
+from softgrpo.stages.pieces import Arrays
 from softgrpo.stages.user_vectors import VectorReader, check_projections, load_vectors
 
 
@@ -54,11 +56,13 @@ def check_stored(context: StageContext, opened: Opened, vectors: VectorReader | 
     """
     common = {} if vectors is None else vectors.tensors
     counts = np.zeros(len(COUNTS), dtype=np.int64)
-    own = []
-    for made in context.pieces.make(open_checks, opened, common, pieces_of_users(opened)):
-        counts += made["counts"]
-        own.append(made)
-    shapes = ListNumbers.join(own)
+
+    def counted() -> Iterator[Arrays]:
+        for made in context.pieces.make(open_checks, opened, common, pieces_of_users(opened)):
+            np.add(counts, made["counts"], out=counts)
+            yield made
+
+    shapes = ListNumbers.join(counted(), len(opened.windows))
     for view in opened.views:
         check_shapes(opened.prepared.features, shapes.rows(view.rows), view)
     return dict(zip(COUNTS, counts.tolist(), strict=True))

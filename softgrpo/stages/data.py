@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -39,7 +39,7 @@ from softgrpo.stages.contract import StageContext
 from softgrpo.stages.described import array_table, of_numbers, open_lists, open_numbers, open_prompts, pieces_of
 from softgrpo.stages.merge_files import save_merges
 from softgrpo.stages.opened import Opened
-from softgrpo.stages.pieces import Piece, array_text
+from softgrpo.stages.pieces import Arrays, Piece, array_text
 from softgrpo.stages.shards import held_bytes, learning_windows, searched, seeded_sample, shard_size
 from softgrpo.stages.user_vectors import VectorReader, fit_vectors
 from softgrpo.stages.views import join_features, score_scales
@@ -96,13 +96,15 @@ def user_vectors(context: StageContext, opened: Opened) -> VectorReader | None:
 
 def write_lists(context: StageContext, opened: Opened) -> Features:
     """Writes the lists of all views into one file, one behind the other, and returns the features of their windows."""
-    pool, path = opened.pools[0], context.out / CANDIDATES
-    own = []
-    with ListsWriter(path, pool.recallers, pool.depth, len(opened.windows)) as writer:
+    pool, path, count = opened.pools[0], context.out / CANDIDATES, len(opened.windows)
+
+    def written(writer: ListsWriter) -> Iterator[Arrays]:
         for made in context.pieces.make(open_lists, opened, {}, pieces_of(opened)):
             writer.write(CandidateLists(pool.recallers, made["items"], made["scores"]))
-            own.append({name: array for name, array in made.items() if name not in ("items", "scores")})
-    known = ListNumbers.join(own)
+            yield made
+
+    with ListsWriter(path, pool.recallers, pool.depth, count) as writer:
+        known = ListNumbers.join(written(writer), count)
     return join_features([features_by(known.rows(view.rows), view.windows) for view in opened.views])
 
 

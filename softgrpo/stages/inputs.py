@@ -18,7 +18,7 @@ from softgrpo.baselines.merge_search import MergeSearch
 from softgrpo.baselines.static_mixture import StaticMixture
 from softgrpo.common.artifacts import CANDIDATES, EMBEDDINGS, FEATURES, MERGES, NUMBERS, PLATT, PROMPTS, WINDOWS
 from softgrpo.common.embeddings import load_embeddings
-from softgrpo.common.records import CandidateLists, Corpus, Windows
+from softgrpo.common.records import Corpus, Windows
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows, targets_of
@@ -30,7 +30,6 @@ from softgrpo.policy.prompts import EncodedPrompts, encode
 from softgrpo.ranking.rewards import JudgedLists, RankingReward, training_reward
 from softgrpo.ranking.searched import SearchedLists
 from softgrpo.ranking.sharded import ShardedLists
-from softgrpo.recallers.candidates import read_candidates
 from softgrpo.recallers.stored_lists import StoredLists
 from softgrpo.stages.left_out import FEW_WINDOWS, FLAT, SMALL_SHARE, UNHIT, LeftOut
 from softgrpo.stages.merge_files import load_merges, load_static
@@ -103,11 +102,6 @@ class Prepared:
     def stored_lists(self) -> StoredLists:
         """Candidate lists, to be read for some windows at a time."""
         return StoredLists.open(self.data / CANDIDATES, held_bytes(self.config.limits))
-
-    @cached_property
-    def lists(self) -> CandidateLists:
-        """Candidate lists of all windows."""
-        return read_candidates(self.data / CANDIDATES)
 
     @property
     def recallers(self) -> tuple[str, ...]:

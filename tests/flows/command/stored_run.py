@@ -23,7 +23,7 @@ from softgrpo.evaluation.pages.provenance import PROVENANCE, place
 from softgrpo.policy.number_scale import NumberScale
 from softgrpo.policy.numbers import WindowNumbers, save_numbers
 from softgrpo.presets import resolve
-from softgrpo.recallers.candidates import write_candidates
+from softgrpo.recallers.stored_lists import write_candidates
 from softgrpo.stages.contract import Node, Stage, StageContext
 from softgrpo.stages.merge_files import save_merges
 from tests.softgrpo.data.cases import corpus_of

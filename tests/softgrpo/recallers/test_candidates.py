@@ -20,12 +20,8 @@ from softgrpo.common.records import CandidateLists, Corpus, Windows
 from softgrpo.errors import CandidateError, LeakageError
 from softgrpo.recallers.best_items import top_items
 from softgrpo.recallers.candidate_checks import check_candidates
-from softgrpo.recallers.candidates import (
-    build_candidates,
-    read_candidates,
-    write_candidates,
-)
-from softgrpo.recallers.stored_lists import StoredPool
+from softgrpo.recallers.candidates import build_candidates
+from softgrpo.recallers.stored_lists import StoredPool, read_candidates, write_candidates
 from tests.softgrpo.recallers.cases import corpus_of, windows_of
 
 INF, NAN = float("inf"), float("nan")

@@ -15,9 +15,9 @@ from softgrpo.data.windows import write_windows
 from softgrpo.errors import RecallerError
 from softgrpo.pipeline.run import LogReporter
 from softgrpo.presets import resolve
-from softgrpo.recallers.candidates import read_candidates
 from softgrpo.recallers.evidence import training_input
 from softgrpo.recallers.fitted_plugin import PluginRecaller, training_part
+from softgrpo.recallers.stored_lists import read_candidates
 from softgrpo.stages import recall_plugin
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.leakage import check_training_input

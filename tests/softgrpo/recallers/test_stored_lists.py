@@ -10,8 +10,7 @@ import pytest
 
 from softgrpo.common.records import CandidateLists
 from softgrpo.errors import CandidateError
-from softgrpo.recallers.candidates import read_candidates, write_candidates
-from softgrpo.recallers.stored_lists import ListsWriter, StoredLists, StoredPool
+from softgrpo.recallers.stored_lists import ListsWriter, StoredLists, StoredPool, read_candidates, write_candidates
 
 ROWS = np.array([4, 0, 6, 4])
 

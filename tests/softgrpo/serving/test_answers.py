@@ -33,7 +33,11 @@ ROOT = Path(__file__).parents[3]
 def asked(run: TinyRun, rows: np.ndarray) -> Requests:
     """Returns windows of the run as requests: users, histories and lists, and nothing of the windows themselves."""
     prepared = run.prepared
-    corpus, windows, lists = prepared.corpus, prepared.windows, prepared.lists
+    corpus, windows, lists = (
+        prepared.corpus,
+        prepared.windows,
+        prepared.stored_lists.rows(np.arange(len(prepared.windows))),
+    )
     users = windows.user[rows].astype(np.int64)
     histories = [history_of(corpus, windows, row) for row in rows]
     times = [
@@ -73,7 +77,11 @@ def test_the_merged_lists_are_those_of_recommend(run: TinyRun) -> None:
     assert tokens[answers.items[user, place]].tolist() == expected.items["item"].tolist()
     np.testing.assert_array_equal(answers.shares[user, place], expected.items[[f"from_{name}" for name in RECALLERS]])
     assert set(answers.method) == {"grpo_multi"} and set(answers.reason) == {""}
-    assert answers.empty.sum() == (prepared.lists.items[rows][:, :, 0] < 0).sum() > 0
+    assert (
+        answers.empty.sum()
+        == (prepared.stored_lists.rows(np.arange(len(prepared.windows))).items[rows][:, :, 0] < 0).sum()
+        > 0
+    )
 
 
 def test_a_batch_of_one_gets_what_a_large_one_gets(run: TinyRun) -> None:

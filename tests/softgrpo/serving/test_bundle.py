@@ -72,7 +72,12 @@ def bundle(run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def table(run: TinyRun, rows: np.ndarray) -> pd.DataFrame:
     """Returns windows of the run as a table of candidates with all that is known of the users."""
     prepared = run.prepared
-    corpus, windows, lists, features = prepared.corpus, prepared.windows, prepared.lists, prepared.features
+    corpus, windows, lists, features = (
+        prepared.corpus,
+        prepared.windows,
+        prepared.stored_lists.rows(np.arange(len(prepared.windows))),
+        prepared.features,
+    )
     tokens = corpus.items["token"].to_numpy(object)
     records: list[dict[str, Any]] = []
     for row in rows:

@@ -25,7 +25,7 @@ from softgrpo.data.windows import write_windows
 from softgrpo.errors import CandidateError, ConfigError, PolicyError
 from softgrpo.presets import resolve
 from softgrpo.ranking.fusion import align, contributions, merged_lists
-from softgrpo.recallers.candidates import write_candidates
+from softgrpo.recallers.stored_lists import write_candidates
 from softgrpo.serving.recommend import NO_TEST_WINDOW, NO_WINDOW, NOT_IN_DATA, recommend, stored_weights
 from softgrpo.serving.recommended import Recommended, as_records, write_recommended
 from softgrpo.stages.inputs import Prepared

@@ -28,7 +28,7 @@ from softgrpo.policy.features import load_features, make_features
 from softgrpo.policy.numbers import load_numbers, save_numbers, window_numbers
 from softgrpo.policy.prompt_files import load_prompts
 from softgrpo.presets import resolve
-from softgrpo.recallers.candidates import read_candidates
+from softgrpo.recallers.stored_lists import read_candidates
 from softgrpo.stages import data as data_stage
 from softgrpo.stages.catalogue import EVERY
 from softgrpo.stages.inputs import Prepared
@@ -111,7 +111,7 @@ def test_policy_windows_are_added_and_learnt_from(config: ExperimentConfig, stor
     learnt = prepared.config.grpo.model_copy(update={"drop_flat": False})
     everything = replace(prepared, config=prepared.config.model_copy(update={"grpo": learnt}))
     assert set(everything.rewarded_rows()) == set(windows.of(Part.POLICY)) | set(earlier)
-    assert len(prepared.lists.items) == len(prepared.features.ndcg) == len(prepared.numbers.values) == len(windows)
+    assert prepared.stored_lists.windows == len(prepared.features.ndcg) == len(prepared.numbers.values) == len(windows)
 
 
 def test_what_is_searched_validated_and_tested_is_what_it_is_without(

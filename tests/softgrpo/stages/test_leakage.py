@@ -29,7 +29,7 @@ from softgrpo.policy.numbers import BLOCKS, WindowNumbers, load_numbers, save_nu
 from softgrpo.policy.prompt_files import load_prompts, save_prompts
 from softgrpo.policy.prompts import PromptFormatter, PromptParts
 from softgrpo.presets import resolve
-from softgrpo.recallers.candidates import read_candidates, write_candidates
+from softgrpo.recallers.stored_lists import read_candidates, write_candidates
 from softgrpo.stages.contract import Node
 from softgrpo.stages.leakage import check_everyone_is_tested
 from softgrpo.stages.user_vectors import load_vectors

@@ -24,8 +24,8 @@ from softgrpo.pipeline.preflight import preflight
 from softgrpo.pipeline.run import RunResult, read_metrics, run_standalone
 from softgrpo.presets import resolve
 from softgrpo.recallers.by_text import Adapter, TextRecaller
-from softgrpo.recallers.candidates import read_candidates
 from softgrpo.recallers.evidence import training_input
+from softgrpo.recallers.stored_lists import read_candidates
 from softgrpo.recallers.text_adapter import Examples
 from softgrpo.stages import embed, recall_text
 from softgrpo.stages.embed import different_texts, pieces, write_embeddings

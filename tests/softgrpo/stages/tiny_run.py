@@ -15,7 +15,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.data.corpus import write_corpus
 from softgrpo.data.windows import write_windows
 from softgrpo.pipeline.run import LogReporter
-from softgrpo.recallers.candidates import write_candidates
+from softgrpo.recallers.stored_lists import write_candidates
 from softgrpo.stages import data, gates, grpo, sft, test
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.inputs import Prepared
