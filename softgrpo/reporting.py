@@ -5,6 +5,7 @@ Bars are tqdm's on a terminal, and a plain line now and then in a file or a pipe
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -95,20 +96,53 @@ class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no types
         super().close()
 
 
-class MirroredBar:
-    """Draws the bars of another process, one at a time, for this one's console and its page."""
+BEST_METRIC = "eval_ndcg_best_reading"
+"""Curve of a training by which its model is chosen: NDCG on validation windows, read at the better of both temperatures."""
 
-    def __init__(self) -> None:
+
+class Reporter(Protocol):
+    """Receives what a stage has to say while it runs."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Takes one point of each named curve."""
+
+    def info(self, message: str) -> None:
+        """Takes one line for the log."""
+
+
+class Relay:
+    """Passes on what a stage says in another process; bars are drawn, one at a time, for this one's console and its page.
+
+    Args:
+        reporter: Of the stage.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
         self._drawn: tuple[list[Any], ProgressBar] | None = None
 
-    def draw(self, which: list[Any], done: float, postfix: str | None) -> None:
-        """Draws a bar as it is now.
+    def take(self, kind: str, values: list[Any]) -> bool:
+        """Passes a message on, and tells whether it was one to be passed on.
 
         Args:
-            which: What tells it from others, its label, total and unit.
-            done: How far it is.
-            postfix: What stands behind it.
+            kind: metrics, info, log or bar.
+            values: What the reporter takes; name, level and text of a record; or what `_draw` takes.
         """
+        if kind == "metrics":
+            self._reporter.metrics(*values)
+        elif kind == "info":
+            self._reporter.info(*values)
+        elif kind == "log":
+            name, level, text = values
+            logging.getLogger(name).log(level, "%s", text)
+        elif kind == "bar":
+            self._draw(*values)
+        else:
+            return False
+        return True
+
+    def _draw(self, which: list[Any], done: float, postfix: str | None) -> None:
+        """Draws a bar: what tells it from others, its label, total and unit; how far it is; and what stands behind it."""
         if self._drawn is None or self._drawn[0] != which:
             self.close()
             _, label, total, unit = which
@@ -125,20 +159,6 @@ class MirroredBar:
             bar.leave = False  # the log says when the stage is done
             bar.close()
             self._drawn = None
-
-
-BEST_METRIC = "eval_ndcg_best_reading"
-"""Curve of a training by which its model is chosen: NDCG on validation windows, read at the better of both temperatures."""
-
-
-class Reporter(Protocol):
-    """Receives what a stage has to say while it runs."""
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Takes one point of each named curve."""
-
-    def info(self, message: str) -> None:
-        """Takes one line for the log."""
 
 
 class Pruned(Exception):

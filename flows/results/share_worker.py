@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from softgrpo.serving.served_run import ServedRun
     from softgrpo.serving.shares import Share
 
-CODE = "softgrpo.serving.shares"
-"""The module that reaches all code that scores."""
+CODE = "softgrpo.flows.results.share_worker"
+"""This module, which reaches all code that scores."""
 
 
 @dataclass(frozen=True)

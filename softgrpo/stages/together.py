@@ -6,7 +6,6 @@ start it: by gloo on the CPU, by nccl on GPUs. The first writes the files and re
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import subprocess
@@ -25,7 +24,7 @@ from softgrpo.common.cores import THREADS, free_cores
 from softgrpo.common.paths import path_of_this_code
 from softgrpo.config import ExperimentConfig, TrainConfig
 from softgrpo.errors import ConfigError, ProcessError, SoftGRPOError
-from softgrpo.reporting import MirroredBar, Reporter
+from softgrpo.reporting import Relay, Reporter
 from softgrpo.stages.contract import StageContext
 
 GRACE_SECONDS = 10.0
@@ -151,8 +150,7 @@ class _Listener:
     """
 
     def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
-        self._bar = MirroredBar()
+        self._relay = Relay(reporter)
         self._failed: list[tuple[float, Exception]] = []
         self._lost: list[Member] = []
 
@@ -179,21 +177,14 @@ class _Listener:
                 if self._failed or self._lost:
                     ends = min(ends, time.monotonic() + GRACE_SECONDS)
         finally:
-            self._bar.close()
+            self._relay.close()
         self._raise_what_failed()
         return results[0]
 
     def _take(self, kind: str, values: list[Any], member: Member) -> None:
-        if kind == "metrics":
-            self._reporter.metrics(*values)
-        elif kind == "info":
-            self._reporter.info(*values)
-        elif kind == "log":
-            name, level, text = values
-            logging.getLogger(name).log(level, "%s", text)
-        elif kind == "bar":
-            self._bar.draw(*values)
-        elif kind == "failed":
+        if self._relay.take(kind, values):
+            return
+        if kind == "failed":
             when, error = values
             self._failed.append((when, error))
         else:

@@ -8,7 +8,6 @@ fills a folder. The parent keeps the lock, the commit, MLflow and Prefect, and s
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from softgrpo.common.cores import THREADS
 from softgrpo.common.interruption import end_at_once_next_time
 from softgrpo.common.paths import path_of_this_code
 from softgrpo.errors import ProcessError, SoftGRPOError
-from softgrpo.reporting import MirroredBar
+from softgrpo.reporting import Relay
 from softgrpo.stages.contract import Node, StageContext
 from softgrpo.tasks.running.piece_files import AskedPieces, MakeElsewhere
 
@@ -122,10 +121,9 @@ class _Listener:
         self, node: str, context: StageContext, child: subprocess.Popen[str], elsewhere: MakeElsewhere | None
     ) -> None:
         self._node = node
-        self._reporter = context.reporter
         self._child = child
         self._elsewhere = elsewhere
-        self._bar = MirroredBar()
+        self._relay = Relay(context.reporter)
 
     def listen(self, order: str) -> dict[str, float]:
         child = self._child
@@ -138,7 +136,7 @@ class _Listener:
                     return dict(values[0])
                 self._take(kind, values)
         finally:
-            self._bar.close()
+            self._relay.close()
         raise ProcessError(
             f"{self._node}: its process ended with code {child.wait()}",
             "It must come to its end; -9 means that it was killed, as the system does where memory is short, and -6 or -11 that a"
@@ -154,16 +152,9 @@ class _Listener:
             self._child.stdin.flush()
 
     def _take(self, kind: str, values: list[Any]) -> None:
-        if kind == "metrics":
-            self._reporter.metrics(*values)
-        elif kind == "info":
-            self._reporter.info(*values)
-        elif kind == "log":
-            name, level, text = values
-            logging.getLogger(name).log(level, "%s", text)
-        elif kind == "bar":
-            self._bar.draw(*values)
-        elif kind == "pieces":
+        if self._relay.take(kind, values):
+            return
+        if kind == "pieces":
             assert self._elsewhere is not None, "it was told to make them itself"
             self._elsewhere(AskedPieces.of_message(*values), lambda place: self._tell(str(place)))
         elif kind == "refused":
