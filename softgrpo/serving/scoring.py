@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from softgrpo.common.columns import Columns
+from softgrpo.common.text import counted
 from softgrpo.data.streams import Shard, Stream
 from softgrpo.serving.histories import Histories, read_histories, read_lists
 from softgrpo.serving.recommended import Recommended
@@ -94,7 +95,7 @@ class Summary:
             told_order: Tell of histories that were sorted; a data set is in nobody's order.
         """
         lines = [
-            f"{count:,} of {self.users:,} users {what}: {', '.join(self.examples[what])}"
+            f"{count:,} of {counted(self.users, 'user')} {what}: {', '.join(self.examples[what])}"
             + (", ..." if count > len(self.examples[what]) else "")
             for what, count in self.counts.items()
         ]
