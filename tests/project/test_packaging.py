@@ -42,9 +42,15 @@ def test_every_requirement_is_constrained(requirement: str) -> None:
     assert name.group().lower() in VERSIONS
 
 
+@pytest.mark.parametrize("requirement", requirements())
+def test_every_requirement_says_how_old_it_may_be(requirement: str) -> None:
+    """Without it, the resolution to the lowest versions takes the first that was ever published."""
+    assert re.search(r"[>=]=\d", requirement)
+
+
 def test_no_version_of_torch_is_forced_on_who_has_one() -> None:
     (torch,) = (name for name in PROJECT["dependencies"] if name.startswith("torch"))
-    assert re.fullmatch(r"torch>=\d+\.\d+", torch)
+    assert re.fullmatch(r"torch>=\d+(\.\d+)+", torch)
 
 
 @pytest.mark.parametrize(
