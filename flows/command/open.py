@@ -15,7 +15,7 @@ from softgrpo.flows.runtime.failures import OK
 
 DESCRIPTION = """\
 Prints where a run can be seen, its report, its page in MLflow and its page in Prefect, and opens these in the browser, if there
-is one. Pages of MLflow and Prefect need their servers: `make services`.
+is one. Pages of MLflow and Prefect need their servers: `softgrpo services`.
 
   RUN  id of the MLflow run of a pipeline or a refit, as `softgrpo run` prints it"""
 

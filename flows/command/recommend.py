@@ -8,8 +8,9 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from softgrpo.common.text import counted
 from softgrpo.errors import ConfigError
-from softgrpo.flows.command.common import Job, counted, print_json, print_notes
+from softgrpo.flows.command.common import Job, print_json, print_notes
 from softgrpo.flows.command.destination import check_destination, check_overwrite
 from softgrpo.flows.command.parser import Commands, Parser, add_overwrite, add_run
 from softgrpo.flows.runtime.environment import check_takes_files, prepare_to_read

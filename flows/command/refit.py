@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from softgrpo.flows.command.common import Job, counted, print_json, print_notes
+from softgrpo.common.text import counted
+from softgrpo.flows.command.common import Job, print_json, print_notes
 from softgrpo.flows.command.parser import Commands, Parser, add_parallel, add_run
 from softgrpo.flows.runtime.environment import check_output, check_servers
 from softgrpo.flows.runtime.failures import OK
@@ -72,7 +73,7 @@ def _announce(refitted: Refitted, plan: RefitPlan) -> None:
     """Prints what was trained on what, and where it is."""
     counts = refitted.counts
     parts = [f"{counted(counts[name], name[:-1])} ({counts[f'new_{name}']:,} new)" for name in ("users", "items")]
-    print(f"{', '.join(parts)}, {counts['interactions']:,} interactions ({counts['new_interactions']:,} new)")
+    print(f"{', '.join(parts)}, {counted(counts['interactions'], 'interaction')} ({counts['new_interactions']:,} new)")
     epochs = plan.epochs
     print(f"trained: {', '.join(_with_epochs(name, epochs) for name in refitted.recallers) or 'none'}")
     print(f"reused: {', '.join(refitted.reused) or 'none'}")

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from softgrpo.common.text import counted
 from softgrpo.errors import ConfigError
-from softgrpo.flows.command.common import Job, counted, print_notes
+from softgrpo.flows.command.common import Job, print_notes
 from softgrpo.flows.command.destination import check_destination, check_overwrite
 from softgrpo.flows.command.parser import Commands, Parser, add_output, add_overwrite, add_words
 from softgrpo.flows.command.recommend import add_users, check_length, read_users

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softgrpo.common.paths import stages_folder
-from softgrpo.common.text import visible
+from softgrpo.common.text import counted, visible
 from softgrpo.errors import ConfigError, StoreError
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.tasks.running.bar_words import duration
@@ -112,7 +112,7 @@ def _left_of(node: NodeProgress, now: float) -> float | None:
 def headline(run: RunProgress, now: float) -> str:
     """Returns how far a run is in one line."""
     done = sum(node.state in ("done", "reused") for node in run.nodes.values())
-    words = [f"run {run.run_id}", visible(run.name), f"{done} of {len(run.nodes)} stages"]
+    words = [f"run {run.run_id}", visible(run.name), f"{done} of {counted(len(run.nodes), 'stage')}"]
     if run.state == AT_WORK:
         left = seconds_left(run, now)
         words.append(f"running for {duration(now - run.began)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,12 +54,21 @@ def places_of(run: FinishedRun, output: Path) -> list[Place]:
     Raises:
         StoreError: A file cannot be written, or MLflow does not answer.
     """
-    return [_report(run, output), _page("MLflow run", run.link), _prefect(run, output)]
+    from softgrpo.tasks.tracking.lookup import open_store_of_run, read_run
+
+    store = open_store_of_run(run.run_id, output)
+    stored = read_run(store, run.run_id)
+    return [
+        _report(run, output, store.runs.is_at_work(stored)),
+        _page("MLflow run", run.link),
+        _prefect(stored.data.tags, output),
+    ]
 
 
-def _report(run: FinishedRun, output: Path) -> Place:
+def _report(run: FinishedRun, output: Path, at_work: bool) -> Place:
     if TEST not in run.folders:
-        return Place(REPORT, "none: the run did not reach the stage test")
+        waiting = f"none yet: the run is at work (softgrpo watch {run.run_id[:ID_CHARACTERS]})"
+        return Place(REPORT, waiting if at_work else "none: the run did not reach the stage test")
     evaluated, label = run, REPORT
     if run.refit_of:  # a refit was not evaluated
         evaluated, label = open_finished(run.refit_of, output, (TEST,), (TEST,)), f"{REPORT} of {run.refit_of}"
@@ -70,14 +80,17 @@ def _page(label: str, text: str) -> Place:
     return Place(label, text, text if text.startswith(("http://", "https://")) else "")
 
 
-def _prefect(run: FinishedRun, output: Path) -> Place:
-    from softgrpo.tasks.tracking.lookup import open_store_of_run, read_run
+def _prefect(tags: Mapping[str, str], output: Path) -> Place:
+    from softgrpo.tasks.servers.addresses import is_reached, make_line
     from softgrpo.tasks.tracking.run_names import PREFECT_TAG
 
-    page = read_run(open_store_of_run(run.run_id, output), run.run_id).data.tags.get(PREFECT_TAG)
-    if page is None:
+    if PREFECT_TAG not in tags:
         return Place("Prefect run", "none: the run had a server of its own, which ended with it")
-    return _page("Prefect run", without_login(page))
+    page = without_login(tags[PREFECT_TAG])
+    if not is_reached(page):
+        start = make_line("services", output)
+        return Place("Prefect run", f"{page}, but its server is not running; {start} starts that of this output folder")
+    return _page("Prefect run", page)
 
 
 def last_line(run_id: str, links: dict[str, str]) -> str:

@@ -14,6 +14,7 @@ from softgrpo.baselines.gates import load_gate
 from softgrpo.baselines.item_ranker import Ranking, load_ranker
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import Part
+from softgrpo.common.text import counted
 from softgrpo.errors import ConfigError
 from softgrpo.evaluation.chosen import BEST, Chosen, UsableMethod
 from softgrpo.flows.results.finished import FinishedRun, check_reached, open_finished
@@ -125,14 +126,15 @@ def notes(recommendation: Recommendation) -> list[str]:
     recommended = recommendation.recommended
     lines = [] if recommendation.chosen.windows else [NO_CHOICE]
     lines += [
-        f"{len(users):,} of {len(recommended.users):,} users get the static mixture ({reason}): {_few(users)}"
+        f"{len(users):,} of {counted(len(recommended.users), 'user')} get the static mixture ({reason}): {_few(users)}"
         for reason, users in recommended.fallbacks.items()
     ]
     served = set(recommended.items["user"])
     empty = [user for user in recommended.users["user"] if user not in served]
     if empty:
         lines.append(
-            f"{len(empty):,} of {len(recommended.users):,} users get nothing, no recaller has an item for them: {_few(empty)}"
+            f"{len(empty):,} of {counted(len(recommended.users), 'user')} get nothing, no recaller has an item for them: "
+            f"{_few(empty)}"
         )
     return lines
 

@@ -198,7 +198,7 @@ def main() -> int:
             raise ConfigError(
                 "PREFECT_API_URL is not set",
                 "It names Prefect's server",
-                "Set it, or use make deploy",
+                "Set it, or use softgrpo deploy",
                 code="CONFIG-039",
             )
         complete(api, known_datasets(DataConfig()))

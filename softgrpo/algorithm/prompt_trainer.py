@@ -27,6 +27,10 @@ from softgrpo.algorithm.checkpoints import check_origin, describe, write_origin
 from softgrpo.algorithm.frozen_states import frozen_states_of
 from softgrpo.errors import ConfigError, TrainingError
 
+CHECKPOINTING = (
+    "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
+)
+"""What transformers calls the setting; the second name before version 5.23."""
 logger = logging.getLogger(__name__)
 
 STRATEGIES = ("random", "group_by_length")
@@ -155,9 +159,9 @@ class PromptTrainer(Trainer):
 
         With one, frozen layers would be recorded, recomputed and walked through backwards, for nothing.
         """
-        options = self.args.activation_checkpointing_kwargs or {}
+        options = getattr(self.args, f"{CHECKPOINTING}_kwargs") or {}
         assert isinstance(options, dict)
-        if self.args.activation_checkpointing and not options.get("use_reentrant"):
+        if getattr(self.args, CHECKPOINTING) and not options.get("use_reentrant"):
             self.model.disable_input_require_grads()  # type: ignore[union-attr, operator]
 
     def get_batch_samples(

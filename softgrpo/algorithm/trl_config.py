@@ -10,6 +10,7 @@ from trl.trainer.base_config import _BaseConfig
 
 from softgrpo.algorithm.noise import NoiseKind
 from softgrpo.algorithm.policy_losses import CLIPPED, LOSS_TYPES, LossType
+from softgrpo.algorithm.prompt_trainer import CHECKPOINTING
 from softgrpo.algorithm.reward_functions import Aggregation
 from softgrpo.algorithm.soft_grpo import ImportanceRatio, ScaleRewards
 from softgrpo.errors import ConfigError
@@ -111,6 +112,7 @@ class SoftGRPOConfig(_BaseConfig):
     log_completions: bool = False
     num_completions_to_print: int | None = None
     activation_checkpointing: bool | None = False
+    gradient_checkpointing: bool | None = None  # type: ignore[assignment]
     train_sampling_strategy: str = "group_by_length"
     remove_unused_columns: bool = False
 
@@ -124,6 +126,7 @@ class SoftGRPOConfig(_BaseConfig):
         Raises:
             ConfigError: One is outside its range.
         """
+        setattr(self, CHECKPOINTING, getattr(self, CHECKPOINTING) or self.activation_checkpointing)
         super().__post_init__()  # type: ignore[no-untyped-call]
         if isinstance(self.scale_rewards, bool):  # TRL's earlier form
             self.scale_rewards = "group" if self.scale_rewards else "none"  # type: ignore[unreachable]

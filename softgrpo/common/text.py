@@ -74,3 +74,8 @@ def _cut(text: str, longest: int) -> str:
 def one_line(text: str) -> str:
     """Returns a text as one short line without invisible characters, for a message that quotes it."""
     return shortened(visible(re.sub(r"\s+", " ", text).strip()))
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number with what it counts, in the plural unless it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -24,10 +24,12 @@ class ItemFile:
     Attributes:
         items: N rows: `Columns.Token`, each once, and the columns `Columns.Title` and `Columns.Genres` that the file has.
         texts: N texts, "" where an item has none.
+        text_columns: The columns of the file that texts are made of, by the file's own names.
     """
 
     items: pd.DataFrame
     texts: list[str]
+    text_columns: tuple[str, ...]
 
 
 def read_item_file(path: Path, data: DataConfig, text: TextConfig, known: pd.DataFrame) -> ItemFile:
@@ -59,7 +61,10 @@ def read_item_file(path: Path, data: DataConfig, text: TextConfig, known: pd.Dat
     for column, name in ((Columns.Title, title), (Columns.Genres, genres)):
         if name is not None:
             items[column] = [html.unescape(value).strip() for value in rows[name]]
-    return ItemFile(items, joined_texts(text, _columns(path, text, rows, items, known)))
+    texts = joined_texts(text, _columns(path, text, rows, items, known))
+    own = {Columns.Title: title, Columns.Genres: genres}
+    columns = tuple(name for field in text.fields if (name := own.get(field, field)) is not None)
+    return ItemFile(items, texts, columns)
 
 
 def _columns(

@@ -14,14 +14,16 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from httpx2 import HTTPError
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 
 from softgrpo.common.digests import digest_file
 from softgrpo.errors import PolicyError
 
 PACKAGE_PREFIX = "package:"
 HUB_TIMEOUT_SECONDS = 4
+HUB_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, *HfHubHTTPError.__bases__)
+"""Among them those of the client that the hub's library asks with: httpx, or httpx2 from version 2 on."""
 CONFIG = "config.json"
 WEIGHTS = "*.safetensors"
 GGUF_MAGIC = b"GGUF"
@@ -220,7 +222,7 @@ def _hub_config(model_name: str) -> Path | None:
             return Path(cached)
         # one request without the loader's retries, so that an answer comes within seconds
         get_hf_file_metadata(hf_hub_url(model_name, CONFIG), timeout=HUB_TIMEOUT_SECONDS)
-    except (OSError, ValueError, HTTPError) as error:
+    except HUB_ERRORS as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise PolicyError(
             f"model '{model_name}'",

@@ -23,6 +23,7 @@ from softgrpo.common.digests import digest_json
 from softgrpo.common.embeddings import create_embeddings, load_embeddings
 from softgrpo.common.files import make_private, written_whole
 from softgrpo.common.names import TEXT
+from softgrpo.common.text import counted
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.item_file import read_item_file
 from softgrpo.errors import CandidateError, DataError
@@ -78,9 +79,9 @@ class NewItems:
         texts = [text for text, each in zip(file.texts, new, strict=True) if each]
         if texts and not any(texts):
             raise DataError(
-                f"'{path}' with {len(texts):,} items that the run does not know",
+                f"'{path}' with {counted(len(texts), 'item')} that the run does not know",
                 f"The recaller {TEXT} knows a new item by its text, and none has any",
-                f"Fill the columns {', '.join(config.text.fields)}",
+                f"Fill {', '.join(file.text_columns) or 'a column of titles'}",
                 code="DATA-054",
             )
         items = file.items[new].reindex(columns=known.columns, fill_value="").reset_index(drop=True)
@@ -93,15 +94,16 @@ class NewItems:
             recommended: How many of the recommended items are new ones.
         """
         lines = [
-            f"{len(self):,} items of {self.path} are new: {TEXT} alone can recommend them, the other recallers were not trained on "
-            f"them; {recommended:,} of the recommended items are new"
+            f"{self.path} has {counted(len(self), 'new item')}: {TEXT} alone can recommend them, the other recallers were not "
+            f"trained on them; {recommended:,} of the recommended items are new"
         ]
         if empty := self.texts.count(""):
-            lines.append(f"{empty:,} of the new items have no text and are never recommended")
+            lines.append(f"{counted(empty, 'new item')} without a text, never recommended")
         if self.changed:
             names = ", ".join(self.changed[:SHOWN]) + (", ..." if len(self.changed) > SHOWN else "")
             lines.append(
-                f"{len(self.changed):,} items of {self.path} have another title or genres in the run, and those count: {names}"
+                f"{self.path} has {counted(len(self.changed), 'item')} with another title or genres in the run, and those count: "
+                f"{names}"
             )
         return lines
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from softgrpo.common.columns import Columns
+from softgrpo.common.text import counted
 from softgrpo.config import LimitsConfig
 from softgrpo.data.streams import Shard, Stream
 from softgrpo.serving.histories import USER, Histories, read_histories, read_lists
@@ -157,7 +158,7 @@ class Summary:
             told_order: Tell of histories that were sorted; a data set is in nobody's order.
         """
         lines = [
-            f"{count:,} of {self.users:,} users {what}: {', '.join(self.examples[what])}"
+            f"{count:,} of {counted(self.users, 'user')} {what}: {', '.join(self.examples[what])}"
             + (", ..." if count > len(self.examples[what]) else "")
             for what, count in self.counts.items()
         ]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerState
 
+from softgrpo.algorithm.prompt_trainer import CHECKPOINTING
 from softgrpo.config import FusionConfig, TrainConfig
 from softgrpo.policy.model import restore_state, trainable_state
 from softgrpo.ranking.bounds import within_bounds
@@ -89,7 +90,7 @@ def common_arguments(
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "bf16": config.bf16,
-        "activation_checkpointing": config.gradient_checkpointing,
+        CHECKPOINTING: config.gradient_checkpointing,
         "train_sampling_strategy": "group_by_length" if config.group_by_length else "random",
         "use_cpu": config.device == "cpu" or not torch.cuda.is_available(),
         "seed": seed,

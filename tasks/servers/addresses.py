@@ -1,4 +1,4 @@
-"""Checks that servers answer at their addresses, and the make commands that start them.
+"""Checks that servers answer at their addresses, and the commands that start them.
 
 The checks come before MLflow or Prefect is imported, whose own retries take minutes.
 """
@@ -31,14 +31,14 @@ WITHOUT_SCHEME = ("databricks", "databricks-uc")
 
 
 def make_line(words: str, output: Path) -> str:
-    """Returns the command line for the services of an output folder: of make in a clone, of `softgrpo` elsewhere.
+    """Returns the command line for the services of an output folder: of make in the folder of a clone, of `softgrpo` elsewhere.
 
     Args:
         words: What make is told, such as `services` or `-s env`.
         output: The output folder.
     """
     folder = output.resolve()
-    if CLONE is None:
+    if CLONE is None or Path.cwd() != CLONE:
         there = "" if folder == Path("outputs").resolve() else f" --output {shlex.quote(str(folder))}"
         return f"softgrpo {words.removeprefix('-s ')}{there}"
     there = "" if folder == CLONE / "outputs" else f" OUTPUT={shlex.quote(str(folder))}"
@@ -72,6 +72,17 @@ def check_answers(uri: str, setting: str) -> None:
             f"Start the server, correct the address, or unset {setting} to use the output folder",
             code="STORE-029",
         ) from error
+
+
+def is_reached(page: str) -> bool:
+    """Tells whether anything listens at the host and port of a page, within some seconds."""
+    address = urlsplit(page)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=TIMEOUT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _is_address(uri: str) -> bool:
@@ -163,6 +174,6 @@ def check_servers_of_cluster(names: Sequence[str]) -> None:
         raise ConfigError(
             f"--dask without {' and '.join(missing)}",
             "All workers of a cluster ask and report to the same servers",
-            'Start them and name them: make services, then eval "$(make -s env)"',
+            'Start them and name them: softgrpo services, then eval "$(softgrpo env)"',
             code="CONFIG-076",
         )

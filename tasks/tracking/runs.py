@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_COMMIT,
     MLFLOW_LOGGED_ARTIFACTS,
@@ -136,6 +136,11 @@ class Runs:
                         run.info.run_name,
                     )
                 self.liveness.remove(lock)
+
+    def is_at_work(self, run: Run) -> bool:
+        """Tells whether a run says that it is running and, as far as can be known in this output folder, its process is there."""
+        lock = run.data.tags.get(LIVENESS_TAG)
+        return run.info.status == "RUNNING" and (lock is None or not self.liveness.is_dead(lock))
 
     @contextmanager
     def _ended(self, run_id: str, lock: str) -> Iterator[None]:

@@ -57,7 +57,7 @@ def test_the_pages_are_published_as_they_are_built_here() -> None:
     extras = re.fullmatch(r"python -m pip install -c constraints\.txt -e '\.\[([a-z,]+)\]'", command)
     assert extras is not None
     wanted = [name for extra in extras[1].split(",") for name in pyproject["project"]["optional-dependencies"][extra]]
-    assert {"sphinx", "myst-parser", "furo", "mlflow>=3.17.2", "texttable"} <= set(wanted)
+    assert {"sphinx", "myst-parser", "furo", "mlflow", "texttable"} <= {name.partition(">")[0] for name in wanted}
     assert without_dependencies == "python -m pip install -c constraints.txt --no-deps recbole"
     assert published["sphinx"] == {"configuration": "docs/conf.py", "fail_on_warning": True}
     assert "--fail-on-warning" in (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -38,10 +38,10 @@ def test_a_run_is_watched_to_its_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["watch", "abcdef", *where]) == 0  # no terminal: lines, until it ends
     thread.join()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("run abcdef12, a run, 0 of 1 stages, running for ") and lines[0].endswith(
+    assert lines[0].startswith("run abcdef12, a run, 0 of 1 stage, running for ") and lines[0].endswith(
         "; sft: running"
     )
-    assert lines[-2].startswith("run abcdef12, a run, 1 of 1 stages, finished after 2 s")
+    assert lines[-2].startswith("run abcdef12, a run, 1 of 1 stage, finished after 2 s")
     assert lines[-1].split() == ["sft", "done", "2", "s"]
     assert main(["watch", "--once", *where]) == 0
     assert capsys.readouterr().out.splitlines() == lines[-2:]
@@ -57,7 +57,7 @@ def test_an_interrupt_ends_the_view_and_not_the_run(
     with progress_file(tmp_path, LivenessLocks(tmp_path / "stages" / ".alive"), "abcdef12", "a run", {"sft": 2.0}):
         assert main(["watch", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr()
-    assert "0 of 1 stages" in said.out and "interrupted" not in said.err
+    assert "0 of 1 stage" in said.out and "interrupted" not in said.err
 
 
 def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(live_view(run, time.time()))
     text = console.export_text().splitlines()
-    assert text[0].startswith("run abcdef12, a run, 1 of 1 stages, finished") and text[2].split()[:2] == ["sft", "done"]
+    assert text[0].startswith("run abcdef12, a run, 1 of 1 stage, finished") and text[2].split()[:2] == ["sft", "done"]
 
 
 def test_without_a_run_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

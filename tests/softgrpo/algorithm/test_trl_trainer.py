@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, LlamaForSequence
 
 from softgrpo.algorithm.batching import GroupSampler, PromptCollator, PromptRows, predict_logits, token_counts
 from softgrpo.algorithm.noise import row_noise
+from softgrpo.algorithm.prompt_trainer import CHECKPOINTING
 from softgrpo.algorithm.soft_grpo import (
     clipped_loss,
     entropy,
@@ -213,8 +214,8 @@ def test_many_single_class_supports_are_warned_about(tmp_path: Path, caplog: pyt
 def test_nothing_deprecated_is_used(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
-        assert arguments(tmp_path).activation_checkpointing is False
-        assert arguments(tmp_path, activation_checkpointing=True).activation_checkpointing is True
+        assert getattr(arguments(tmp_path), CHECKPOINTING) is False
+        assert getattr(arguments(tmp_path, activation_checkpointing=True), CHECKPOINTING) is True
 
 
 # ---------------------------------------------------------------- equal runs

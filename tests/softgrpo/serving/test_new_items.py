@@ -101,10 +101,10 @@ def test_the_output_says_what_is_new(run: TinyRun, catalogue: Path, tmp_path: Pa
     count = int(table["item"].isin(["n1", "n2"]).sum())
     assert count == 3  # a gets both, b the one that it has not taken
     assert made.notes[-3:] == [
-        f"3 items of {catalogue} are new: Text alone can recommend them, the other recallers were not trained on them; "
+        f"{catalogue} has 3 new items: Text alone can recommend them, the other recallers were not trained on them; "
         "3 of the recommended items are new",
-        "1 of the new items have no text and are never recommended",
-        f"1 items of {catalogue} have another title or genres in the run, and those count: i3",
+        "1 new item without a text, never recommended",
+        f"{catalogue} has 1 item with another title or genres in the run, and those count: i3",
     ]
     assert table.loc[table["item"] == "i3", "title"].unique().tolist() == ["green a"]
     plain, _ = scored(run, tmp_path, method="Text", k=9)
@@ -116,7 +116,7 @@ def test_a_catalogue_without_news_changes_nothing(run: TinyRun, tmp_path: Path) 
     before, _ = scored(run, tmp_path, method="Text", k=5)
     after, made = scored(run, tmp_path, method="Text", k=5, item_fields=tmp_path / "old.csv")
     pd.testing.assert_frame_equal(before, after)
-    assert "0 items of" in made.notes[-1]
+    assert "old.csv has 0 new items" in made.notes[-1]
 
 
 def test_embeddings_are_kept(run: TinyRun, catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,8 @@ def test_embeddings_are_kept(run: TinyRun, catalogue: Path, monkeypatch: pytest.
         ("name,price\nn1,3\n", DataError, r"item_id.*DATA-005"),
         ("item_id,title\n,red\n", DataError, r"row 1: item_id is empty.*DATA-052"),
         ("item_id,title\n  ,red\n", DataError, r"row 1: item_id is empty.*DATA-052"),
-        ("item_id,title\nn1,\nn2,\n", DataError, r"2 items that the run does not know.*DATA-054"),
+        ("item_id,title\nn1,\nn2,\n", DataError, r"2 items that the run does not know.*Fill title\..*DATA-054"),
+        ("item_id,name,genre\nn1,,\n", DataError, r"1 item that the run does not know.*Fill name, genre\..*DATA-054"),
     ],
 )
 def test_bad_catalogues(run: TinyRun, tmp_path: Path, text: str, kind: type[SoftGRPOError], message: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 
 from softgrpo.algorithm.batching import PromptCollator, PromptRows, predict_logits
+from softgrpo.algorithm.prompt_trainer import CHECKPOINTING
 from softgrpo.algorithm.sft_trainer import RecallerSFTTrainer
 from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.config import PolicyConfig, TrainConfig
@@ -231,8 +232,8 @@ def test_nothing_deprecated_is_used(tmp_path: Path) -> None:
         warnings.simplefilter("error", FutureWarning)
         for wanted in (True, False):
             common = common_arguments(settings(gradient_checkpointing=wanted), 1e-3, 1, 24, 1, tmp_path)
-            assert TrainingArguments(**common).activation_checkpointing is wanted
-            assert SoftGRPOConfig(**common).activation_checkpointing is wanted
+            assert getattr(TrainingArguments(**common), CHECKPOINTING) is wanted
+            assert getattr(SoftGRPOConfig(**common), CHECKPOINTING) is wanted
 
 
 def gradients(trainer: Any) -> dict[str, Tensor]:
@@ -273,9 +274,9 @@ def test_activation_checkpointing_changes_no_number(tmp_path: Path) -> None:
         for wanted in (False, True):
             work = tmp_path / f"{make.__name__}-{wanted}"
             trainer = make(work, Notes(), epochs=1, gradient_checkpointing=wanted)
-            assert trainer.model.is_activation_checkpointing is False
+            assert getattr(trainer.model, f"is_{CHECKPOINTING}") is False
             train_keeping_best(trainer, work, Notes())
-            assert trainer.model.is_activation_checkpointing is wanted
+            assert getattr(trainer.model, f"is_{CHECKPOINTING}") is wanted
             states.append(trainable_state(trainer.model))
         assert all(torch.allclose(states[0][name], states[1][name], atol=1e-6) for name in states[0])
 

@@ -58,6 +58,9 @@ def test_a_run_in_a_database_is_shown_by_the_services_of_its_folder(
     link = open_tracking(tmp_path, "softgrpo/x", LocalStore(tmp_path / "stages")).run_link("abc")
     assert link == f"abc in sqlite:///{tmp_path / DATABASE} (make services OUTPUT={tmp_path} shows it)"
     assert make_line("services", Path(__file__).parents[3] / "outputs") == "make services"
+    monkeypatch.chdir(tmp_path)  # where there is no Makefile
+    assert make_line("-s env", tmp_path / "outputs") == "softgrpo env"
+    assert make_line("services", tmp_path / "other") == f"softgrpo services --output {tmp_path}/other"
 
 
 def test_a_database_over_a_network_stays_as_sqlite_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
