@@ -242,7 +242,9 @@ def features_of_blocks(
         targets: See `make_features`.
         k: See `make_features`.
     """
-    found: NDArray[np.float32] | None = None  # (5, W, M): small results that are kept between freed blocks make the heap grow
+    found: NDArray[np.float32] | None = (
+        None  # (5, W, M): small results that are kept between freed blocks make the heap grow
+    )
     begin = 0
     for lists in blocks:
         part = slice(begin, begin + len(lists.items))
