@@ -13,7 +13,7 @@ MEMINFO, GROUPS, OWN = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("/pro
 def free_bytes(meminfo: Path = MEMINFO, groups: Path = GROUPS, own: Path = OWN) -> int:
     """Returns how many bytes of memory are free: those of the machine, or of its control groups where they leave less.
 
-    On systems other than Linux it is half of the machine's memory. Limits of the first version of control groups are not seen.
+    On systems other than Linux it is half of the machine's memory. Control groups of both versions are asked.
 
     Args:
         meminfo: Tells the machine's free memory, in kB.
@@ -28,16 +28,32 @@ def free_bytes(meminfo: Path = MEMINFO, groups: Path = GROUPS, own: Path = OWN) 
 
 def _left(groups: Path, own: Path) -> Iterator[int]:
     """Gives what the group of this process, and each group around it, leaves of its limit."""
-    named = own.read_text(encoding="utf-8").splitlines() if own.is_file() else []
-    path = next((line.removeprefix("0::/") for line in named if line.startswith("0::/")), "")
-    for folder in (groups / path, *(groups / path).parents):
-        limit, taken, stat = folder / "memory.max", folder / "memory.current", folder / "memory.stat"
+    for line in own.read_text(encoding="utf-8").splitlines() if own.is_file() else ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            yield from _left_in(groups, path, ("memory.max", "memory.current", "inactive_file"))
+        elif "memory" in controllers.split(","):  # version 1 has a tree for each kind of limit
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            yield from _left_in(groups / "memory", path, names)
+
+
+def _left_in(tree: Path, path: str, names: tuple[str, str, str]) -> Iterator[int]:
+    """Gives what a group and those around it leave.
+
+    Args:
+        tree: Folder of the outermost group.
+        path: Of the group, from there; a container may see only the outermost one.
+        names: Files of the limit and of what is taken, and the line of `memory.stat` about cached files.
+    """
+    group = tree / path.lstrip("/")
+    for folder in (group, *group.parents):
+        limit, taken, stat = folder / names[0], folder / names[1], folder / "memory.stat"
         if limit.is_file() and taken.is_file() and limit.read_text(encoding="utf-8").strip().isdecimal():
             counts = (
                 dict(line.split() for line in stat.read_text(encoding="utf-8").splitlines()) if stat.is_file() else {}
             )
             # the kernel gives cached files back when memory is asked for
-            used = int(taken.read_text(encoding="utf-8")) - int(counts.get("inactive_file", 0))
+            used = int(taken.read_text(encoding="utf-8")) - int(counts.get(names[2], 0))
             yield max(0, int(limit.read_text(encoding="utf-8")) - used)
-        if folder == groups:
+        if folder == tree:
             return

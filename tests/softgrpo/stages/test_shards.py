@@ -57,6 +57,24 @@ def test_free_memory_is_the_least_of_machine_and_group(tmp_path: Path) -> None:
     assert free_bytes(meminfo, tmp_path, tmp_path / "own") == 50
 
 
+def test_groups_of_the_first_version_are_asked_too(tmp_path: Path) -> None:
+    """Where no limit is set, they name one that no machine has."""
+    meminfo, outer, inner = tmp_path / "meminfo", tmp_path / "memory", tmp_path / "memory" / "job"
+    meminfo.write_text("MemAvailable: 2000 kB\n", encoding="utf-8")
+    inner.mkdir(parents=True)
+    (tmp_path / "own").write_text("7:pids:/\n4:memory,hugetlb:/job\n0::/\n", encoding="utf-8")
+    for folder, limit in ((outer, 9223372036854771712), (inner, 1500)):
+        (folder / "memory.limit_in_bytes").write_text(f"{limit}\n", encoding="utf-8")
+        (folder / "memory.usage_in_bytes").write_text("900\n", encoding="utf-8")
+    (inner / "memory.stat").write_text("inactive_file 5\ntotal_inactive_file 300\n", encoding="utf-8")
+    assert free_bytes(meminfo, tmp_path, tmp_path / "own") == 900
+    (tmp_path / "own").write_text(
+        "4:memory:/of/the/host\n", encoding="utf-8"
+    )  # a container sees its group as the outermost
+    (outer / "memory.limit_in_bytes").write_text("1000\n", encoding="utf-8")
+    assert free_bytes(meminfo, tmp_path, tmp_path / "own") == 100
+
+
 DRAWN = {".html", ".md", ".png", ".svg"}
 """Pages and figures; what is drawn is in the other files."""
 
