@@ -29,6 +29,8 @@ from softgrpo.stages.together import check_gpus, train_together
 from tests.softgrpo.stages.tiny_run import TinyRun, coloured_corpus, random_items, run_stages, toy_model
 from tests.support.together_stages import seen
 
+pytestmark = pytest.mark.timeout(900)  # many processes are started, each of which imports torch
+
 ROOT = Path(__file__).parents[3]
 PROGRAM = "softgrpo.stages.training_process"
 
