@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.growth import Measured, fit, fits, markdown, on_paper
 from benchmarks.made_up import DEPTH, ITEMS, Place, made_up_corpus, make
-from benchmarks.scale import STEPS, Measured, fit, fits, markdown, measure, on_paper
+from benchmarks.scale import STEPS, measure
 from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import check_no_leak, load_windows, targets_of
 
