@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from softgrpo.data import streams
+from softgrpo.data import file_pieces, streams
 from softgrpo.data.streams import Shard, Stream
 from softgrpo.errors import DataError
 
@@ -43,7 +43,7 @@ def written(folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "inter"])
 def test_every_kind_of_file_gives_the_same_rows(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "PIECE", 7)
+    monkeypatch.setattr(file_pieces, "PIECE", 7)
     stream = opened(written(tmp_path, kind))
     assert stream.columns == {"user": "user_id", "item": "item_id", "time": "timestamp"} and stream.ignored == ()
     assert abs(stream.rows - 50) <= 5
@@ -123,6 +123,7 @@ def test_rows_of_files_that_are_read_at_once_are_about_those_of_their_lines(tmp_
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_parts_are_the_rows_of_their_shards(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pass over the file sorts the rows of every third user into four parts; one part has no user here."""
+    monkeypatch.setattr(file_pieces, "PIECE", 7)
     monkeypatch.setattr(streams, "PIECE", 7)
     stream, shard = opened(written(tmp_path, kind)), Shard(1, 3)
     parts = stream.in_parts(shard, "user", 4, tmp_path)

@@ -23,6 +23,7 @@ from softgrpo.evaluation.lift import Lift, lift_at
 from softgrpo.evaluation.plot_style import GRID, INK, SOFT
 from softgrpo.evaluation.report import write_report
 from softgrpo.evaluation.report_content import Choice, MergeRow, Report
+from softgrpo.evaluation.window_metrics import WindowMetrics
 from softgrpo.policy.shift import InputShift
 from tests.softgrpo.evaluation.setup_small import HISTORY, ITEMS, KEYS, NAMES, USERS, Small
 
@@ -234,7 +235,8 @@ def test_a_run_that_learnt_nothing_has_sentences_for_figures(case: Small, tmp_pa
     )
     lift = Lift(pd.DataFrame({name: [0.1, 0.2] for name in ("SofT", "L", "S")}, index=pd.Index([1, 2], name="k")))
     nothing_found = dataclasses.replace(report.coverage, found=0, hits=(0, 0), unique=(0, 0), shared=((0, 0), (0, 0)))
-    comparison = dataclasses.replace(case.comparison, windows=pd.concat(replaced, ignore_index=True), methods=methods)
+    measured = WindowMetrics.of(pd.concat(replaced, ignore_index=True))
+    comparison = dataclasses.replace(case.comparison, measured=measured, methods=methods)
     bare = dataclasses.replace(
         report,
         comparison=comparison,

@@ -325,9 +325,8 @@ def test_numbers_that_are_written_block_by_block_are_the_same_file(tmp_path: Pat
     rows = np.arange(len(known.windows))
     policy = known.windows.of(Part.POLICY)
     save_numbers(tmp_path / "whole", window_numbers(known, EVERY))
-    written = write_numbers(
-        tmp_path / "blocks", (known.of(part) for part in np.array_split(rows, 3)), EVERY, policy, len(rows)
-    )
+    parts = (name_and_compute(known.of(part), EVERY) for part in np.array_split(rows, 3))
+    written = write_numbers(tmp_path / "blocks", parts, policy, len(rows))
     assert (tmp_path / "blocks").read_bytes() == (tmp_path / "whole").read_bytes()
     assert lies_in_a_file(written.values) and lies_in_a_file(load_numbers(tmp_path / "whole").values)
 
