@@ -32,8 +32,10 @@ from tests.reliability.runs import (
 )
 from tests.support.warm import COMMAND, WarmProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
+LONG_SECONDS = 900.0
+"""Two pipelines, their workers and their servers, on two cores that others use too."""
 MANY_USERS = 3000
 """With windows of one item they make several pieces of each stage."""
 
@@ -130,7 +132,7 @@ def test_kill_9_of_a_dask_worker(make_problem: Callable[..., Problem], services:
     words = ("multi-recaller", problem.dataset, "full", "tiny", "--pools", "BPR,ItemKNN", "BPR,Pop")
     run = start(problem, *words, "--dask", cluster.address)
     orphans = cluster.kill_one_that_trains(problem.output)
-    said = run.end()
+    said = run.end(seconds=LONG_SECONDS)
     assert "on the Dask cluster" in said and "Traceback" not in said
     assert not any(process.is_running() for process in orphans), "a stage does not outlive its worker"
     of_a_pool = ["data", "check", "gates", "sft", "grpo", "test"]
@@ -142,7 +144,7 @@ def test_kill_9_of_a_dask_worker(make_problem: Callable[..., Problem], services:
     assert "resuming from checkpoint-" in cluster.said()
     assert not any((problem.output / "stages" / ".work").iterdir())
     alone = replace(problem, output=problem.output.with_name("alone"), services=None)
-    start(alone, *words).end()
+    start(alone, *words).end(seconds=LONG_SECONDS)
     assert keys(problem.output) == keys(alone.output)
     again = start(problem, *words, "--dask", cluster.address).end()
     assert ": running" not in again  # no worker is needed for that
@@ -156,7 +158,7 @@ def test_a_worker_that_hangs_and_dies_costs_its_pieces(
     write_dataset(problem.data, problem.dataset, MANY_USERS)
     alone = replace(problem, output=problem.output.with_name("alone"), services=None)
     words = {"stage": "check", "more": {"split.window": 1, "recall.settings": {"BPR": {"epochs": 1}}}}
-    alone.run(**words)
+    alone.start(**words).end(seconds=LONG_SECONDS)
 
     run = problem.start("--dask", cluster.address, **words)
     pieces = problem.output / "stages" / ".work"
@@ -166,7 +168,7 @@ def test_a_worker_that_hangs_and_dies_costs_its_pieces(
     wait_until(lambda: any(pieces.glob("data-*/pieces/*.made")), "a piece of the other worker", pause=0.002)
     cluster.workers[helper].kill()
     cluster.workers[helper].wait()
-    said = run.end()
+    said = run.end(seconds=LONG_SECONDS)
     assert "data: done on the cluster" in said and "check: done on the cluster" in said and "Traceback" not in said
     assert keys(problem.output) == keys(alone.output)
     assert Tracked(problem).states("data") == ["FINISHED"], "the stage went on"
@@ -188,7 +190,7 @@ def test_trials_side_by_side_and_a_worker_killed(
     run = start(problem, *words, *pool, more={"grpo.learning_rate": 1e-4})  # the search starts there
     wait_until(lambda: any(problem.output.glob("stages/.work/grpo-*")), "a trial", pause=0.01)
     cluster.kill_one_that_trains(problem.output)
-    run.end()
+    run.end(seconds=LONG_SECONDS)
     (group,) = Tracked(problem).runs("tags.group = 'tune'")
     assert group.data.metrics["trials"] == 2.0
     assert "resuming from checkpoint-" in cluster.said()
