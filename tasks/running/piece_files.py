@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from softgrpo.common.files import written_whole
-from softgrpo.stages.pieces import Arrays, Opener, Piece
+from softgrpo.stages.pieces import Arrays, InThisProcess, Opener, Piece
 
 if TYPE_CHECKING:
     from softgrpo.stages.opened import Opened
@@ -90,12 +90,16 @@ class PiecesElsewhere:
         self._hear = hear
 
     def make(self, opener: Opener, opened: Opened, common: Arrays, asked: Iterable[Piece]) -> Iterator[Arrays]:
-        """Gives what is made of each piece."""
+        """Gives what is made of each piece; one alone is made here, since nobody could make another one meanwhile."""
+        pieces = list(asked)
+        if len(pieces) < 2:
+            yield from InThisProcess().make(opener, opened, common, pieces)
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"{opener.__module__}:{opener.__name__}"
         data = to_bytes(common)
         for_all = self._keep(f"{_digest(data, name)}.common", data)
-        files = [self._wanted(piece, f"{name} {for_all.name}") for piece in asked]
+        files = [self._wanted(piece, f"{name} {for_all.name}") for piece in pieces]
         missing = [file for file in files if not _is_whole(file.made)]
         if missing:
             self._ask(AskedPieces(name, for_all, tuple(missing)).message())

@@ -75,6 +75,8 @@ def _ask_for_pieces(context: StageContext) -> None:
     made = list(context.pieces.make(open_sums, opened, {"more": np.array([100.0])}, asked))
     rows = context.pieces.make(open_rows, opened, {}, cut(0, 8, 2))  # all of them are given the same: nothing
     assert [each["rows"].tolist() for each in rows] == [[0, 2], [2, 4], [4, 6], [6, 8]]
+    (alone,) = context.pieces.make(open_rows, opened, {}, cut(3, 5, 2))
+    assert alone["rows"].tolist() == [3, 5]
     (context.out / "sums").write_text(json.dumps([{name: each[name].tolist() for name in each} for each in made]))
 
 
