@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm.auto import tqdm
@@ -108,6 +110,57 @@ class Reporter(Protocol):
 
     def info(self, message: str) -> None:
         """Takes one line for the log."""
+
+
+class Speaker(logging.Handler):
+    """Says what a stage reports and logs, and how far it is, to another process, whose `Relay` takes it.
+
+    Args:
+        send: Sends a message.
+        speaks: Whether this process says more than how it ends.
+    """
+
+    def __init__(self, send: Callable[[list[Any]], None], speaks: bool = True) -> None:
+        super().__init__()
+        self._send, self._speaks = send, speaks
+
+    def say(self, *message: Any) -> None:
+        """Says something, whether or not this process speaks."""
+        self.acquire()  # threads of a library log too
+        try:
+            self._send(list(message))
+        finally:
+            self.release()
+
+    def _report(self, *message: Any) -> None:
+        if self._speaks:
+            self.say(*message)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Takes one point of each named curve."""
+        self._report("metrics", {name: float(value) for name, value in values.items()}, step)
+
+    def info(self, message: str) -> None:
+        """Takes one line for the log."""
+        self._report("info", message)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes what was logged."""
+        self._report("log", record.name, record.levelno, self.format(record))
+
+    def bar(self, bar: ProgressBar) -> None:
+        """Takes a progress bar; that of an evaluation, which vanishes at its end, would hide the training's and is left out."""
+        if bar.leave:
+            self._report("bar", [id(bar), bar.desc, bar.total, bar.unit], bar.n, bar.postfix)
+
+    @contextmanager
+    def only(self) -> Iterator[None]:
+        """Lets nothing but this speak for the process: it takes logs and warnings, and bars are drawn by whoever hears it."""
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+            logging.captureWarnings(True)
+            logging.getLogger().addHandler(self)
+            logging.getLogger("softgrpo").setLevel(logging.INFO)
+            yield
 
 
 class Relay:

@@ -19,6 +19,7 @@ from softgrpo.data.corpus import load_corpus, write_corpus
 from softgrpo.data.windows import later_training_share, make_windows, tied_target_share
 from softgrpo.policy.blocks.pace import in_seconds
 from softgrpo.recallers.candidate_checks import Positions
+from tests.support.memory import printed_peak
 
 USERS, EACH, ITEMS = 20_000, 400, 1000
 folder = Path(sys.argv[1])
@@ -31,10 +32,6 @@ if sys.argv[2] == "write":
     write_corpus(folder, Corpus(names, items, user, item, time, np.arange(USERS + 1, dtype=np.int64) * EACH))
     raise SystemExit
 
-def in_no_file():
-    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    return int(lines["RssAnon"].split()[0]) / 1024
-
 def look(corpus):
     windows = make_windows(corpus, SplitConfig())
     training_counts(corpus, windows)
@@ -43,28 +40,16 @@ def look(corpus):
     Positions(corpus)(np.zeros(3, dtype=np.int32), np.arange(3, dtype=np.int32))
     assert in_seconds(corpus.time)
 
-import threading, time
-peak, done = 0.0, False
-def watch():
-    global peak
-    while not done:
-        peak = max(peak, in_no_file())
-        time.sleep(0.001)
-before = in_no_file()
-watcher = threading.Thread(target=watch)
-watcher.start()
-look(load_corpus(folder))
-done = True
-watcher.join()
-print(peak - before)
+with printed_peak():
+    look(load_corpus(folder))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells the memory that lies in no file")
 def test_all_interactions_are_looked_at_in_little_memory(tmp_path: Path) -> None:
     """8 million interactions are 122 MiB in their files; a place of eight bytes for each would be 61 MiB."""
-    told = ""
+    told, root = "", Path(__file__).parents[3]
     for what in ("write", "look"):
         command = [sys.executable, "-c", PROGRAM, str(tmp_path), what]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
     assert float(told) < 100, f"{told} MiB"

@@ -13,7 +13,7 @@ from softgrpo.recallers.candidate_checks import Positions
 from tests.softgrpo.data.cases import corpus_of
 
 PROGRAM = """
-import sys, threading, time
+import sys
 from pathlib import Path
 import numpy as np
 from benchmarks.made_up import Place, make
@@ -21,35 +21,20 @@ from softgrpo.data.corpus import load_corpus
 from softgrpo.data.windows import load_windows
 from softgrpo.recallers.candidate_checks import Positions, check_candidates
 from softgrpo.recallers.from_file import read_parts
+from tests.support.memory import printed_peak
 
 place = Place(Path(sys.argv[1]), int(sys.argv[2]), 1)
 if sys.argv[3] == "write":
     make(place)
     raise SystemExit
-done, peak = False, 0.0
 
-def in_no_file():
-    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    return int(lines["RssAnon"].split()[0]) / 1024
-
-def watch():
-    global peak
-    while not done:
-        peak = max(peak, in_no_file())
-        time.sleep(0.002)
-
-before = in_no_file()
-watcher = threading.Thread(target=watch)
-watcher.start()
-corpus, windows = load_corpus(place.stage("split")), load_windows(place.stage("split"))
-positions, first = Positions(corpus), 0
-for lists in read_parts(place.file("R0"), "R0", corpus, windows, 100, positions, 450_000):
-    check_candidates(lists, corpus, windows.at(slice(first, first + len(lists.items))), positions)
-    first += len(lists.items)
-done = True
-watcher.join()
+with printed_peak():
+    corpus, windows = load_corpus(place.stage("split")), load_windows(place.stage("split"))
+    positions, first = Positions(corpus), 0
+    for lists in read_parts(place.file("R0"), "R0", corpus, windows, 100, positions, 450_000):
+        check_candidates(lists, corpus, windows.at(slice(first, first + len(lists.items))), positions)
+        first += len(lists.items)
 assert first == len(windows)
-print(peak - before)
 """
 
 
