@@ -189,7 +189,13 @@ class ListNumbers:
 
     @classmethod
     def of(cls, lists: CandidateLists, targets: NDArray[np.int32], k: int) -> ListNumbers:
-        """Computes them; arguments as of `make_features`."""
+        """Computes them.
+
+        Args:
+            lists: Of W windows.
+            targets: (W, T), -1 behind the last.
+            k: Cut-off of NDCG, lead and overlap.
+        """
         first, lead = _first_and_lead(lists.items, lists.scores, k)
         return cls(*outcomes_of(lists, targets, k), first, lead, _overlap(lists.items, k))
 
@@ -220,25 +226,13 @@ class ListNumbers:
 
 
 def outcomes_of(lists: CandidateLists, targets: NDArray[np.int32], k: int) -> tuple[Floats, Floats]:
-    """Returns `ndcg` and `best_rank` of lists; arguments as of `make_features`."""
+    """Returns `ndcg` and `best_rank` of lists; arguments as of `ListNumbers.of`."""
     ranks = own_ranks(lists.items, targets)
     return own_ndcg(ranks, (targets >= 0).sum(1), k), ranks.min(2)
 
 
-def make_features(lists: CandidateLists, windows: Windows, targets: NDArray[np.int32], k: int) -> Features:
-    """Computes all features.
-
-    Args:
-        lists: Candidate lists of all windows.
-        windows: All windows whose lists come from the same recallers.
-        targets: (W, T), -1 behind the last.
-        k: Cut-off of NDCG, peak and overlap.
-    """
-    return features_by(ListNumbers.of(lists, targets, k), windows)
-
-
 def features_by(own: ListNumbers, windows: Windows) -> Features:
-    """Computes all features from what is known of the lists; `make_features` says of which windows."""
+    """Computes all features of windows, all those whose lists come from the same recallers, from what is known of the lists."""
     strength, peak = own.strength_and_peak(windows)
     return Features(
         own.ndcg, own.best_rank, strength, peak, own.overlap, *track_record(windows, own.ndcg, own.best_rank)

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from softgrpo.common.mapped import open_mapped, write_header
-from softgrpo.common.records import Part
 from softgrpo.config import BlockName, FeaturesConfig
 from softgrpo.policy.blocks.agreement import AGREEMENT
 from softgrpo.policy.blocks.base import BASE
@@ -93,19 +91,6 @@ def name_and_compute(known: Known, config: FeaturesConfig) -> tuple[tuple[str, .
     return tuple(names), np.concatenate(columns, axis=1)
 
 
-def window_numbers(known: Known, config: FeaturesConfig, earlier: Sequence[Known] = ()) -> WindowNumbers:
-    """Computes the numbers of all windows.
-
-    Args:
-        known: What is known of the windows of the split.
-        config: Which blocks are on.
-        earlier: What is known of the windows that `split.cross_fit` adds, part by part; they come behind the others.
-    """
-    found = [name_and_compute(each, config) for each in (known, *earlier)]
-    values = np.concatenate([each for _, each in found])
-    return WindowNumbers(found[0][0], values, quintiles(values, known.windows.of(Part.POLICY)))
-
-
 def write_numbers(
     path: Path, parts: Iterable[tuple[Sequence[str], NDArray[np.float64]]], policy: NDArray[np.int64], count: int
 ) -> WindowNumbers:
@@ -139,14 +124,7 @@ def quintiles(values: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[n
     return np.stack([np.quantile(column[rows], shares) for column in values.T])
 
 
-def save_numbers(path: Path, numbers: WindowNumbers) -> None:
-    """Writes the numbers as safetensors, their names as its metadata."""
-    tensors = {"values": numbers.values, "cuts": numbers.cuts}
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    save_file(contiguous, path, metadata={"names": json.dumps(numbers.names)})
-
-
 def load_numbers(path: Path) -> WindowNumbers:
-    """Opens what `save_numbers` or `write_numbers` wrote: the values are mapped and not read."""
+    """Opens what `write_numbers` wrote: the values are mapped and not read."""
     tensors, metadata = open_mapped(path)
     return WindowNumbers(tuple(json.loads(metadata["names"])), tensors["values"], tensors["cuts"])

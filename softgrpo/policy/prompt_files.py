@@ -26,12 +26,6 @@ NO_PROMPT = PromptParts("", (), "")
 """Stands where a window has none."""
 
 
-def save_prompts(path: Path, parts: Sequence[PromptParts]) -> None:
-    """Writes one row per window."""
-    with pq.ParquetWriter(path, PROMPT_SCHEMA) as file:
-        file.write_table(prompts_table(parts))
-
-
 def prompts_table(parts: Sequence[PromptParts]) -> pa.Table:
     """Returns prompts as files hold them, one row per window."""
     rows = {

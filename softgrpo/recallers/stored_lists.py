@@ -237,13 +237,3 @@ def write_candidates(path: Path, lists: CandidateLists) -> None:
     with ListsWriter(path, lists.recallers, lists.depth, len(lists.items)) as writer:
         for first in range(0, max(len(lists.items), 1), BLOCK):
             writer.write(lists.rows(slice(first, first + BLOCK)))
-
-
-def read_candidates(path: Path) -> CandidateLists:
-    """Reads the lists of all windows.
-
-    Raises:
-        CandidateError: The file is missing, damaged or of another kind.
-    """
-    stored = StoredLists.open(path)
-    return stored.rows(np.arange(stored.windows))

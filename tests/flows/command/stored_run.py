@@ -21,12 +21,13 @@ from softgrpo.data.windows import make_windows, write_windows
 from softgrpo.evaluation.chosen import Chosen, UsableMethod, write_chosen
 from softgrpo.evaluation.pages.provenance import PROVENANCE, place
 from softgrpo.policy.number_scale import NumberScale
-from softgrpo.policy.numbers import WindowNumbers, save_numbers
+from softgrpo.policy.numbers import WindowNumbers
 from softgrpo.presets import resolve
 from softgrpo.recallers.stored_lists import write_candidates
 from softgrpo.stages.contract import Node, Stage, StageContext
 from softgrpo.stages.merge_files import save_merges
 from tests.softgrpo.data.cases import corpus_of
+from tests.support.whole import save_numbers
 
 NAMES = ("A", "B")
 SETTINGS = {"recall.recallers": list(NAMES), "recall.files": {"A": "a", "B": "b"}, "fusion.k": 5}

@@ -14,14 +14,13 @@ from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.windows import targets_of
 from softgrpo.policy.blocks.block import Known
-from softgrpo.policy.features import make_features
-from softgrpo.policy.numbers import window_numbers
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.ranking.searched import SearchedLists
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.shards import judge
 from softgrpo.stages.teacher import gate_data
 from tests.softgrpo.data.cases import corpus_of, windows_of
+from tests.support.whole import make_features, window_numbers
 
 FUSION = FusionConfig(method="score", normalisation="rank_reciprocal", k=1)
 LEFT_RIGHT, RIGHT_RIGHT = [[3, 4], [1, 2]], [[1, 2], [3, 4]]

@@ -15,17 +15,11 @@ from numpy.typing import NDArray
 
 from softgrpo.common.records import CandidateLists, Part, Windows
 from softgrpo.errors import LeakageError
-from softgrpo.policy.features import (
-    Features,
-    load_features,
-    make_features,
-    own_ndcg,
-    own_ranks,
-    save_features,
-)
+from softgrpo.policy.features import Features, load_features, own_ndcg, own_ranks, save_features
 from softgrpo.policy.track_record import track_record
 from softgrpo.ranking import metrics
 from tests.softgrpo.data.cases import windows_of
+from tests.support.whole import make_features
 
 INF, NAN = math.inf, math.nan
 NAMES = ("A", "B", "C")

@@ -17,19 +17,12 @@ from softgrpo.data.windows import targets_of
 from softgrpo.policy.blocks.base import BASE
 from softgrpo.policy.blocks.block import CHUNK, Known, UserVectors
 from softgrpo.policy.blocks.record import RECORD_BLOCK
-from softgrpo.policy.features import Features, make_features
-from softgrpo.policy.numbers import (
-    BLOCKS,
-    WindowNumbers,
-    load_numbers,
-    name_and_compute,
-    save_numbers,
-    window_numbers,
-    write_numbers,
-)
+from softgrpo.policy.features import Features
+from softgrpo.policy.numbers import BLOCKS, WindowNumbers, load_numbers, name_and_compute, write_numbers
 from softgrpo.stages.hiding import hidden_worlds
 from tests.softgrpo.common.test_scratch import lies_in_a_file
 from tests.softgrpo.data.cases import corpus_of, windows_of
+from tests.support.whole import make_features, save_numbers, window_numbers
 
 DAY = 86_400.0
 EVERY = FeaturesConfig(content=True, shape=True, agreement=True, popularity=True, pace=True, user_vector=True)

@@ -15,11 +15,12 @@ from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.config import PromptConfig
 from softgrpo.errors import PolicyError
 from softgrpo.policy.catalogue import short
-from softgrpo.policy.features import Features, make_features
+from softgrpo.policy.features import Features
 from softgrpo.policy.numbers import WindowNumbers
-from softgrpo.policy.prompt_files import load_prompts, save_prompts
+from softgrpo.policy.prompt_files import load_prompts
 from softgrpo.policy.prompts import PromptFormatter, PromptParts, encode, level, track_word
 from tests.softgrpo.data.cases import corpus_of, windows_of
+from tests.support.whole import make_features, save_prompts
 
 DAY = 86_400.0
 START = 1.0e9

@@ -13,14 +13,14 @@ from softgrpo.common.records import Part, Windows
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.windows import make_windows, targets_of
 from softgrpo.policy.blocks.block import Known
-from softgrpo.policy.features import make_features
-from softgrpo.policy.numbers import WindowNumbers, window_numbers
+from softgrpo.policy.numbers import WindowNumbers
 from softgrpo.policy.prompts import PromptFormatter
 from softgrpo.policy.shift import InputShift, input_shifts, largest_first, load_shifts, save_shifts
 from softgrpo.stages.data import report_shift
 from softgrpo.stages.test import record_note
 from tests.softgrpo.data.cases import corpus_of, windows_of
 from tests.softgrpo.policy.cases import random_lists
+from tests.support.whole import make_features, window_numbers
 
 
 def planted(*columns: list[float]) -> tuple[WindowNumbers, Windows]:

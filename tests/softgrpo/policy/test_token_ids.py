@@ -14,7 +14,6 @@ from softgrpo.algorithm.batching import PromptRows
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.policy.card import PolicyCard
 from softgrpo.policy.model import Policy
-from softgrpo.policy.prompt_files import save_prompts
 from softgrpo.policy.prompts import PromptParts
 from softgrpo.stages import answered, grpo, sft
 from softgrpo.stages.contract import StageContext
@@ -22,6 +21,7 @@ from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.opened import Opened
 from tests.softgrpo.stages.test_training import Notes
 from tests.support.toy_policy import toy_decoder, toy_encoder, toy_tokenizer
+from tests.support.whole import save_prompts
 
 RECALLERS = ("A", "B", "C")
 TEMPLATE = (

@@ -21,8 +21,9 @@ from softgrpo.errors import CandidateError, LeakageError
 from softgrpo.recallers.best_items import top_items
 from softgrpo.recallers.candidate_checks import check_candidates
 from softgrpo.recallers.candidates import build_candidates
-from softgrpo.recallers.stored_lists import StoredPool, read_candidates, write_candidates
+from softgrpo.recallers.stored_lists import StoredPool, write_candidates
 from tests.softgrpo.recallers.cases import corpus_of, windows_of
+from tests.support.whole import read_candidates
 
 INF, NAN = float("inf"), float("nan")
 

@@ -267,7 +267,7 @@ def test_the_stage_stores_the_lists_of_a_file(tmp_path: Path, caplog: pytest.Log
     from softgrpo.data.corpus import write_corpus
     from softgrpo.data.windows import write_windows
     from softgrpo.pipeline.store import LocalStore
-    from softgrpo.recallers.stored_lists import read_candidates
+    from tests.support.whole import read_candidates
 
     split = tmp_path / "split"
     split.mkdir()

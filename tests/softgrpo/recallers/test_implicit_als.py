@@ -17,11 +17,11 @@ from softgrpo.pipeline.run import LogReporter
 from softgrpo.presets import resolve
 from softgrpo.recallers.evidence import training_input
 from softgrpo.recallers.fitted_plugin import PluginRecaller, training_part
-from softgrpo.recallers.stored_lists import read_candidates
 from softgrpo.stages import recall_plugin
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.leakage import check_training_input
 from tests.softgrpo.recallers.cases import ITEMS, TRAIN, cycles
+from tests.support.whole import read_candidates
 
 SETTINGS = {"factors": 6, "regularization": 0.1, "alpha": 3.0, "iterations": 5}
 

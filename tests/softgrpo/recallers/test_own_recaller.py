@@ -14,8 +14,8 @@ from softgrpo.data.windows import load_windows
 from softgrpo.pipeline.preflight import preflight
 from softgrpo.pipeline.run import run_standalone
 from softgrpo.presets import resolve
-from softgrpo.recallers.stored_lists import read_candidates
 from tests.documents.test_docs import ROOT, blocks, shell_lines
+from tests.support.whole import read_candidates
 
 GUIDE = blocks(ROOT / "docs/own-recaller.md")
 

@@ -10,7 +10,8 @@ import pytest
 
 from softgrpo.common.records import CandidateLists
 from softgrpo.errors import CandidateError
-from softgrpo.recallers.stored_lists import ListsWriter, StoredLists, StoredPool, read_candidates, write_candidates
+from softgrpo.recallers.stored_lists import ListsWriter, StoredLists, StoredPool, write_candidates
+from tests.support.whole import read_candidates
 
 ROWS = np.array([4, 0, 6, 4])
 

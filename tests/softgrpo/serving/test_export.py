@@ -23,13 +23,13 @@ from softgrpo.errors import DataError
 from softgrpo.evaluation.report_files import save_report
 from softgrpo.policy.model import create_policy, store_policy
 from softgrpo.policy.number_scale import NumberScale
-from softgrpo.policy.prompt_files import save_prompts
 from softgrpo.policy.prompts import PromptParts
 from softgrpo.serving.export import export_policy
 from softgrpo.serving.model_card import Origin
 from tests.softgrpo.evaluation.setup_small import Small, small
 from tests.softgrpo.evaluation.test_report import make_report
 from tests.support.toy_policy import save_base, toy_encoder, toy_tokenizer
+from tests.support.whole import save_prompts
 
 SCALE = NumberScale(("x", "Left: y"), np.ones(2), np.ones(2))
 STARTED = datetime(2026, 11, 28, 16, 30, tzinfo=UTC)

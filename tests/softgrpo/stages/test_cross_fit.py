@@ -24,15 +24,15 @@ from softgrpo.pipeline.preflight import preflight
 from softgrpo.pipeline.run import LogReporter, run_node
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.policy.blocks.block import Known
-from softgrpo.policy.features import load_features, make_features
-from softgrpo.policy.numbers import load_numbers, save_numbers, window_numbers
+from softgrpo.policy.features import load_features
+from softgrpo.policy.numbers import load_numbers
 from softgrpo.policy.prompt_files import load_prompts
 from softgrpo.presets import resolve
-from softgrpo.recallers.stored_lists import read_candidates
 from softgrpo.stages import data as data_stage
 from softgrpo.stages.catalogue import EVERY
 from softgrpo.stages.inputs import Prepared
 from tests.softgrpo.stages.test_leakage import check, shop
+from tests.support.whole import make_features, read_candidates, save_numbers, window_numbers
 
 Folders = dict[str, Path]
 FOLDS = ("fold1", "fold2")

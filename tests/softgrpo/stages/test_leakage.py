@@ -25,15 +25,16 @@ from softgrpo.pipeline.run import LogReporter, run_node
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.policy.blocks.block import Known, Numbers
 from softgrpo.policy.features import load_features, save_features
-from softgrpo.policy.numbers import BLOCKS, WindowNumbers, load_numbers, save_numbers, window_numbers
-from softgrpo.policy.prompt_files import load_prompts, save_prompts
+from softgrpo.policy.numbers import BLOCKS, WindowNumbers, load_numbers
+from softgrpo.policy.prompt_files import load_prompts
 from softgrpo.policy.prompts import PromptFormatter, PromptParts
 from softgrpo.presets import resolve
-from softgrpo.recallers.stored_lists import read_candidates, write_candidates
+from softgrpo.recallers.stored_lists import write_candidates
 from softgrpo.stages.contract import Node
 from softgrpo.stages.leakage import check_everyone_is_tested
 from softgrpo.stages.user_vectors import load_vectors
 from tests.softgrpo.data.cases import INTER, Row, write_table
+from tests.support.whole import read_candidates, save_numbers, save_prompts, window_numbers
 
 USERS, ITEMS, LENGTH = 24, 40, 15
 Folders = dict[str, Path]

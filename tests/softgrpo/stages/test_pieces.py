@@ -20,7 +20,7 @@ from softgrpo.errors import LeakageError
 from softgrpo.pipeline.plan import plan
 from softgrpo.pipeline.run import LogReporter
 from softgrpo.policy.features import load_features, save_features
-from softgrpo.policy.numbers import load_numbers, save_numbers
+from softgrpo.policy.numbers import load_numbers
 from softgrpo.stages import check as check_stage
 from softgrpo.stages.checked import pieces_of_users
 from softgrpo.stages.contract import StageContext
@@ -32,6 +32,7 @@ from tests.softgrpo.stages.test_leakage import USERS as SHOPPERS
 from tests.softgrpo.stages.test_leakage import Folders, config, stored
 from tests.softgrpo.stages.test_shards import DRAWN
 from tests.softgrpo.stages.tiny_run import TinyRun, coloured_corpus, four_windows, random_items, run_stages, toy_model
+from tests.support.whole import save_numbers
 
 __all__ = ["config", "stored"]
 FEW_EPOCHS = {"epochs": 1, "embedding_size": 8, "MAX_ITEM_LIST_LENGTH": 5}

@@ -25,13 +25,13 @@ from softgrpo.pipeline.run import RunResult, read_metrics, run_standalone
 from softgrpo.presets import resolve
 from softgrpo.recallers.by_text import Adapter, TextRecaller
 from softgrpo.recallers.evidence import training_input
-from softgrpo.recallers.stored_lists import read_candidates
 from softgrpo.recallers.text_adapter import Examples
 from softgrpo.stages import embed, recall_text
 from softgrpo.stages.embed import different_texts, pieces, write_embeddings
 from tests.softgrpo.data.cases import INTER, Row, write_table
 from tests.softgrpo.recallers.cases import corpus_of, windows_of
 from tests.support.toy_policy import save_base, toy_decoder, toy_tokenizer
+from tests.support.whole import read_candidates
 
 TEXTS = ["bb", "", "a", "ccc", "bb", "dddd", "", "a"]
 
