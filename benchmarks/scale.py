@@ -69,7 +69,7 @@ def score(place: Place) -> None:
     from softgrpo.data.streams import Shard
     from softgrpo.serving.histories import open_history, open_lists
     from softgrpo.serving.recommended import RequestWriter
-    from softgrpo.serving.scoring import Asked, Summary
+    from softgrpo.serving.scoring import AskedUsers, ScoringSummary
     from softgrpo.serving.scoring import score as scored
     from softgrpo.serving.served_run import ServedRun
 
@@ -79,9 +79,9 @@ def score(place: Place) -> None:
     out.mkdir()
     run = ServedRun.open(config, folders, "static", out, place.recallers)
     lists = {name: open_lists(place.current(name), config.data) for name in place.recallers}
-    asked = Asked(open_history(place.history, config.data), lists, Shard(0, 1), None, config.fusion.k)
+    asked = AskedUsers(open_history(place.history, config.data), lists, Shard(0, 1), None, config.fusion.k)
     with RequestWriter(out / "scored.parquet", place.recallers) as writer:
-        for batch in scored(run, asked, Summary()):
+        for batch in scored(run, asked, ScoringSummary()):
             writer.write(batch)
 
 

@@ -22,6 +22,7 @@ from softgrpo.common.cores import free_cores
 from softgrpo.stages.contract import Node
 from softgrpo.tasks.running.cluster import (
     PATIENCE_SECONDS,
+    answers,
     losses_are_readable,
     package_is_missing,
     threads_of_workers,
@@ -261,6 +262,8 @@ def _open_cluster(address: str) -> Iterator[DaskExecutor]:
     except ImportError as error:
         raise package_is_missing(address) from error
     with DaskTaskRunner(address=address, client_kwargs={"timeout": PATIENCE_SECONDS}) as runner:
-        stages = sum(threads_of_workers(runner.client, address).values())
+        with answers(address):
+            client = runner.client  # connects
+        stages = sum(threads_of_workers(client, address).values())
         get_run_logger().info("stages run on the Dask cluster at %s, %d at once", address, stages)
         yield DaskExecutor(runner, stages)

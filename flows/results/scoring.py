@@ -18,7 +18,7 @@ from softgrpo.serving.choice import check_k, method_key
 
 if TYPE_CHECKING:
     from softgrpo.serving.new_items import NewItems
-    from softgrpo.serving.scoring import Asked, Summary
+    from softgrpo.serving.scoring import AskedUsers, ScoringSummary
     from softgrpo.serving.served_run import ServedRun
 
 ALL = Shard()
@@ -131,7 +131,7 @@ def fields_file(run: FinishedRun, options: ScoreOptions) -> Path | None:
     return data_files(run.config.data).users
 
 
-def open_asked(run: FinishedRun, options: ScoreOptions, work: Path) -> tuple[ServedRun, Asked]:
+def open_asked(run: FinishedRun, options: ScoreOptions, work: Path) -> tuple[ServedRun, AskedUsers]:
     """Returns the run, ready to answer, and who asks it.
 
     Args:
@@ -142,7 +142,7 @@ def open_asked(run: FinishedRun, options: ScoreOptions, work: Path) -> tuple[Ser
     Raises:
         SoftGRPOError: A file is damaged or lacks something, or the run has no such method.
     """
-    from softgrpo.serving.scoring import Asked
+    from softgrpo.serving.scoring import AskedUsers
     from softgrpo.serving.served_run import ServedRun
     from softgrpo.serving.user_fields import fields_of, open_user_fields
 
@@ -153,11 +153,11 @@ def open_asked(run: FinishedRun, options: ScoreOptions, work: Path) -> tuple[Ser
         fields = open_user_fields(users, run.config.data, names)
     else:
         fields = None
-    return served, Asked(history, lists, options.shard, options.users, _length(run, options), fields)
+    return served, AskedUsers(history, lists, options.shard, options.users, _length(run, options), fields)
 
 
 def notes_of(
-    run: FinishedRun, options: ScoreOptions, summary: Summary, history: Stream, new: NewItems | None
+    run: FinishedRun, options: ScoreOptions, summary: ScoringSummary, history: Stream, new: NewItems | None
 ) -> list[str]:
     """Returns what a reader of the file must know.
 
@@ -190,9 +190,9 @@ def score_run(run: FinishedRun, options: ScoreOptions, path: Path) -> Scored:
         SoftGRPOError: A file is damaged or lacks something, or the run has no such method; nothing was written.
     """
     from softgrpo.serving.recommended import RequestWriter
-    from softgrpo.serving.scoring import Summary, score
+    from softgrpo.serving.scoring import ScoringSummary, score
 
-    summary = Summary()
+    summary = ScoringSummary()
     with tempfile.TemporaryDirectory() as work:
         served, asked = open_asked(run, options, Path(work))
         start = time.perf_counter()

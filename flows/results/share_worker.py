@@ -28,7 +28,7 @@ from softgrpo.pipeline.keys import code_fingerprint, library_versions
 from softgrpo.stages.catalogue import TEST
 
 if TYPE_CHECKING:
-    from softgrpo.serving.scoring import Asked, PartOfUsers
+    from softgrpo.serving.scoring import AskedUsers, PartOfUsers
     from softgrpo.serving.served_run import ServedRun
     from softgrpo.serving.shares import Share
 
@@ -101,7 +101,7 @@ class _Opened:
 
     job: ScoreJob
     served: ServedRun
-    asked: Asked
+    asked: AskedUsers
     work: tempfile.TemporaryDirectory[str]
     part: tuple[int, PartOfUsers] | None = None
 

@@ -52,14 +52,14 @@ def score_on_cluster(run: FinishedRun, output: Path, options: ScoreOptions, path
             file was not written.
     """
     from softgrpo.serving.recommended import RequestWriter
-    from softgrpo.serving.scoring import Summary, count_parts
+    from softgrpo.serving.scoring import ScoringSummary, count_parts
     from softgrpo.serving.shares import join_shares
 
     options = _with_whole_paths(options)
     digests = {name: digest_file(file) for name, file in files_of(run, options).items()}
     job = ScoreJob(run.run_id, output.resolve(), options, path.suffix, code_here(), digests)
     history, lists = open_streams(run, options)
-    start, summary = time.perf_counter(), Summary()
+    start, summary = time.perf_counter(), ScoringSummary()
     with LocalStore(stages_folder(output)).lock(f"score-{job.name}"):
         folder = make_private(path.parent / FOLDER / job.name)
         with open_cluster(address) as (client, threads):

@@ -32,7 +32,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedUsers:
     """Who is scored, and from what.
 
     Attributes:
@@ -59,11 +59,11 @@ class Asked:
         """
         return count_parts(self.history, self.lists, self.shard, limits)
 
-    def part(self, number: int, count: int) -> Asked:
+    def part(self, number: int, count: int) -> AskedUsers:
         """Returns one of `count` parts, 0 to `count` - 1; to read it is to read the files whole."""
         return replace(self, shard=self.shard.part(number, count))
 
-    def parts(self, count: int, folder: Path) -> Iterator[Asked]:
+    def parts(self, count: int, folder: Path) -> Iterator[AskedUsers]:
         """Gives the users part by part; the files are read once for all of them.
 
         Args:
@@ -101,7 +101,7 @@ def count_parts(history: Stream, lists: Mapping[str, Stream], shard: Shard, limi
 
 
 @dataclass
-class Summary:
+class ScoringSummary:
     """What is to be said once all users are scored.
 
     Attributes:
@@ -123,7 +123,7 @@ class Summary:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Summary:
+    def of(cls, record: Mapping[str, Any]) -> ScoringSummary:
         """Returns a summary from what `vars` gives of one."""
         return cls(**{**record, "counts": Counter(record["counts"])})
 
@@ -139,7 +139,7 @@ class Summary:
             for each in str(without).split("; "):
                 self._count(f"have no list of a recaller: {each}", group["user"].tolist())
 
-    def join(self, other: Summary) -> None:
+    def join(self, other: ScoringSummary) -> None:
         """Counts what another has counted of the users that come next."""
         for name in ("users", "items", "unordered", "unknown", "new_items"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -189,7 +189,7 @@ class PartOfUsers:
     fields: pd.DataFrame | None
 
     @classmethod
-    def read(cls, run: ServedRun, asked: Asked) -> PartOfUsers:
+    def read(cls, run: ServedRun, asked: AskedUsers) -> PartOfUsers:
         """Reads the files.
 
         Args:
@@ -208,7 +208,9 @@ class PartOfUsers:
         fields = None if asked.fields is None else read_user_fields(asked.fields, shard, histories.users)
         return cls(histories, given, fields)
 
-    def score(self, run: ServedRun, k: int, first: int = 0, step: int = 1) -> Iterator[tuple[Recommended, Summary]]:
+    def score(
+        self, run: ServedRun, k: int, first: int = 0, step: int = 1
+    ) -> Iterator[tuple[Recommended, ScoringSummary]]:
         """Gives what users get, a batch at a time, and what there is to say of each batch.
 
         Args:
@@ -237,14 +239,14 @@ class PartOfUsers:
                 strange[rows],
                 None if self.fields is None else self.fields.iloc[rows],
             )
-            summary = Summary()
+            summary = ScoringSummary()
             summary.add(batch)
             if run.new_items is not None:
                 summary.new_items = int(batch.items[Columns.Item].isin(run.new_items.items[Columns.Token]).sum())
             yield batch, summary
 
 
-def score(run: ServedRun, asked: Asked, summary: Summary) -> Iterator[Recommended]:
+def score(run: ServedRun, asked: AskedUsers, summary: ScoringSummary) -> Iterator[Recommended]:
     """Gives what users get, a batch at a time.
 
     Args:

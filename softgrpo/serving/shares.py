@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from softgrpo.errors import StoreError
 from softgrpo.serving.recommended import RequestWriter, rows_of, rows_schema
-from softgrpo.serving.scoring import PartOfUsers, Summary
+from softgrpo.serving.scoring import PartOfUsers, ScoringSummary
 from softgrpo.serving.served_run import ServedRun
 
 NOTES = b"softgrpo.share"
@@ -85,7 +85,7 @@ def _notes(file: pq.ParquetFile) -> dict[str, object]:
     return notes
 
 
-def join_shares(shares: Mapping[Share, Path], writer: RequestWriter, summary: Summary) -> None:
+def join_shares(shares: Mapping[Share, Path], writer: RequestWriter, summary: ScoringSummary) -> None:
     """Writes the batches of all shares in the order of one process.
 
     Args:
@@ -107,7 +107,7 @@ def _place(entry: tuple[Share, Path]) -> tuple[int, int]:
     return entry[0].part, entry[0].index
 
 
-def _batches(paths: Sequence[Path], summary: Summary) -> Iterator[tuple[pa.Table, Summary]]:
+def _batches(paths: Sequence[Path], summary: ScoringSummary) -> Iterator[tuple[pa.Table, ScoringSummary]]:
     """Gives the batches of one part by turns from the files of its shares; counts what was out of order in it."""
     try:
         with ExitStack() as stack:
@@ -118,7 +118,7 @@ def _batches(paths: Sequence[Path], summary: Summary) -> Iterator[tuple[pa.Table
                 turn, place = number % len(files), number // len(files)
                 said = notes[turn]["said"]
                 assert isinstance(said, list)
-                yield files[turn].read_row_group(place).combine_chunks(), Summary.of(said[place])
+                yield files[turn].read_row_group(place).combine_chunks(), ScoringSummary.of(said[place])
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
             f"'{paths[0].parent}': {error}",

@@ -22,7 +22,7 @@ from softgrpo.recallers.candidates import BLOCK
 from softgrpo.reporting import Reporter
 from softgrpo.stages.contract import POLICY_MILLISECONDS
 from softgrpo.stages.opened import Opened
-from softgrpo.stages.pieces import Arrays, InThisProcess, Job, Opener, Piece, Pieces, array_text, cut, text_array
+from softgrpo.stages.pieces import Arrays, InThisProcess, Opener, Piece, PieceMaker, Pieces, array_text, cut, text_array
 from softgrpo.stages.policy_rows import load_for, load_prior, rows_of
 
 
@@ -31,7 +31,7 @@ def on_cuda(config: ExperimentConfig) -> bool:
     return config.train.device != "cpu" and torch.cuda.is_available()
 
 
-def open_policy(opened: Opened, common: Arrays) -> Job:
+def open_policy(opened: Opened, common: Arrays) -> PieceMaker:
     """Opens the policy of the stage `node`: `answers` (w, M) float32, its logits. `label` names it before a progress bar."""
     prepared, config = opened.prepared, opened.config
     folder, label = opened.inputs[array_text(common["node"])], array_text(common["label"])
@@ -50,7 +50,7 @@ def open_policy(opened: Opened, common: Arrays) -> Job:
     return make
 
 
-def open_untrained(opened: Opened, common: Arrays) -> Job:
+def open_untrained(opened: Opened, common: Arrays) -> PieceMaker:
     """Opens the untrained language model: `answers` (w, M) float64, its weights."""
     prepared, config = opened.prepared, opened.config
     model, tokenizer = load_decoder(config.policy.model_name)

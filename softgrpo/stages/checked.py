@@ -25,7 +25,7 @@ from softgrpo.recallers.candidates import BLOCK
 from softgrpo.stages.hiding import check_numbers, check_prompted, check_prompts, hidden_worlds
 from softgrpo.stages.leakage import check_track_record
 from softgrpo.stages.opened import Opened
-from softgrpo.stages.pieces import Arrays, Job, Piece
+from softgrpo.stages.pieces import Arrays, Piece, PieceMaker
 from softgrpo.stages.user_vectors import VectorReader, read_vectors
 from softgrpo.stages.views import rows_of_features
 
@@ -96,7 +96,7 @@ def pieces_of_users(opened: Opened) -> Iterator[Piece]:
             begin = end
 
 
-def open_checks(opened: Opened, common: Arrays) -> Job:
+def open_checks(opened: Opened, common: Arrays) -> PieceMaker:
     """Opens what is checked: `counts`, see `COUNTS`, and `ListNumbers`.
 
     Pieces raise `LeakageError` where something leaks, and `CandidateError` where a list is not what it has to be.

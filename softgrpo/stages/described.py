@@ -17,7 +17,7 @@ from softgrpo.policy.prompt_files import NO_PROMPT, prompts_table
 from softgrpo.policy.prompts import PromptFormatter
 from softgrpo.recallers.candidates import BLOCK
 from softgrpo.stages.opened import Opened
-from softgrpo.stages.pieces import Arrays, Job, Piece, array_text, cut, text_array
+from softgrpo.stages.pieces import Arrays, Piece, PieceMaker, array_text, cut, text_array
 from softgrpo.stages.user_vectors import read_vectors
 from softgrpo.stages.views import rows_of_features
 
@@ -35,7 +35,7 @@ def pieces_of(opened: Opened, features: Features | None = None) -> Iterator[Piec
             yield piece if features is None else Piece(piece.rows, vars(rows_of_features(features, piece.rows)))
 
 
-def open_lists(opened: Opened, common: Arrays) -> Job:
+def open_lists(opened: Opened, common: Arrays) -> PieceMaker:
     """Opens what lists are pooled from: `items` and `scores` (w, M, D), and `ListNumbers`."""
 
     def make(piece: Piece) -> Arrays:
@@ -46,7 +46,7 @@ def open_lists(opened: Opened, common: Arrays) -> Job:
     return make
 
 
-def open_numbers(opened: Opened, common: Arrays) -> Job:
+def open_numbers(opened: Opened, common: Arrays) -> PieceMaker:
     """Opens what numbers are made of: `names` as JSON and `values` (w, F); pieces are given their features."""
     vectors = read_vectors(common, opened.config, opened.recallers) if common else None
 
@@ -72,7 +72,7 @@ def of_numbers(numbers: WindowNumbers) -> Arrays:
     return {"names": text_array(json.dumps(numbers.names)), "cuts": numbers.cuts}
 
 
-def open_prompts(opened: Opened, common: Arrays) -> Job:
+def open_prompts(opened: Opened, common: Arrays) -> PieceMaker:
     """Opens what prompts are made of: a `table` of them; pieces are given their features and, as `values`, their numbers."""
     names, cuts = tuple(json.loads(array_text(common["names"]))), common["cuts"]
 

@@ -20,7 +20,7 @@ from softgrpo.recallers.stored_lists import ListsWriter
 from softgrpo.reporting import ProgressBar, Reporter
 from softgrpo.stages.contract import LIST_MILLISECONDS, StageContext
 from softgrpo.stages.opened import Opened
-from softgrpo.stages.pieces import Arrays, Job, Piece, array_text, cut, packed, text_array, unpack
+from softgrpo.stages.pieces import Arrays, Piece, PieceMaker, array_text, cut, packed, text_array, unpack
 from softgrpo.stages.stored_recallers import open_stored, open_text
 
 
@@ -53,7 +53,7 @@ class CurveKeeper:
         (folder / CURVES).write_text(json.dumps(self.curves), encoding="utf-8")
 
 
-def open_scorer(opened: Opened, common: Arrays) -> Job:
+def open_scorer(opened: Opened, common: Arrays) -> PieceMaker:
     """Opens a recaller, whose files are in `common` where it is elsewhere: `items` and `scores` (w, D)."""
     name, batch_size = array_text(common["name"]), int(common["batch_size"])
     windows, depth = opened.views[int(common["fold"])].windows, opened.config.recall.depth

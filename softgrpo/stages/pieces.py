@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, NDArray[Any]]
 """Named arrays of numbers or of bytes, which can be sent and stored without pickle."""
-Job = Callable[["Piece"], Arrays]
+PieceMaker = Callable[["Piece"], Arrays]
 """Makes one piece."""
-Opener = Callable[["Opened", Arrays], Job]
+Opener = Callable[["Opened", Arrays], PieceMaker]
 """Opens what all pieces read, once: finished stages, and what the stage knows besides. It is a function of a module."""
 
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load
 
 from softgrpo.common.files import written_whole
 from softgrpo.common.redaction import hide_passwords
-from softgrpo.stages.pieces import Job, Opener, Piece
+from softgrpo.stages.pieces import Opener, Piece, PieceMaker
 from softgrpo.tasks.running.cluster import losses_are_readable
 from softgrpo.tasks.running.order import Order, check_identity
 from softgrpo.tasks.running.piece_files import AskedPieces, to_bytes
@@ -79,7 +79,7 @@ class Desk:
 
     key: str
     opened: Opened
-    job: Job | None = None
+    job: PieceMaker | None = None
     said: str = ""
 
 
@@ -90,7 +90,7 @@ class Worker:
         self._desk: Desk | None = None
         self._lock = threading.Lock()
 
-    def job(self, order: Order, key: str, opener: str, common: bytes) -> Job:
+    def job(self, order: Order, key: str, opener: str, common: bytes) -> PieceMaker:
         """Returns what makes pieces of a stage.
 
         Raises:

@@ -15,12 +15,13 @@ import psutil
 import pytest
 
 from softgrpo.config import ExperimentConfig
-from softgrpo.errors import ConfigError, RecallerError
+from softgrpo.errors import ConfigError, RecallerError, StoreError
 from softgrpo.pipeline.run import RunResult
 from softgrpo.pipeline.store import LocalStore
 from softgrpo.stages.contract import Node
 from softgrpo.tasks.running.isolation import Isolation
 from softgrpo.tasks.servers.addresses import check_workers
+from tests.reliability.runs import free_port
 from tests.support.fake_stages import FakeStages
 from tests.support.isolated_stages import recaller, seen, waiting
 
@@ -220,3 +221,21 @@ def test_wrong_hands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     check_workers(None, address)
     check_workers(None, None)
+
+
+def test_a_scheduler_that_does_not_answer_is_one_readable_error(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect import flow
+
+    from softgrpo.tasks import executors
+
+    monkeypatch.setattr(executors, "PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(executors, "check_workers", lambda parallel, dask: None)
+
+    @flow(name="trial")
+    def trial() -> None:
+        with executors.open_executor(dask=f"tcp://127.0.0.1:{free_port()}"):
+            pass
+
+    with pytest.raises(StoreError, match="A Dask scheduler must answer there") as caught:
+        trial()
+    assert caught.value.code == "STORE-026"

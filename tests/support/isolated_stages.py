@@ -19,7 +19,7 @@ from softgrpo.errors import RecallerError
 from softgrpo.reporting import ProgressBar
 from softgrpo.stages.contract import Node, Stage, StageContext
 from softgrpo.stages.opened import Opened
-from softgrpo.stages.pieces import Arrays, Job, Piece, cut
+from softgrpo.stages.pieces import Arrays, Piece, PieceMaker, cut
 
 PATIENCE_SECONDS = 60.0
 
@@ -52,7 +52,7 @@ def _say(context: StageContext) -> None:
         bar.refresh()
 
 
-def open_sums(opened: Opened, common: Arrays) -> Job:
+def open_sums(opened: Opened, common: Arrays) -> PieceMaker:
     """Opens the sum of what a piece is given and of what is common; `reverse` is a view that runs backwards."""
 
     def make(piece: Piece) -> Arrays:
@@ -62,7 +62,7 @@ def open_sums(opened: Opened, common: Arrays) -> Job:
     return make
 
 
-def open_rows(opened: Opened, common: Arrays) -> Job:
+def open_rows(opened: Opened, common: Arrays) -> PieceMaker:
     """Opens where a piece begins and ends."""
     return lambda piece: {"rows": np.array([piece.rows.start, piece.rows.stop])}
 

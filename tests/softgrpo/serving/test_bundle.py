@@ -1,4 +1,4 @@
-"""Bundles: what they answer is what the run answers, to the last digit, and a wrong table gets a clear answer."""
+"""Bundles: what they answer is what the run answers, and a wrong table gets a clear answer."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ PROMPT = {
     "overlap": True,
     "max_length": 64,
 }
+LANGUAGE_MODELS = ["sft_multi", "grpo_single", "grpo_multi"]
+"""Their weights are equal to 1e-6, those of all others to the last digit: a prompt may get another one in another batch."""
 NUMBERS = {"shape": True, "agreement": True, "popularity": True}
 
 
@@ -108,9 +110,7 @@ def _stored(run: TinyRun, key: str) -> np.ndarray | Ranking:
     return stored_weights(run.folders["test"], RECALLERS, key)
 
 
-@pytest.mark.parametrize(
-    "key", ["Left", "static", "gate_thirds", "gate_stacking", "ranker", "sft_multi", "grpo_single", "grpo_multi"]
-)
+@pytest.mark.parametrize("key", ["Left", "static", "gate_thirds", "gate_stacking", "ranker", *LANGUAGE_MODELS])
 def test_a_bundle_answers_as_the_run_does(run: TinyRun, key: str, tmp_path: Path) -> None:
     save_bundle(tmp_path / "bundle", run.prepared, run.folders, key)
     answered = load_bundle(tmp_path / "bundle")(table(run, run.prepared.windows.of(Part.TEST)))
@@ -126,7 +126,9 @@ def test_a_bundle_answers_as_the_run_does(run: TinyRun, key: str, tmp_path: Path
     pd.testing.assert_frame_equal(
         answered.loc[own, ["request", "rank", *told]].reset_index(drop=True),
         merged[["user", "rank", *told]].rename(columns={"user": "request"}).reset_index(drop=True),
-        check_exact=True,
+        check_exact=key not in LANGUAGE_MODELS,
+        rtol=0,
+        atol=1e-6,
         check_dtype=False,
     )
 

@@ -227,6 +227,6 @@ def test_the_router_refuses_what_it_would_misread(
 
 
 def test_only_a_file_of_somebody_is_told_its_order() -> None:
-    summary = scoring.Summary(users=2, unordered=1)
+    summary = scoring.ScoringSummary(users=2, unordered=1)
     assert summary.notes() == ["1 of 2 histories were out of the order of their times and were sorted"]
     assert summary.notes(told_order=False) == []  # a data set

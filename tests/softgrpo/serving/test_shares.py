@@ -19,7 +19,7 @@ from softgrpo.flows.results.share_worker import ScoreJob, code_here, files_of, f
 from softgrpo.flows.results.shared_scoring import _shares
 from softgrpo.serving import scoring
 from softgrpo.serving.recommended import RequestWriter
-from softgrpo.serving.scoring import PartOfUsers, Summary
+from softgrpo.serving.scoring import PartOfUsers, ScoringSummary
 from softgrpo.serving.shares import Share, is_whole, join_shares, share_bytes
 from tests.softgrpo.serving.test_scoring import files, finished
 from tests.softgrpo.stages.tiny_run import RECALLERS, TinyRun
@@ -59,7 +59,7 @@ def test_shares_make_the_file_of_one_process(
     whole = score_run(finished(run), options, tmp_path / f"whole{suffix}")
     paths = write_shares(run, options, suffix, count, tmp_path / "shares")
     assert len({share.part for share in paths}) > 1
-    summary, joined = Summary(), tmp_path / f"joined{suffix}"
+    summary, joined = ScoringSummary(), tmp_path / f"joined{suffix}"
     with RequestWriter(joined, RECALLERS) as writer:
         join_shares(paths, writer, summary)
     assert joined.read_bytes() == whole.path.read_bytes()
@@ -86,7 +86,7 @@ def test_a_damaged_share_is_not_taken_for_whole(
     assert is_whole(path, JOB)
     refused = pytest.raises(StoreError, match=r"shares.* whole when they are put together.*STORE-048")
     with refused, RequestWriter(tmp_path / "joined.parquet", RECALLERS) as writer:
-        join_shares(paths, writer, Summary())
+        join_shares(paths, writer, ScoringSummary())
     assert not (tmp_path / "joined.parquet").exists()
 
 

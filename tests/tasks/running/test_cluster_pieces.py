@@ -14,7 +14,7 @@ from softgrpo.config import ExperimentConfig
 from softgrpo.errors import StoreError
 from softgrpo.stages.contract import unwatched
 from softgrpo.stages.opened import Opened
-from softgrpo.stages.pieces import Arrays, Job, Piece
+from softgrpo.stages.pieces import Arrays, Piece, PieceMaker
 from softgrpo.tasks.running import cluster_pieces
 from softgrpo.tasks.running.cluster_pieces import Worker, make_piece
 from softgrpo.tasks.running.order import Order
@@ -26,7 +26,7 @@ OPENER = f"{__name__}:open_shift"
 opened_with: list[tuple[Opened, float]] = []
 
 
-def open_shift(opened: Opened, common: Arrays) -> Job:
+def open_shift(opened: Opened, common: Arrays) -> PieceMaker:
     """Opens a sum with what is common."""
     opened_with.append((opened, float(common["by"])))
 
