@@ -21,7 +21,7 @@ from softgrpo.stages.hiding import check_levels, check_one_per_window
 from softgrpo.stages.leakage import check_nobody_left_out, check_same_windows, check_shapes, check_training_input
 from softgrpo.stages.opened import Opened
 from softgrpo.stages.pieces import Arrays
-from softgrpo.stages.user_vectors import VectorReader, check_projections, load_vectors
+from softgrpo.stages.user_vectors import check_projections, load_projections, read_vectors
 
 
 def check_recallers(context: StageContext, opened: Opened) -> int:
@@ -39,13 +39,13 @@ def check_recallers(context: StageContext, opened: Opened) -> int:
     )
 
 
-def check_stored(context: StageContext, opened: Opened, vectors: VectorReader | None) -> dict[str, int]:
+def check_stored(context: StageContext, opened: Opened, projections: Arrays) -> dict[str, int]:
     """Looks for leaks in the lists, features, numbers and prompts of all windows, a piece at a time.
 
     Args:
         context: Of the stage.
         opened: What it reads.
-        vectors: Reads the recallers' user vectors.
+        projections: Of the recallers' user vectors.
 
     Returns:
         What it looked at, by name.
@@ -54,11 +54,10 @@ def check_stored(context: StageContext, opened: Opened, vectors: VectorReader | 
         LeakageError: Something leaks.
         CandidateError: A list is not what it has to be.
     """
-    common = {} if vectors is None else vectors.tensors
     counts = np.zeros(len(COUNTS), dtype=np.int64)
 
     def counted() -> Iterator[Arrays]:
-        for made in context.pieces.make(open_checks, opened, common, pieces_of_users(opened)):
+        for made in context.pieces.make(open_checks, opened, projections, pieces_of_users(opened)):
             np.add(counts, made["counts"], out=counts)
             yield made
 
@@ -94,10 +93,10 @@ def run(context: StageContext) -> dict[str, float]:
         windows,
     )
     check_levels(stored.numbers, windows)
-    vectors = load_vectors(config, inputs, corpus, inputs["data"])
-    if vectors is not None:
-        check_projections(vectors, corpus, opened.of_split)
-    of_windows = check_stored(context, opened, vectors)
+    projections = load_projections(inputs["data"])
+    if projections:
+        check_projections(read_vectors(projections, config, opened.recallers), corpus, opened.of_split)
+    of_windows = check_stored(context, opened, projections)
     checked = {
         "targets_looked_for_in_training_inputs": looked_for,
         "candidates_not_in_histories": of_windows.pop("candidates_not_in_histories"),

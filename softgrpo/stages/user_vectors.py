@@ -154,9 +154,14 @@ def load_vectors(
         corpus: All interactions.
         folder: Of the stage `data`.
     """
-    if not (folder / USER_VECTORS).is_file():
-        return None
-    return read_vectors(load_file(folder / USER_VECTORS), config, open_recallers(config, inputs, corpus))
+    tensors = load_projections(folder)
+    return read_vectors(tensors, config, open_recallers(config, inputs, corpus)) if tensors else None
+
+
+def load_projections(folder: Path) -> dict[str, NDArray[np.float64]]:
+    """Returns the projections that the stage `data` stored in a folder, as `VectorReader.tensors`; none where it stored none."""
+    path = folder / USER_VECTORS
+    return load_file(path) if path.is_file() else {}
 
 
 def check_projections(reader: VectorReader, corpus: Corpus, windows: Windows) -> None:
