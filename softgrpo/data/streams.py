@@ -20,7 +20,7 @@ from softgrpo.data.file_pieces import PIECE, look, read_pieces
 from softgrpo.data.kinds import checked_kind
 from softgrpo.data.times import read_times
 from softgrpo.data.usual import first_usual
-from softgrpo.errors import DataError, nearest
+from softgrpo.errors import DataError, StoreError, nearest
 
 _ROW = ""
 """Column of the numbers of rows in a part; no key is empty."""
@@ -136,17 +136,22 @@ class Stream:
         """
         paths = [folder / f"{part}.arrow" for part in range(count)]
         writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
+        stored = np.zeros(count, dtype=np.int64)
         with ExitStack() as stack:
             for numbers, table in self.pieces(shard, user):
                 part = shard.parts(table[user].to_numpy(object), count)
                 order = np.argsort(part, kind="stable")
                 rows = pa.table({**{key: _column(table[key]) for key in self.columns}, _ROW: numbers}).take(order)
                 ends = np.searchsorted(part[order], np.arange(count + 1))
+                stored += np.diff(ends)
                 for own in np.flatnonzero(np.diff(ends)).tolist():
                     if own not in writers:
                         writers[own] = stack.enter_context(pa.ipc.new_stream(paths[own], rows.schema))
                     writers[own].write_table(rows.slice(ends[own], ends[own + 1] - ends[own]))
-        return [PartOfStream(self.path, self.columns, self.ignored, self.rows, path) for path in paths]
+        return [
+            PartOfStream(self.path, self.columns, self.ignored, self.rows, path, int(own))
+            for path, own in zip(paths, stored, strict=True)
+        ]
 
     def names(self, rows: NDArray[np.int64], values: pd.Series, key: str) -> NDArray[np.object_]:
         """Returns a column of a piece as names.
@@ -197,23 +202,45 @@ class PartOfStream(Stream):
 
     Attributes:
         stored: That file; there is none where they have no row.
+        stored_rows: How many they are.
     """
 
     stored: Path
+    stored_rows: int
 
     def pieces(self, shard: Shard, user: str) -> Iterator[tuple[NDArray[np.int64], pd.DataFrame]]:
-        """Gives these rows as `Stream.pieces` does; the shard is the one that they were sorted by."""
-        if not self.stored.is_file():
-            return
-        with pa.ipc.open_stream(self.stored) as reader:
-            waiting: list[pa.RecordBatch] = []
-            for batch in reader:
-                waiting.append(batch)
-                if sum(each.num_rows for each in waiting) >= PIECE:
-                    yield self._piece(waiting)
-                    waiting = []
-            if waiting:
+        """Gives these rows as `Stream.pieces` does; the shard is the one that they were sorted by.
+
+        Raises:
+            StoreError: The file with these rows is damaged or gone.
+        """
+        left = self.stored_rows
+        waiting: list[pa.RecordBatch] = []
+        for batch in self._batches() if left else ():
+            left -= batch.num_rows
+            waiting.append(batch)
+            if sum(each.num_rows for each in waiting) >= PIECE:
                 yield self._piece(waiting)
+                waiting = []
+        if left:
+            raise self._damaged(f"{left:,} of {self.stored_rows:,} rows are missing")
+        if waiting:
+            yield self._piece(waiting)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            with pa.ipc.open_stream(self.stored) as reader:
+                yield from reader
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, what: str) -> StoreError:
+        return StoreError(
+            f"'{self.stored}', rows of '{self.path}': {what}",
+            "Temporary files must stay as they are for as long as users are scored",
+            "Run the command again; TMPDIR names the folder of such files",
+            code="STORE-050",
+        )
 
     def _piece(self, batches: list[pa.RecordBatch]) -> tuple[NDArray[np.int64], pd.DataFrame]:
         table = pa.Table.from_batches(batches).combine_chunks()

@@ -436,3 +436,14 @@ class Tracked:
     def committed(self) -> list[str]:
         """Returns the nodes that are committed, once for each commit, sorted."""
         return sorted(run.data.tags["node"] for run in self.runs("tags.committed = 'true'"))
+
+
+def fill(disk: Path) -> Path:
+    """Writes a file that takes all the space a disk has left."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(bytes(4096))
+            except OSError:
+                return filler

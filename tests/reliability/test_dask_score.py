@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from softgrpo.flows.services.control import Services
-from tests.reliability.runs import ITEMS, ROOT, USERS, Command, Problem, Tracked, wait_until
+from tests.reliability.runs import ITEMS, ROOT, USERS, Command, Problem, Tracked, fill, wait_until
 from tests.reliability.test_dask import Dask, cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -91,6 +92,30 @@ def test_a_killed_worker_costs_its_share_and_a_killed_command_nothing(
     notes = [[line for line in text.splitlines() if "note:" in line] for text in (said, again)]
     assert notes[0] == notes[1]
     assert not any((tmp_path / "scores/.shares").iterdir())
+
+
+def test_a_disk_that_is_full_at_a_share_keeps_the_others(
+    ask: Callable[..., Command], cluster: Dask, small_disk: Path
+) -> None:
+    together = small_disk / "scores/together.parquet"
+    together.parent.mkdir()
+    words = ("--out", str(together), "--dask", cluster.address)
+    run = ask(*words)
+    wait_until(lambda: len(shares_of(small_disk)) >= 2, "two shares", pause=0.005)
+    run.process.send_signal(signal.SIGSTOP)
+    kept = shares_of(small_disk)
+    assert 2 <= len(kept) < 8
+    filler = fill(small_disk)
+    run.go_on()
+    said = run.end(1)
+    assert "no space is left on the disk" in said.splitlines()[-1] and "Traceback" not in said
+    assert shares_of(small_disk) == kept and not together.exists()
+
+    filler.unlink()
+    ask(*words).end()
+    alone = small_disk / "alone.parquet"
+    ask("--out", str(alone)).end()
+    assert together.read_bytes() == alone.read_bytes()
 
 
 @contextmanager

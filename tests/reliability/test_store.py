@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from softgrpo.flows.services.control import Services
-from tests.reliability.runs import MARK, NODES, Problem, Tracked, digests, stages_run, until
+from tests.reliability.runs import MARK, NODES, Problem, Tracked, digests, fill, stages_run, until
 from tests.support.warm import COMMAND
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -50,29 +48,6 @@ def test_two_identical_runs_at_once_train_once(make_problem: Callable[..., Probl
     assert sorted([*ran[0], *ran[1]]) == sorted(NODES)
     assert Tracked(problem).committed() == sorted(NODES)
     assert Tracked(problem).states("pipeline") == ["FINISHED", "FINISHED"]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 200 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Writes a file that takes all the space a disk has left."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(bytes(4096))
-            except OSError:
-                return filler
 
 
 @pytest.mark.parametrize("finished_here", [False, True], ids=["here", "mlflow"])

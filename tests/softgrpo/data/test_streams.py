@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from softgrpo.data import file_pieces, streams
 from softgrpo.data.streams import Shard, Stream
-from softgrpo.errors import DataError
+from softgrpo.errors import DataError, StoreError
 
 WANTED = {"user": ("user", "user_id"), "item": ("item", "item_id"), "time": ("time", "timestamp")}
 TABLE = pd.DataFrame(
@@ -139,3 +140,23 @@ def test_parts_are_the_rows_of_their_shards(kind: str, tmp_path: Path, monkeypat
             values = [[value for _, table in pieces for value in table[key]] for pieces in (expected, found)]
             assert values[0] == values[1]
         assert part.wrong(3, "x").args == stream.wrong(3, "x").args
+
+
+@pytest.mark.parametrize("damage", ["a batch", "a few bytes", "all"])
+def test_a_part_that_is_damaged_is_not_taken_for_whole(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_pieces, "PIECE", 7)
+    (part,) = opened(written(tmp_path, "csv")).in_parts(Shard(), "user", 1, tmp_path)
+    if damage == "a batch":  # a stream of Arrow that ends before its end mark is a shorter one
+        with pa.ipc.open_stream(part.stored) as reader:
+            first, *others = list(reader)
+        with pa.ipc.new_stream(part.stored, first.schema) as writer:
+            writer.write_batch(first)
+        assert others
+    elif damage == "a few bytes":
+        part.stored.write_bytes(part.stored.read_bytes()[:-40])
+    else:
+        part.stored.unlink()
+    with pytest.raises(StoreError, match=r"rows of '.*\.csv'.*Temporary files must stay.*STORE-050"):
+        list(part.pieces(Shard(), "user"))
