@@ -26,6 +26,7 @@ from softgrpo.common.artifacts import (
     RECALLER_CURVES,
 )
 from softgrpo.common.records import CandidateLists, ListSource, Part, Windows
+from softgrpo.common.scratch import scratch
 from softgrpo.config import ExperimentConfig
 from softgrpo.data.windows import write_windows
 from softgrpo.policy.features import Features, ListNumbers, features_by, load_features, save_features
@@ -33,6 +34,7 @@ from softgrpo.policy.numbers import WindowNumbers, write_numbers
 from softgrpo.policy.prompt_files import PROMPT_SCHEMA, load_prompts
 from softgrpo.policy.shift import LARGE_SHIFT, InputShift, input_shifts, largest_first, save_shifts
 from softgrpo.ranking.normalisation import fit_platt
+from softgrpo.recallers.candidates import BLOCK
 from softgrpo.recallers.stored_lists import ListsWriter, StoredLists
 from softgrpo.reporting import Reporter
 from softgrpo.stages.contract import StageContext
@@ -40,11 +42,14 @@ from softgrpo.stages.described import array_table, of_numbers, open_lists, open_
 from softgrpo.stages.merge_files import save_merges
 from softgrpo.stages.opened import Opened
 from softgrpo.stages.pieces import Arrays, Piece, array_text
-from softgrpo.stages.shards import held_bytes, learning_windows, searched, seeded_sample, shard_size
+from softgrpo.stages.shards import held_bytes, in_shards, learning_windows, searched, seeded_sample, shard_size
 from softgrpo.stages.user_vectors import VectorReader, fit_vectors
 from softgrpo.stages.views import join_features, score_scales
 
 logger = logging.getLogger(__name__)
+
+PLATT_WINDOWS = 50_000
+"""Windows that `platt` is fitted on, at most: its two numbers for each recaller need no more, and a fit takes 33 bytes an entry."""
 
 SHOWN_SHIFTS = 3
 
@@ -127,20 +132,21 @@ def platt_of(
         config: The resolved configuration.
         lists: Of all views.
         targets: Of all views, (W, T).
-        rows: The windows that they are fitted on.
+        rows: The windows that they are fitted on, a sample of them where they are more than `PLATT_WINDOWS`.
     """
     if not any(fusion.normalisation == "platt" for fusion in config.merges):
         return None
-    of_windows = np.where(targets[rows] < 0, -2, targets[rows])  # padding of the lists is -1
-    fitted, own = [], lists.rows(rows)
-    for place in range(len(lists.recallers)):  # one recaller at a time: all at once take several times their lists
-        items = own.items[:, place, None]  # (w, 1, D)
-        hits = np.zeros(items.shape, dtype=np.bool_)
+    read = seeded_sample(rows, PLATT_WINDOWS, config.seed)
+    shape = (len(read), len(lists.recallers), lists.depth)
+    scores, hits = scratch(shape, np.float32), scratch(shape, np.bool_)
+    for places in in_shards(np.arange(len(read)), BLOCK):
+        block = read[places]
+        own = lists.rows(block)
+        scores[places] = own.scores
+        of_windows = np.where(targets[block] < 0, -2, targets[block])  # padding of the lists is -1
         for column in of_windows.T:
-            hits |= items == column[:, None, None]
-        scores = np.ascontiguousarray(own.scores[:, place, None])
-        fitted.append(fit_platt(torch.from_numpy(scores), torch.from_numpy(hits)))
-    return torch.cat(fitted)
+            hits[places] |= own.items == column[:, None, None]
+    return fit_platt(torch.from_numpy(scores), torch.from_numpy(hits))
 
 
 def sampled(

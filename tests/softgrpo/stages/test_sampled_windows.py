@@ -12,10 +12,12 @@ import torch
 
 from softgrpo.common.artifacts import VALID_NDCG
 from softgrpo.common.columns import Columns
-from softgrpo.common.records import Part
-from softgrpo.config import FusionConfig
+from softgrpo.common.records import CandidateLists, Part
+from softgrpo.config import ExperimentConfig, FusionConfig
+from softgrpo.ranking.normalisation import fit_platt
 from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.ranking.searched import SearchedLists
+from softgrpo.stages import data
 from softgrpo.stages.shards import seeded_sample
 from tests.softgrpo.stages.tiny_run import coloured_corpus, four_windows, random_items, run_stages, toy_model
 
@@ -38,6 +40,26 @@ def test_the_standard_error_counts_windows_without_a_hit() -> None:
     values = np.array([1.0, 1 / np.log2(3), 0.0])
     error = SearchedLists.of(judged).standard_error(torch.ones(1, dtype=torch.float64))
     assert error == pytest.approx(values.std(ddof=1) / np.sqrt(3))
+
+
+@pytest.mark.parametrize("most", [12, 1000])
+def test_platt_is_fitted_on_a_sample_that_is_read_in_blocks(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "PLATT_WINDOWS", most)
+    monkeypatch.setattr(data, "BLOCK", 5)
+    draw = np.random.default_rng(0)
+    items = draw.permuted(np.tile(np.arange(8, dtype=np.int32), (40, 2, 1)), axis=2)
+    items[::3, 1, 5:] = -1
+    scores = -np.sort(draw.random((40, 2, 8), dtype=np.float32), axis=2)
+    scores[items < 0] = np.nan
+    targets = np.stack([items[:, 0, 0], np.where(np.arange(40) % 2, -1, items[:, 1, 1])], axis=1)
+    config = ExperimentConfig.model_validate({"fusion": {"method": "score", "normalisation": "platt"}, "seed": 3})
+    rows = np.arange(2, 39)
+    found = data.platt_of(config, CandidateLists(("A", "B"), items, scores), targets, rows)
+    read = seeded_sample(rows, most, 3)
+    relevant = (items[:, :, :, None] == targets[:, None, None]).any(-1) & (items >= 0)
+    assert found is not None
+    assert found.tolist() == fit_platt(torch.from_numpy(scores[read]), torch.from_numpy(relevant[read])).tolist()
+    assert (found[:, 0] > 0).any()
 
 
 def test_searches_gates_and_policies_read_samples_and_all_users_are_tested(
