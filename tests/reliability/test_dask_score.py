@@ -53,14 +53,10 @@ def ask(make_problem: Callable[..., Problem], services: Services, tmp_path: Path
 
 def shares_of(folder: Path) -> dict[str, int]:
     """Returns the finished shares beside a file of scores, each with the number of its file on the disk."""
-    found = {}
-    for path in folder.glob(SHARES):
-        if not path.name.startswith("."):
-            try:
-                found[path.name] = path.stat().st_ino
-            except FileNotFoundError:  # the job has ended meanwhile
-                continue
-    return found
+    try:
+        return {path.name: path.stat().st_ino for path in folder.glob(SHARES) if not path.name.startswith(".")}
+    except FileNotFoundError:  # the job has ended meanwhile
+        return {}
 
 
 def test_a_killed_worker_costs_its_share_and_a_killed_command_nothing(
