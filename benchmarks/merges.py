@@ -46,7 +46,7 @@ def made_up(windows: int, recallers: int, rng: np.random.Generator, depth: int =
 def search(policy: Lists, valid: Lists, merges: tuple[FusionConfig, ...], steps: int) -> None:
     """Searches merges over made-up lists, as the stage `data` does with the grid alone."""
     from softgrpo.baselines.merge_search import search_merges
-    from softgrpo.ranking.rewards import JudgedLists
+    from softgrpo.ranking.judged import JudgedLists
     from softgrpo.ranking.searched import SearchedLists
 
     recallers = policy[0].shape[1]

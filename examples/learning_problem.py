@@ -29,7 +29,8 @@ from transformers import (
 from softgrpo.algorithm.batching import PromptRows
 from softgrpo.algorithm.trl_trainer import SoftGRPOConfig, SoftGRPOTrainer
 from softgrpo.config import FusionConfig
-from softgrpo.ranking.rewards import JudgedLists, RankingReward
+from softgrpo.ranking.judged import JudgedLists
+from softgrpo.ranking.rewards import RankingReward
 
 MIXTURE = (0.5, 0.4, 0.1)
 """The hidden mixtures are its permutations: six contexts."""

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.ranking.metrics import check_any_window
-from softgrpo.ranking.rewards import JudgedLists, TrainingReward
+from softgrpo.ranking.rewards import TrainingReward
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_limits
 from softgrpo.baselines.files import read_card, read_trees, readable, write_card, write_trees
 from softgrpo.baselines.item_numbers import Candidates, ItemKnowledge, ListedWindows, candidates_of
 from softgrpo.errors import PolicyError
+from softgrpo.ranking.judged import judge_order
 from softgrpo.ranking.metrics import check_any_window
-from softgrpo.ranking.rewards import judge_order
 
 LEAVES = (8, 31)
 ROUNDS = (50, 100, 200)

@@ -17,7 +17,7 @@ from torch import Tensor
 from softgrpo.evaluation.rows import Method
 from softgrpo.evaluation.table import by_lists
 from softgrpo.ranking.fusion import contributions, merged_lists
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.ranking.sharded import Judged, shards_of
 
 COVERAGE, NOVELTY, GINI, SHARE = "coverage", "novelty", "gini", "share_"

@@ -17,7 +17,7 @@ from torch import Tensor
 from softgrpo.baselines.static_mixture import SEARCH_NAMES, Candidate, StaticMixture, weight_grid
 from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.ranking.bounds import within_bounds
-from softgrpo.ranking.rewards import JudgedLists, judge_order
+from softgrpo.ranking.judged import JudgedLists, judge_order
 from softgrpo.ranking.sharded import Judged, ShardedLists, best_of, recallers_of
 
 Kind = Literal["single", "static", "gate", "ranker", "learned", "oracle"]

@@ -4,171 +4,21 @@ Legend: W windows, B batch, G samples, M recallers, C union size, T targets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.config import FusionConfig
 from softgrpo.errors import TrainingError
-from softgrpo.ranking.aligned import ABSENT, Aligned, best_ranks, target_positions
-from softgrpo.ranking.fusion import METHODS, admitted, align, contenders, target_ranks
-from softgrpo.ranking.metrics import all_metrics, check_targets, ndcg
+from softgrpo.ranking.aligned import Aligned, best_ranks
+from softgrpo.ranking.fusion import METHODS, admitted, target_ranks
+from softgrpo.ranking.judged import JudgedLists
+from softgrpo.ranking.metrics import check_targets, ndcg
 from softgrpo.ranking.normalisation import log_softmax_of_standardised
 
 TrainingReward = Literal["ndcg", "log_probability"]
-PROBES = 64
-"""Weights that `JudgedLists.responsive` tries."""
-_CELLS = 2**18
-"""(window, sample, item) cells merged at a time: pieces that stay in the processor cache are 5 times as fast."""
-
-
-@dataclass(frozen=True)
-class JudgedLists:
-    """Candidate lists of W windows together with what the right answers are.
-
-    Attributes:
-        aligned: The lists.
-        targets: (W, T) int64 item ids, -1 padded; at least one per window.
-        fusion: How lists are merged; the one `aligned` was made with.
-        thin: `aligned` holds only the items that weights can bring into the first `fusion.k`.
-    """
-
-    aligned: Aligned
-    targets: Tensor
-    fusion: FusionConfig
-    thin: bool = False
-
-    @classmethod
-    def build(
-        cls, items: Tensor, scores: Tensor, targets: Tensor, fusion: FusionConfig, platt: Tensor | None = None
-    ) -> JudgedLists:
-        """Aligns lists (W, M, D) and puts the targets (W, T) beside them; see `softgrpo.ranking.fusion.align`."""
-        return cls(align(items, scores, fusion, platt), targets.long(), fusion)
-
-    @cached_property
-    def positions(self) -> Tensor:
-        """(W, T) place of each target in the union, -1 where no list holds it."""
-        return target_positions(self.aligned, self.targets)
-
-    @cached_property
-    def num_targets(self) -> Tensor:
-        """(W,) int64 targets of each window, found or not."""
-        return (self.targets >= 0).sum(-1)
-
-    @property
-    def contending(self) -> JudgedLists:
-        """The same windows with only the items that weights can bring into the first `fusion.k`."""
-        return self if self.thin else self._contending
-
-    @cached_property
-    def _contending(self) -> JudgedLists:  # thin lists would refer to themselves, which keeps them in memory
-        return replace(self, aligned=contenders(self.aligned, self.fusion), thin=True)
-
-    @property
-    def unbounded(self) -> JudgedLists:
-        """The same windows, merged without bounds on the recallers' shares; itself where there are none."""
-        return replace(self, fusion=self.fusion.unbounded) if self.fusion.bounds else self
-
-    def __len__(self) -> int:
-        return len(self.aligned)
-
-    def select(self, index: Tensor) -> JudgedLists:
-        """Returns the windows of an index (W',), in its order."""
-        return replace(self, aligned=self.aligned.select(index), targets=self.targets[index])
-
-    def _ranked(self, weights: Tensor, max_rank: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Some windows at a time, with their ranks (w, G, T) and numbers of targets (w, 1); `weights` as in `ndcg`."""
-        if weights.ndim == 2:
-            weights = weights.expand(len(self), -1, -1)
-        if len(weights) != len(self):
-            raise TrainingError(
-                f"weights for {len(weights)} windows",
-                f"there are {len(self)} windows",
-                "pass one set of weights per window",
-                code="TRAINING-018",
-            )
-        step = max(1, _CELLS // (weights.shape[1] * self.aligned.items.shape[1]))
-        for start in range(0, len(self), step):
-            part = slice(start, start + step)
-            aligned, positions = self.aligned.select(part), self.positions[part]
-            ranks = target_ranks(aligned, positions, weights[part], self.fusion, max_rank)
-            yield part, ranks, self.num_targets[part, None]
-
-    def ndcg(self, weights: Tensor) -> Tensor:
-        """Scores weights, some windows at a time.
-
-        Args:
-            weights: (W, G, M), or (G, M) for the same weights in every window.
-
-        Returns:
-            (W, G) float64 NDCG@`fusion.k`.
-
-        Raises:
-            TrainingError: The weights break a rule of `softgrpo.ranking.aligned.check_weights`.
-        """
-        found = torch.empty(len(self), weights.shape[-2], dtype=torch.float64, device=self.targets.device)
-        for part, ranks, num_targets in self.contending._ranked(weights, self.fusion.k):
-            found[part] = ndcg(ranks, num_targets, self.fusion.k)
-        return found
-
-    @property
-    def reachable(self) -> Tensor:
-        """(W,) bool: some weights may bring a target into the first `fusion.k`; in all other windows every weight earns 0."""
-        return (self.contending.positions >= 0).any(1)
-
-    def responsive(self, seed: int) -> Tensor:
-        """Returns the windows (W,) bool in which some of `PROBES` weights, such as a recaller alone, earn more than others."""
-        alone = torch.eye(self.aligned.num_recallers).double()
-        drawn = np.random.default_rng(seed).dirichlet(np.ones(len(alone)), max(0, PROBES - len(alone)))
-        rewards = self.ndcg(torch.cat([alone, torch.from_numpy(drawn)]))
-        return rewards.amax(1) > rewards.amin(1)
-
-    def metrics(self, weights: Tensor, ks: tuple[int, ...]) -> dict[str, Tensor]:
-        """Returns each metric of `softgrpo.ranking.metrics.all_metrics` for one weight vector per window, (W, M), as (W,) float64.
-
-        MRR looks at the first D ranks, D being the depth of the lists.
-        """
-        depth = max(self.aligned.depth, *ks)
-        values = all_metrics(torch.full((len(self), 1), ABSENT), self.num_targets, ks, depth)
-        for part, ranks, num_targets in self._ranked(weights[:, None], depth):
-            for name, value in all_metrics(ranks, num_targets, ks, depth).items():
-                values[name][part] = value[:, 0]
-        return values
-
-    def best_metrics(self, choices: Tensor, ks: tuple[int, ...]) -> dict[str, Tensor]:
-        """Returns each metric of `metrics` at the best of some weights, chosen anew for each window and metric, as (W,) float64.
-
-        Args:
-            choices: (P, M) weights to choose from.
-            ks: Cut-offs.
-        """
-        depth = max(self.aligned.depth, *ks)
-        hit = torch.nonzero((self.positions >= 0).any(1))[:, 0]  # in all other windows every weight earns 0
-        values = all_metrics(torch.full((len(self), 1), ABSENT), self.num_targets, ks, depth)
-        for part, ranks, num_targets in self.select(hit)._ranked(choices, depth):
-            for name, value in all_metrics(ranks, num_targets, ks, depth).items():
-                values[name][hit[part]] = value.amax(1)
-        return values
-
-
-def judge_order(items: NDArray[np.int64], targets: NDArray[np.integer], k: int) -> JudgedLists:
-    """Returns one order of items per window beside the targets, as if it were that of a single recaller.
-
-    Args:
-        items: (W, D) item ids, best first, -1 behind the end.
-        targets: (W, T) item ids, -1 padded; at least one per window.
-        k: Cut-off of the NDCG.
-    """
-    scores = -torch.arange(items.shape[1], dtype=torch.float32).expand(items.shape)
-    return JudgedLists.build(
-        torch.from_numpy(items)[:, None], scores[:, None], torch.from_numpy(targets), FusionConfig(method="rrf", k=k)
-    )
 
 
 class RankingReward:
@@ -178,13 +28,14 @@ class RankingReward:
         aligned: Candidate lists of all W training windows, made with the same `fusion`.
         targets: (W, T) int64 item ids, -1 padded; at least one per window.
         fusion: How lists are merged, and the cut-off.
+        thinned_to: See `JudgedLists`.
 
     Raises:
-        TrainingError: Lists and targets are of different length.
+        TrainingError: Lists and targets are of different length, or items that the cut-off needs were left out.
         DataError: A window without a target.
     """
 
-    def __init__(self, aligned: Aligned, targets: Tensor, fusion: FusionConfig) -> None:
+    def __init__(self, aligned: Aligned, targets: Tensor, fusion: FusionConfig, thinned_to: int | None = None) -> None:
         if targets.ndim != 2 or len(targets) != len(aligned):
             raise TrainingError(
                 f"targets of shape {tuple(targets.shape)} for {len(aligned)} windows",
@@ -192,7 +43,7 @@ class RankingReward:
                 "take lists and targets of the same windows",
                 code="TRAINING-019",
             )
-        self._judged = self._needed(JudgedLists(aligned, targets.long(), fusion))
+        self._judged = self._needed(JudgedLists(aligned, targets.long(), fusion, thinned_to))
         self._positions = self._judged.positions
         self._num_targets = self._judged.num_targets
         check_targets(self._num_targets)
@@ -248,13 +99,14 @@ class LogProbabilityReward(RankingReward):
         aligned: Candidate lists of all W training windows, made with the same `fusion`.
         targets: (W, T) int64 item ids, -1 padded; at least one per window.
         fusion: How lists are merged; its cut-off plays no part.
+        thinned_to: See `JudgedLists`; None, since all items are needed.
 
     Raises:
-        TrainingError: Lists and targets are of different length, or the merge has no scores.
+        TrainingError: Lists and targets are of different length, items were left out, or the merge has no scores.
         DataError: A window without a target.
     """
 
-    def __init__(self, aligned: Aligned, targets: Tensor, fusion: FusionConfig) -> None:
+    def __init__(self, aligned: Aligned, targets: Tensor, fusion: FusionConfig, thinned_to: int | None = None) -> None:
         scores = METHODS[fusion.method].scores
         if scores is None:
             raise TrainingError(
@@ -264,11 +116,11 @@ class LogProbabilityReward(RankingReward):
                 code="TRAINING-022",
             )
         self._scores = scores
-        super().__init__(aligned, targets, fusion)
+        super().__init__(aligned, targets, fusion, thinned_to)
 
     @staticmethod
     def _needed(judged: JudgedLists) -> JudgedLists:
-        return judged
+        return judged.with_all_items
 
     def responsive(self, seed: int) -> Tensor:
         """Returns the windows (W,) bool in which some recaller lists a target: there every change of the weights counts."""
@@ -296,5 +148,6 @@ def training_reward(judged: JudgedLists, kind: TrainingReward, k: int | None) ->
         k: Cut-off of the NDCG; None takes that of the merge.
     """
     if kind == "log_probability":
-        return LogProbabilityReward(judged.aligned, judged.targets, judged.fusion)
-    return RankingReward(judged.aligned, judged.targets, judged.fusion.model_copy(update={"k": k or judged.fusion.k}))
+        return LogProbabilityReward(judged.aligned, judged.targets, judged.fusion, judged.thinned_to)
+    fusion = judged.fusion.model_copy(update={"k": k or judged.fusion.k})
+    return RankingReward(judged.aligned, judged.targets, fusion, judged.thinned_to)

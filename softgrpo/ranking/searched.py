@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from softgrpo.ranking.aligned import AlignedBuffer
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softgrpo.config import FusionConfig
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 
 Build = Callable[[NDArray[np.int64]], JudgedLists]
 """From the places of some windows, (w,) in 0..W-1, to their lists and targets."""

@@ -27,7 +27,8 @@ from softgrpo.policy.features import Features, load_features
 from softgrpo.policy.numbers import WindowNumbers, load_numbers
 from softgrpo.policy.prompt_files import load_prompts
 from softgrpo.policy.prompts import EncodedPrompts, encode
-from softgrpo.ranking.rewards import JudgedLists, RankingReward, training_reward
+from softgrpo.ranking.judged import JudgedLists
+from softgrpo.ranking.rewards import RankingReward, training_reward
 from softgrpo.ranking.searched import SearchedLists
 from softgrpo.ranking.sharded import ShardedLists
 from softgrpo.recallers.stored_lists import StoredLists
@@ -185,8 +186,7 @@ class Prepared:
 
     def reward(self, rows: NDArray[np.int64]) -> RankingReward:
         """Returns what is reported, NDCG@`fusion.k`, over some windows, whose number is their place in `rows`."""
-        judged = self.contending(rows)
-        return RankingReward(judged.aligned, judged.targets, judged.fusion)
+        return training_reward(self.contending(rows), "ndcg", None)
 
     def training_reward(self, rows: NDArray[np.int64]) -> RankingReward:
         """Returns what samples earn in training, by `grpo.reward` and `grpo.reward_k`; windows are numbered as in `reward`."""

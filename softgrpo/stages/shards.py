@@ -15,7 +15,7 @@ from softgrpo.common.memory import free_bytes
 from softgrpo.common.records import LEARNT_FROM, CandidateLists, ListSource, Part, Windows
 from softgrpo.config import FusionConfig, LimitsConfig
 from softgrpo.errors import MemoryLimitError
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.ranking.searched import SearchedLists
 from softgrpo.recallers.candidates import BLOCK
 from softgrpo.recallers.list_parts import PART_ROWS

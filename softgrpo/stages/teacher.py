@@ -12,7 +12,7 @@ from softgrpo.baselines.gates import Gate
 from softgrpo.baselines.inputs import GateData, standardised
 from softgrpo.policy.number_scale import NumberScale
 from softgrpo.policy.prior import static_prior
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.stages.inputs import Prepared
 
 TEACHER = "network"

@@ -14,7 +14,7 @@ from softgrpo.common.records import CandidateLists, Corpus, Part
 from softgrpo.config import ExperimentConfig, FusionConfig
 from softgrpo.data.windows import targets_of
 from softgrpo.policy.blocks.block import Known
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.ranking.searched import SearchedLists
 from softgrpo.stages.inputs import Prepared
 from softgrpo.stages.shards import judge

@@ -32,7 +32,7 @@ from softgrpo.baselines.item_ranker import (
 )
 from softgrpo.common.records import Part
 from softgrpo.errors import DataError, PolicyError
-from softgrpo.ranking.rewards import judge_order
+from softgrpo.ranking.judged import judge_order
 from softgrpo.stages.ranker import fit_ranker, rank_rows
 from tests.softgrpo.baselines.cases import small_config, small_prepared
 from tests.softgrpo.data.cases import corpus_of, windows_of

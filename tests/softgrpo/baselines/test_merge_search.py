@@ -10,7 +10,7 @@ import torch
 from softgrpo.baselines.merge_search import search_merges
 from softgrpo.common.artifacts import MERGES
 from softgrpo.config import ExperimentConfig, FusionChoice, FusionConfig
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.ranking.searched import SearchedLists
 from softgrpo.stages.merge_files import load_merges, save_merges
 from tests.softgrpo.baselines.cases import small_config, small_prepared

@@ -10,7 +10,7 @@ from softgrpo.baselines.static_mixture import DIRICHLET_POINTS, StaticMixture, b
 from softgrpo.config import FusionConfig
 from softgrpo.errors import DataError
 from softgrpo.evaluation.rows import oracle_recaller, oracle_weights
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.ranking.searched import SearchedLists
 
 FUSION = FusionConfig(method="score", normalisation="rank_reciprocal", k=1)

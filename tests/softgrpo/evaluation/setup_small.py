@@ -16,7 +16,7 @@ from softgrpo.config import ExperimentConfig, MergeMethod
 from softgrpo.evaluation.rows import Gate, ranker_method, standard_methods
 from softgrpo.evaluation.table import Comparison, compare
 from softgrpo.policy.blocks import record
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.ranking.searched import SearchedLists
 
 USERS, ITEMS, HISTORY = 30, 40, 8

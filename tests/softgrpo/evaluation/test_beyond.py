@@ -20,7 +20,7 @@ from softgrpo.evaluation.beyond import (
     novelty,
 )
 from softgrpo.evaluation.rows import Method, ranker_method
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 
 
 def test_coverage_by_hand() -> None:

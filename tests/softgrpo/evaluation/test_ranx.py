@@ -15,7 +15,7 @@ from softgrpo.config import DataConfig, FusionConfig, SplitConfig
 from softgrpo.data.corpus import read_corpus
 from softgrpo.data.windows import make_windows, targets_of
 from softgrpo.ranking.fusion import merged_lists
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranx")]  # which compiles itself once for each process
 

@@ -10,7 +10,7 @@ from softgrpo.evaluation.rows import argmax_one_hot
 from softgrpo.evaluation.significance import paired_bootstrap
 from softgrpo.evaluation.table import compare
 from softgrpo.presets import resolve
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 from tests.softgrpo.evaluation.setup_small import KEYS, USERS, Small
 
 

@@ -17,7 +17,8 @@ from softgrpo.config import FusionConfig, MergeMethod
 from softgrpo.errors import TrainingError
 from softgrpo.ranking.bounds import project, within_bounds
 from softgrpo.ranking.fusion import align, contributions, merged_lists
-from softgrpo.ranking.rewards import JudgedLists, LogProbabilityReward, RankingReward
+from softgrpo.ranking.judged import JudgedLists
+from softgrpo.ranking.rewards import LogProbabilityReward, RankingReward
 
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 LISTS = torch.arange(30).view(1, 3, 10)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from softgrpo.config import FusionConfig
 from softgrpo.ranking.aligned import Aligned, target_positions
 from softgrpo.ranking.fusion import align, contenders, merged_lists, target_ranks
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.ranking.metrics import ndcg
-from softgrpo.ranking.rewards import JudgedLists
 from tests.support.fusion_cases import pad, weights_for, windows
 
 METHODS = st.sampled_from(

@@ -9,8 +9,9 @@ import torch
 from softgrpo.config import FusionConfig, MergeMethod
 from softgrpo.errors import DataError, TrainingError
 from softgrpo.ranking.fusion import align, target_ranks
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.ranking.metrics import ndcg
-from softgrpo.ranking.rewards import JudgedLists, LogProbabilityReward, RankingReward, training_reward
+from softgrpo.ranking.rewards import LogProbabilityReward, RankingReward, training_reward
 from tests.support.fusion_cases import pad
 
 FUSION = FusionConfig(method="score", normalisation="rank_reciprocal", k=2)
@@ -84,7 +85,7 @@ def test_chunks_change_nothing(method, monkeypatch: pytest.MonkeyPatch) -> None:
     judged = JudgedLists.build(items, scores, targets, fusion)
     grid = torch.softmax(torch.randn(6, 3, generator=generator), -1)
     whole = judged.ndcg(grid)
-    monkeypatch.setattr("softgrpo.ranking.rewards._CELLS", 300)
+    monkeypatch.setattr("softgrpo.ranking.judged._CELLS", 300)
     assert torch.equal(judged.ndcg(grid), whole)
     reward = RankingReward(judged.aligned, targets, fusion)
     assert torch.equal(reward(grid.expand(11, -1, -1), {"index": torch.arange(11)}), whole.float())
@@ -93,6 +94,25 @@ def test_chunks_change_nothing(method, monkeypatch: pytest.MonkeyPatch) -> None:
         assert picked.ndcg(grid)[row, g] == whole[4, g]
     with pytest.raises(TrainingError, match=r"11.*\[TRAINING-018\]"):
         judged.ndcg(grid.expand(3, -1, -1))
+
+
+@pytest.mark.parametrize("method", ["score", "quota", "rrf"])
+def test_items_that_were_left_out_once_are_not_looked_at_again(method, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(2)
+    scores, items = torch.randn(40, 3, 60, generator=generator).topk(25)
+    targets = torch.randint(0, 60, (40, 2), generator=generator)
+    judged = JudgedLists.build(items, scores, targets, FusionConfig(method=method, k=5))
+    weights = torch.softmax(torch.randn(40, 6, 3, generator=generator), -1)
+    everybody = {"index": torch.arange(40)}
+    expected = {k: training_reward(judged, "ndcg", k)(weights, everybody) for k in (3, None)}
+    thin = judged.contending
+    assert thin.aligned.items.shape[1] < judged.aligned.items.shape[1]
+    monkeypatch.setattr("softgrpo.ranking.judged.contenders", None)  # it copies all windows
+    for k, whole in expected.items():
+        assert torch.equal(training_reward(thin, "ndcg", k)(weights, everybody), whole)
+    for kind, k in (("ndcg", 6), ("log_probability", None)) if method != "quota" else (("ndcg", 6),):
+        with pytest.raises(TrainingError, match=r"first 5 places.*\[TRAINING-029\]"):
+            training_reward(thin, kind, k)
 
 
 def test_a_window_responds_where_weights_can_earn_more_or_less() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from softgrpo.config import FusionConfig
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.ranking.sharded import ShardedLists, best_of, ndcg_of, recallers_of, shards_of, windows_at
 
 GRID = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]], dtype=torch.float64)

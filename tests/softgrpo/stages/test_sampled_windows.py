@@ -14,8 +14,8 @@ from softgrpo.common.artifacts import VALID_NDCG
 from softgrpo.common.columns import Columns
 from softgrpo.common.records import CandidateLists, Part
 from softgrpo.config import ExperimentConfig, FusionConfig
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.ranking.normalisation import fit_platt
-from softgrpo.ranking.rewards import JudgedLists
 from softgrpo.ranking.searched import SearchedLists
 from softgrpo.stages import data
 from softgrpo.stages.shards import seeded_sample

@@ -20,7 +20,7 @@ from softgrpo.config import ExperimentConfig, FusionConfig, LabelConfig
 from softgrpo.errors import DataError
 from softgrpo.pipeline.run import LogReporter
 from softgrpo.policy.card import PolicyCard
-from softgrpo.ranking.rewards import JudgedLists
+from softgrpo.ranking.judged import JudgedLists
 from softgrpo.stages import test as test_stage
 from softgrpo.stages.contract import StageContext
 from softgrpo.stages.grpo import choose_reading
