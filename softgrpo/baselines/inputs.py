@@ -103,15 +103,17 @@ def standardised(
     numbers: NDArray[np.float64], train: NDArray[np.int64], valid: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor]:
     """Returns the numbers (W, F) of two sets of windows, float32, standardised by those of the training windows."""
-    scaled = on_scale(numbers, numbers[train].mean(0), numbers[train].std(0))
-    return scaled[train], scaled[valid]
+    own = numbers[train]
+    mean, spread = own.mean(0), own.std(0)
+    return on_scale(own, mean, spread), on_scale(numbers[valid], mean, spread)
 
 
 def on_scale(numbers: NDArray[np.float64], mean: NDArray[np.float64], spread: NDArray[np.float64]) -> Tensor:
     """Returns numbers (W, F) as float32 with the mean (F,) at 0 and the standard deviation (F,) as unit; 0 where that is 0."""
-    return torch.from_numpy(
-        np.where(spread > 1e-9, (numbers - mean) / np.maximum(spread, 1e-9), 0.0).astype(np.float32)
-    )
+    scaled = numbers - mean
+    scaled /= np.maximum(spread, 1e-9)
+    scaled[:, ~(spread > 1e-9)] = 0.0
+    return torch.from_numpy(scaled.astype(np.float32))
 
 
 def check_windows(data: GateData) -> None:
