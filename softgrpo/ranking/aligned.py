@@ -149,9 +149,13 @@ def target_positions(aligned: Aligned, targets: Tensor) -> Tensor:
     Returns:
         (B, T) int64 place in `aligned.items`; -1 for padding and for targets that no list holds.
     """
-    keys = aligned.items.masked_fill(aligned.items < 0, torch.iinfo(torch.int64).max)
-    places = torch.searchsorted(keys, targets.long().contiguous()).clamp(max=keys.shape[1] - 1)
-    return places.masked_fill(keys.gather(1, places) != targets, -1)
+    found = torch.empty_like(targets, dtype=torch.int64)
+    for part in pieces(len(targets), aligned.items.shape[1]):
+        items, asked = aligned.items[part], targets[part].long().contiguous()
+        keys = items.masked_fill(items < 0, torch.iinfo(torch.int64).max)
+        places = torch.searchsorted(keys, asked).clamp(max=keys.shape[1] - 1)
+        found[part] = places.masked_fill(keys.gather(1, places) != asked, -1)
+    return found
 
 
 def check_weights(weights: Tensor, aligned: Aligned) -> None:
