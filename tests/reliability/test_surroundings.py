@@ -25,14 +25,13 @@ from tests.reliability.runs import (
     Tracked,
     descendants,
     digests,
+    fill,
     stages_run,
     wait_until,
 )
-from tests.reliability.test_store import fill, small_disk
 from tests.support.fake_stages import NODES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-__all__ = ["small_disk"]  # a fixture
 
 TINY_NODES = NODES[:-1]
 TINY = """
