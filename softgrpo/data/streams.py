@@ -143,11 +143,12 @@ class Stream:
                 order = np.argsort(part, kind="stable")
                 rows = pa.table({**{key: _column(table[key]) for key in self.columns}, _ROW: numbers}).take(order)
                 ends = np.searchsorted(part[order], np.arange(count + 1))
-                stored += np.diff(ends)
-                for own in np.flatnonzero(np.diff(ends)).tolist():
+                counts = np.diff(ends)
+                stored += counts
+                for own in np.flatnonzero(counts).tolist():
                     if own not in writers:
                         writers[own] = stack.enter_context(pa.ipc.new_stream(paths[own], rows.schema))
-                    writers[own].write_table(rows.slice(ends[own], ends[own + 1] - ends[own]))
+                    writers[own].write_table(rows.slice(ends[own], counts[own]))
         return [
             PartOfStream(self.path, self.columns, self.ignored, self.rows, path, int(own))
             for path, own in zip(paths, stored, strict=True)

@@ -99,14 +99,13 @@ class LogProbabilityReward(RankingReward):
         aligned: Candidate lists of all W training windows, made with the same `fusion`.
         targets: (W, T) int64 item ids, -1 padded; at least one per window.
         fusion: How lists are merged; its cut-off plays no part.
-        thinned_to: See `JudgedLists`; None, since all items are needed.
 
     Raises:
-        TrainingError: Lists and targets are of different length, items were left out, or the merge has no scores.
+        TrainingError: Lists and targets are of different length, or the merge has no scores.
         DataError: A window without a target.
     """
 
-    def __init__(self, aligned: Aligned, targets: Tensor, fusion: FusionConfig, thinned_to: int | None = None) -> None:
+    def __init__(self, aligned: Aligned, targets: Tensor, fusion: FusionConfig) -> None:
         scores = METHODS[fusion.method].scores
         if scores is None:
             raise TrainingError(
@@ -116,11 +115,11 @@ class LogProbabilityReward(RankingReward):
                 code="TRAINING-022",
             )
         self._scores = scores
-        super().__init__(aligned, targets, fusion, thinned_to)
+        super().__init__(aligned, targets, fusion)
 
     @staticmethod
     def _needed(judged: JudgedLists) -> JudgedLists:
-        return judged.with_all_items
+        return judged
 
     def responsive(self, seed: int) -> Tensor:
         """Returns the windows (W,) bool in which some recaller lists a target: there every change of the weights counts."""
@@ -146,8 +145,12 @@ def training_reward(judged: JudgedLists, kind: TrainingReward, k: int | None) ->
         judged: The training windows.
         kind: NDCG or log probability of the targets.
         k: Cut-off of the NDCG; None takes that of the merge.
+
+    Raises:
+        TrainingError: Items that the reward needs were left out, see `JudgedLists.thinned_to`.
     """
     if kind == "log_probability":
-        return LogProbabilityReward(judged.aligned, judged.targets, judged.fusion, judged.thinned_to)
+        whole = judged.with_all_items
+        return LogProbabilityReward(whole.aligned, whole.targets, whole.fusion)
     fusion = judged.fusion.model_copy(update={"k": k or judged.fusion.k})
     return RankingReward(judged.aligned, judged.targets, fusion, judged.thinned_to)
